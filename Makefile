@@ -1,0 +1,53 @@
+# Every command of the project; `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Runs, schedules and logs of this folder; `make sync` and `make dev` share it.
+export DAGSTER_HOME ?= $(CURDIR)/.dagster
+export DO_NOT_TRACK := 1
+export RUNTIME__DLTHUB_TELEMETRY := false
+
+.DEFAULT_GOAL := help
+.PHONY: help install sync dev test test-fast test-embedded-elt lint format clean
+
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
+
+$(STAMP): setup.cfg constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) what constraints.txt pins ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(DAGSTER_HOME)/dagster.yaml: dagster.yaml
+	@mkdir -p $(DAGSTER_HOME) && cp dagster.yaml $@
+
+install: $(STAMP) ## Install into .venv
+
+sync: $(STAMP) $(DAGSTER_HOME)/dagster.yaml ## Install, materialize the demo connection, show what is in the tables
+	@$(BIN)/rmm sync demo
+
+dev: $(STAMP) $(DAGSTER_HOME)/dagster.yaml ## Open Dagster's UI on 127.0.0.1
+	@$(BIN)/dagster dev --host 127.0.0.1 --workspace workspace.yaml
+
+test: $(STAMP) ## Run the whole suite
+	@$(BIN)/pytest -n 2 --dist loadscope
+
+test-fast: $(STAMP) ## Run what takes no process and less than a minute
+	@$(BIN)/pytest -n 2 -m 'not slow'
+
+test-embedded-elt: ## Run the suite with dagster-embedded-elt in the place of the newer pair
+	@$(PYTHON) -m venv .venv-embedded-elt
+	@.venv-embedded-elt/bin/pip install --quiet --disable-pip-version-check -c constraints-embedded-elt.txt -e '.[embedded-elt,dev]'
+	@PATH="$(CURDIR)/.venv-embedded-elt/bin:$$PATH" .venv-embedded-elt/bin/pytest -n 2 --dist loadscope
+
+lint: $(STAMP) ## Check style (ruff) and types (mypy, strict)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: $(STAMP) ## Put the code into shape
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+clean: ## Remove what was built, loaded and logged here
+	@rm -rf $(VENV) .venv-embedded-elt .dagster data build *.egg-info .mypy_cache .ruff_cache .pytest_cache

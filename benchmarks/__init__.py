@@ -1,0 +1,1 @@
+"""Speed and memory of this project beside plain dlt, stock dagster-dlt, peers and a hand-written ceiling."""

@@ -1,0 +1,13 @@
+"""The code location of contender z: one asset that does nothing."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+
+@dg.asset
+def nothing() -> None:
+    """Do nothing."""
+
+
+defs = dg.Definitions(assets=[nothing])

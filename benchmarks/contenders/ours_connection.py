@@ -1,0 +1,34 @@
+"""Turns a task into the generic config as a connection file of this project."""
+
+from __future__ import annotations
+
+from benchmarks.contenders.task import DATASET, Task
+
+KEY_VARIABLE = "BENCH_API_KEY"
+
+
+def connection_file(task: Task) -> str:
+    """The connection in YAML; the secret is in the variable ``KEY_VARIABLE``."""
+    resources = "".join(
+        f"""
+    - name: {name}
+      endpoint:
+        path: /v1/{name}
+        data_selector: data
+        paginator: {{type: offset, limit: {task.page}}}"""
+        for name in task.names
+    )
+    return f"""\
+type: rmm_assets.RmmConnection
+attributes:
+  name: {DATASET}
+  client:
+    base_url: {task.base_url}
+    auth: {{type: api_key, name: api_key, location: query}}
+  api_key: {{env: {KEY_VARIABLE}}}
+  limits: {{max_concurrency: {task.concurrency}}}
+  resource_defaults:
+    primary_key: id
+    write_disposition: merge
+  resources:{resources}
+"""

@@ -1,0 +1,80 @@
+"""The contenders by letter: which module to run, in which environment, and where one is left out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+_ENVIRONMENTS = _HERE.parent / ".venvs"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to load the rows.
+
+    Attributes:
+        letter: How the command line names it.
+        title: How tables and plots name it.
+        module: Module beside this one that does it.
+        environment: Name of its own environment; empty for the project's.
+        max_rows: More rows than that are not tried.
+        why_max: The reason, for the report.
+        loads: Whether it loads rows at all.
+    """
+
+    letter: str
+    title: str
+    module: str
+    environment: str = ""
+    max_rows: int | None = None
+    why_max: str = ""
+    loads: bool = True
+
+    def python(self) -> str:
+        """The interpreter that runs it; makes its environment the first time."""
+        return python_of(self.environment) if self.environment else sys.executable
+
+    def requirements(self) -> list[str]:
+        """The pinned packages of its own environment; empty for the project's."""
+        return _requirements(self.environment) if self.environment else []
+
+
+_TOO_MUCH = "dlt's default for DuckDB takes about 75 MB of memory for every 1,000 rows"
+
+CONTENDERS = {
+    contender.letter: contender
+    for contender in (
+        Contender("a", "plain dlt, defaults", "plain_dlt", max_rows=200_000, why_max=_TOO_MUCH),
+        Contender("b", "plain dlt, parquet", "plain_dlt_parquet"),
+        Contender("c", "stock @dlt_assets", "stock_dlt_assets", max_rows=200_000, why_max=_TOO_MUCH),
+        Contender("d", "ours through Dagster", "ours_through_dagster"),
+        Contender("e", "ours without Dagster", "ours_without_dagster"),
+        Contender("f", "hand-written ceiling", "ceiling"),
+        Contender("s", "singer-sdk, target-duckdb", "singer", environment="singer"),
+        Contender("p", "PyAirbyte, manifest", "pyairbyte", environment="pyairbyte"),
+        Contender("z", "Dagster alone, one empty asset", "dagster_alone", loads=False),
+    )
+}
+
+
+def _requirements(environment: str) -> list[str]:
+    text = (_HERE / f"{environment}.requirements.txt").read_text()
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def python_of(environment: str) -> str:
+    """The interpreter of a peer's environment under ``benchmarks/.venvs``, made where it is missing."""
+    folder = _ENVIRONMENTS / environment
+    python = folder / "bin" / "python"
+    installed = folder / "installed.txt"
+    wanted = "\n".join(_requirements(environment))
+    if not installed.is_file() or installed.read_text() != wanted:
+        print(f"making the environment of {environment}: {wanted.replace(chr(10), ', ')}", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        file = str(_HERE / f"{environment}.requirements.txt")
+        subprocess.run([str(python), "-m", "pip", "install", "-qq", "-r", file], check=True)
+        installed.write_text(wanted)
+    return str(python)

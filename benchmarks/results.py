@@ -1,0 +1,104 @@
+"""What a benchmark measured, as plain values, and the way to a JSON file and back.
+
+How a figure is taken is in ``benchmarks.process``, how it is shown in ``benchmarks.report``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one contender; see ``benchmarks.process.Usage`` for the units.
+
+    Attributes:
+        problem: Why the figures do not count: killed, failed, WRONG or skipped, and the reason; else empty.
+        load: The machine's load average over the last minute, before the run.
+    """
+
+    contender: str
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    peak_mb: float = 0.0
+    tree_mb: float = 0.0
+    problem: str = ""
+    load: float = 0.0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One setting, and every run in it.
+
+    Attributes:
+        rows: Rows of the large resource, or of all the small ones together.
+        page: Rows a page.
+        latency_ms: Milliseconds that the server waits before it answers a page.
+        resources: Small resources; 0 for the one large resource.
+        second: Whether a first sync went before the measured one, with 1 % of the rows changed between them.
+        server: The server's own ceiling, in words.
+    """
+
+    rows: int
+    page: int
+    latency_ms: float
+    resources: int = 0
+    second: bool = False
+    server: list[str] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+
+    def title(self) -> str:
+        """The setting in words."""
+        what = f"{self.resources} resources, {self.rows:,} rows" if self.resources else f"{self.rows:,} rows"
+        second = ", second sync with 1 % changed" if self.second else ""
+        return f"{what}, pages of {self.page}, {self.latency_ms:g} ms a page{second}"
+
+    def good(self, contender: str) -> list[Run]:
+        """The contender's runs that count."""
+        return [run for run in self.runs if run.contender == contender and not run.problem]
+
+    def contenders(self) -> list[str]:
+        """The letters seen, in the order they first ran."""
+        return list(dict.fromkeys(run.contender for run in self.runs))
+
+    def problems(self, contender: str) -> list[str]:
+        """Why some of the contender's runs do not count, each reason once."""
+        mine = (run.problem for run in self.runs if run.contender == contender)
+        return list(dict.fromkeys(problem for problem in mine if problem))
+
+    def median(self, contender: str, figure: str) -> float | None:
+        """The median of one of ``Run``'s figures; None where no run counts."""
+        values = self.values(contender, figure)
+        return median(values) if values else None
+
+    def values(self, contender: str, figure: str) -> list[float]:
+        """One of ``Run``'s figures in every run that counts."""
+        return [float(getattr(run, figure)) for run in self.good(contender)]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that one command measured."""
+
+    suite: str
+    command: str
+    machine: str
+    versions: str
+    baseline: str
+    cells: list[Cell]
+
+
+def write(results: Results, file: Path) -> None:
+    """Write ``results`` as JSON."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(asdict(results), indent=1) + "\n")
+
+
+def read(file: Path) -> Results:
+    """Read what ``write`` wrote."""
+    raw = json.loads(file.read_text())
+    cells = [Cell(**{**cell, "runs": [Run(**run) for run in cell["runs"]]}) for cell in raw.pop("cells")]
+    return Results(**raw, cells=cells)

@@ -1,0 +1,27 @@
+"""A remote monitoring and management API, described in one YAML file, as Dagster assets.
+
+`RmmConnection` is the component that a connection file names. It is imported when somebody asks for it, so
+that the parts that know nothing of Dagster stay free of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rmm_assets.connection import RmmConnection
+
+__all__ = ["RmmConnection"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "RmmConnection":
+        from rmm_assets.connection import RmmConnection
+
+        return RmmConnection
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    # `dg list components` finds what `dir` names.
+    return sorted({*globals(), *__all__})

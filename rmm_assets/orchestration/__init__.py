@@ -1,0 +1,1 @@
+"""How Dagster sees a connection: assets, checks, metadata, resources, schedules, sensors."""

@@ -1,0 +1,220 @@
+"""A connection to Dagster assets: one asset, one op, one dlt pipeline a resource, loaded through dagster-dlt.
+
+`multi_asset` over `build_dlt_asset_specs`, because `@dlt_assets` takes no check specs; a fresh source and pipeline in each
+run, because dlt keeps state in both.
+"""
+
+# No `from __future__ import annotations`: Dagster reads the type of `context` off the function.
+
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import dlt
+from dagster_dlt import DagsterDltResource, DagsterDltTranslator, build_dlt_asset_specs
+from dagster_dlt.constants import META_KEY_PIPELINE, META_KEY_SOURCE, META_KEY_TRANSLATOR
+from dagster_dlt.translator import DltResourceTranslatorData
+from dlt.common.pipeline import LoadInfo
+from dlt.extract.resource import DltResource
+from pydantic import PrivateAttr
+
+from rmm_assets.api.completeness import IncompleteError
+from rmm_assets.api.paging import PagingError
+from rmm_assets.api.source import build_source, source_name
+from rmm_assets.api.transport import TransportError
+from rmm_assets.connection_file import Connection, Resource
+from rmm_assets.orchestration.checks import COMPLETE, Check, Loaded, checks_of
+from rmm_assets.orchestration.metadata import materialization
+from rmm_assets.orchestration.resources import RmmApi, api_resource
+from rmm_assets.orchestration.schedules import build_job, build_schedule
+from rmm_assets.sync import Run, SuspiciousLossError, open_run, store_of
+from rmm_assets.warehouse.pipeline import Table
+
+# What a person can act on: told in one sentence, without the frames of dlt and Dagster around it.
+EXPLAINED = (IncompleteError, PagingError, TransportError, SuspiciousLossError)
+
+_Event = dg.MaterializeResult[Any] | dg.AssetCheckResult
+
+
+def asset_key(connection: Connection, resource_name: str) -> dg.AssetKey:
+    """`[connection, resource]`: the key that downstream code locations rely on."""
+    return dg.AssetKey([connection.name, resource_name])
+
+
+def build_connection_defs(connection: Connection) -> dg.Definitions:
+    """Everything that Dagster shows of a connection."""
+    resource_key = f"{connection.name}_api"
+    resources = [resource for resource in connection.resources if resource.selected]
+    keys = [asset_key(connection, resource.name) for resource in resources]
+    job = build_job(connection, keys)
+    schedule = build_schedule(connection, job)
+    return dg.Definitions(
+        assets=[build_resource_asset(connection, resource, resource_key) for resource in resources],
+        jobs=[job],
+        schedules=[schedule] if schedule else [],
+        resources={resource_key: api_resource(connection)},
+    )
+
+
+def build_resource_asset(connection: Connection, resource: Resource, resource_key: str) -> dg.AssetsDefinition:
+    """The asset of one resource, and its checks, in one op."""
+    key = asset_key(connection, resource.name)
+    checks = checks_of(resource)
+    translator = Translator(connection, resource)
+    [spec] = build_dlt_asset_specs(build_source(connection, resource), None, translator)  # type: ignore[arg-type]
+    # What dagster-dlt would fall back on: a source that has no run behind it.
+    kept = {
+        name: value
+        for name, value in spec.metadata.items()
+        if name not in (META_KEY_SOURCE, META_KEY_PIPELINE, META_KEY_TRANSLATOR)
+    }
+
+    @dg.multi_asset(
+        name=source_name(connection, resource),
+        specs=[spec.replace_attributes(metadata=kept)],
+        check_specs=[check.spec(key) for check in checks],
+        can_subset=True,
+        pool=connection.destination.type if connection.destination.type == "duckdb" else None,
+        required_resource_keys={resource_key},
+        description=f"Reads {resource.name} from the API of {connection.name} and loads it.",
+    )
+    def load(context: dg.AssetExecutionContext) -> Iterator[_Event]:
+        wanted = [check for check in checks if dg.AssetCheckKey(key, check.name) in context.selected_asset_check_keys]
+        if key in context.selected_asset_keys:
+            api: RmmApi = getattr(context.resources, resource_key)
+            yield from _load(context, connection, resource, api, translator, wanted)
+        else:
+            yield from _check(context, connection, resource, wanted)
+
+    return load
+
+
+def _load(
+    context: dg.AssetExecutionContext,
+    connection: Connection,
+    resource: Resource,
+    api: RmmApi,
+    translator: "Translator",
+    checks: Sequence[Check],
+) -> Iterator[_Event]:
+    """Materialize the asset and check it.
+
+    Raises:
+        dagster.Failure: nothing was published; the description says why.
+    """
+    key = asset_key(connection, resource.name)
+    before = _metadata(context.instance, key, limit=1)
+    redact: Callable[[str], str] = str
+    try:
+        with (
+            api.session() as (base_url, secret),
+            open_run(connection, resource, secret, base_url=base_url, log=context.log, progress=_progress(context)) as run,
+        ):
+            redact = run.redact
+            loader = _Loader.of(run)
+            [result] = loader.run(
+                context, dlt_source=run.source, dlt_pipeline=run.pipeline, dagster_dlt_translator=translator
+            )
+            yield dg.MaterializeResult(asset_key=key, metadata=result.metadata)
+            loaded = Loaded(result.metadata or {}, before[0] if before else {})
+            with run.pipeline.sql_client() as client:
+                for check in checks:
+                    yield check.result(key, Table(client, resource.table), loaded)
+        return
+    except dg.Failure:
+        raise
+    except Exception as error:
+        explained = next((cause for cause in _causes(error) if isinstance(cause, EXPLAINED)), None)
+        innermost = explained or _causes(error)[-1]
+        sentence = redact(str(innermost)) or type(innermost).__name__
+        if explained is None:
+            context.log.error(redact(traceback.format_exc()))
+            sentence = f"{resource.name}: {type(innermost).__name__}: {sentence}"
+    # Out of the except block: the failure stands alone, without the frames and texts of libraries as its context.
+    if explained is not None and any(check.name == COMPLETE for check in checks):
+        yield dg.AssetCheckResult(
+            asset_key=key, check_name=COMPLETE, passed=False, metadata={"completeness": sentence}
+        )
+    raise dg.Failure(description=sentence)
+
+
+def _check(
+    context: dg.AssetExecutionContext, connection: Connection, resource: Resource, checks: Sequence[Check]
+) -> Iterator[_Event]:
+    """Evaluate checks without loading: the table is opened for reading only."""
+    key, store, name = asset_key(connection, resource.name), store_of(connection), source_name(connection, resource)
+    history = [*_metadata(context.instance, key, limit=2), {}, {}]
+    with store.alone(name), store.pipeline(name, read_only=True).sql_client() as client:
+        for check in checks:
+            yield check.result(key, Table(client, resource.table), Loaded(history[0], history[1]))
+
+
+class _Loader(DagsterDltResource):
+    """dagster-dlt's resource with our metadata: its own takes the columns out of the live schema, runs into an error on
+    the second run, leaves out zeros, and notes paths of the server.
+    """
+
+    _open: Run = PrivateAttr()
+
+    @classmethod
+    def of(cls, run: Run) -> "_Loader":
+        loader = cls()
+        loader._open = run
+        return loader
+
+    def extract_resource_metadata(
+        self, context: Any, resource: DltResource, load_info: LoadInfo, dlt_pipeline: dlt.Pipeline
+    ) -> Mapping[str, Any]:
+        outcome = self._open.settle(load_info)
+        tables = dlt_pipeline.default_schema.tables
+        columns = tables[self._open.resource.table]["columns"] if self._open.resource.table in tables else {}
+        return materialization(outcome, columns, self._open.resource)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """An exception and what led to it, outermost first."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    return chain
+
+
+def _metadata(instance: dg.DagsterInstance, key: dg.AssetKey, *, limit: int) -> list[Mapping[str, Any]]:
+    """Metadata of the asset's latest materializations, the latest first."""
+    records = instance.fetch_materializations(key, limit=limit).records
+    return [
+        record.asset_materialization.metadata for record in records if record.asset_materialization is not None
+    ]
+
+
+def _progress(context: dg.AssetExecutionContext) -> Any:
+    """dlt's progress as lines of the run's log."""
+    return dlt.progress.log(log_period=10.0, logger=context.log, dump_system_stats=False)
+
+
+class Translator(DagsterDltTranslator):
+    """A dlt resource to the asset that the contract promises."""
+
+    def __init__(self, connection: Connection, resource: Resource) -> None:
+        self.connection = connection
+        self.resource = resource
+
+    def get_asset_spec(self, data: DltResourceTranslatorData) -> dg.AssetSpec:
+        connection, resource = self.connection, self.resource
+        parent = connection.resource(resource.parent) if resource.parent else None
+        # No phantom upstream: dagster-dlt's default dependency keeps `on_cron` from ever firing.
+        deps = [asset_key(connection, parent.name)] if parent is not None and parent.selected else []
+        return dg.AssetSpec(
+            key=asset_key(connection, resource.name),
+            deps=deps,
+            group_name=connection.name,
+            kinds={"dlt", connection.destination.type},
+            description=resource.description,
+            owners=list(resource.owners),
+            tags=dict(resource.tags),
+            metadata={
+                "dagster/table_name": f"{connection.dataset_name}.{resource.table}",
+                "rmm_assets/place": store_of(connection).place(),
+            },
+        )

@@ -1,0 +1,60 @@
+"""A connection's cron line to a job and a schedule that never starts a second run beside one that still goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from rmm_assets.connection_file import Connection
+
+_UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def job_name(connection: Connection) -> str:
+    """Name of the job that materializes the whole connection."""
+    return f"sync_{connection.name}"
+
+
+def build_job(connection: Connection, keys: Sequence[dg.AssetKey]) -> dg.JobDefinition:
+    """One job for all assets of a connection, with their checks."""
+    return dg.define_asset_job(  # type: ignore[return-value]
+        job_name(connection),
+        selection=dg.AssetSelection.assets(*keys),
+        description=f"Materializes every resource of {connection.name}, and checks it.",
+        tags={"rmm_assets/connection": connection.name},
+    )
+
+
+def build_schedule(connection: Connection, job: dg.JobDefinition) -> dg.ScheduleDefinition | None:
+    """The connection's schedule; None where its file names none."""
+    if connection.schedule is None:
+        return None
+
+    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        going = context.instance.get_run_records(
+            dg.RunsFilter(job_name=job_name(connection), statuses=_UNDER_WAY), limit=1
+        )
+        if going:
+            return dg.SkipReason(f"run {going[0].dagster_run.run_id[:8]} of {job_name(connection)} still goes")
+        return dg.RunRequest()
+
+    return dg.ScheduleDefinition(
+        name=f"{job_name(connection)}_schedule",
+        job=job,
+        cron_schedule=connection.schedule.cron,
+        execution_timezone=connection.schedule.timezone,
+        execution_fn=tick,
+        default_status=(
+            dg.DefaultScheduleStatus.RUNNING
+            if connection.schedule.status == "running"
+            else dg.DefaultScheduleStatus.STOPPED
+        ),
+        description=f"{connection.schedule.cron} ({connection.schedule.timezone}); skipped while a run still goes.",
+    )

@@ -1,0 +1,221 @@
+"""One resource of a connection, end to end: from its first request to a settled table. Knows nothing of Dagster.
+
+`open_run` makes what a run needs and takes it away again. Between, `run.pipeline.run(run.source)` loads, here or through
+dagster-dlt, and `run.settle(...)` does what remains once the load is in.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dlt
+from dlt.common.pipeline import LoadInfo
+from dlt.extract.source import DltSource
+
+from rmm_assets.api.auth import Redactor, build_auth
+from rmm_assets.api.completeness import Report
+from rmm_assets.api.pacing import Pace, pacing_folder
+from rmm_assets.api.paging import Pager
+from rmm_assets.api.source import Reading, build_source, is_incremental, marks_absences, source_name
+from rmm_assets.api.transport import Traffic, Transport
+from rmm_assets.connection_file import Connection, Resource
+from rmm_assets.warehouse.absences import Absences, rows_of_last_load, settle
+from rmm_assets.warehouse.pipeline import Store, Table
+
+WORK_FOLDER = Path("data/work")
+
+
+class SuspiciousLossError(Exception):
+    """The API answered with far fewer rows than last time, as it does for a wrong key; nothing was published."""
+
+
+@dataclass
+class Outcome:
+    """What a run of one resource did, in numbers for people and sensors.
+
+    Attributes:
+        rows_loaded: Rows that this run brought into the table, rejects not included.
+        row_count: Rows in the table now.
+        seconds: From the first request to the settled table.
+        table_name: `database.dataset.table`.
+    """
+
+    report: Report
+    traffic: Traffic
+    rows_loaded: int = 0
+    rows_rejected: int = 0
+    row_count: int = 0
+    seconds: float = 0.0
+    load_id: str = ""
+    table_name: str = ""
+    absences: Absences = field(default_factory=Absences)
+    changed_types: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """One run of one resource, while it is open."""
+
+    connection: Connection
+    resource: Resource
+    store: Store
+    pipeline: dlt.Pipeline
+    source: DltSource
+    reading: Reading
+    started: float = field(default_factory=time.monotonic)
+
+    def redact(self, text: str) -> str:
+        """A text without the secret."""
+        return self.reading.pager.transport.redactor.text(text)
+
+    def settle(self, load_info: LoadInfo) -> Outcome:
+        """Mark what is gone at the source and count what is there, after the load.
+
+        Args:
+            load_info: What dlt says of the load.
+        """
+        report, resource = self.reading.report, self.resource
+        outcome = Outcome(
+            report, self.reading.pager.transport.traffic, rows_rejected=self.reading.rejected,
+            load_id=next(iter(load_info.loads_ids), ""), changed_types=dict(self.reading.changed_types),
+        )  # fmt: skip
+        normalized = self.pipeline.last_trace.last_normalize_info if self.pipeline.last_trace else None
+        if normalized is not None:
+            outcome.rows_loaded = int(normalized.row_counts.get(resource.table, 0))
+        with self.pipeline.sql_client() as client:
+            table = Table(client, resource.table)
+            full = report.complete and not report.partial and not is_incremental(resource)
+            if full and (marks_absences(resource) or _removes(resource)) and outcome.load_id:
+                outcome.absences = settle(
+                    table, outcome.load_id, resource.absent, max_share=resource.max_absent_share
+                )
+            outcome.row_count = table.count()
+            outcome.table_name = table.full_name
+        outcome.seconds = time.monotonic() - self.started
+        return outcome
+
+
+def _removes(resource: Resource) -> bool:
+    return resource.absent == "remove" and resource.disposition == "merge" and not resource.history
+
+
+def store_of(connection: Connection) -> Store:
+    """Where a connection's tables land. Reads the environment: call it when a run starts."""
+    destination = connection.destination
+    return Store(
+        destination=destination.type,
+        credentials=destination.resolved_credentials(),
+        dataset=connection.dataset_name,
+        work=WORK_FOLDER,
+        options=destination.options,
+    )
+
+
+@contextmanager
+def open_run(
+    connection: Connection,
+    resource: Resource,
+    secret: str | None,
+    *,
+    base_url: str | None = None,
+    store: Store | None = None,
+    log: logging.Logger | None = None,
+    progress: Any = None,
+) -> Iterator[Run]:
+    """What one run of one resource needs; taken away at the end, whatever happened.
+
+    Args:
+        secret: The connection's secret.
+        base_url: Of the API, where it is not the connection file's (the embedded RMM's).
+        store: Where rows land; by default what the connection says.
+        log: Where progress, retries and warnings go.
+        progress: dlt's progress collector.
+
+    Raises:
+        ValueError: no base URL, or an auth without a secret.
+    """
+    log = log or logging.getLogger("rmm_assets")
+    store = store or store_of(connection)
+    store.prepare()
+    name = source_name(connection, resource)
+    address = base_url or connection.client.base_url
+    if not address:
+        raise ValueError(f"{connection.name}: client.base_url is not set")
+    redactor = Redactor()
+    auth = build_auth(_auth_config(connection, resource), secret, redactor)
+    limits = connection.limits
+    if resource.deadline is not None:
+        limits = limits.model_copy(update={"deadline": resource.deadline})
+    with ExitStack() as stack:
+        stack.enter_context(store.alone(name, log))
+        folder = store.work / "pages" / name
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        folder.mkdir(parents=True)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        pace = Pace(
+            pacing_folder(connection.name, address),
+            max_concurrency=limits.max_concurrency,
+            requests_per_minute=limits.requests_per_minute,
+        )
+        transport = Transport(
+            address, auth=auth, redactor=redactor, pace=pace, retry=connection.retry, limits=limits,
+            tls=connection.tls, headers=connection.client.headers, allow_http=connection.allow_http, log=log,
+        )  # fmt: skip
+        pager = Pager(transport, width=limits.max_concurrency)
+        stack.callback(pager.close)
+        pipeline = store.pipeline(name, progress=progress)
+        report = Report(resource.name)
+
+        def before_publishing(report: Report) -> None:
+            _refuse_loss(resource, report, pipeline)
+
+        reading = Reading(pager, folder, before_publishing, report, log)
+        yield Run(connection, resource, store, pipeline, build_source(connection, resource, reading), reading)
+        shutil.rmtree(pipeline.working_dir, ignore_errors=True)
+
+
+def _auth_config(connection: Connection, resource: Resource) -> dict[str, Any] | None:
+    auth = resource.endpoint.auth or connection.client.auth
+    return auth.model_dump() if auth is not None else None
+
+
+def _refuse_loss(resource: Resource, report: Report, pipeline: dlt.Pipeline) -> None:
+    """An answer with far fewer rows than last time is not believed.
+
+    Raises:
+        SuspiciousLossError: more than `max_absent_share` of the rows of the last read are gone.
+    """
+    if is_incremental(resource) or resource.disposition == "append" or report.partial:
+        return
+    with pipeline.sql_client() as client:
+        before = rows_of_last_load(Table(client, resource.table))
+    now = report.distinct if resource.keys else report.rows
+    if before and now < before * (1 - resource.max_absent_share):
+        raise SuspiciousLossError(
+            f"{resource.name}: the API sent {now} rows where the last read had {before}: more than "
+            f"{resource.max_absent_share:.0%} are gone. A key that lost its rights looks like this too. If the rows are "
+            "really gone, raise max_absent_share for one run"
+        )
+
+
+def sync(
+    connection: Connection, resource: Resource, secret: str | None, *, base_url: str | None = None,
+    store: Store | None = None, log: logging.Logger | None = None,
+) -> Outcome:  # fmt: skip
+    """Bring one resource into its table, without Dagster.
+
+    Raises:
+        dlt.pipeline.exceptions.PipelineStepFailed: nothing was published; its cause says why.
+    """
+    with open_run(connection, resource, secret, base_url=base_url, store=store, log=log) as run:
+        run.pipeline.drop()  # local state is rebuilt from the destination, as dagster-dlt does
+        load_info = run.pipeline.run(run.source)
+        load_info.raise_on_failed_jobs()
+        return run.settle(load_info)

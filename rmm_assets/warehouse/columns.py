@@ -1,0 +1,353 @@
+"""Turns pages into columns: nested objects flattened under dlt's names, lists as JSON text, each with its kind of value.
+
+A kind is what JSON said, not yet a column type: which type a column gets is known when the whole read is, or because the
+connection or the table says so (`values`). Rows that Arrow decoded are flattened in Arrow; the others, and those whose
+names clash, row by row in Python, which is the reference. Nothing here is written anywhere: that is `spool`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from dlt.common.normalizers.naming.snake_case import NamingConvention
+
+from rmm_assets.warehouse.rows import EXACT_DOUBLE, Page, RowShape
+from rmm_assets.warehouse.values import Kind, Target, fits_double, json_text, kind_of, target_of
+
+# dlt's name for a key that is empty or blank
+_EMPTY_KEY = "_empty"
+NOT_AN_OBJECT = "not an object"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of some rows.
+
+    Attributes:
+        kind: How `values` are stored: the kind of all of them, or `mixed`, where each one is JSON text.
+        values: As many as there are rows.
+        kinds: The kinds of the values that are not null; `wide` beside `bigint` says that one is no double exactly.
+    """
+
+    kind: Kind
+    values: pa.Array
+    kinds: frozenset[Kind]
+
+
+@dataclass
+class Chunk:
+    """Some rows as columns.
+
+    Attributes:
+        rows: How many.
+        columns: By column name, in dlt's order. A column that holds nothing but null is not there.
+        faults: Why a row cannot land, by its index: one reason a column.
+    """
+
+    rows: int
+    columns: dict[str, Column]
+    faults: dict[int, list[str]] = field(default_factory=dict)
+
+    def add_fault(self, row: int, reason: str) -> None:
+        self.faults.setdefault(row, []).append(reason)
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """A column of Arrow-decoded rows: where it is in the struct, by index and by name."""
+
+    name: str
+    indices: tuple[int, ...]
+    path: tuple[str, ...]
+    as_json: bool
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How rows of one Arrow type become columns; `clash` where two of its fields have one column name."""
+
+    leaves: tuple[_Leaf, ...]
+    clash: bool
+
+
+class Layout:
+    """Names and types of the columns that a resource's rows become. Safe in any thread.
+
+    Attributes:
+        key: Column names of the primary key.
+        targets: What a column is to be where the connection or the table at the destination says so.
+    """
+
+    def __init__(self, shape: RowShape) -> None:
+        self._naming = NamingConvention(shape.max_identifier_length)
+        self._depth = 1000 if shape.max_table_nesting is None else shape.max_table_nesting
+        self._names: dict[tuple[str, ...], str] = {}
+        self._plans: list[tuple[pa.DataType, _Plan]] = []
+        self.key = tuple(self._key_column(name) for name in shape.primary_key)
+        self.targets: dict[str, Target] = {}
+        self._known = {name: hint for name, hint in shape.known.items() if hint.get("data_type")}
+        for name, hint in self._known.items():
+            self.targets[name] = target_of(name, hint, declared=False, required=name in self.key)
+        for source, hint in shape.columns.items():
+            name = self._naming.normalize_path(source)
+            required = name in self.key or hint.get("nullable") is False
+            if hint.get("data_type"):
+                self.targets[name] = target_of(name, hint, declared=True, required=required)
+            elif required and name in self.targets:
+                self.targets[name] = target_of(name, self._known[name], declared=False, required=True)
+        self.required = frozenset(
+            {*self.key, *(self._naming.normalize_path(n) for n, hint in shape.columns.items() if hint.get("nullable") is False)}
+        )
+
+    def known_type(self, name: str) -> str | None:
+        """The type that the table at the destination has for a column."""
+        hint = self._known.get(name)
+        return None if hint is None else str(hint["data_type"])
+
+    def _key_column(self, name: str) -> str:
+        return self.column_name(tuple(name.split("."))) if "." in name else str(self._naming.normalize_path(name))
+
+    def column_name(self, path: tuple[str, ...]) -> str:
+        """The column of a source field, as dlt names it."""
+        name = self._names.get(path)
+        if name is None:
+            idents = [
+                self._naming.normalize_path(key) if key and not key.isspace() else _EMPTY_KEY for key in path
+            ]
+            name = idents[0] if len(idents) == 1 else self._naming.shorten_fragments(*idents)
+            self._names[path] = name
+        return name
+
+    def variant_name(self, name: str, data_type: str) -> str:
+        """Where dlt puts a value that the column cannot hold."""
+        return str(self._naming.shorten_fragments(name, f"v_{data_type}"))
+
+    def _clash_name(self, name: str, path: tuple[str, ...]) -> str:
+        tag = hashlib.sha1(json.dumps(path).encode()).hexdigest()[:6]
+        return str(self._naming.shorten_fragments(f"{name}_{tag}"))
+
+    def _is_json(self, name: str, path: tuple[str, ...]) -> bool:
+        """Whether an object there stays one JSON value."""
+        target = self.targets.get(name)
+        return len(path) > self._depth or target is not None and target.data_type == "json"
+
+    def _plan(self, kind: pa.StructType) -> _Plan:
+        for seen, plan in self._plans:
+            if seen == kind:
+                return plan
+        leaves: list[_Leaf] = []
+        # dlt's own walk: the objects of a level come after its other fields, the last one first.
+        stack: list[tuple[pa.StructType, tuple[int, ...], tuple[str, ...]]] = [(kind, (), ())]
+        while stack:
+            struct, indices, parents = stack.pop()
+            for index, entry in enumerate(struct):
+                path = (*parents, entry.name)
+                name = self.column_name(path)
+                if pa.types.is_struct(entry.type) and not self._is_json(name, path):
+                    stack.append((entry.type, (*indices, index), path))
+                elif not pa.types.is_null(entry.type):
+                    leaves.append(_Leaf(name, (*indices, index), path, pa.types.is_nested(entry.type)))
+        plan = _Plan(tuple(leaves), len({leaf.name for leaf in leaves}) < len(leaves))
+        self._plans = [(kind, plan), *self._plans[:7]]
+        return plan
+
+    def flatten(self, pages: Sequence[Page], only: frozenset[str] | None = None) -> Chunk:
+        """Pages that were decoded alike, as columns.
+
+        Args:
+            pages: Neighbours of one kind, as `rows.runs` gives them.
+            only: Column names to make; None is all of them.
+        """
+        structs = [page.structs for page in pages if page.structs is not None]
+        if len(structs) == len(pages) and structs:
+            plan = self._plan(structs[0].type)
+            if not plan.clash:
+                rows = structs[0] if len(structs) == 1 else pa.concat_arrays(structs)
+                return self._flatten_arrow(rows, plan, pages, only)
+        return self._flatten_objects([row for page in pages for row in page.objects()], only)
+
+    def _flatten_arrow(
+        self, rows: pa.StructArray, plan: _Plan, pages: Sequence[Page], only: frozenset[str] | None
+    ) -> Chunk:
+        children: dict[tuple[int, ...], list[pa.Array]] = {(): rows.flatten()}
+        chunk = Chunk(len(rows), {})
+        objects: list[Any] | None = None
+        for leaf in plan.leaves:
+            if only is not None and leaf.name not in only:
+                continue
+            array = _descend(children, leaf.indices)
+            if array.null_count == len(array):
+                continue
+            if leaf.as_json:
+                text = _list_text(array)
+                if text is None:
+                    if objects is None:
+                        objects = [row for page in pages for row in page.objects()]
+                    text = pa.array([_json_at(row, leaf.path) for row in objects], pa.string())
+                chunk.columns[leaf.name] = Column("json", text, frozenset({"json"}))
+            else:
+                chunk.columns[leaf.name] = _typed(array)
+        return chunk
+
+    def _flatten_objects(self, rows: list[Any], only: frozenset[str] | None) -> Chunk:
+        chunk = Chunk(len(rows), {})
+        cells: dict[str, list[Any]] = {}
+        for index, row in enumerate(rows):
+            if not isinstance(row, dict):
+                chunk.add_fault(index, NOT_AN_OBJECT)
+                continue
+            owners: dict[str, tuple[str, ...]] = {}
+            for path, value in self._leaves(row):
+                name = self.column_name(path)
+                if name in owners and (clash := self._clash(cells, owners, index, name, path, value)):
+                    name = clash
+                owners[name] = path
+                if only is None or name in only:
+                    cells.setdefault(name, [None] * len(rows))[index] = value
+        for name, values in cells.items():
+            chunk.columns[name] = _column(values, chunk)
+        return chunk
+
+    def _leaves(self, row: dict[str, Any]) -> Iterable[tuple[tuple[str, ...], Any]]:
+        """A row's values that are not null, each with the keys that lead to it."""
+        stack: list[tuple[dict[str, Any], tuple[str, ...]]] = [(row, ())]
+        while stack:
+            current, parents = stack.pop()
+            for key, value in current.items():
+                path = (*parents, key)
+                if isinstance(value, dict) and not self._is_json(self.column_name(path), path):
+                    stack.append((value, path))
+                elif value is not None:
+                    yield path, value
+
+    def _clash(
+        self,
+        cells: dict[str, list[Any]],
+        owners: dict[str, tuple[str, ...]],
+        index: int,
+        name: str,
+        path: tuple[str, ...],
+        value: Any,
+    ) -> str | None:
+        """Two fields of one row want one column: dlt keeps the last. Here the field that is written just like the column
+        keeps it, else the first; the other one gets a column of its own, unless both say the same. Returns its name."""
+        if name not in cells:
+            return None
+        before = cells[name][index]
+        if type(before) is type(value) and before == value:
+            return None
+        if "__".join(path) == name and "__".join(owners[name]) != name:
+            other = self._clash_name(name, owners[name])
+            cells.setdefault(other, [None] * len(cells[name]))[index] = before
+            return None
+        return self._clash_name(name, path)
+
+
+def _descend(children: dict[tuple[int, ...], list[pa.Array]], indices: tuple[int, ...]) -> pa.Array:
+    parent = indices[:-1]
+    if parent not in children:
+        # `flatten` makes a child null where its parent is
+        children[parent] = _descend(children, parent).flatten()
+    return children[parent][indices[-1]]
+
+
+def _typed(array: pa.Array) -> Column:
+    kind: Kind
+    if pa.types.is_int64(array.type):
+        return Column("bigint", array, frozenset({"bigint"} if fits_double(array) else {"bigint", "wide"}))
+    if pa.types.is_float64(array.type):
+        kind = "double"
+    elif pa.types.is_boolean(array.type):
+        kind = "bool"
+    else:
+        kind = "text"
+    return Column(kind, array, frozenset({kind}))
+
+
+def _list_text(array: pa.Array) -> pa.Array | None:
+    """Lists of plain values as JSON text; None where that takes more than joining."""
+    if not pa.types.is_list(array.type):
+        return None
+    item = array.type.value_type
+    values = array.flatten()
+    if values.null_count:
+        return None
+    if pa.types.is_null(item):
+        return pc.if_else(array.is_valid(), "[]", pa.scalar(None, pa.string()))
+    if pa.types.is_string(item):
+        if pc.any(pc.match_substring_regex(values, r'["\\\x00-\x1f]')).as_py():
+            return None
+        empty = pc.equal(pc.list_value_length(array), 0)
+        text = pc.binary_join_element_wise('["', pc.binary_join(array, '","'), '"]', "")
+        return pc.if_else(empty, "[]", text)
+    if pa.types.is_int64(item) or pa.types.is_boolean(item):
+        joined = pc.binary_join(pc.cast(array, pa.list_(pa.string())), ",")
+        return pc.binary_join_element_wise("[", joined, "]", "")
+    return None
+
+
+def _json_at(row: Any, path: tuple[str, ...]) -> str | None:
+    for key in path:
+        if not isinstance(row, dict):
+            return None
+        row = row.get(key)
+    return None if row is None else json_text(row)
+
+
+def _column(values: list[Any], chunk: Chunk) -> Column:
+    """Python values as a column. A row with text that is not Unicode gets a fault and a null."""
+    try:
+        return column_of(values)
+    except UnicodeEncodeError:
+        for index, value in enumerate(values):
+            if value is not None and not _is_unicode(value):
+                chunk.add_fault(index, "it holds text that is not Unicode (half of a surrogate pair)")
+                values[index] = None
+        return column_of(values)
+
+
+def _is_unicode(value: Any) -> bool:
+    try:
+        (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def column_of(values: list[Any]) -> Column:
+    """JSON values as a column.
+
+    Raises:
+        UnicodeEncodeError: One holds text that is not Unicode.
+    """
+    types = set(map(type, values)) - {type(None)}
+    if types == {str}:
+        return Column("text", pa.array(values, pa.string()), frozenset({"text"}))
+    if types == {bool}:
+        return Column("bool", pa.array(values, pa.bool_()), frozenset({"bool"}))
+    if types == {float}:
+        return Column("double", pa.array(values, pa.float64()), frozenset({"double"}))
+    if types == {int}:
+        try:
+            return _typed(pa.array(values, pa.int64()))
+        except OverflowError:
+            pass
+    if types == {int, float} and all(v is None or isinstance(v, float) or abs(v) < EXACT_DOUBLE for v in values):
+        doubles = [None if v is None else float(v) for v in values]
+        return Column("double", pa.array(doubles, pa.float64()), frozenset({"double"}))
+    texts = [None if v is None else json_text(v) for v in values]
+    if types and types <= {list, dict}:
+        return Column("json", pa.array(texts, pa.string()), frozenset({"json"}))
+    kinds: set[Kind] = set()
+    for value in values:
+        if value is not None:
+            kinds.update(kind_of(value))
+    return Column("mixed", pa.array(texts, pa.string()), frozenset(kinds))

@@ -1,0 +1,176 @@
+"""A resource's name and a place to a dlt pipeline of its own, and to tables that can be asked in SQL.
+
+One pipeline a resource, all of a connection in one dataset: a failing endpoint leaves the others alone. The working
+folder belongs to one run at a time; state and schema come back from the destination.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dlt
+from dlt.common.destination import Destination
+from dlt.common.schema.typing import C_DLT_LOAD_ID
+from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
+from dlt.destinations.sql_client import SqlClientBase
+from filelock import FileLock, Timeout
+
+LOAD_ID = C_DLT_LOAD_ID
+ABSENT_SINCE = "_absent_since"
+
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """dlt warns on each batch that a JSON column is text in Arrow, which is how JSON columns travel."""
+    return "when merging arrow schema with dlt schema" not in record.getMessage()
+
+
+logging.getLogger("dlt").addFilter(_is_news)
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where tables land.
+
+    Attributes:
+        destination: dlt's name of the destination, such as `duckdb`.
+        credentials: What dlt takes for it: a path, a connection string, a mapping; None leaves the look-up to dlt.
+        dataset: Dataset (schema) of the tables.
+        work: Folder for dlt's working files.
+        options: Further arguments of dlt's destination.
+    """
+
+    destination: str
+    credentials: Any
+    dataset: str
+    work: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def _is_file(self) -> bool:
+        return (
+            self.destination == "duckdb"
+            and isinstance(self.credentials, str)
+            and "://" not in self.credentials
+            and not self.credentials.startswith((":memory:", "md:"))
+        )
+
+    def prepare(self) -> None:
+        """Make the folder of a database file that is not there yet."""
+        if self._is_file:
+            Path(self.credentials).parent.mkdir(parents=True, exist_ok=True)
+
+    def place(self) -> str:
+        """Where the data is, for people: a file, or destination and dataset."""
+        if self._is_file:
+            return str(self.credentials)
+        return f"{self.destination}, dataset {self.dataset}"
+
+    def factory(self, *, read_only: bool = False) -> Destination[Any, Any]:
+        """dlt's destination."""
+        credentials = self.credentials
+        if read_only and self._is_file:
+            from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
+
+            credentials = DuckDbCredentials(credentials, read_only=True)
+        options = dict(self.options) if credentials is None else {**self.options, "credentials": credentials}
+        return Destination.from_reference(self.destination, **options)
+
+    def pipeline(self, name: str, *, read_only: bool = False, progress: Any = None) -> dlt.Pipeline:
+        """The pipeline of that name.
+
+        Args:
+            read_only: DuckDB only: open the file so that others can read it at the same time.
+            progress: dlt's progress collector.
+        """
+        return dlt.pipeline(
+            pipeline_name=name,
+            destination=self.factory(read_only=read_only),
+            dataset_name=self.dataset,
+            pipelines_dir=str(self.work / ("read" if read_only else "load")),
+            progress=progress,
+        )
+
+    @contextmanager
+    def alone(self, name: str, log: logging.Logger | None = None) -> Iterator[None]:
+        """Wait until nobody else of this machine works here: in the pipeline's folder, or, as DuckDB has one writer and
+        no reader beside it, in the database file.
+        """
+        self.work.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{self.credentials}.lock" if self._is_file else self.work / f"{name}.lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            if log is not None:
+                log.info("waiting for another run that works in %s", self.place())
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+class Table:
+    """One table, asked in SQL at the destination; rows are never pulled to be counted.
+
+    Args:
+        client: dlt's SQL client of the dataset, open.
+        name: Normalized name of the table.
+    """
+
+    def __init__(self, client: SqlClientBase[Any], name: str) -> None:
+        self.client = client
+        self.name = name
+
+    @property
+    def qualified(self) -> str:
+        """`database.dataset.table`, quoted."""
+        return self.client.make_qualified_table_name(self.name)
+
+    @property
+    def full_name(self) -> str:
+        """`database.dataset.table` as people write it, such as `rmm.acme.devices`."""
+        path = self.client.make_qualified_table_name_path(self.name, quote=False)
+        if len(path) < 3:
+            try:
+                path = [str(self.rows("SELECT current_database()")[0][0]), *path]
+            except DatabaseException:  # a destination that has datasets only
+                pass
+        return ".".join(path)
+
+    def quote(self, column: str) -> str:
+        """A column's name, quoted."""
+        return self.client.escape_column_name(column)
+
+    def exists(self) -> bool:
+        """Whether the table is there."""
+        try:
+            self.client.execute_sql(f"SELECT 1 FROM {self.qualified} WHERE 1 = 0")
+        except DatabaseUndefinedRelation:
+            return False
+        return True
+
+    def columns(self) -> tuple[str, ...]:
+        """The columns' names; empty where there is no table."""
+        try:
+            with self.client.execute_query(f"SELECT * FROM {self.qualified} WHERE 1 = 0") as cursor:
+                return tuple(column[0] for column in cursor.description or ())
+        except DatabaseUndefinedRelation:
+            return ()
+
+    def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """What a query answers; `{table}` in it stands for this table."""
+        return [tuple(row) for row in self.client.execute_sql(sql.replace("{table}", self.qualified), *parameters) or ()]
+
+    def count(self, where: str = "") -> int:
+        """How many rows there are, 0 where there is no table."""
+        try:
+            found = self.rows(f"SELECT count(*) FROM {{table}} {f'WHERE {where}' if where else ''}")
+        except DatabaseUndefinedRelation:
+            return 0
+        return int(found[0][0])
