@@ -12,10 +12,6 @@ import dagster as dg
 
 from rmm_assets.connection_file import Connection
 
-# A demo that stands still shows nothing: the embedded fleet moves on so often.
-SIMULATOR_TICK_SECONDS = 600.0
-
-
 class RmmApi(dg.ConfigurableResource[None]):
     """The API key of one connection, or where dlt finds it.
 
@@ -37,12 +33,13 @@ class RmmApi(dg.ConfigurableResource[None]):
             dagster.Failure: no secret is set.
         """
         if self.simulator is not None:
-            import time
+            from datetime import UTC, datetime
 
             from rmm_assets.simulator import Fleet, Simulator
 
-            tick = int(time.time() // SIMULATOR_TICK_SECONDS)
-            with Simulator(fleet=Fleet(**self.simulator), tick=tick) as rmm:
+            # A demo that stands still shows nothing: the fleet moves on with the clock, and holds still for a run.
+            fleet = Fleet(**self.simulator)
+            with Simulator(fleet=fleet, tick=fleet.tick_at(datetime.now(UTC))) as rmm:
                 yield rmm.base_url, rmm.api_key
             return
         yield None, self.secret()

@@ -150,9 +150,7 @@ class Fleet:
         if min(self.organizations, self.devices, self.alerts, self.patches, self.resources) < 0:
             raise ValueError("a fleet's sizes must not be negative")
         if self.devices and not self.organizations:
-            raise ValueError(
-                "devices belong to organizations: a fleet with devices needs at least one organization"
-            )
+            raise ValueError("devices belong to organizations: a fleet with devices needs at least one organization")
         if not 0 <= self.null_statuses <= 1:
             raise ValueError(f"null_statuses is a share from 0 to 1, got {self.null_statuses}")
         if self.start.tzinfo is None:
@@ -259,9 +257,7 @@ class Fleet:
         if fixed.random() < 0.4:
             addresses.append(f"fd00:{owner + 1:x}::{slot + 1:x}")
         suffix = "ö" if country == "DE" and fixed.random() < 0.2 else ""
-        warranty = (
-            None if fixed.random() < 0.2 else f"{fixed.randrange(2024, 2029)}-{fixed.randrange(1, 13):02}-28"
-        )
+        warranty = None if fixed.random() < 0.2 else f"{fixed.randrange(2024, 2029)}-{fixed.randrange(1, 13):02}-28"
         enrolled = (
             self._at(life.began, hours_east)
             if life.number
@@ -311,9 +307,7 @@ class Fleet:
     def _device_id(self, slot: int, life: _Span) -> int:
         return 1001 + slot + life.number * self.devices
 
-    def _of_devices(
-        self, kind: str, count: int, tick: int, ticks: tuple[int, int]
-    ) -> Iterator[tuple[int, int, int]]:
+    def _of_devices(self, kind: str, count: int, tick: int, ticks: tuple[int, int]) -> Iterator[tuple[int, int, int]]:
         """(id, device id, first tick) of each of the things that hang on a device present at the tick."""
         for slot in range(count if self.devices else 0):
             device_slot = self._random(kind, slot).randrange(self.devices)
@@ -363,9 +357,7 @@ class Fleet:
             yield {
                 "id": patch_id,
                 "device_id": device_id,
-                "name": name.format(
-                    os=fixed.choice(("Windows 11", "Windows 10", "Windows Server")), **numbers
-                ),
+                "name": name.format(os=fixed.choice(("Windows 11", "Windows 10", "Windows Server")), **numbers),
                 "vendor": vendor,
                 "severity": fixed.choice(SEVERITIES),
                 "status": self._status(fixed, outcome if done else "pending"),
@@ -374,9 +366,7 @@ class Fleet:
                 "cves": [f"CVE-2024-{fixed.randrange(1000, 60000)}" for _ in range(fixed.randrange(3))],
                 "release_date": released.date().isoformat(),
                 "installed_at": self._at(ends) if done and outcome == "installed" else None,
-                "error_code": fixed.randrange(-2147024900, -2147024800)
-                if done and outcome == "failed"
-                else None,
+                "error_code": fixed.randrange(-2147024900, -2147024800) if done and outcome == "failed" else None,
                 "updated_at": self._at(ends if done else began),
             }
 

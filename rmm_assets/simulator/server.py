@@ -297,9 +297,7 @@ class Simulator:
             headers["Location"] = fault.redirect + (target if fault.echo_key else _without_key(request))
             return _Answer(fault.status or HTTPStatus.PERMANENT_REDIRECT, b"", headers)
         if fault.html:
-            return _Answer(
-                fault.status or 200, _HTML, {**headers, "Content-Type": "text/html; charset=utf-8"}
-            )
+            return _Answer(fault.status or 200, _HTML, {**headers, "Content-Type": "text/html; charset=utf-8"})
         status = fault.status or 200
         text = fault.text if fault.text is not None else "internal error" if status < 400 else _phrase(status)
         waits = {} if fault.wait_in_body is None else {"retry_after": fault.wait_in_body}
@@ -407,9 +405,7 @@ def run(
         with Simulator(
             fleet=Fleet(seed=seed), api_key=api_key, host=host, port=port, tick=tick, faults=faults
         ) as simulator:
-            print(
-                f"Simulated RMM at {simulator.base_url}, API key {api_key}, one tick every {tick_seconds:g} s"
-            )
+            print(f"Simulated RMM at {simulator.base_url}, API key {api_key}, one tick every {tick_seconds:g} s")
             print(f"Try: curl '{simulator.base_url}/v1/devices?limit=2&api_key={api_key}'")
             print(f"Resources: {', '.join(RESOURCES)}. Stop with Ctrl-C.", flush=True)
             stop.wait()

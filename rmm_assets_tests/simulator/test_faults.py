@@ -70,9 +70,7 @@ def test_the_token_endpoint_fails_only_when_named() -> None:
     form = {"grant_type": "client_credentials", "client_id": "demo-client", "client_secret": "demo-key"}
     for faults, status in ((Faults(status=500), 200), (Faults(status=500, resource="token"), 500)):
         with serving(faults) as simulator:
-            assert (
-                requests.post(f"{simulator.base_url}/oauth/token", data=form, timeout=5).status_code == status
-            )
+            assert requests.post(f"{simulator.base_url}/oauth/token", data=form, timeout=5).status_code == status
 
 
 def test_faults_can_be_changed_while_it_runs() -> None:

@@ -152,7 +152,7 @@ def test_impossible_fleets_and_ticks_are_refused() -> None:
     with pytest.raises(ValueError, match="share"):
         Fleet(null_statuses=2)
     with pytest.raises(ValueError, match="offset"):
-        Fleet(start=datetime(2026, 1, 1))
+        Fleet(start=Fleet().start.replace(tzinfo=None))
     with pytest.raises(ValueError, match="from 0"):
         Fleet().rows("devices", -1)
     with pytest.raises(KeyError):

@@ -51,18 +51,14 @@ def test_offset_paging_gives_every_row_once(simulator: Simulator, client: reques
     assert body_of(client, url, offset=205, limit=100) == {"data": [], "total": 205}
 
 
-def test_page_numbers_start_at_1_and_give_every_row_once(
-    simulator: Simulator, client: requests.Session
-) -> None:
+def test_page_numbers_start_at_1_and_give_every_row_once(simulator: Simulator, client: requests.Session) -> None:
     url = f"{simulator.base_url}/v1/devices"
     got = [row for page in (1, 2, 3, 4) for row in body_of(client, url, page=page, per_page=60)["data"]]
     assert got == ROWS
     assert body_of(client, url, page=5, per_page=60)["data"] == []
 
 
-def test_cursors_lead_to_every_row_once_and_end_with_null(
-    simulator: Simulator, client: requests.Session
-) -> None:
+def test_cursors_lead_to_every_row_once_and_end_with_null(simulator: Simulator, client: requests.Session) -> None:
     url, got, cursor = f"{simulator.base_url}/v1/devices", [], ""
     while True:
         body = body_of(client, url, limit=50, **({"cursor": cursor} if cursor else {}))
@@ -80,9 +76,7 @@ def test_a_page_that_just_fits_has_no_next_cursor(client: requests.Session) -> N
 
 
 @pytest.mark.parametrize("as_text", [False, True])
-def test_paging_after_the_last_id_gives_every_row_once_and_no_token(
-    client: requests.Session, as_text: bool
-) -> None:
+def test_paging_after_the_last_id_gives_every_row_once_and_no_token(client: requests.Session, as_text: bool) -> None:
     rows = [{**row, "id": f"dev-{row['id']:04}"} for row in ROWS] if as_text else ROWS
     with Simulator(tables={"devices": rows}) as simulator:
         got: list[dict[str, Any]] = []
@@ -102,9 +96,7 @@ def test_linked_pages_lead_to_every_row_once_and_never_carry_the_key(simulator: 
         body = requests.get(url, headers={"X-API-KEY": "demo-key"}, timeout=5).json()
         got += body["data"]
         url = body["next"]
-        assert url is None or (
-            url.startswith(f"{simulator.base_url}/v1/linked/devices?") and "demo-key" not in url
-        )
+        assert url is None or (url.startswith(f"{simulator.base_url}/v1/linked/devices?") and "demo-key" not in url)
     assert got == ROWS
 
 
@@ -181,9 +173,7 @@ def test_a_missing_or_wrong_key_is_401_with_a_json_error(simulator: Simulator, f
 
 
 def test_an_oauth_token_opens_the_api_until_it_expires() -> None:
-    with Simulator(
-        tables={"devices": ROWS}, client_id="me", client_secret="mine", token_seconds=0.3
-    ) as simulator:
+    with Simulator(tables={"devices": ROWS}, client_id="me", client_secret="mine", token_seconds=0.3) as simulator:
         answer = requests.post(
             f"{simulator.base_url}/oauth/token",
             data={"grant_type": "client_credentials", "client_id": "me", "client_secret": "mine"},
@@ -223,9 +213,7 @@ def test_children_of_a_parent_are_served_under_it_and_together_are_all(client: r
         assert body_of(client, f"{simulator.base_url}/v1/devices/{device}/alerts")["total"] >= 1
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/printers", "/v2/devices", "/v1/linked/printers", "/v1/devices/0/x"]
-)
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/printers", "/v2/devices", "/v1/linked/printers", "/v1/devices/0/x"])
 def test_an_unknown_path_is_404_json(simulator: Simulator, client: requests.Session, path: str) -> None:
     response = client.get(simulator.base_url + path, timeout=5)
     assert response.status_code == 404
@@ -304,9 +292,7 @@ def test_one_session_keeps_one_connection_and_pages_are_quick_on_it(
 def test_requests_are_served_side_by_side() -> None:
     with Simulator(tables={"devices": ROWS}, faults=Faults(delay=0.3)) as simulator:
         url = f"{simulator.base_url}/v1/devices?api_key=demo-key"
-        threads = [
-            threading.Thread(target=requests.get, args=(url,), kwargs={"timeout": 5}) for _ in range(4)
-        ]
+        threads = [threading.Thread(target=requests.get, args=(url,), kwargs={"timeout": 5}) for _ in range(4)]
         began = time.monotonic()
         for thread in threads:
             thread.start()
