@@ -1,20 +1,18 @@
-"""Turns pages into columns: nested objects flattened under dlt's names, lists as JSON text, each with its kind of value.
+"""Turns pages into columns: nested objects flattened under dlt's names, lists as JSON text, each with its kind.
 
-A kind is what JSON said, not yet a column type: which type a column gets is known when the whole read is, or because the
-connection or the table says so (`values`). Rows that Arrow decoded are flattened in Arrow; the others, and those whose
-names clash, row by row in Python, which is the reference. Nothing here is written anywhere: that is `spool`.
+A kind is what JSON said, not yet a column type: which type a column gets is known when the whole read is, or because
+the connection or the table says so (`values`). Rows that Arrow decoded are flattened in Arrow; the others, and those
+whose names clash, row by row in Python, which is the reference. Nothing here is written anywhere: that is `spool`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from dlt.common.normalizers.naming.snake_case import NamingConvention
@@ -87,7 +85,7 @@ class Layout:
     """
 
     def __init__(self, shape: RowShape) -> None:
-        self._naming = NamingConvention(shape.max_identifier_length)
+        self._naming = NamingConvention(cast(int, shape.max_identifier_length))
         self._depth = 1000 if shape.max_table_nesting is None else shape.max_table_nesting
         self._names: dict[tuple[str, ...], str] = {}
         self._plans: list[tuple[pa.DataType, _Plan]] = []
@@ -103,9 +101,8 @@ class Layout:
                 self.targets[name] = target_of(name, hint, declared=True, required=required)
             elif required and name in self.targets:
                 self.targets[name] = target_of(name, self._known[name], declared=False, required=True)
-        self.required = frozenset(
-            {*self.key, *(self._naming.normalize_path(n) for n, hint in shape.columns.items() if hint.get("nullable") is False)}
-        )
+        filled = (name for name, hint in shape.columns.items() if hint.get("nullable") is False)
+        self.required = frozenset({*self.key, *map(self._naming.normalize_path, filled)})
 
     def known_type(self, name: str) -> str | None:
         """The type that the table at the destination has for a column."""
@@ -119,9 +116,7 @@ class Layout:
         """The column of a source field, as dlt names it."""
         name = self._names.get(path)
         if name is None:
-            idents = [
-                self._naming.normalize_path(key) if key and not key.isspace() else _EMPTY_KEY for key in path
-            ]
+            idents = [self._naming.normalize_path(key) if key and not key.isspace() else _EMPTY_KEY for key in path]
             name = idents[0] if len(idents) == 1 else self._naming.shorten_fragments(*idents)
             self._names[path] = name
         return name
@@ -137,7 +132,7 @@ class Layout:
     def _is_json(self, name: str, path: tuple[str, ...]) -> bool:
         """Whether an object there stays one JSON value."""
         target = self.targets.get(name)
-        return len(path) > self._depth or target is not None and target.data_type == "json"
+        return len(path) > self._depth or (target is not None and target.data_type == "json")
 
     def _plan(self, kind: pa.StructType) -> _Plan:
         for seen, plan in self._plans:
@@ -237,8 +232,12 @@ class Layout:
         path: tuple[str, ...],
         value: Any,
     ) -> str | None:
-        """Two fields of one row want one column: dlt keeps the last. Here the field that is written just like the column
-        keeps it, else the first; the other one gets a column of its own, unless both say the same. Returns its name."""
+        """Two fields of one row want one column, where dlt keeps the last. Here the field that is written just like the
+        column keeps it, else the first; the other one gets a column of its own, unless both say the same.
+
+        Returns:
+            The column that the field at `path` gets instead; None where it keeps the name.
+        """
         if name not in cells:
             return None
         before = cells[name][index]

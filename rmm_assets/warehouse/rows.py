@@ -1,8 +1,8 @@
 """Turns a response body into a page: its rows, and the envelope that came around them.
 
-Two decoders read a body. Arrow's JSON reader is the fast one: C++, the GIL released, no Python object a row. Python's `json`
-is the reference: exact for every number, every key, every fault. Whatever Arrow refuses, or may have changed, is read
-again by the reference, so that both give the same rows. No HTTP here, and no column types: `columns` gives rows their shape.
+Two decoders read a body. Arrow's JSON reader is the fast one: C++, the GIL released, no Python object a row. Python's
+`json` is the reference: exact for every number, every key, every fault. Whatever Arrow refuses, or may have changed, is
+read again by the reference, so that both give the same rows. No HTTP here, and no column types: `columns` shapes rows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -102,9 +102,7 @@ class Page:
         """The page without its first `start` rows; used where pages overlap."""
         start = min(start, self.rows)
         structs = None if self.structs is None else self.structs.slice(start)
-        return Page(
-            self.rows - start, self.envelope, self.size, structs, self._body, self._selector, self._decoded, self._start + start
-        )
+        return replace(self, rows=self.rows - start, structs=structs, _start=self._start + start)
 
     def is_like(self, other: Page) -> bool:
         """Whether both were decoded alike, so that their rows can be shaped together."""
@@ -125,7 +123,7 @@ class Page:
 
 
 class Hints:
-    """What the pages of one resource have shown of its types, so that the next page is decoded once. Safe in any thread.
+    """What the pages of one resource have shown of its types, so that the next one is decoded once. Safe in any thread.
 
     Arrow infers types anew for every body and takes ISO strings for timestamps, which loses how they were written. With
     a hint they are strings at once. Hints change the speed only: each page comes out the same without them.
@@ -144,7 +142,7 @@ class Hints:
         return latest[1] if latest is not None and latest[0].equals(seen) else None
 
     def learn(self, root: str, seen: pa.Schema, doubles: tuple[tuple[int, ...], ...]) -> None:
-        """Take in a decoded document: all of the field that holds the rows, and beside it what looked like a timestamp."""
+        """Take in a decoded document: the field that holds the rows, and beside it what looked like a timestamp."""
         with self._lock:
             self._latest = (seen, doubles)
             for entry in seen:
@@ -163,7 +161,7 @@ class Hints:
                 self._types.setdefault(name, pa.null())
 
     def _merge(self, old: pa.DataType | None, new: pa.DataType | None, path: tuple[str, ...]) -> pa.DataType | None:
-        """Both types in one, None where there is nothing to hint; a place where pages disagree is never hinted again."""
+        """Both types in one; None where there is nothing to hint. Where pages disagree, nothing is ever hinted again."""
         if path in self._contested:
             return None
         if old is not None and pa.types.is_null(old):
@@ -224,16 +222,16 @@ def _read_fast(text: bytes, path: tuple[str, ...], selector: str | None, hints: 
     root = path[0] if path else _WHOLE
     document = text if path else b'{"' + _WHOLE.encode() + b'":' + text + b"}"
     found = _parse(document, root, hints)
-    if found is None or not path and found.type.num_fields != 1:
+    if found is None or (not path and found.type.num_fields != 1):
         return None
-    struct, value = found, found
+    value = found
     for name in path or (_WHOLE,):
         if not pa.types.is_struct(value.type) or not value.is_valid()[0].as_py():
             return None
         index = value.type.get_field_index(name)
         if index < 0:
             return None
-        struct, value = value, value.field(index)
+        value = value.field(index)
     if pa.types.is_null(value.type) or value.null_count:
         return None  # a hinted key that is not there looks like null
     if pa.types.is_list(value.type):
@@ -346,8 +344,11 @@ def _without(array: pa.StructArray, path: tuple[str, ...]) -> dict[str, Any] | N
 
 
 def _is_faithful(array: pa.Array) -> bool:
-    """Whether Arrow shows just the keys that were there. A hinted key that is not there looks like null, and so does one
-    that only other objects of a list have; a null that nothing hinted is one."""
+    """Whether Arrow shows just the keys that were there.
+
+    A hinted key that is not there looks like null, and so does one that only other objects of a list have. What came as
+    nothing but null, without a hint, was there.
+    """
     kind = array.type
     if pa.types.is_null(kind):
         return True

@@ -143,7 +143,7 @@ class Spool:
     def _distinct_keys(self) -> Keys:
         self._flush()
         keys = np.unique(np.concatenate([*self._keys, np.zeros(0, np.uint64)]))
-        return keys[keys != NO_KEY]
+        return keys[keys != NO_KEY].astype(np.uint64, copy=False)
 
     def columns(self) -> dict[str, dict[str, Any]]:
         """dlt column schemas of the tables, for dlt to know what Arrow's types do not say, such as `json`."""
@@ -157,8 +157,11 @@ class Spool:
         return schemas
 
     def changed_types(self) -> Mapping[str, tuple[str, str]]:
-        """Columns of the destination's table that got values it does not hold, or a declaration that contradicts it: the
-        table's type, and the type that came."""
+        """Columns whose type at the destination holds not all of what came, or contradicts its declaration.
+
+        Returns:
+            By column, the type in the table and the type that came.
+        """
         self._flush()
         came = {name: (str(self._layout.known_type(name)), widened(kinds)) for name, kinds in self._misfits.items()}
         return {**came, **self._redeclared}
@@ -329,18 +332,18 @@ class Spool:
             why = "the primary key" if name in self._layout.key else "declared not nullable"
             values = columns.get(name)
             if values is None:
-                empty = range(chunk.rows)
+                empty = np.arange(chunk.rows)
             elif values.null_count:
-                empty = map(int, np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False)))
+                empty = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
             else:
                 continue
-            for index in empty:
+            for index in map(int, empty):
                 reasons = chunk.faults.get(index, [])
                 if NOT_AN_OBJECT not in reasons and not any(reason.startswith(f"{name}: ") for reason in reasons):
                     chunk.add_fault(index, f"{name}: missing or null, and it is {why}")
 
     def _refuse_empty(self, chunk: Chunk) -> None:
-        """Give a fault to each row that would be null throughout: without a primary key, nothing would show that it came."""
+        """Give a fault to each row that would be null throughout: nothing would show that it came."""
         empty = np.ones(chunk.rows, np.bool_)
         for column in chunk.columns.values():
             if not column.values.null_count:

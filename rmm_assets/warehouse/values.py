@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import orjson
@@ -21,16 +21,17 @@ from dlt.common.data_types.type_helpers import coerce_value, py_type_to_sc_type
 from dlt.common.destination.capabilities import DestinationCapabilitiesContext
 from dlt.common.libs.pyarrow import get_py_arrow_datatype
 from dlt.common.schema.detections import is_iso_timestamp
+from dlt.common.schema.typing import TColumnType
 from dlt.common.time import ensure_datetime_in_tz, get_context_timezone, parse_iso_like_datetime
 
 from rmm_assets.warehouse.rows import EXACT_DOUBLE, loads
 
-# What JSON can say of a value; `huge` is a number that neither int64 nor a double holds, `wide` an integer that no double
-# holds exactly, `stamp` text that dlt takes for a timestamp, `mixed` a column of several kinds, stored as JSON text.
+# What JSON can say of a value. `huge` is a number that neither int64 nor a double holds, `wide` an integer that no
+# double holds exactly, `stamp` text that dlt takes for a timestamp, `mixed` a column of several kinds as JSON text.
 Kind = Literal["bool", "bigint", "wide", "huge", "double", "stamp", "text", "json", "mixed"]
 
 TIMESTAMP = pa.timestamp("us", "UTC")
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MICROSECOND = datetime.timedelta(microseconds=1)
 _DAY = 86_400_000_000
 # The years 1 to 9999, less a day at either end: an offset may carry a value over it, where dlt gives up.
@@ -75,7 +76,9 @@ def target_of(name: str, hint: Mapping[str, Any], *, declared: bool, required: b
     if data_type == "json":
         arrow = pa.string()
     else:
-        arrow = get_py_arrow_datatype(dict(hint), DestinationCapabilitiesContext.generic_capabilities(), "UTC")
+        arrow = get_py_arrow_datatype(
+            cast(TColumnType, dict(hint)), DestinationCapabilitiesContext.generic_capabilities(), "UTC"
+        )
     return Target(name, data_type, arrow, hint, declared, required)
 
 
@@ -221,7 +224,7 @@ def _fast_timestamps(array: pa.Array) -> pa.Array | None:
         return None
     zoned = pc.match_substring_regex(array, _ZONED)
     naive = pc.any(zoned).as_py() is False
-    if naive and get_context_timezone() is not datetime.timezone.utc:
+    if naive and get_context_timezone() is not datetime.UTC:
         return None
     for strings in (array, None):
         if strings is None:
@@ -308,7 +311,7 @@ def fit_value(value: Any, target: Target) -> Any:
             return _as_timestamp(value, target)
         if isinstance(value, bool):
             return None
-        if isinstance(value, Decimal) or data_type in ("decimal", "wei") and isinstance(value, float):
+        if isinstance(value, Decimal) or (data_type in ("decimal", "wei") and isinstance(value, float)):
             # the digits as they came
             value = str(value) if isinstance(value, Decimal) else repr(value)
         return coerce_value(data_type, py_type_to_sc_type(type(value)), value)  # type: ignore[arg-type]
@@ -346,7 +349,7 @@ def _as_double(value: Any, declared: bool) -> float | None:
     if isinstance(value, (bool, Decimal)):
         return None
     number = float(coerce_value("double", "text", value)) if isinstance(value, str) else float(value)
-    if not np.isfinite(number) or isinstance(value, int) and int(number) != value:
+    if not np.isfinite(number) or (isinstance(value, int) and int(number) != value):
         return None
     if isinstance(value, str) and not declared and plain_text(number) != value:
         return None
