@@ -19,6 +19,7 @@ import yaml
 from pydantic import ValidationError
 
 from rmm_assets.api.settings import did_you_mean, messages
+from rmm_assets.orchestration.schedules import EXECUTOR
 from rmm_assets.connection import ConnectionFileError, RmmConnection, shown
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,8 @@ def build_defs(*, folders: Sequence[Path] | None = None) -> dg.Definitions:
             label = _free_name(re.sub(r"\W", "_", folder.name) or "connection", broken)
             broken[label] = readable(error, folder)
             logger.warning("%s is not loaded: %s", shown(str(folder)), broken[label])
-    return dg.Definitions.merge(*loaded, dg.Definitions(assets=[_broken(*item) for item in broken.items()]))
+    ours = dg.Definitions(assets=[_broken(*item) for item in broken.items()], executor=EXECUTOR)
+    return dg.Definitions.merge(*loaded, ours)
 
 
 @dg.definitions

@@ -20,7 +20,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from rmm_assets.api.paging import Endpoint, Pager, PassFacts
-from rmm_assets.warehouse.rows import Page
+from rmm_assets.warehouse.keys import NO_KEY, row_keys
+from rmm_assets.warehouse.rows import Page, RowShape
 
 MAX_PASSES = 3
 
@@ -40,7 +41,7 @@ class Collector(Protocol):
     @property
     def keyless(self) -> int: ...
 
-    def add(self, page: Page, keys: Any) -> None: ...
+    def add(self, page: Page) -> None: ...
 
     def clear(self) -> None: ...
 
@@ -117,7 +118,7 @@ def read_complete(
         report.passes += 1
         facts = PassFacts()
         for read in pager.pages(endpoint, facts, overlapping=overlapping):
-            collector.add(read.page, read.keys)
+            collector.add(read.page)
         _record(report, facts, collector)
         if facts.moved_at_first_overlap and overlapping:
             # Round offsets only, or rows that move: the next passes show which. This one cost two requests.
@@ -206,25 +207,25 @@ def _warn(report: Report, log: logging.Logger, text: str) -> None:
 class MemoryCollector:
     """A collector for small reads, such as one parent's children: pages in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: RowShape) -> None:
+        self._shape = shape
         self.clear()
 
     def clear(self) -> None:
-        self.pages: list[tuple[Page, Any]] = []
+        self.pages: list[Page] = []
         self.rows = 0
-        self.keyless = 0
 
-    def add(self, page: Page, keys: Any) -> None:
-        self.pages.append((page, keys))
+    def add(self, page: Page) -> None:
+        self.pages.append(page)
         self.rows += page.rows
 
     @property
     def distinct(self) -> int:
-        return len(self._keys())
+        return len(self.fingerprint() - {NO_KEY})
 
-    def fingerprint(self) -> Any:
-        return frozenset(self._keys())
+    @property
+    def keyless(self) -> int:
+        return sum(int((row_keys(page, self._shape) == NO_KEY).sum()) for page in self.pages)
 
-    def _keys(self) -> set[int]:
-        return {int(key) for _, keys in self.pages for key in keys}
-
+    def fingerprint(self) -> frozenset[Any]:
+        return frozenset(key for page in self.pages for key in row_keys(page, self._shape))

@@ -14,7 +14,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import requests
 from dlt.common import jsonpath
 from dlt.common.utils import str2bool
@@ -22,10 +21,8 @@ from dlt.sources.helpers.rest_client.paginators import BasePaginator, BaseRefere
 from requests.structures import CaseInsensitiveDict
 
 from rmm_assets.api.transport import BodyFault, Reply, Request, Transport, TransportError
-from rmm_assets.warehouse.keys import row_keys
+from rmm_assets.warehouse.keys import row_identity, same_rows
 from rmm_assets.warehouse.rows import BodyError, Hints, Page, RowShape, read_page
-
-Keys = np.ndarray[Any, np.dtype[np.uint64]]
 
 
 class PagingError(Exception):
@@ -41,6 +38,7 @@ class Endpoint:
         paginator: dlt's paginator config, such as `{type: offset, limit: 100}`.
         total_path: JSONPath of the total number of rows, where the paginator has no word for it.
         ignore: Answers that mean "nothing here": dlt's `response_actions` with action `ignore`.
+        shape: What tells the endpoint's rows apart.
         hints: What the endpoint's pages have shown of their types.
     """
 
@@ -55,6 +53,7 @@ class Endpoint:
     data_selector: str | None = None
     total_path: str | None = None
     ignore: tuple[Mapping[str, Any], ...] = ()
+    shape: RowShape = field(default_factory=lambda: RowShape(table=""), compare=False)
     hints: Hints = field(default_factory=Hints, compare=False)
 
 
@@ -64,13 +63,11 @@ class PageRead:
 
     Attributes:
         page: Its rows.
-        keys: One 64-bit hash a row.
         number: From 1.
         total: Rows that the server says there are, if it says so on this page.
     """
 
     page: Page
-    keys: Keys
     number: int
     total: int | None
 
@@ -121,7 +118,6 @@ class Pager:
     """Reads endpoints through a transport.
 
     Attributes:
-        keys: Hashes of a page's rows, from their primary key; set before the first page is read.
         width: Pages under way at once at most, over all endpoints.
 
     Args:
@@ -129,9 +125,8 @@ class Pager:
         width: See above.
     """
 
-    def __init__(self, transport: Transport, *, keys: Callable[[Page], Keys] | None = None, width: int = 8) -> None:
+    def __init__(self, transport: Transport, *, width: int = 8) -> None:
         self.transport = transport
-        self.keys: Callable[[Page], Keys] = keys or (lambda page: row_keys(page, RowShape(table="")))
         self.width = width
         self._window = Window(width)
         self._workers = ThreadPoolExecutor(max_workers=width, thread_name_prefix="rmm-page")
@@ -173,7 +168,7 @@ class Pager:
 
     def _range(self, endpoint: Endpoint, facts: PassFacts, *, overlapping: bool) -> Iterator[PageRead]:
         """Offsets and page numbers: requests run ahead of the pages, pages are checked in order."""
-        walk = _RangeWalk(_RangePlan(endpoint), facts, overlapping=overlapping)
+        walk = _RangeWalk(_RangePlan(endpoint), facts, endpoint.shape, overlapping=overlapping)
         pending: deque[tuple[int, Future[_Fetched]]] = deque()
         try:
             while not facts.ended and not facts.moved:
@@ -192,7 +187,7 @@ class Pager:
                         return
                     raise
                 self._window.quiet()
-                read = walk.arrive(fetched, self.keys(fetched.page))
+                read = walk.arrive(fetched)
                 if read is not None:
                     yield read
                 if pending and pending[0][0] != walk.position:
@@ -213,16 +208,16 @@ class Pager:
         future = self._submit(endpoint, _from_requests(request, f"{endpoint.name} page 1"))
         number = 0
         seen: set[str] = set()
-        before: Keys | None = None
+        before: Page | None = None
         largest = 0
         while True:
             fetched = future.result()
             number += 1
-            page, keys = fetched.page, self.keys(fetched.page)
+            page = fetched.page
             last = self._last_of_chain(
                 endpoint, facts, paginator, request, fetched, number, largest, has_more_path, stop_after_empty
             )
-            if before is not None and len(keys) > 1 and np.array_equal(keys, before):
+            if before is not None and page.rows > 1 and same_rows(page, before, endpoint.shape):
                 raise PagingError(
                     f"{endpoint.name}: page {number} is the same as page {number - 1}; the server does not follow its "
                     "own paging. Check the paginator's parameter names against the API's documentation"
@@ -237,9 +232,9 @@ class Pager:
                 if len(seen) == 1 and endpoint.params and _same_as_first(reference, endpoint):
                     raise PagingError(f"{endpoint.name}: the next page is the first one: the cursor does not move")
                 future = self._submit(endpoint, _from_requests(request, f"{endpoint.name} page {number + 1}"))
-            yield PageRead(page, keys, number, fetched.row_total)
+            yield PageRead(page, number, fetched.row_total)
             largest = max(largest, page.rows)
-            before = keys
+            before = page
             if last:
                 return
 
@@ -388,17 +383,18 @@ class _RangeWalk:
     middle) moves the plan; requests that were sent for other addresses are dropped by the caller.
     """
 
-    def __init__(self, plan: _RangePlan, facts: PassFacts, *, overlapping: bool) -> None:
+    def __init__(self, plan: _RangePlan, facts: PassFacts, shape: RowShape, *, overlapping: bool) -> None:
         self.plan = plan
         self.position = plan.start
         self._facts = facts
+        self._shape = shape
         self._overlapping = overlapping
         self._covered = plan.start
         self._total: int | None = None
         self._overlap = 0
         self._largest = 0
         self._short: int | None = None
-        self._before: Keys | None = None
+        self._before: Page | None = None
         self._number = 0
 
     @property
@@ -418,7 +414,7 @@ class _RangeWalk:
             return None
         return following if self._total is None or following < self._total + self.plan.base else None
 
-    def arrive(self, fetched: _Fetched, keys: Keys) -> PageRead | None:
+    def arrive(self, fetched: _Fetched) -> PageRead | None:
         """Take the page that starts at `position`; None where it only shows that rows moved.
 
         Raises:
@@ -429,7 +425,7 @@ class _RangeWalk:
         row_total = fetched.total if plan.offset and fetched.row_total is None else fetched.row_total
         self._total = row_total if plan.offset else fetched.total
         overlap, before = self._overlap, self._before
-        if before is not None and len(keys) > 1 and np.array_equal(keys, before):
+        if before is not None and page.rows > 1 and same_rows(page, before, self._shape):
             if not overlap:
                 raise PagingError(
                     f"{plan.name}: page {self._number} is the same as page {self._number - 1}: the server ignores "
@@ -437,7 +433,7 @@ class _RangeWalk:
                 )
             facts.moved = facts.moved_at_first_overlap = True
             return None
-        if overlap and before is not None and (not len(keys) or keys[0] != before[-1]):
+        if overlap and before is not None and not self._continues(before, page):
             facts.moved, facts.moved_at_first_overlap = True, self._number == 2
             return None
         new = page.rows - overlap
@@ -446,13 +442,17 @@ class _RangeWalk:
         self._covered += new
         self._short = page.rows if page.rows < max(self._largest, plan.limit) else None
         self._largest = max(self._largest, page.rows)
-        self._before = keys
+        self._before = page
         facts.ended = self._end(fetched, new)
         self._overlap = 1 if self._overlapping and self._total is not None and page.rows > 1 else 0
         self.position = self._covered - self._overlap if plan.offset else self.position + 1
         if not facts.ended and plan.maximum is not None and self.position >= plan.maximum:
             facts.ended = "maximum"
-        return PageRead(page.slice(overlap) if overlap else page, keys[overlap:], self._number, row_total)
+        return PageRead(page.slice(overlap) if overlap else page, self._number, row_total)
+
+    def _continues(self, before: Page, page: Page) -> bool:
+        """Whether the page begins with the row that the one before ended on."""
+        return page.rows > 0 and row_identity(page, self._shape, 0) == row_identity(before, self._shape, -1)
 
     def _end(self, fetched: _Fetched, new: int) -> str:
         """How this page shows the end; empty where it does not. A full page at the stated end shows nothing yet."""

@@ -34,7 +34,6 @@ from rmm_assets.api.completeness import Collector, IncompleteError, MemoryCollec
 from rmm_assets.api.paging import Endpoint, Pager
 from rmm_assets.connection_file import Connection, Resource
 from rmm_assets.warehouse.pipeline import ABSENT_SINCE, LOAD_ID
-from rmm_assets.warehouse.keys import row_keys
 from rmm_assets.warehouse.records import RecordSpool
 from rmm_assets.warehouse.rows import Page, RowShape
 from rmm_assets.warehouse.spool import Spool
@@ -202,6 +201,7 @@ def _endpoint(resource: Resource, config: Mapping[str, Any], params: dict[str, A
         data_selector=config.get("data_selector"),
         total_path=resource.total_path,
         ignore=tuple(config.get("response_actions") or ()),
+        shape=row_shape(resource, {}),
     )
 
 
@@ -211,8 +211,7 @@ def _rows(
     """Read until proven complete, then hand on what landed on disk meanwhile."""
     shape = row_shape(resource, _known_columns(resource.table))
     spool = (Spool if uses_arrow(resource) else RecordSpool)(shape, reading.folder)
-    reading.pager.keys = lambda page: row_keys(page, shape)
-    endpoint = _with_range(plan, incremental)
+    endpoint = replace(_with_range(plan, incremental), shape=shape)
     try:
         if plan.parent is None:
             _read(resource, endpoint, reading, spool)
@@ -277,24 +276,21 @@ def _read_children(
             endpoint, path=filled.path, headers=filled.headers or {}, params=filled.params or {}, json=filled.json,
             data=filled.data,
         )  # fmt: skip
-        collector, own = MemoryCollector(), Report(resource.name)
+        collector, own = MemoryCollector(endpoint.shape), Report(resource.name)
         read_complete(reading.pager, mine, collector, own, unique=bool(resource.keys), verify=resource.verify,
                       log=reading.log)  # fmt: skip
         return own, collector, filled.parent_record
 
-    parents = MemoryCollector()
+    parents = MemoryCollector(plan.parent.shape)
     read_complete(reading.pager, plan.parent, parents, Report(plan.parent.name), log=reading.log)
-    rows = [row for page, _ in parents.pages for row in page.objects()]
+    rows = [row for page in parents.pages for row in page.objects()]
     report.complete = True
     report.reason = f"every one of {len(rows)} {plan.parent.name} was read to the end"
     # Parents are walked by workers of their own: those of the pager are busy with pages.
     with ThreadPoolExecutor(max_workers=reading.pager.width, thread_name_prefix="rmm-parent") as workers:
         for own, collector, parent_record in workers.map(read_one, rows):
-            for page, keys in collector.pages:
-                if parent_record:
-                    page = _with_parent(page, parent_record)
-                    keys = reading.pager.keys(page)
-                spool.add(page, keys)
+            for page in collector.pages:
+                spool.add(_with_parent(page, parent_record) if parent_record else page)
             _add_up(report, own)
     report.rows, report.distinct = spool.rows, spool.distinct
     report.duplicates = spool.rows - spool.distinct - spool.keyless

@@ -8,6 +8,10 @@ import dagster as dg
 
 from rmm_assets.connection_file import Connection
 
+# One process for all resources of a run: a process each costs seconds of imports, several times what most resources take,
+# and DuckDB lets one of them write at a time anyway. Pages are read ahead within each resource.
+EXECUTOR = dg.in_process_executor
+
 _UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -29,6 +33,7 @@ def build_job(connection: Connection, keys: Sequence[dg.AssetKey]) -> dg.JobDefi
         selection=dg.AssetSelection.assets(*keys),
         description=f"Materializes every resource of {connection.name}, and checks it.",
         tags={"rmm_assets/connection": connection.name},
+        executor_def=EXECUTOR,
     )
 
 

@@ -7,7 +7,7 @@ rows that a page repeats are rows, a row that another page repeats is the same o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,23 @@ def row_keys(page: Page, shape: RowShape) -> Keys:
     layout = shape.layout
     chunk = layout.flatten([page], frozenset(layout.key) or None)
     return chunk_keys(chunk, layout, [page.rows])
+
+
+def row_identity(page: Page, shape: RowShape, index: int) -> Hashable:
+    """What tells the page's row at `index` (negative: from the end) from others; made for looking at one or two rows."""
+    start = index % page.rows
+    values = [page.value(name, start) for name in shape.primary_key]
+    if values and None not in values:
+        return tuple(plain_text(value) for value in values)
+    return int(row_keys(page.slice(start).head(1), shape)[0])
+
+
+def same_rows(page: Page, other: Page, shape: RowShape) -> bool:
+    """Whether two pages hold the same rows in the same order. Looks at all of them only if the outermost agree."""
+    if page.rows != other.rows or not page.rows:
+        return page.rows == other.rows
+    outermost = all(row_identity(page, shape, end) == row_identity(other, shape, end) for end in (0, -1))
+    return outermost and np.array_equal(row_keys(page, shape), row_keys(other, shape))
 
 
 def chunk_keys(chunk: Chunk, layout: Layout, page_rows: Sequence[int]) -> Keys:

@@ -104,6 +104,22 @@ class Page:
         structs = None if self.structs is None else self.structs.slice(start)
         return replace(self, rows=self.rows - start, structs=structs, _start=self._start + start)
 
+    def head(self, count: int) -> Page:
+        """The page's first `count` rows."""
+        kept = self.objects()[:count] if self.structs is None else None
+        structs = None if self.structs is None else self.structs.slice(0, count)
+        rows = min(count, self.rows)
+        return Page(rows, self.envelope, self.size, structs, self._body, self._selector, kept, 0 if kept else self._start)
+
+    def value(self, name: str, index: int) -> Any:
+        """What the row at `index` has under that name at its top level; None where it has nothing there."""
+        if self.structs is None:
+            row = self.objects()[index]
+            return row.get(name) if isinstance(row, dict) else None
+        field = self.structs.type.get_field_index(name)
+        # `field` leaves out that a row may be null itself; such a row is no object and has no structs.
+        return self.structs.field(field)[index].as_py() if field >= 0 else None
+
     def is_like(self, other: Page) -> bool:
         """Whether both were decoded alike, so that their rows can be shaped together."""
         if self.structs is None or other.structs is None:
@@ -161,7 +177,7 @@ class Hints:
                 self._types.setdefault(name, pa.null())
 
     def _merge(self, old: pa.DataType | None, new: pa.DataType | None, path: tuple[str, ...]) -> pa.DataType | None:
-        """Both types in one; None where there is nothing to hint. Where pages disagree, nothing is ever hinted again."""
+        """Both types in one; None where there is nothing to hint, as where pages have disagreed once."""
         if path in self._contested:
             return None
         if old is not None and pa.types.is_null(old):

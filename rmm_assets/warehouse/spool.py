@@ -142,8 +142,9 @@ class Spool:
 
     def _distinct_keys(self) -> Keys:
         self._flush()
-        keys = np.unique(np.concatenate([*self._keys, np.zeros(0, np.uint64)]))
-        return keys[keys != NO_KEY].astype(np.uint64, copy=False)
+        keys = _sorted(self._keys)
+        keys = keys[np.searchsorted(keys, NO_KEY, "right") :]
+        return keys[np.concatenate((np.ones(min(len(keys), 1), np.bool_), keys[1:] != keys[:-1]))]
 
     def columns(self) -> dict[str, dict[str, Any]]:
         """dlt column schemas of the tables, for dlt to know what Arrow's types do not say, such as `json`."""
@@ -204,10 +205,11 @@ class Spool:
 
     def _landed(self) -> list[np.ndarray[Any, np.dtype[np.bool_]] | None]:
         """Which rows of each batch land; None for all of them."""
-        keys = np.concatenate([*self._landing, np.zeros(0, np.uint64)])
-        _, last = np.unique(keys[::-1], return_index=True)
-        if len(last) == len(keys):
+        keys = _sorted(self._landing)
+        if not (keys[1:] == keys[:-1]).any():
             return [None] * len(self._landing)
+        keys = np.concatenate(self._landing)
+        _, last = np.unique(keys[::-1], return_index=True)
         land = np.zeros(len(keys), np.bool_)
         land[len(keys) - 1 - last] = True
         ends = list(accumulate(len(batch) for batch in self._landing))
@@ -367,6 +369,13 @@ class Spool:
             rows["page"].append(run[which].number)
         self._rejected_rows += len(faults)
         _append(self._rejected_path, pa.table(rows, schema=REJECTED))
+
+
+def _sorted(batches: list[Keys]) -> Keys:
+    # In place: memory for the keys is what grows with the rows.
+    keys: Keys = np.concatenate([*batches, np.zeros(0, np.uint64)])
+    keys.sort()
+    return keys
 
 
 def _utf8(row: Any) -> str:
