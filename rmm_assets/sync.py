@@ -17,11 +17,12 @@ from typing import Any
 
 import dlt
 from dlt.common.pipeline import LoadInfo
+from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract.source import DltSource
 
 from rmm_assets.api.auth import Redactor, build_auth
 from rmm_assets.api.completeness import Report
-from rmm_assets.api.pacing import Pace, pacing_folder
+from rmm_assets.api.pacing import Pace
 from rmm_assets.api.paging import Pager
 from rmm_assets.api.source import Reading, build_source, is_incremental, marks_absences, source_name
 from rmm_assets.api.transport import Traffic, Transport
@@ -69,6 +70,7 @@ class Run:
     pipeline: dlt.Pipeline
     source: DltSource
     reading: Reading
+    client: SqlClientBase[Any]
     started: float = field(default_factory=time.monotonic)
 
     def redact(self, text: str) -> str:
@@ -89,7 +91,7 @@ class Run:
         normalized = self.pipeline.last_trace.last_normalize_info if self.pipeline.last_trace else None
         if normalized is not None:
             outcome.rows_loaded = int(normalized.row_counts.get(resource.table, 0))
-        with self.pipeline.sql_client() as client:
+        with self.client as client:
             table = Table(client, resource.table)
             full = report.complete and not report.partial and not is_incremental(resource)
             if full and (marks_absences(resource) or _removes(resource)) and outcome.load_id:
@@ -160,7 +162,7 @@ def open_run(
         folder.mkdir(parents=True)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         pace = Pace(
-            pacing_folder(connection.name, address),
+            store.work / "pace" / connection.name,
             max_concurrency=limits.max_concurrency,
             requests_per_minute=limits.requests_per_minute,
         )
@@ -173,11 +175,17 @@ def open_run(
         pipeline = store.pipeline(name, progress=progress)
         report = Report(resource.name)
 
+        client = pipeline.sql_client()
+
         def before_publishing(report: Report) -> None:
-            _refuse_loss(resource, report, pipeline)
+            # Only now: while pages are fetched, others may read the file.
+            stack.enter_context(store.held())
+            _refuse_loss(resource, report, client)
 
         reading = Reading(pager, folder, before_publishing, report, log)
-        yield Run(connection, resource, store, pipeline, build_source(connection, resource, reading), reading)
+        yield Run(
+            connection, resource, store, pipeline, build_source(connection, resource, reading), reading, client
+        )
         shutil.rmtree(pipeline.working_dir, ignore_errors=True)
 
 
@@ -186,7 +194,7 @@ def _auth_config(connection: Connection, resource: Resource) -> dict[str, Any] |
     return auth.model_dump() if auth is not None else None
 
 
-def _refuse_loss(resource: Resource, report: Report, pipeline: dlt.Pipeline) -> None:
+def _refuse_loss(resource: Resource, report: Report, sql_client: SqlClientBase[Any]) -> None:
     """An answer with far fewer rows than last time is not believed.
 
     Raises:
@@ -194,7 +202,7 @@ def _refuse_loss(resource: Resource, report: Report, pipeline: dlt.Pipeline) -> 
     """
     if is_incremental(resource) or resource.disposition == "append" or report.partial:
         return
-    with pipeline.sql_client() as client:
+    with sql_client as client:
         before = rows_of_last_load(Table(client, resource.table))
     now = report.distinct if resource.keys else report.rows
     if before and now < before * (1 - resource.max_absent_share):

@@ -118,7 +118,7 @@ def _load(
             )
             yield dg.MaterializeResult(asset_key=key, metadata=result.metadata)
             loaded = Loaded(result.metadata or {}, before[0] if before else {})
-            with run.pipeline.sql_client() as client:
+            with run.client as client:
                 for check in checks:
                     yield check.result(key, Table(client, resource.table), loaded)
         return

@@ -74,10 +74,12 @@ class Store:
     def factory(self, *, read_only: bool = False) -> Destination[Any, Any]:
         """dlt's destination."""
         credentials = self.credentials
-        if read_only and self._is_file:
+        if self._is_file:
             from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
-            credentials = DuckDbCredentials(credentials, read_only=True)
+            credentials = DuckDbCredentials(credentials, read_only=read_only)
+            # dlt asks for the destination's capabilities thirty times a run, and resolves a plain path each time.
+            credentials.resolve()
         options = dict(self.options) if credentials is None else {**self.options, "credentials": credentials}
         return Destination.from_reference(self.destination, **options)
 
@@ -95,6 +97,20 @@ class Store:
             pipelines_dir=str(self.work / ("read" if read_only else "load")),
             progress=progress,
         )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the database file open: dlt opens it half a dozen times a load, 20 ms each, and shares what is open."""
+        if not self._is_file:
+            yield
+            return
+        import duckdb
+
+        connection = duckdb.connect(str(self.credentials))
+        try:
+            yield
+        finally:
+            connection.close()
 
     @contextmanager
     def alone(self, name: str, log: logging.Logger | None = None) -> Iterator[None]:
