@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -44,43 +44,54 @@ def sync(connections: tuple[str, ...]) -> None:
     unknown = [name for name in connections if name not in jobs]
     if unknown:
         raise click.UsageError(f"no connection {', '.join(unknown)}; there are: {', '.join(sorted(jobs)) or 'none'}")
-    succeeded = True
     with dg.DagsterInstance.get() as instance:
-        for name in connections or sorted(jobs):
-            succeeded &= _sync_one(definitions, jobs[name], name, instance)
+        succeeded = [_sync_one(definitions, jobs[name], name, instance) for name in connections or sorted(jobs)]
     sys.stdout.flush()
-    # Not sys.exit: DuckDB's binding, unloaded after Dagster, prints a page of leaks that are none.
-    os._exit(0 if succeeded else 1)
+    # Not sys.exit: at the end of an interpreter, DuckDB's binding takes what Python's own caches of generic types still
+    # hold for leaks, and prints a page about them.
+    os._exit(0 if all(succeeded) else 1)
 
 
 @dataclass
 class _Line:
     """One asset of the table that `rmm sync` ends with."""
 
-    rows: int | None = None
     before: int | None = None
-    absent: int = 0
-    pages: int = 0
+    loaded: dict[str, Any] = field(default_factory=dict)
     passed: int = 0
     failed: list[str] = field(default_factory=list)
-    seconds: float = 0.0
     problem: str = ""
 
-    @property
-    def change(self) -> str:
-        """What is different from the run before."""
-        if self.rows is None:
-            return ""
+    def cells(self) -> tuple[str, ...]:
+        """What the table shows after the asset's name."""
+        checks = f"{self.passed} of {self.passed + len(self.failed)}" if self.passed or self.failed else ""
+        failed = f" [red]({', '.join(self.failed)})[/red]" if self.failed else ""
+        if self.problem:
+            return "[red]failed[/red]", "", "", checks + failed, ""
+        if "dagster/row_count" not in self.loaded:  # no table, or held back by what failed before it
+            return "" if self.loaded else "not run", "", "", checks + failed, ""
+        return (
+            f"{self.loaded['dagster/row_count']:,}",
+            self._change(),
+            str(self.loaded["pages"]),
+            checks + failed,
+            f"{self.loaded['seconds']:.1f}",
+        )
+
+    def _change(self) -> str:
         if self.before is None:
             return "first load"
-        parts = [f"{self.rows - self.before:+,} rows" if self.rows != self.before else "same number"]
-        return ", ".join(parts + ([f"{self.absent:,} gone at the source"] if self.absent else []))
+        counts = {"new": "rows_new", "changed": "rows_changed", "gone at the source": "rows_absent"}
+        parts = [f"{self.loaded[key]:,} {word}" for word, key in counts.items() if self.loaded[key]]
+        return ", ".join(parts) or "nothing changed"
 
 
 def _sync_one(definitions: dg.Definitions, job_name: str, connection: str, instance: dg.DagsterInstance) -> bool:
     """Run a connection's job and print what came of it; whether everything succeeded, checks included."""
     from rich.console import Console
+    from rich.markup import escape
 
+    console = Console(width=None if sys.stdout.isatty() else 120)
     job = definitions.resolve_job_def(job_name)
     lines = {key: _Line(before=_row_count(instance, key)) for key in sorted(job.asset_layer.executable_asset_keys)}
     # Dagster's own log lines stay in the instance, where `dagster dev` shows them.
@@ -88,10 +99,8 @@ def _sync_one(definitions: dg.Definitions, job_name: str, connection: str, insta
     result = job.execute_in_process(instance=instance, raise_on_error=False, run_config=quiet)
     asset_of = {assets.op.name: key for assets in definitions.resolve_asset_graph().assets_defs for key in assets.keys}
     for event in result.get_asset_materialization_events():
-        metadata = {name: value.value for name, value in event.materialization.metadata.items()}
-        line = lines[event.materialization.asset_key]
-        line.rows, line.absent = metadata["dagster/row_count"], metadata["rows_absent"]
-        line.pages, line.seconds = metadata["pages"], metadata["seconds"]
+        metadata = event.materialization.metadata
+        lines[event.materialization.asset_key].loaded = {name: value.value for name, value in metadata.items()}
     for check in result.get_asset_check_evaluations():
         line = lines[check.asset_key]
         if check.passed:
@@ -101,14 +110,16 @@ def _sync_one(definitions: dg.Definitions, job_name: str, connection: str, insta
     for event in result.get_step_failure_events():
         failure = event.step_failure_data.user_failure_data
         lines[asset_of[str(event.step_key)]].problem = (failure and failure.description) or event.message or "failed"
-    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(_table(lines))
     for key, line in lines.items():
         if line.problem:
-            console.print(f"[red]{key.to_user_string()}[/red] {line.problem}", highlight=False)
-    places = {spec.metadata.get("rmm_assets/place") for spec in definitions.resolve_all_asset_specs() if spec.key in lines}
-    place = ", ".join(sorted(str(place) for place in places))
-    console.print(f"The tables of [bold]{connection}[/bold] are in [bold]{place}[/bold].", highlight=False)
+            console.print(f"[red]{key.to_user_string()}[/red] {escape(line.problem)}", highlight=False)
+    specs = [spec for spec in definitions.resolve_all_asset_specs() if spec.key in lines]
+    places = {spec.metadata["rmm_assets/place"] for spec in specs if "rmm_assets/place" in spec.metadata}
+    place = ", ".join(sorted(map(str, places)))
+    console.print(f"The tables of [bold]{connection}[/bold] are in [bold]{escape(place)}[/bold].", highlight=False)
+    for page in (line.loaded["page"] for line in lines.values() if "page" in line.loaded):
+        console.print(f"The fleet in pictures is in [bold]{escape(page)}[/bold].", highlight=False)
     return result.success and not any(line.failed for line in lines.values())
 
 
@@ -119,18 +130,17 @@ def _table(lines: dict[dg.AssetKey, _Line]) -> Table:
     for name in ("asset", "rows", "since the run before", "pages", "checks passed", "seconds"):
         table.add_column(name, justify="left" if name in ("asset", "since the run before") else "right")
     for key, line in lines.items():
-        checks = f"{line.passed} of {line.passed + len(line.failed)}"
-        failed = f" [red]({', '.join(line.failed)})[/red]" if line.failed else ""
-        rows = f"{line.rows:,}" if line.rows is not None else "[red]failed[/red]"
-        table.add_row(key.to_user_string(), rows, line.change, str(line.pages), checks + failed, f"{line.seconds:.1f}")
+        table.add_row(key.to_user_string(), *line.cells())
     return table
 
 
 def _row_count(instance: dg.DagsterInstance, key: dg.AssetKey) -> int | None:
     """Rows of the asset's table after its last materialization; None where there is none."""
     event = instance.get_latest_materialization_event(key)
-    value = event.asset_materialization.metadata.get("dagster/row_count") if event and event.asset_materialization else None
-    return int(value.value) if value is not None else None  # type: ignore[call-overload]
+    if event is None or event.asset_materialization is None:
+        return None
+    count: Any = event.asset_materialization.metadata.get("dagster/row_count")
+    return None if count is None else int(count.value)
 
 
 @main.command()
@@ -143,4 +153,3 @@ def simulate(host: str, port: int, seed: int, tick_seconds: float) -> None:
     from rmm_assets.simulator import run
 
     run(host=host, port=port, seed=seed, tick_seconds=tick_seconds)
-

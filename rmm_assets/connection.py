@@ -124,9 +124,7 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
             try:
                 dg.ScheduleDefinition(job_name="any", cron_schedule=self.schedule.cron)
             except dg.DagsterInvalidDefinitionError:
-                sentence = (
-                    f"`{self.schedule.cron}` is no cron expression; write five fields, like `0 * * * *`"
-                )
+                sentence = f"`{self.schedule.cron}` is no cron expression; write five fields, like `0 * * * *`"
                 found.append(line_error(("schedule", "cron"), sentence))
         return found
 
@@ -145,9 +143,7 @@ def _rendered(
         return context.resolve_value(value)
     except Exception as error:  # a template may raise anything
         # The last line is the sentence; before it stand the lines of the file.
-        sentence = next(
-            (line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__
-        )
+        sentence = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
         errors.append(line_error(path, f"the template cannot be rendered: {sentence.strip()}"))
         return value
 
@@ -185,9 +181,7 @@ def _located(
     return path, positions.lookup_closest_and_path(path, trace=None)[0]
 
 
-def _below(
-    positions: SourcePositionTree, path: tuple[str | int, ...]
-) -> Mapping[str | int, SourcePositionTree]:
+def _below(positions: SourcePositionTree, path: tuple[str | int, ...]) -> Mapping[str | int, SourcePositionTree]:
     for part in path:
         if part not in positions.children:
             return {}

@@ -19,8 +19,9 @@ import yaml
 from pydantic import ValidationError
 
 from rmm_assets.api.settings import did_you_mean, messages
-from rmm_assets.orchestration.schedules import EXECUTOR
 from rmm_assets.connection import ConnectionFileError, RmmConnection, shown
+from rmm_assets.orchestration.schedules import EXECUTOR
+from rmm_assets.orchestration.sensors import build_alert_sensors
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,9 @@ def build_defs(*, folders: Sequence[Path] | None = None) -> dg.Definitions:
             label = _free_name(re.sub(r"\W", "_", folder.name) or "connection", broken)
             broken[label] = readable(error, folder)
             logger.warning("%s is not loaded: %s", shown(str(folder)), broken[label])
-    ours = dg.Definitions(assets=[_broken(*item) for item in broken.items()], executor=EXECUTOR)
+    ours = dg.Definitions(
+        assets=[_broken(*item) for item in broken.items()], sensors=build_alert_sensors(), executor=EXECUTOR
+    )
     return dg.Definitions.merge(*loaded, ours)
 
 
@@ -113,9 +116,7 @@ def _tree(folder: Path) -> dg.ComponentTree:
 
 
 def _module_name(folder: Path) -> str:
-    below = (
-        folder.relative_to(OWN_FOLDER.parent).parts if folder.is_relative_to(OWN_FOLDER) else (folder.name,)
-    )
+    below = folder.relative_to(OWN_FOLDER.parent).parts if folder.is_relative_to(OWN_FOLDER) else (folder.name,)
     return ".".join([__package__ or "rmm_assets", *below])
 
 

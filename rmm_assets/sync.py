@@ -1,7 +1,7 @@
 """One resource of a connection, end to end: from its first request to a settled table. Knows nothing of Dagster.
 
-`open_run` makes what a run needs and takes it away again. Between, `run.pipeline.run(run.source)` loads, here or through
-dagster-dlt, and `run.settle(...)` does what remains once the load is in.
+`open_run` makes what a run needs and takes it away again. Between, `run.pipeline.run(run.source)` loads, here or
+through dagster-dlt, and `run.settle(...)` does what remains once the load is in.
 """
 
 from __future__ import annotations
@@ -17,20 +17,40 @@ from typing import Any
 
 import dlt
 from dlt.common.pipeline import LoadInfo
+from dlt.common.schema.typing import DEFAULT_VALIDITY_COLUMN_NAMES
+from dlt.common.schema.utils import get_nested_tables
 from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract.source import DltSource
+from pydantic import SecretStr
 
-from rmm_assets.api.auth import Redactor, build_auth
+from rmm_assets.api.auth import Redactor, build_auth, hidden
 from rmm_assets.api.completeness import Report
 from rmm_assets.api.pacing import Pace
 from rmm_assets.api.paging import Pager
-from rmm_assets.api.source import Reading, build_source, is_incremental, marks_absences, source_name
+from rmm_assets.api.source import (
+    REJECTED_SUFFIX,
+    Reading,
+    build_source,
+    is_incremental,
+    marks_absences,
+    source_name,
+)
 from rmm_assets.api.transport import Traffic, Transport
 from rmm_assets.connection_file import Connection, Resource
-from rmm_assets.warehouse.absences import Absences, rows_of_last_load, settle
+from rmm_assets.connection_file.rules import normalized_column
+from rmm_assets.warehouse.absences import (
+    Absences,
+    forget_unfinished,
+    rows_alive,
+    rows_of_last_load,
+    rows_valid,
+    settle,
+)
+from rmm_assets.warehouse.changes import compare, remember
 from rmm_assets.warehouse.pipeline import Store, Table
 
 WORK_FOLDER = Path("data/work")
+PREVIEW_ROWS = 10
 
 
 class SuspiciousLossError(Exception):
@@ -43,7 +63,10 @@ class Outcome:
 
     Attributes:
         rows_loaded: Rows that this run brought into the table, rejects not included.
+        rows_new: Rows that were not in the table before.
+        rows_changed: Rows that were, with another content, or marked absent.
         row_count: Rows in the table now.
+        preview: Up to ten rows, in the order of `preview_columns`.
         seconds: From the first request to the settled table.
         table_name: `database.dataset.table`.
     """
@@ -52,12 +75,24 @@ class Outcome:
     traffic: Traffic
     rows_loaded: int = 0
     rows_rejected: int = 0
+    rows_new: int = 0
+    rows_changed: int = 0
     row_count: int = 0
     seconds: float = 0.0
     load_id: str = ""
     table_name: str = ""
     absences: Absences = field(default_factory=Absences)
     changed_types: dict[str, tuple[str, str]] = field(default_factory=dict)
+    preview_columns: tuple[str, ...] = ()
+    preview: tuple[tuple[Any, ...], ...] = ()
+
+
+@dataclass
+class _Before:
+    """The table before the load: rows that were alive in it, and whether a copy of it was made."""
+
+    alive: int = 0
+    copied: bool = False
 
 
 @dataclass
@@ -71,6 +106,7 @@ class Run:
     source: DltSource
     reading: Reading
     client: SqlClientBase[Any]
+    before: _Before
     started: float = field(default_factory=time.monotonic)
 
     def redact(self, text: str) -> str:
@@ -93,15 +129,43 @@ class Run:
             outcome.rows_loaded = int(normalized.row_counts.get(resource.table, 0))
         with self.client as client:
             table = Table(client, resource.table)
-            full = report.complete and not report.partial and not is_incremental(resource)
-            if full and (marks_absences(resource) or _removes(resource)) and outcome.load_id:
+            if self._shows_absences() and (marks_absences(resource) or _removes(resource)):
                 outcome.absences = settle(
-                    table, outcome.load_id, resource.absent, max_share=resource.max_absent_share
-                )
+                    table, outcome.load_id, resource.absent, max_share=resource.max_absent_share,
+                    alive_before=self.before.alive, present=self.reading.rejected_keys,
+                    nested=_nested(self.pipeline, table),
+                )  # fmt: skip
+                if outcome.absences.held_back:
+                    self.reading.log.warning(
+                        "%s: %d rows are gone at the source, more than max_absent_share (%.0f %%) of those that were "
+                        "there: they stay as they are",
+                        resource.name, outcome.absences.gone, 100 * resource.max_absent_share,
+                    )  # fmt: skip
+            keys = [normalized_column(key) for key in resource.keys]
+            if self.before.copied and outcome.load_id:
+                changes = compare(table, keys, outcome.load_id)
+                outcome.rows_new, outcome.rows_changed = changes.new, changes.changed
+            else:
+                outcome.rows_new = outcome.rows_loaded
+            outcome.preview_columns, outcome.preview = table.first(PREVIEW_ROWS, keys)
             outcome.row_count = table.count()
             outcome.table_name = table.full_name
         outcome.seconds = time.monotonic() - self.started
         return outcome
+
+    def _shows_absences(self) -> bool:
+        """Whether what this load did not bring is gone at the source: only a complete full read shows that."""
+        report = self.reading.report
+        return report.complete and not report.partial and not is_incremental(self.resource)
+
+
+def _nested(pipeline: dlt.Pipeline, table: Table) -> list[Table]:
+    """The table's child tables, parents before children."""
+    schema: str | None = pipeline.default_schema_name
+    if schema is None:
+        return []
+    found = get_nested_tables(pipeline.default_schema.tables, table.name, include_self=False)
+    return [child for child in (Table(table.client, str(entry["name"])) for entry in found) if child.exists()]
 
 
 def _removes(resource: Resource) -> bool:
@@ -124,7 +188,7 @@ def store_of(connection: Connection) -> Store:
 def open_run(
     connection: Connection,
     resource: Resource,
-    secret: str | None,
+    secret: SecretStr | str | None,
     *,
     base_url: str | None = None,
     store: Store | None = None,
@@ -143,6 +207,7 @@ def open_run(
     Raises:
         ValueError: no base URL, or an auth without a secret.
     """
+    secret = hidden(secret)
     log = log or logging.getLogger("rmm_assets")
     store = store or store_of(connection)
     store.prepare()
@@ -177,15 +242,22 @@ def open_run(
 
         client = pipeline.sql_client()
 
+        before = _Before()
+
         def before_publishing(report: Report) -> None:
             # Only now: while pages are fetched, others may read the file.
             stack.enter_context(store.held())
-            _refuse_loss(resource, report, client)
+            with client as opened:
+                table = Table(opened, resource.table)
+                _clear_up(resource, table, pipeline)
+                before.alive = rows_alive(table)
+                _refuse_loss(resource, report, table)
+                if resource.disposition == "merge" and resource.keys and not resource.history:
+                    before.copied = remember(table)
 
         reading = Reading(pager, folder, before_publishing, report, log)
-        yield Run(
-            connection, resource, store, pipeline, build_source(connection, resource, reading), reading, client
-        )
+        source = build_source(connection, resource, reading)
+        yield Run(connection, resource, store, pipeline, source, reading, client, before)
         shutil.rmtree(pipeline.working_dir, ignore_errors=True)
 
 
@@ -194,7 +266,17 @@ def _auth_config(connection: Connection, resource: Resource) -> dict[str, Any] |
     return auth.model_dump() if auth is not None else None
 
 
-def _refuse_loss(resource: Resource, report: Report, sql_client: SqlClientBase[Any]) -> None:
+def _clear_up(resource: Resource, table: Table, pipeline: dlt.Pipeline) -> None:
+    """Take away what a killed run left in tables that are only ever added to; a merge overwrites it by itself."""
+    schema: str | None = pipeline.default_schema_name
+    if schema is None:
+        return
+    forget_unfinished(Table(table.client, resource.table + REJECTED_SUFFIX), schema)
+    if resource.disposition == "append":
+        forget_unfinished(table, schema, _nested(pipeline, table))
+
+
+def _refuse_loss(resource: Resource, report: Report, table: Table) -> None:
     """An answer with far fewer rows than last time is not believed.
 
     Raises:
@@ -202,19 +284,27 @@ def _refuse_loss(resource: Resource, report: Report, sql_client: SqlClientBase[A
     """
     if is_incremental(resource) or resource.disposition == "append" or report.partial:
         return
-    with sql_client as client:
-        before = rows_of_last_load(Table(client, resource.table))
+    if resource.strategy == "scd2":
+        # A row that does not change keeps the load id of its version.
+        disposition = resource.write_disposition
+        names = disposition.validity_column_names if disposition else None
+        before = rows_valid(
+            table, names[1] if names else DEFAULT_VALIDITY_COLUMN_NAMES[1],
+            disposition.active_record_timestamp if disposition else None,
+        )  # fmt: skip
+    else:
+        before = rows_of_last_load(table)
     now = report.distinct if resource.keys else report.rows
     if before and now < before * (1 - resource.max_absent_share):
         raise SuspiciousLossError(
             f"{resource.name}: the API sent {now} rows where the last read had {before}: more than "
-            f"{resource.max_absent_share:.0%} are gone. A key that lost its rights looks like this too. If the rows are "
-            "really gone, raise max_absent_share for one run"
+            f"{resource.max_absent_share:.0%} are gone. A key that lost its rights looks like this too. If the rows "
+            "are really gone, raise max_absent_share for one run"
         )
 
 
 def sync(
-    connection: Connection, resource: Resource, secret: str | None, *, base_url: str | None = None,
+    connection: Connection, resource: Resource, secret: SecretStr | str | None, *, base_url: str | None = None,
     store: Store | None = None, log: logging.Logger | None = None,
 ) -> Outcome:  # fmt: skip
     """Bring one resource into its table, without Dagster.
@@ -222,6 +312,7 @@ def sync(
     Raises:
         dlt.pipeline.exceptions.PipelineStepFailed: nothing was published; its cause says why.
     """
+    secret = hidden(secret)
     with open_run(connection, resource, secret, base_url=base_url, store=store, log=log) as run:
         run.pipeline.drop()  # local state is rebuilt from the destination, as dagster-dlt does
         load_info = run.pipeline.run(run.source)

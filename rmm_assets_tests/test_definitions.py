@@ -110,9 +110,7 @@ def test_bad_yaml_is_told_with_its_line(tmp_path: Path) -> None:
 
 def test_a_key_beside_the_attributes_is_told_with_its_line(tmp_path: Path) -> None:
     write(tmp_path, "bad", "type: rmm_assets.RmmConnection\natributes: {}\n")
-    assert "bad/defs.yaml:2: atributes: unknown key `atributes`; did you mean `attributes`?" in broken(
-        tmp_path, "bad"
-    )
+    assert "bad/defs.yaml:2: atributes: unknown key `atributes`; did you mean `attributes`?" in broken(tmp_path, "bad")
 
 
 def test_a_file_without_attributes_says_what_is_missing(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ What proves a pass complete, strongest first:
   total, and as many distinct rows came;
 * page numbers, links and cursors with a stated total: every page states the same one, and as many distinct rows came;
 * links and cursors without a total: the server keeps the place and says that there is no next page;
-* offsets and page numbers without a total: nothing in one pass shows that rows did not move between pages, so the
-  endpoint is read twice, and both passes must hold the same rows.
+* offsets and page numbers without a total: in one pass little shows that rows did not move between pages, so the endpoint
+  is read twice, and both passes must hold the same rows. One page alone is proven by offsets: nothing but its last row
+  comes when the server is asked to go on from there.
 
 A pass that is not proven is followed by another one, three at most. Two passes in a row that show the same rows settle
 what the server holds, and a total that still says more makes the read incomplete.
@@ -19,11 +20,16 @@ import logging
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from rmm_assets.api.paging import Endpoint, Pager, PassFacts
-from rmm_assets.warehouse.keys import NO_KEY, row_keys
+import numpy as np
+
+from rmm_assets.api.paging import Endpoint, Pager, PagingError, PassFacts
+from rmm_assets.warehouse.keys import NO_KEY, Keys, row_keys
 from rmm_assets.warehouse.rows import Page, RowShape
 
 MAX_PASSES = 3
+
+# From so many rows on, a read looks now and then whether the server has begun again at the beginning.
+_LOOK_FOR_ROUNDS_AT = 10_000
 
 
 class IncompleteError(Exception):
@@ -31,7 +37,7 @@ class IncompleteError(Exception):
 
 
 class Collector(Protocol):
-    """What gathers a pass's rows; `warehouse.rows.Spool` is one."""
+    """What gathers a pass's rows; `warehouse.spool.Spool` is one."""
 
     rows: int
 
@@ -47,6 +53,8 @@ class Collector(Protocol):
 
     def fingerprint(self) -> Any: ...
 
+    def sequence(self) -> Any: ...
+
 
 @dataclass
 class Report:
@@ -57,8 +65,9 @@ class Report:
         rows: Rows received in the pass that counts.
         distinct: Different primary keys among them.
         duplicates: Rows that came more than once; each lands once.
-        passes: How often the endpoint was read.
+        passes: How often the endpoint was read; a pass that ends at its first boundary does not count.
         complete: The verdict.
+        partial: The connection sets a maximum, and the read ended there.
         reason: Why it is not complete, or how it was proven.
     """
 
@@ -81,12 +90,31 @@ class Report:
 
 @dataclass(frozen=True)
 class _Shown:
-    """What one pass showed, as far as the next one is compared with it."""
+    """What one pass showed, as far as the next one is compared with it.
+
+    Attributes:
+        fingerprint: Of the set of keys.
+        sequence: Of all keys in the order in which they came, where some came more than once.
+        repeated: Rows that came more than once.
+        steady: Nothing moved, and every page stated the same total.
+    """
 
     fingerprint: Any
+    sequence: Any
     rows: int
+    repeated: int
     total: int | None
     steady: bool
+
+    def confirms(self, before: _Shown) -> bool:
+        """Whether two passes show that this is what the server holds.
+
+        A row that one pass lost came back in the other one, unless another row went in its place: that one was seen twice in
+        its pass, or is gone in the other one. So the same rows twice are enough, and with repeated rows the same order.
+        """
+        if not before.steady or not self.steady or before.rows != self.rows:
+            return False
+        return before.fingerprint == self.fingerprint and (not self.repeated or before.sequence == self.sequence)
 
 
 def read_complete(
@@ -97,13 +125,15 @@ def read_complete(
     *,
     unique: bool = True,
     verify: bool | None = None,
+    to_the_end: bool = False,
     log: logging.Logger | None = None,
 ) -> None:
     """Read an endpoint until it is shown complete; the collector holds the rows then.
 
     Args:
         unique: Rows have a primary key, so that equal keys are one row.
-        verify: True: always read twice; False: never for want of a total; None: where nothing else proves it.
+        verify: True: always read twice; False: never; None: where nothing else proves it.
+        to_the_end: Where it stays unproven, have the collector hold a pass that went on to the end, moving rows or not.
 
     Raises:
         IncompleteError: three passes did not settle it. The collector holds the rows of the last one.
@@ -111,43 +141,76 @@ def read_complete(
     """
     log = log or logging.getLogger("rmm_assets")
     before: _Shown | None = None
-    overlapping = True
+    overlapping, stumbles = True, 0
     while True:
-        if report.passes:
-            collector.clear()
         report.passes += 1
-        facts = PassFacts()
-        for read in pager.pages(endpoint, facts, overlapping=overlapping):
-            collector.add(read.page)
-        _record(report, facts, collector)
-        if facts.moved_at_first_overlap and overlapping:
-            # Round offsets only, or rows that move: the next passes show which. This one cost two requests.
-            overlapping = False
+        facts = _one_pass(pager, endpoint, collector, report, overlapping=overlapping, unique=unique)
+        if facts.moved_at_once:
+            # Round offsets only, or rows that move: tried twice. Such a pass cost two requests, and it is not counted.
+            stumbles += 1
+            overlapping = not facts.round_offsets and stumbles < 2
             report.passes -= 1
             continue
-        shown = _Shown(collector.fingerprint(), collector.rows, facts.last_total, not facts.moved)
-        problem = _problem(endpoint, facts, collector, before, shown, overlapping, unique, verify)
+        shown = _shown(facts, collector, report) if before is not None else None
+        confirmed = before is not None and shown is not None and shown.confirms(before)
+        problem = _problem(endpoint, facts, report, before, confirmed, unique, verify)
         if problem is None:
             report.complete = True
             report.partial = facts.ended == "maximum"
-            report.reason = _proof(facts, report)
-            if facts.cap is not None:
-                _warn(report, log, f"{endpoint.name}: the server sends {facts.cap} rows a page where more are asked for; "
-                      f"all rows came, paging by what comes. Set paginator.limit to {facts.cap} to say so")
-            if report.duplicates and unique:
-                _warn(report, log, f"{endpoint.name}: {report.duplicates} rows came more than once and landed once")
+            report.reason = _proof(facts, report, confirmed)
+            _note(endpoint, facts, report, log, unique)
             return
-        settled = before is not None and before.steady and shown.steady and before.fingerprint == shown.fingerprint
-        if report.passes >= MAX_PASSES or (settled and before is not None and before.total == shown.total):
+        if report.passes >= MAX_PASSES or (confirmed and before is not None and before.total == facts.last_total):
             report.reason = problem
+            if facts.moved and to_the_end:
+                _one_pass(pager, endpoint, collector, report, overlapping=False, unique=unique)
             raise IncompleteError(f"{endpoint.name}: {problem} (after {report.passes} passes)")
         log.info("%s: %s; reading it again (pass %d of %d at most)", endpoint.name, problem, report.passes + 1, MAX_PASSES)
-        before = shown
+        before = shown or _shown(facts, collector, report)
+
+
+def _one_pass(
+    pager: Pager, endpoint: Endpoint, collector: Collector, report: Report, *, overlapping: bool, unique: bool
+) -> PassFacts:
+    """Read once; what it showed.
+
+    Raises:
+        PagingError: besides the pager's reasons, most rows came before: the server goes round and round.
+    """
+    collector.clear()
+    facts = PassFacts()
+    look_at = _LOOK_FOR_ROUNDS_AT
+    for read in pager.pages(endpoint, facts, overlapping=overlapping):
+        collector.add(read.page)
+        report.pages += 1
+        if unique and collector.rows >= look_at:
+            look_at = 2 * collector.rows
+            if 2 * (collector.distinct + collector.keyless) < collector.rows:
+                raise PagingError(
+                    f"{endpoint.name}: {collector.rows} rows came, and only {collector.distinct} different ones: the "
+                    "server begins again where it should end. Name the end with has_more_path or total_path"
+                )
+    # Each of these goes through all keys, so they are asked for once.
+    report.rows, report.distinct = collector.rows, collector.distinct
+    report.duplicates = report.rows - report.distinct - collector.keyless
+    report.first_total, report.last_total = facts.first_total, facts.last_total
+    return facts
+
+
+def _shown(facts: PassFacts, collector: Collector, report: Report) -> _Shown:
+    return _Shown(
+        fingerprint=collector.fingerprint(),
+        sequence=collector.sequence() if report.duplicates else None,
+        rows=report.rows,
+        repeated=report.duplicates,
+        total=facts.last_total,
+        steady=not facts.moved and len(facts.totals) <= 1,
+    )
 
 
 def _problem(
-    endpoint: Endpoint, facts: PassFacts, collector: Collector, before: _Shown | None, shown: _Shown,
-    overlapping: bool, unique: bool, verify: bool | None,
+    endpoint: Endpoint, facts: PassFacts, report: Report, before: _Shown | None, confirmed: bool, unique: bool,
+    verify: bool | None,
 ) -> str | None:  # fmt: skip
     """What speaks against this pass; None where it is proven."""
     if facts.moved:
@@ -155,57 +218,68 @@ def _problem(
     if len(facts.totals) > 1:
         return (
             f"the total changed from {facts.first_total} to {facts.last_total} while the pages were read, "
-            f"{collector.distinct} different rows came"
+            f"{report.distinct} different rows came"
         )
-    confirmed = (
-        before is not None and before.steady and before.fingerprint == shown.fingerprint and before.rows == shown.rows
-    )
-    different = collector.distinct + collector.keyless if unique else collector.rows
-    total = facts.last_total
     if facts.ended == "maximum":
         return None
+    different = report.rows - report.duplicates if unique else report.rows
+    total = facts.last_total
     if total is not None and different != total:
         short = f"the server says {total} rows, {different} different ones came in {facts.pages} pages"
-        if different < total and collector.rows < total:
+        if different < total and report.rows < total:
             return short
         # As many or more rows than stated: true repetitions, or one row twice and another one not at all.
         return None if confirmed else short
-    if verify and not confirmed:
+    if confirmed or verify is False:
+        return None
+    if verify:
         return "one pass is not proof enough (verify: true)"
+    if report.duplicates and not unique:
+        return "rows came more than once, and without a primary key they may stand for others"
     kind = endpoint.paginator["type"]
-    if total is None and kind in ("offset", "page_number") and verify is None and facts.pages > 1 and not confirmed:
-        if before is None:
+    if kind == "offset" and facts.unproven and (total is not None or facts.turns):
+        return "the server takes round offsets only, so one pass does not show that no row moved"
+    if kind in ("offset", "page_number") and total is None:
+        alone = not facts.turns and not facts.unproven and (report.rows or facts.ended != "empty page")
+        if before is not None and before.steady and not alone:
+            return f"two passes differ: {before.rows} rows, then {report.rows}"
+        if not alone:
             return "the server states no total, so one pass does not show that no row moved"
-        return f"two passes differ: {before.rows} rows, then {shown.rows}"
-    if total is not None and kind == "offset" and not overlapping and facts.pages > 1 and not confirmed:
-        return "the server takes round offsets only, or rows moved"
     return None
 
 
-def _record(report: Report, facts: PassFacts, collector: Collector) -> None:
-    report.pages += facts.pages
-    report.rows = collector.rows
-    report.distinct = collector.distinct
-    report.duplicates = collector.rows - collector.distinct - collector.keyless
-    report.first_total = facts.first_total
-    report.last_total = facts.last_total
-
-
-def _proof(facts: PassFacts, report: Report) -> str:
+def _proof(facts: PassFacts, report: Report, confirmed: bool) -> str:
     if facts.ended == "maximum":
         return "read up to the maximum that the connection sets"
-    if facts.last_total is not None:
+    if facts.last_total is not None and report.rows - report.duplicates == facts.last_total:
         return f"as many rows as the stated total of {facts.last_total}"
-    return "two passes hold the same rows" if report.passes > 1 else f"read to the end: {facts.ended}"
+    return "two passes hold the same rows" if confirmed else f"read to the end: {facts.ended}"
 
 
-def _warn(report: Report, log: logging.Logger, text: str) -> None:
-    report.warnings.append(text)
-    log.warning(text)
+def _note(endpoint: Endpoint, facts: PassFacts, report: Report, log: logging.Logger, unique: bool) -> None:
+    """Warn of what is odd about a read that is complete all the same."""
+    warnings: list[str] = []
+    if facts.cap is not None:
+        warnings.append(
+            f"the server sends {facts.cap} rows a page where more are asked for; all rows came, paging by what comes. "
+            f"Set paginator.limit to {facts.cap} to say so"
+        )
+    if report.duplicates:
+        warnings.append(f"{report.duplicates} rows came more than once and landed once")
+    different = report.rows - report.duplicates if unique else report.rows
+    if facts.last_total is not None and facts.ended != "maximum" and different != facts.last_total:
+        warnings.append(f"the server says {facts.last_total} rows, and holds {different}: two passes show the same ones")
+    for text in warnings:
+        report.warnings.append(text)
+        log.warning("%s: %s", endpoint.name, text)
 
 
 class MemoryCollector:
-    """A collector for small reads, such as one parent's children: pages in memory."""
+    """A collector for small reads, such as one parent's children: pages in memory.
+
+    Args:
+        shape: What tells the rows apart.
+    """
 
     def __init__(self, shape: RowShape) -> None:
         self._shape = shape
@@ -221,11 +295,17 @@ class MemoryCollector:
 
     @property
     def distinct(self) -> int:
-        return len(self.fingerprint() - {NO_KEY})
+        return len(self.fingerprint())
 
     @property
     def keyless(self) -> int:
-        return sum(int((row_keys(page, self._shape) == NO_KEY).sum()) for page in self.pages)
+        return int(np.count_nonzero(self._keys() == NO_KEY))
 
-    def fingerprint(self) -> frozenset[Any]:
-        return frozenset(key for page in self.pages for key in row_keys(page, self._shape))
+    def fingerprint(self) -> frozenset[int]:
+        return frozenset(self._keys().tolist()) - {int(NO_KEY)}
+
+    def sequence(self) -> bytes:
+        return self._keys().tobytes()
+
+    def _keys(self) -> Keys:
+        return np.concatenate([*(row_keys(page, self._shape) for page in self.pages), np.zeros(0, np.uint64)])

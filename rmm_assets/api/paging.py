@@ -7,22 +7,28 @@ are walked by dlt's own paginators. Whether what came is all there is, is for `c
 from __future__ import annotations
 
 import json as jsonlib
+import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
 import requests
 from dlt.common import jsonpath
 from dlt.common.utils import str2bool
-from dlt.sources.helpers.rest_client.paginators import BasePaginator, BaseReferencePaginator
+from dlt.sources.helpers.rest_client.detector import RECORD_KEY_PATTERNS, find_all_lists
+from dlt.sources.helpers.rest_client.paginators import BaseNextUrlPaginator, BasePaginator, BaseReferencePaginator
 from requests.structures import CaseInsensitiveDict
 
 from rmm_assets.api.transport import BodyFault, Reply, Request, Transport, TransportError
-from rmm_assets.warehouse.keys import row_identity, same_rows
+from rmm_assets.warehouse.keys import NO_KEY, row_identity, row_keys, same_rows
 from rmm_assets.warehouse.rows import BodyError, Hints, Page, RowShape, read_page
+
+# How servers refuse an address that they do not have: a page behind the last one, an offset that is not round.
+_NO_SUCH_PAGE = (400, 404, 410, 416, 422)
 
 
 class PagingError(Exception):
@@ -36,10 +42,12 @@ class Endpoint:
     Attributes:
         name: The resource, for log lines and errors.
         paginator: dlt's paginator config, such as `{type: offset, limit: 100}`.
+        data_selector: Where the rows are; None leaves it to the first page, as in dlt.
         total_path: JSONPath of the total number of rows, where the paginator has no word for it.
         ignore: Answers that mean "nothing here": dlt's `response_actions` with action `ignore`.
         shape: What tells the endpoint's rows apart.
         hints: What the endpoint's pages have shown of their types.
+        found_selector: The data selector that the first page has shown, once it has.
     """
 
     name: str
@@ -55,6 +63,7 @@ class Endpoint:
     ignore: tuple[Mapping[str, Any], ...] = ()
     shape: RowShape = field(default_factory=lambda: RowShape(table=""), compare=False)
     hints: Hints = field(default_factory=Hints, compare=False)
+    found_selector: list[str] = field(default_factory=list, compare=False)
 
 
 @dataclass(frozen=True)
@@ -77,20 +86,35 @@ class PassFacts:
     """What one pass over an endpoint showed, beside its rows.
 
     Attributes:
-        ended: How the end was seen: `empty page`, `total`, `no next page`, `no more`, `maximum`, `single page`.
+        totals: Every number of rows that the server stated.
+        turns: Pages behind the first one that brought rows.
         moved: A row that was asked for twice was not where it stood before: rows moved while they were read.
-        moved_at_first_overlap: So it was at the first try, which may also mean that the server takes round offsets only.
+        moved_at_once: So it was at the first try, which may also mean that the server takes round offsets only.
+        round_offsets: It surely means that: the server refused the address, or sent the first page again.
+        unproven: Boundaries between pages of which nothing shows that no row moved across.
+        ended: How the end was seen: `empty page`, `total`, `no next page`, `no more`, `maximum`, `single page`.
         cap: Rows a page holds where the server sends fewer than asked for.
     """
 
     pages: int = 0
+    turns: int = 0
     totals: set[int] = field(default_factory=set)
     first_total: int | None = None
     last_total: int | None = None
     moved: bool = False
-    moved_at_first_overlap: bool = False
+    moved_at_once: bool = False
+    round_offsets: bool = False
+    unproven: int = 0
     ended: str = ""
     cap: int | None = None
+
+    def state(self, total: int | None) -> None:
+        """Take in the number of rows that a page states."""
+        if total is not None:
+            self.totals.add(total)
+            self.last_total = total
+            if self.first_total is None:
+                self.first_total = total
 
 
 class Window:
@@ -150,18 +174,13 @@ class Pager:
             TransportError: a page could not be had.
             PagingError: the paging does not lead on, or not to an end.
         """
-        kind = endpoint.paginator["type"]
-        if kind in ("offset", "page_number"):
-            walk = self._range(endpoint, facts, overlapping=overlapping and kind == "offset")
+        if endpoint.paginator["type"] in ("offset", "page_number"):
+            walk = self._range(endpoint, facts, overlapping=overlapping)
         else:
             walk = self._chain(endpoint, facts)
         for read in walk:
             facts.pages += 1
-            if read.total is not None:
-                facts.totals.add(read.total)
-                facts.last_total = read.total
-                if facts.first_total is None:
-                    facts.first_total = read.total
+            facts.state(read.total)
             yield read
 
     # Known addresses
@@ -182,8 +201,7 @@ class Pager:
                 try:
                     fetched = future.result()
                 except TransportError as error:
-                    if walk.only_overlap_may_be_wrong and 400 <= (error.status or 0) < 500:
-                        facts.moved = facts.moved_at_first_overlap = True
+                    if error.status in _NO_SUCH_PAGE and walk.expects_refusal():
                         return
                     raise
                 self._window.quiet()
@@ -200,41 +218,39 @@ class Pager:
     def _chain(self, endpoint: Endpoint, facts: PassFacts) -> Iterator[PageRead]:
         """Links, cursors and single pages: the next request goes out before this page is worked on."""
         paginator, has_more_path, stop_after_empty = _dlt_paginator(endpoint.paginator)
+        # Copies: dlt's paginators write into the request's parts, and the next pass begins at the beginning.
         request = requests.Request(
             endpoint.method, endpoint.path, headers=dict(endpoint.headers), params=dict(endpoint.params),
-            json=endpoint.json, data=endpoint.data,
+            json=deepcopy(endpoint.json), data=endpoint.data,
         )  # fmt: skip
         paginator.init_request(request)
+        seen = {_reference(request)}
         future = self._submit(endpoint, _from_requests(request, f"{endpoint.name} page 1"))
-        number = 0
-        seen: set[str] = set()
+        number = largest = 0
         before: Page | None = None
-        largest = 0
         while True:
             fetched = future.result()
+            self._window.quiet()
             number += 1
-            page = fetched.page
             last = self._last_of_chain(
                 endpoint, facts, paginator, request, fetched, number, largest, has_more_path, stop_after_empty
             )
-            if before is not None and page.rows > 1 and same_rows(page, before, endpoint.shape):
+            if before is not None and _repeats(fetched.page, before, endpoint.shape):
                 raise PagingError(
                     f"{endpoint.name}: page {number} is the same as page {number - 1}; the server does not follow its "
                     "own paging. Check the paginator's parameter names against the API's documentation"
                 )
             if not last:
-                reference = _reference(paginator, request)
+                reference = _reference(request)
                 if reference in seen:
                     raise PagingError(
                         f"{endpoint.name}: page {number} names a next page that was read already: the cursor does not move"
                     )
                 seen.add(reference)
-                if len(seen) == 1 and endpoint.params and _same_as_first(reference, endpoint):
-                    raise PagingError(f"{endpoint.name}: the next page is the first one: the cursor does not move")
                 future = self._submit(endpoint, _from_requests(request, f"{endpoint.name} page {number + 1}"))
-            yield PageRead(page, number, fetched.row_total)
-            largest = max(largest, page.rows)
-            before = page
+            yield PageRead(fetched.page, number, fetched.row_total)
+            largest = max(largest, fetched.page.rows)
+            before = fetched.page
             if last:
                 return
 
@@ -253,8 +269,8 @@ class Pager:
         if stop_after_empty and not fetched.page.rows:
             facts.ended = "empty page"
             return True
-        more = _has_more(has_more_path, response) if has_more_path is not None else None
-        if more is False:
+        mark = _end_mark(has_more_path, response.json()) if has_more_path is not None else _ABSENT
+        if mark is False:
             facts.ended = "no more"
             return True
         try:
@@ -264,17 +280,21 @@ class Pager:
                               "does not hold what it needs") from None
         empty_reference = isinstance(paginator, BaseReferencePaginator) and not paginator._next_reference
         if not paginator.has_next_page or empty_reference:
-            self._believe_end(endpoint, fetched, number, largest, more, response)
+            if mark is not None:  # a null mark is the end, as on SuperOps' last page
+                self._believe_end(endpoint, fetched, number, largest, mark, response)
             facts.ended = "no next page"
             return True
-        before = request.url
-        paginator.update_request(request)
-        if request.url != before and request.url is not None:
-            request.url = self.transport.same_origin(request.url)
+        if isinstance(paginator, BaseNextUrlPaginator):
+            # What a relative link is relative to.
+            request.url = fetched.reply.url
+            paginator.update_request(request)
+            request.url = self.transport.same_origin(str(request.url))
+        else:
+            paginator.update_request(request)
         return False
 
     def _believe_end(
-        self, endpoint: Endpoint, fetched: _Fetched, number: int, largest: int, more: bool | None, response: _Response
+        self, endpoint: Endpoint, fetched: _Fetched, number: int, largest: int, mark: Any, response: _Response
     ) -> None:
         """A missing cursor on a page that is full looks like an end and may be a cut.
 
@@ -282,7 +302,7 @@ class Pager:
             PagingError: the server says there is more, or the page is full and nothing says that it was the last one.
         """
         rows = fetched.page.rows
-        if more:
+        if mark is True:
             raise PagingError(f"{endpoint.name}: page {number} says there is more, but names no next page")
         if fetched.row_total is not None or not rows or _says_end(endpoint.paginator, response):
             return
@@ -300,14 +320,14 @@ class Pager:
 
     def _fetch(self, endpoint: Endpoint, request: Request) -> _Fetched:
         """In a worker: send, decode, look up what the paging needs."""
-        ignored = [False]
 
         def accept(reply: Reply) -> _Fetched:
             if _is_ignored(endpoint.ignore, reply):
-                ignored[0] = True
-                return _Fetched(reply, read_page(b"[]", None), ignored=True)
+                return _Fetched(reply, _NO_ROWS, ignored=True)
+            if reply.status == 204 and not reply.body:
+                return _Fetched(reply, _NO_ROWS)
             try:
-                page = read_page(reply.body, endpoint.data_selector, endpoint.hints)
+                page = read_page(reply.body, _selector(endpoint, reply.body), endpoint.hints)
             except BodyError as error:
                 if error.reason == "not_json":
                     raise BodyFault(str(error)) from None
@@ -323,14 +343,36 @@ class Pager:
         return self.transport.send(request, accept)
 
 
+# An end mark that is not there at all, which says nothing; one that is null is None.
+_ABSENT: Any = object()
+_NO_ROWS = read_page(b"[]", None)
+
+
 @dataclass(frozen=True)
 class _Fetched:
+    """An answer, decoded.
+
+    Attributes:
+        total: What the paginator's `total_path` says: rows for offsets, pages for page numbers.
+        row_total: What the resource's `total_path` says.
+        mark: What `has_more_path` says: True, False, None for null, or `_ABSENT`.
+        ignored: A response action says that it means nothing.
+    """
+
     reply: Reply
     page: Page
     total: int | None = None
     row_total: int | None = None
-    has_more: bool | None = None
+    mark: Any = _ABSENT
     ignored: bool = False
+
+
+def _repeats(page: Page, other: Page, shape: RowShape) -> bool:
+    """Whether the page holds the other one's rows, in the same order."""
+    if not page.rows or not same_rows(page, other, shape):
+        return False
+    # Rows without a key are all alike to their keys.
+    return bool((row_keys(page, shape) != NO_KEY).all()) or page.objects() == other.objects()
 
 
 class _RangePlan:
@@ -354,6 +396,7 @@ class _RangePlan:
             self._place = (config.get("page_param"), config.get("page_body_path"), "page")
             maximum = config.get("maximum_page")
         self.maximum = int(maximum) if maximum is not None else None
+        self.stops_at_empty = config.get("stop_after_empty_page") is not False
         self.parameter = self._place[0] or self._place[1] or self._place[2]
 
     def request(self, position: int, number: int) -> Request:
@@ -365,7 +408,7 @@ class _RangePlan:
             places.append((self._limit_place, self.limit))
         for (param, body_path, default), value in places:
             if body_path:
-                json = jsonlib.loads(jsonlib.dumps(json if json is not None else {}))
+                json = deepcopy(json) if json is not None else {}
                 jsonpath.set_value_at_path(json, body_path, value)
             else:
                 params[param or default] = value
@@ -388,23 +431,24 @@ class _RangeWalk:
         self.position = plan.start
         self._facts = facts
         self._shape = shape
-        self._overlapping = overlapping
+        # A maximum says where to stop, and a page that may be empty has no row to begin with.
+        self._overlapping = overlapping and plan.offset and plan.maximum is None and plan.stops_at_empty
         self._covered = plan.start
         self._total: int | None = None
+        self._stated: list[int] = []
         self._overlap = 0
         self._largest = 0
-        self._short: int | None = None
+        self._short = False
         self._before: Page | None = None
         self._number = 0
 
-    @property
-    def only_overlap_may_be_wrong(self) -> bool:
-        """The second page, asked for with an overlap: a server of round offsets refuses it."""
-        return self._overlap > 0 and self._number == 1
-
     def width(self, window: int) -> int:
-        """Pages that may be under way: one until the page size is known, and one where this page looks like the last."""
-        return 1 if not self._number or (self._total is None and self._short is not None) else window
+        """Pages that may be under way: one until the page size is known. With no total to say where the end is, as many
+        as there were pages, and one where this page looks like the last.
+        """
+        if not self._number or (self._total is None and self._short):
+            return 1
+        return window if self._total is not None else min(window, self._number)
 
     def after(self, position: int) -> int | None:
         """The address behind this one, if a page may lie there."""
@@ -412,62 +456,99 @@ class _RangeWalk:
         maximum = self.plan.maximum
         if maximum is not None and following >= maximum:
             return None
-        return following if self._total is None or following < self._total + self.plan.base else None
+        return None if self._is_behind(following) else following
+
+    def _is_behind(self, position: int) -> bool:
+        """Whether the address lies behind the stated end."""
+        return self._total is not None and position >= self._total + self.plan.base
+
+    def expects_refusal(self) -> bool:
+        """A page that the server refuses to have: whether that says something, and is no fault."""
+        if self._overlap and self._number == 1:
+            self._facts.moved = self._facts.moved_at_once = self._facts.round_offsets = True
+        elif self._number and self._is_behind(self.position):
+            self._facts.unproven += 0 if self._overlap else 1
+            self._facts.ended = "total"
+        else:
+            return False
+        return True
 
     def arrive(self, fetched: _Fetched) -> PageRead | None:
         """Take the page that starts at `position`; None where it only shows that rows moved.
 
         Raises:
-            PagingError: the server sent the page before once more.
+            PagingError: the server sent the page before once more, or says that more follows an empty page.
         """
         facts, plan, page = self._facts, self.plan, fetched.page
         self._number += 1
-        row_total = fetched.total if plan.offset and fetched.row_total is None else fetched.row_total
-        self._total = row_total if plan.offset else fetched.total
         overlap, before = self._overlap, self._before
-        if before is not None and page.rows > 1 and same_rows(page, before, self._shape):
-            if not overlap:
-                raise PagingError(
-                    f"{plan.name}: page {self._number} is the same as page {self._number - 1}: the server ignores "
-                    f"{plan.parameter!r}. Check the paginator's parameter names against the API's documentation"
-                )
-            facts.moved = facts.moved_at_first_overlap = True
-            return None
-        if overlap and before is not None and not self._continues(before, page):
-            facts.moved, facts.moved_at_first_overlap = True, self._number == 2
-            return None
+        if before is not None and _repeats(page, before, self._shape):
+            if overlap:
+                facts.moved = True
+                facts.moved_at_once = facts.round_offsets = self._number == 2
+                return None
+            raise PagingError(
+                f"{plan.name}: page {self._number} is the same as page {self._number - 1}: the server ignores "
+                f"{plan.parameter!r}, or sends its last page for every page behind it. Check the paginator's parameter "
+                "names against the API's documentation, and name the end with has_more_path or total_path"
+            )
+        if before is not None and overlap:
+            first = row_identity(page, self._shape, 0) if page.rows else None
+            if first != row_identity(before, self._shape, -1):
+                facts.moved, facts.moved_at_once = True, self._number == 2
+                return None
+            if first == NO_KEY:
+                facts.unproven += 1
+        elif before is not None:
+            facts.unproven += 1
+        row_total = fetched.total if plan.offset and fetched.row_total is None else fetched.row_total
+        stated = row_total if plan.offset else fetched.total
+        if stated is not None:
+            self._total = stated
+            self._stated.append(stated)
         new = page.rows - overlap
-        if new > 0 and self._short is not None and plan.offset:
-            facts.cap = self._short
-        self._covered += new
-        self._short = page.rows if page.rows < max(self._largest, plan.limit) else None
+        if new > 0 and before is not None:
+            facts.turns += 1
+            if before.rows < plan.limit:
+                facts.cap = max(facts.cap or 0, before.rows)
+        if new > 0:
+            self._covered += new
+        elif not plan.stops_at_empty:
+            self._covered += plan.limit
+        # Where nothing says what a full page is, the first page may be a short one.
+        self._short = page.rows < (self._largest if self._largest else plan.limit or page.rows + 1)
         self._largest = max(self._largest, page.rows)
         self._before = page
         facts.ended = self._end(fetched, new)
-        self._overlap = 1 if self._overlapping and self._total is not None and page.rows > 1 else 0
+        if facts.ended == "empty page" and not plan.offset and row_total is None and not self._is_behind(self.position):
+            # Fewer pages than `total` says there are: it counts rows, as in many APIs, or some are missing.
+            for total in self._stated:
+                facts.state(total)
+        self._overlap = 1 if self._overlapping and page.rows > 1 else 0
         self.position = self._covered - self._overlap if plan.offset else self.position + 1
         if not facts.ended and plan.maximum is not None and self.position >= plan.maximum:
             facts.ended = "maximum"
         return PageRead(page.slice(overlap) if overlap else page, self._number, row_total)
 
-    def _continues(self, before: Page, page: Page) -> bool:
-        """Whether the page begins with the row that the one before ended on."""
-        return page.rows > 0 and row_identity(page, self._shape, 0) == row_identity(before, self._shape, -1)
-
     def _end(self, fetched: _Fetched, new: int) -> str:
         """How this page shows the end; empty where it does not. A full page at the stated end shows nothing yet."""
+        plan = self.plan
         if fetched.ignored:
             return "no next page"
-        if new <= 0:
-            return "empty page"
-        if fetched.has_more is False:
+        if fetched.mark is False:
             return "no more"
-        if self._total is not None and self._short is not None:
-            if self.plan.offset and self._covered >= self._total:
-                return "total"
-            if not self.plan.offset and self.position + 1 >= self._total + self.plan.base:
-                return "total"
-        return ""
+        stated_end = self._is_behind(self._covered if plan.offset else self.position + 1)
+        endless = self._total is None and plan.maximum is None and fetched.mark is _ABSENT
+        if new <= 0 and (plan.stops_at_empty or endless):
+            if fetched.mark is True:
+                raise PagingError(
+                    f"{plan.name}: page {self._number} is empty but says there is more. If pages may be empty, set "
+                    "stop_after_empty_page: false"
+                )
+            return "empty page"
+        if stated_end and (self._short or not plan.stops_at_empty):
+            return "total"
+        return "no more" if fetched.mark is None and self._short else ""
 
 
 class _Response(requests.Response):
@@ -502,24 +583,19 @@ def _dlt_paginator(config: Mapping[str, Any]) -> tuple[BasePaginator, Any, bool]
 def _from_requests(request: requests.Request, label: str) -> Request:
     return Request(
         str(request.url), str(request.method), dict(request.params or {}), dict(request.headers or {}),
-        jsonlib.loads(jsonlib.dumps(request.json)) if request.json else None, request.data or None, label,
+        deepcopy(request.json), request.data or None, label,
     )  # fmt: skip
 
 
-def _reference(paginator: BasePaginator, request: requests.Request) -> str:
-    """What tells this next page from others."""
+def _reference(request: requests.Request) -> str:
+    """What tells one page's request from another's."""
     return jsonlib.dumps([request.url, request.params or {}, request.json], sort_keys=True, default=str)
-
-
-def _same_as_first(reference: str, endpoint: Endpoint) -> bool:
-    first = jsonlib.dumps([endpoint.path, dict(endpoint.params), endpoint.json], sort_keys=True, default=str)
-    return reference == first
 
 
 def _says_end(config: Mapping[str, Any], response: _Response) -> bool:
     """Whether the server says, by a null or an empty mark where the next one would stand, that this is the end."""
     kind = config["type"]
-    if kind in ("json_link", "json_response"):
+    if kind == "json_link":
         return bool(jsonpath.find_values(config.get("next_url_path", "next"), response.json()))
     if kind == "cursor":
         return bool(jsonpath.find_values(config.get("cursor_path", "cursors.next"), response.json()))
@@ -528,13 +604,15 @@ def _says_end(config: Mapping[str, Any], response: _Response) -> bool:
     return config.get("cursor_key", "next") in response.headers
 
 
-def _has_more(path: Any, response: _Response) -> bool:
-    """The server's end mark; null and absent mean no, as on SuperOps' last page."""
-    found = jsonpath.find_values(path, response.json())
-    value = found[0] if found else None
+def _end_mark(path: Any, document: Any) -> Any:
+    """The server's word on whether more follows: True, False, None for null, `_ABSENT` where it says nothing."""
+    found = jsonpath.find_values(path, document) if isinstance(document, (dict, list)) else []  # type: ignore[arg-type]
+    if not found:
+        return _ABSENT
+    value = found[0]
     if isinstance(value, str):
-        return bool(value) and str2bool(value)
-    return bool(value)
+        return str2bool(value) if value else None
+    return None if value is None else bool(value)
 
 
 def _asked_rows(endpoint: Endpoint) -> int | None:
@@ -547,24 +625,49 @@ def _asked_rows(endpoint: Endpoint) -> int | None:
     return None
 
 
+def _selector(endpoint: Endpoint, body: bytes) -> str:
+    """Where the rows are: what the connection says, else the list that dlt would take on the first page.
+
+    Raises:
+        BodyError: there is no list in a page of a list, or there are several, and none has a name that dlt knows.
+    """
+    if endpoint.data_selector is not None:
+        return endpoint.data_selector
+    if not endpoint.found_selector:
+        try:
+            document = jsonlib.loads(body)
+        except ValueError:
+            return "$"  # no JSON: reading the page says so
+        lists = find_all_lists(document, result=[]) or [] if isinstance(document, dict) else None
+        if lists is None or (not lists and endpoint.paginator["type"] == "single_page"):
+            return "$"
+        known = [path for path, _ in lists if path[-1] in RECORD_KEY_PATTERNS]
+        top = [path for path, _ in lists if len(path) == min(len(other) for other, _ in lists)]
+        if not known and len(top) != 1:
+            which = ", ".join(".".join(path) for path in top) or "no list"
+            raise BodyError("no_selector", f"without a data_selector, the rows could be in {which}")
+        path = (known or top)[0]
+        endpoint.found_selector.append(".".join(k if re.fullmatch(r"[A-Za-z_]\w*", k) else f"'{k}'" for k in path))
+    return endpoint.found_selector[0]
+
+
 def _look_up(endpoint: Endpoint, envelope: Any) -> dict[str, Any]:
     """What the paging needs from around the rows: totals and end marks."""
     config = endpoint.paginator
     found: dict[str, Any] = {}
-    total_path = config.get("total_path", "total") if config["type"] == "offset" else config.get("total_path")
-    if config["type"] in ("offset", "page_number") and total_path:
-        found["total"] = _integer(envelope, total_path)
     if endpoint.total_path:
         found["row_total"] = _integer(envelope, endpoint.total_path)
-    if config.get("has_more_path") and config["type"] in ("offset", "page_number"):
-        marks = jsonpath.find_values(config["has_more_path"], envelope) if isinstance(envelope, Mapping) else []
-        mark = marks[0] if marks else None
-        found["has_more"] = (bool(mark) and str2bool(mark)) if isinstance(mark, str) else bool(mark)
+    if config["type"] in ("offset", "page_number"):
+        total_path = config.get("total_path", "total")
+        if total_path:
+            found["total"] = _integer(envelope, total_path)
+        if config.get("has_more_path"):
+            found["mark"] = _end_mark(config["has_more_path"], envelope)
     return found
 
 
 def _integer(envelope: Any, path: str) -> int | None:
-    if not isinstance(envelope, Mapping):
+    if not isinstance(envelope, dict):
         return None
     value = envelope.get(path) if path in envelope else next(iter(jsonpath.find_values(path, envelope)), None)
     try:
@@ -585,4 +688,3 @@ def _drop(pending: deque[tuple[int, Future[_Fetched]]]) -> None:
     """Forget pages that were asked for too early; those under way finish unseen."""
     while pending:
         pending.pop()[1].cancel()
-

@@ -8,10 +8,13 @@ resolved by dlt's own functions: defaults, placeholders, parents, incremental ra
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dlt
@@ -26,6 +29,7 @@ from dlt.sources.rest_api.config_setup import (
     IncrementalParam,
     build_resource_dependency_graph,
     expand_placeholders,
+    make_parent_key_name,
     process_parent_data_item,
     setup_incremental_object,
 )
@@ -33,10 +37,12 @@ from dlt.sources.rest_api.config_setup import (
 from rmm_assets.api.completeness import Collector, IncompleteError, MemoryCollector, Report, read_complete
 from rmm_assets.api.paging import Endpoint, Pager
 from rmm_assets.connection_file import Connection, Resource
+from rmm_assets.warehouse.absences import MOST_PRESENT, Present
 from rmm_assets.warehouse.pipeline import ABSENT_SINCE, LOAD_ID
 from rmm_assets.warehouse.records import RecordSpool
-from rmm_assets.warehouse.rows import Page, RowShape
+from rmm_assets.warehouse.rows import Page, RowShape, loads
 from rmm_assets.warehouse.spool import Spool
+from rmm_assets.warehouse.values import plain_text
 
 REJECTED_SUFFIX = "_rejected"
 
@@ -54,6 +60,7 @@ class Reading:
         before_publishing: Called with the report when the read is complete; raises to publish nothing.
         report: Filled in while reading.
         rejected: Rows that cannot land in the table.
+        rejected_keys: Those among them that have a primary key.
         changed_types: By column, the type it had and the type that came.
     """
 
@@ -63,6 +70,7 @@ class Reading:
     report: Report
     log: logging.Logger
     rejected: int = 0
+    rejected_keys: Present = field(default_factory=lambda: Present((), ()))
     changed_types: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
@@ -85,8 +93,8 @@ def build_source(connection: Connection, resource: Resource, reading: Reading | 
 
 
 def uses_arrow(resource: Resource) -> bool:
-    """Whether rows land as Arrow tables; what only dlt's own normalizer does goes there: history, incremental ranges, child
-    tables.
+    """Whether rows land as Arrow tables. What only dlt's own normalizer does goes there: history, incremental ranges,
+    child tables.
     """
     special = resource.history or resource.strategy == "scd2" or resource.child_tables or is_incremental(resource)
     return resource.normalizer == "arrow" and not special
@@ -125,10 +133,11 @@ def _dlt_resource(connection: Connection, resource: Resource, reading: Reading |
         hints.setdefault("max_table_nesting", 0 if not uses_arrow(resource) else None)
     if uses_arrow(resource):
         hints.setdefault("file_format", "parquet")
-        columns = dict(hints.get("columns") or {})
-        if marks_absences(resource):
-            columns[ABSENT_SINCE] = {"data_type": "timestamp", "nullable": True}
-        hints["columns"] = columns
+    if marks_absences(resource):
+        hints["columns"] = {**(hints.get("columns") or {}), ABSENT_SINCE: {"data_type": "timestamp", "nullable": True}}
+    if resource.strategy == "scd2" and is_incremental(resource):
+        # Else dlt ends every row that the range does not hold.
+        hints.setdefault("merge_key", list(resource.keys))
     hints = {key: value for key, value in hints.items() if value is not None}
     plan = _plan(connection, resource)
 
@@ -141,7 +150,8 @@ def _dlt_resource(connection: Connection, resource: Resource, reading: Reading |
         assert reading is not None, "a source that only shows its shape was read"
         yield from _rows(resource, plan, reading, cursor)
 
-    return dlt.resource(rows if plan.incremental is None else rows_in_range, **hints)()
+    made: DltResource = dlt.resource(rows if plan.incremental is None else rows_in_range, **hints)()
+    return made
 
 
 def _as_mapping(value: Any) -> dict[str, Any]:
@@ -150,10 +160,18 @@ def _as_mapping(value: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Plan:
-    """A resource's requests as dlt resolved them: its own, and its parent's where it has one."""
+    """A resource's requests as dlt resolved them.
 
+    Attributes:
+        endpoint: Its own, placeholders not yet filled in.
+        above: The resource whose rows fill them in, if there is one.
+        resolved_params: What to take from a row of that one, in dlt's words.
+        include_from_parent: Fields of such a row that each row gets.
+    """
+
+    resource: Resource
     endpoint: Endpoint
-    parent: Endpoint | None
+    above: _Plan | None
     resolved_params: list[Any]
     include_from_parent: list[str]
     incremental: Incremental[Any] | None
@@ -163,27 +181,28 @@ class _Plan:
 def _plan(connection: Connection, resource: Resource) -> _Plan:
     config = connection.rest_api_config()
     _, endpoints, resolved = build_resource_dependency_graph({}, config["resources"])
-    found: Any = endpoints[resource.name]
-    params = dict(found["endpoint"].get("params") or {})
-    incremental, param, _ = setup_incremental_object(params, found["endpoint"].get("incremental"))
-    if param is not None:
-        params.pop(str(param.start), None)
-    resolved_params = resolved[resource.name] or []
-    for bound in resolved_params:
-        params.pop(bound.param_name, None)
-    parent = None
-    if resolved_params:
-        name = resolved_params[0].resolve_config["resource"]
-        above: Any = endpoints[name]
-        parent = _endpoint(connection.resource(name), above["endpoint"], dict(above["endpoint"].get("params") or {}))
-    return _Plan(
-        endpoint=_endpoint(resource, found["endpoint"], params),
-        parent=parent,
-        resolved_params=resolved_params,
-        include_from_parent=list(found.get("include_from_parent") or []),
-        incremental=incremental,
-        incremental_param=param,
-    )
+
+    def plan(resource: Resource) -> _Plan:
+        found: Any = endpoints[resource.name]
+        params = dict(found["endpoint"].get("params") or {})
+        incremental, param, _ = setup_incremental_object(params, found["endpoint"].get("incremental"))
+        if param is not None:
+            params.pop(str(param.start), None)
+        resolved_params = resolved[resource.name] or []
+        for bound in resolved_params:
+            params.pop(bound.param_name, None)
+        parent = resolved_params[0].resolve_config["resource"] if resolved_params else None
+        return _Plan(
+            resource=resource,
+            endpoint=_endpoint(resource, found["endpoint"], params),
+            above=plan(connection.resource(parent)) if parent else None,
+            resolved_params=resolved_params,
+            include_from_parent=list(found.get("include_from_parent") or []),
+            incremental=incremental,
+            incremental_param=param,
+        )
+
+    return plan(resource)
 
 
 def _endpoint(resource: Resource, config: Mapping[str, Any], params: dict[str, Any]) -> Endpoint:
@@ -210,13 +229,10 @@ def _rows(
 ) -> Iterator[Any]:
     """Read until proven complete, then hand on what landed on disk meanwhile."""
     shape = row_shape(resource, _known_columns(resource.table))
+    plan = replace(plan, endpoint=replace(plan.endpoint, shape=shape))
     spool = (Spool if uses_arrow(resource) else RecordSpool)(shape, reading.folder)
-    endpoint = replace(_with_range(plan, incremental), shape=shape)
     try:
-        if plan.parent is None:
-            _read(resource, endpoint, reading, spool)
-        else:
-            _read_children(resource, plan, endpoint, reading, spool, incremental)
+        _read(plan, reading, spool, reading.report, incremental, reading.folder / "parents")
     except IncompleteError as error:
         if resource.on_incomplete == "fail":
             raise
@@ -228,14 +244,35 @@ def _rows(
     if isinstance(spool, RecordSpool):
         yield from spool.records()
     else:
-        dlt.current.resource().apply_hints(columns=spool.columns())
+        columns: Any = spool.columns()
+        dlt.current.resource().apply_hints(columns=columns)
         for table in spool.tables():
             yield _stamped(table, load_id, marks_absences(resource))
     hints = dlt.mark.make_hints(
         table_name=resource.table + REJECTED_SUFFIX, write_disposition="append", primary_key=(), columns={}
     )
+    keys: list[tuple[str, ...]] = []
+    reading.rejected_keys = Present(shape.layout.key, keys)
     for rejected in spool.rejected():
+        keys += _keys_of(rejected, shape)[: MOST_PRESENT + 1 - len(keys)]
         yield dlt.mark.with_hints(_rejects(rejected, load_id), hints, create_table_variant=True)
+
+
+def _keys_of(rejected: pa.Table, shape: RowShape) -> list[tuple[str, ...]]:
+    """The primary keys of rejected rows, as text, of those that have one."""
+    found: list[tuple[str, ...]] = []
+    for text in rejected["row_json"].to_pylist():
+        row = loads(text)
+        values = [_value_at(row, re.split(r"\.|__", name)) for name in shape.primary_key]
+        if values and None not in values:
+            found.append(tuple(plain_text(value) for value in values))
+    return found
+
+
+def _value_at(row: Any, path: list[str]) -> Any:
+    for name in path:
+        row = row.get(name) if isinstance(row, dict) else None
+    return row
 
 
 def row_shape(resource: Resource, known: Mapping[str, Mapping[str, Any]]) -> RowShape:
@@ -250,50 +287,112 @@ def row_shape(resource: Resource, known: Mapping[str, Mapping[str, Any]]) -> Row
     )
 
 
-def _read(resource: Resource, endpoint: Endpoint, reading: Reading, collector: Collector) -> None:
+def _read(
+    plan: _Plan,
+    reading: Reading,
+    collector: Collector,
+    report: Report,
+    incremental: Incremental[Any] | None,
+    folder: Path,
+) -> None:
+    """Read a resource until it is proven complete: once, or once for each row of the resource above.
+
+    Args:
+        collector: Holds the rows then.
+        report: Filled in.
+        incremental: The range to read; None reads all of it.
+        folder: For the rows of the resources above.
+
+    Raises:
+        IncompleteError, TransportError, PagingError: it is not complete; the collector holds what came.
+    """
+    resource = plan.resource
+    endpoint = _with_range(plan, incremental)
+    if plan.above is None:
+        _read_one(endpoint, resource, reading, collector, report)
+        return
+    # A row above that came twice is read once.
+    above = RecordSpool(plan.above.endpoint.shape, folder)
+    parents = Report(plan.above.resource.name)
+    _read(plan.above, reading, above, parents, None, folder / "parents")
+    collector.clear()
+    report.complete, report.partial = True, parents.partial
+    report.reason = f"every one of {above.distinct or above.rows} {plan.above.resource.name} was read to the end"
+    problems: list[str] = []
+    rows = (row for batch in above.records() for row in batch)
+    for own, mine, parent_record, problem in _children(plan, endpoint, reading, rows, incremental):
+        for page in mine.pages:
+            collector.add(_with_parent(page, parent_record) if parent_record else page)
+        _add_up(report, own)
+        problems += [problem] if problem else []
+    report.rows, report.distinct = collector.rows, collector.distinct
+    report.duplicates = collector.rows - collector.distinct - collector.keyless
+    if problems:
+        report.complete = False
+        report.reason = problems[0] if len(problems) == 1 else f"{problems[0]}; and {len(problems) - 1} more like this"
+        raise IncompleteError(report.reason)
+
+
+def _read_one(endpoint: Endpoint, resource: Resource, reading: Reading, collector: Collector, report: Report) -> None:
     read_complete(
-        reading.pager, endpoint, collector, reading.report,
-        unique=bool(resource.keys), verify=resource.verify, log=reading.log,
+        reading.pager, endpoint, collector, report, unique=bool(endpoint.shape.primary_key), verify=resource.verify,
+        to_the_end=resource.on_incomplete == "warn", log=reading.log,
     )  # fmt: skip
 
 
-def _read_children(
-    resource: Resource, plan: _Plan, endpoint: Endpoint, reading: Reading, spool: Spool | RecordSpool,
-    incremental: Incremental[Any] | None,
-) -> None:  # fmt: skip
-    """Each parent row's requests, several parents at once, each read proven complete by itself."""
-    assert plan.parent is not None
-    report = reading.report
+_Child = tuple[Report, MemoryCollector, dict[str, Any], str]
 
-    def read_one(parent_row: Mapping[str, Any]) -> tuple[Report, MemoryCollector, dict[str, Any]]:
+
+def _children(
+    plan: _Plan, endpoint: Endpoint, reading: Reading, rows: Iterable[Mapping[str, Any]],
+    incremental: Incremental[Any] | None,
+) -> Iterator[_Child]:  # fmt: skip
+    """What each row above leads to, in the order of these rows, several at once; each read is proven by itself.
+
+    Yields:
+        Its report, its rows, the fields of the row above to add to them, and what speaks against it, where the
+        connection wants the rows all the same.
+    """
+    assert plan.above is not None
+    resource = plan.resource
+    # One row's answers do not hold what comes from above, so keys go without it until that is added.
+    added = {make_parent_key_name(plan.above.resource.name, name) for name in plan.include_from_parent}
+    shape = plan.endpoint.shape
+    bare = replace(shape, primary_key=tuple(name for name in shape.primary_key if name not in added))
+
+    def read(row: Mapping[str, Any]) -> _Child:
         filled = process_parent_data_item(
-            path=endpoint.path, item=dict(parent_row), resolved_params=plan.resolved_params,
-            headers=dict(endpoint.headers), params=dict(endpoint.params), request_json=endpoint.json,
-            request_data=endpoint.data, include_from_parent=plan.include_from_parent,
-            incremental=incremental,
+            path=endpoint.path, item=dict(row), resolved_params=plan.resolved_params, headers=dict(endpoint.headers),
+            params=dict(endpoint.params), request_json=endpoint.json, request_data=endpoint.data,
+            include_from_parent=plan.include_from_parent, incremental=incremental,
         )  # fmt: skip
         mine = replace(
             endpoint, path=filled.path, headers=filled.headers or {}, params=filled.params or {}, json=filled.json,
-            data=filled.data,
+            data=filled.data, shape=bare,
         )  # fmt: skip
-        collector, own = MemoryCollector(endpoint.shape), Report(resource.name)
-        read_complete(reading.pager, mine, collector, own, unique=bool(resource.keys), verify=resource.verify,
-                      log=reading.log)  # fmt: skip
-        return own, collector, filled.parent_record
+        collector, own, problem = MemoryCollector(bare), Report(resource.name), ""
+        try:
+            _read_one(mine, resource, reading, collector, own)
+        except IncompleteError as error:
+            if resource.on_incomplete == "fail":
+                raise
+            problem = f"{error} (at {filled.path})"
+        return own, collector, filled.parent_record, problem
 
-    parents = MemoryCollector(plan.parent.shape)
-    read_complete(reading.pager, plan.parent, parents, Report(plan.parent.name), log=reading.log)
-    rows = [row for page in parents.pages for row in page.objects()]
-    report.complete = True
-    report.reason = f"every one of {len(rows)} {plan.parent.name} was read to the end"
-    # Parents are walked by workers of their own: those of the pager are busy with pages.
-    with ThreadPoolExecutor(max_workers=reading.pager.width, thread_name_prefix="rmm-parent") as workers:
-        for own, collector, parent_record in workers.map(read_one, rows):
-            for page in collector.pages:
-                spool.add(_with_parent(page, parent_record) if parent_record else page)
-            _add_up(report, own)
-    report.rows, report.distinct = spool.rows, spool.distinct
-    report.duplicates = spool.rows - spool.distinct - spool.keyless
+    # Rows above are walked by workers of their own: those of the pager are busy with pages. No more are under way than
+    # that, so that what waits for its turn stays small.
+    workers = ThreadPoolExecutor(max_workers=reading.pager.width, thread_name_prefix="rmm-parent")
+    waiting: deque[Future[_Child]] = deque()
+    try:
+        for row in rows:
+            waiting.append(workers.submit(read, row))
+            if len(waiting) >= 2 * reading.pager.width:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        # What is under way after an error ends when the transport closes; nobody waits for it here.
+        workers.shutdown(wait=False, cancel_futures=True)
 
 
 def _with_parent(page: Page, parent_record: Mapping[str, Any]) -> Page:
@@ -313,24 +412,24 @@ def _add_up(report: Report, own: Report) -> None:
 
 
 def _with_range(plan: _Plan, incremental: Incremental[Any] | None) -> Endpoint:
-    """The endpoint with the range to read filled in, as dlt fills it in."""
+    """The endpoint with the range to read filled in, as dlt fills it in; what a row above fills in stays for later."""
     endpoint = plan.endpoint
-    if incremental is None:
-        if plan.parent is not None:
-            return endpoint
-        return replace(
-            endpoint, path=expand_placeholders(endpoint.path, {}), params=expand_placeholders(endpoint.params, {}),
-            json=expand_placeholders(endpoint.json, {}, preserve_value_type=True),
-        )  # fmt: skip
+    bounds: Any = incremental
+    if plan.incremental is not None and incremental is None:
+        # Read for the sake of another resource, from where the first run begins: that one needs all of the rows.
+        first = plan.incremental.initial_value
+        bounds = SimpleNamespace(
+            initial_value=first, start_value=first, last_value=first, end_value=plan.incremental.end_value
+        )
     params = dict(endpoint.params)
     if plan.incremental_param is not None:
         if plan.incremental_param.start:
-            params[plan.incremental_param.start] = incremental.last_value
+            params[plan.incremental_param.start] = bounds.last_value
         if plan.incremental_param.end:
-            params[plan.incremental_param.end] = incremental.end_value
-    if plan.parent is not None:
+            params[plan.incremental_param.end] = bounds.end_value
+    if plan.above is not None:
         return replace(endpoint, params=params)
-    values = {"incremental": incremental}
+    values = {} if bounds is None else {"incremental": bounds}
     return replace(
         endpoint, path=expand_placeholders(endpoint.path, values), params=expand_placeholders(params, values),
         headers=expand_placeholders(endpoint.headers, values),
@@ -342,16 +441,15 @@ def _with_range(plan: _Plan, incremental: Incremental[Any] | None) -> Endpoint:
 def _known_columns(table: str) -> Mapping[str, Mapping[str, Any]]:
     """The table's columns as the destination's schema, restored before the read, has them."""
     pipeline = dlt.current.pipeline()
-    if not pipeline.default_schema_name:
-        return {}
-    found: Any = pipeline.default_schema.tables.get(table)
+    schema: str | None = pipeline.default_schema_name
+    found: Any = pipeline.default_schema.tables.get(table) if schema else None
     return dict(found["columns"]) if found else {}
 
 
 def _stamped(table: pa.Table, load_id: str, absences: bool) -> pa.Table:
     """The table with its load id, and with an empty absence mark that clears the one in the destination."""
-    constant = pa.DictionaryArray.from_arrays(pa.array([0] * table.num_rows, pa.int8()), pa.array([load_id], pa.string()))
-    table = table.append_column(pa.field(LOAD_ID, pa.string(), nullable=False), constant.cast(pa.string()))
+    load_ids = pa.repeat(pa.scalar(load_id, pa.string()), table.num_rows)
+    table = table.append_column(pa.field(LOAD_ID, pa.string(), nullable=False), load_ids)
     if absences:
         table = table.append_column(ABSENT_SINCE, pa.nulls(table.num_rows, pa.timestamp("us", tz="UTC")))
     return table

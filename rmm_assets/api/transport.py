@@ -1,7 +1,8 @@
-"""One request to one answer: retries, limits, redirects, TLS, and a secret that is nowhere but on the wire.
+"""One request to one answer: retries, redirects, limits, and errors without the secret.
 
-The secret is added by the connection object that writes to the socket. Whatever could log, store or raise a URL (urllib3
-at DEBUG included) sees it without. Every error leaves this module as a `TransportError` built anew, without a cause.
+The secret is added below, in `wire`, at the connection that writes to the socket. Whatever could log, store or raise a
+URL (urllib3 at DEBUG included) sees it without. Every error leaves this module as a `TransportError` built anew, without
+a cause or context that has seen the wire. When an answer's rows are complete is not decided here.
 """
 
 from __future__ import annotations
@@ -9,28 +10,32 @@ from __future__ import annotations
 import email.utils
 import json as jsonlib
 import logging
-import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urljoin, urlsplit
 
-import certifi
 import urllib3
 from dlt.common import jsonpath
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from rmm_assets.api.auth import Auth, NoAuth, Redactor
-from rmm_assets.api.pacing import Pace
+from rmm_assets.api.pacing import Pace, StoppedError
 from rmm_assets.api.settings import Limits, Retry, Tls
+from rmm_assets.api.wire import (
+    LateError,
+    TooLargeError,
+    Wire,
+    describe,
+    is_loopback,
+    may_pass,
+    read_origin,
+    tls_context,
+)
 
-_CHUNK = 1 << 18
 _MAX_REDIRECTS = 5
 _EXCERPT = 200
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 Answer = TypeVar("Answer")
 
@@ -76,12 +81,20 @@ class Reply:
 
     @property
     def content_type(self) -> str:
+        """The header of that name, or that there is none."""
         return self.headers.get("Content-Type", "no content type")
 
 
 @dataclass
 class Traffic:
-    """What a run asked of the API: requests sent, retries among them, seconds spent waiting for it."""
+    """What a run asked of the API.
+
+    Attributes:
+        requests: Sent, repetitions and followed redirects included, requests for a token not.
+        retries: Repetitions after a fault.
+        throttled: Answers that asked for less.
+        seconds_waiting: From request to answer, summed over the workers.
+    """
 
     requests: int = 0
     retries: int = 0
@@ -89,23 +102,49 @@ class Traffic:
     seconds_waiting: float = 0.0
 
 
+@dataclass(frozen=True)
+class _Trouble:
+    """Why an attempt failed; a plain value, so that the exception behind it, and its frames, are gone.
+
+    Attributes:
+        text: Redacted.
+        wait: Seconds that the server asked to wait.
+        throttled: The server asks for less.
+    """
+
+    text: str
+    status: int | None = None
+    retryable: bool = False
+    wait: float | None = None
+    throttled: bool = False
+
+
+class _TokenRefusedError(Exception):
+    """The token endpoint did not answer with a token."""
+
+    def __init__(self, trouble: _Trouble) -> None:
+        super().__init__(trouble.text)
+        self.trouble = trouble
+
+
 class Transport:
-    """Sends a connection's requests.
+    """Sends a connection's requests. The clock of the deadline starts with the first one.
 
     Args:
-        base_url: Of the API; the only origin that a request may go to.
+        base_url: Of the API; its origin is the only one that the secret goes to.
         auth: Attaches the secret.
         redactor: Knows the secret in all its forms.
         pace: Permits, shared by the connection's processes.
         headers: Sent with every request.
         retry: Which statuses are tried again, how often, after how long.
-        limits: Timeouts (s), size of an answer (bytes), throttle signals.
-        tls: A private CA.
+        limits: Timeouts (s), deadline (s), size of an answer (bytes), throttle signals.
+        tls: A private authority.
         allow_http: Plain http to a host that is not this machine.
         log: Where a retry is a line.
 
     Raises:
-        ValueError: the base URL is plain http to another machine, and `allow_http` is not set.
+        ValueError: the base URL is none, holds a password, or is plain http to another machine and `allow_http` is not
+            set; the private authority's file cannot be read; the environment's proxy is of an unknown kind.
     """
 
     def __init__(
@@ -129,29 +168,31 @@ class Transport:
         self._pace = pace
         self._retry = retry
         self._limits = limits
+        self._tls = tls
         self._headers = dict(headers or {})
         self._allow_http = allow_http
         self._log = log or logging.getLogger("rmm_assets")
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._deadline = time.monotonic() + limits.deadline
+        self._deadline: float | None = None
+        self._alarm: threading.Timer | None = None
         self._wait_path = jsonpath.compile_path(limits.wait_path) if limits.wait_path else None
         self._on_throttle: Callable[[], None] = lambda: None
-        self._refuse_plain_http(base_url)
-        self._origin = _origin(base_url)
-        if urlsplit(base_url).hostname not in _LOOPBACK:
+        self._refuse_address("client.base_url", base_url)
+        self._origin = read_origin(base_url)
+        if not is_loopback(self._origin[1]):
             # On loopback, packing costs more than it saves.
             self._headers.setdefault("Accept-Encoding", "gzip, deflate")
-        self._timeout = urllib3.Timeout(connect=limits.connect_timeout, read=limits.read_timeout)
-        ca_file = tls.ca_file if tls is not None else None
-        # certifi's bundle, as requests has it: a slim container has no certificates of its own.
-        self._tls_options = {"cert_reqs": "CERT_REQUIRED", "ca_certs": str(ca_file or certifi.where())}
-        self._pool = self._pool_for(base_url, auth)
+        self._wire = self._wire_to(base_url, auth)
+        self._token_wire: Wire | None = None
 
     def close(self) -> None:
-        """Drop kept-alive connections; requests under way fail soon."""
+        """End what is under way, waits included, and drop kept connections."""
         self._closing.set()
-        self._pool.clear()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        for wire in self._wires():
+            wire.close()
 
     def on_throttle(self, callback: Callable[[], None]) -> None:
         """Call this whenever the API asks for less."""
@@ -171,157 +212,164 @@ class Transport:
         Raises:
             TransportError: the last try failed, or the answer is not one to be tried again.
         """
-        attempt = 1
-        renewed = False
+        retry, attempt = self._retry, 1
         while True:
-            wait: float | None = None
-            problem: TransportError
-            status: int | None = None
-            reply: Reply | None = None
-            try:
-                reply = self._once(request)
-                status = reply.status
-                problem_text = None if tolerate is not None and tolerate(reply) else self._objection(reply)
-                if problem_text is None:
-                    return accept(reply)
-                wait = self._wait_asked_for(reply)
-                throttled = reply.status in (429, 503) or self._is_throttle(reply)
-                retryable = throttled or reply.status in self._retry.status_codes
-                if throttled:
-                    with self._lock:
-                        self.traffic.throttled += 1
-                    self._on_throttle()
-                if reply.status == 401 and not renewed and self._auth.renew():
-                    renewed, retryable, wait = True, True, 0.0
-                problem = TransportError(problem_text, status=reply.status)
-            except BodyFault as error:
-                problem, retryable = TransportError(self._say(request, reply, str(error)), status=status), True
-            except urllib3.exceptions.HTTPError as error:
-                problem, retryable = TransportError(self._describe(error)), _may_pass(error)
-            except OSError as error:
-                problem, retryable = TransportError(self._describe(error)), True
-            except ValueError as error:
-                # http.client and urllib3 refuse a malformed URL or header with the URL in the text.
-                problem, retryable = TransportError(self._describe(error)), False
-            # Out of the except block, so that nothing that saw the wire hangs on to the new error as its context.
+            outcome = self._attempt(request, accept, tolerate)
+            if not isinstance(outcome, _Trouble):
+                return outcome
+            # No exception is being handled here, so the new one has neither cause nor context.
             if self._closing.is_set():
                 raise TransportError(f"{request.label}: stopped")
-            if not retryable or attempt > self._retry.max_retries:
-                tries = f" after {attempt} requests" if retryable else ""
-                raise TransportError(f"{request.label}: {problem}{tries}", status=problem.status)
-            if wait is None:
-                wait = self._retry.backoff_factor * 2 ** (attempt - 1)
-            elif reply is not None and wait > 0:
-                self._pace.pause(min(wait, self._retry.max_wait))
-            wait = min(wait, self._retry.max_wait)
-            if time.monotonic() + wait > self._deadline:
-                raise TransportError(f"{request.label}: {problem}; the deadline of {self._limits.deadline:g} s "
-                                     f"leaves no time to wait {wait:g} s", status=problem.status)
-            self._log.warning(
-                "%s: %s; retry %d of %d in %.1f s",
-                request.label, problem, attempt, self._retry.max_retries, wait,
-            )
+            problem = f"{request.label}: {outcome.text}"
+            wait = retry.backoff_factor * 2 ** (attempt - 1) if outcome.wait is None else outcome.wait
+            wait = min(wait, retry.max_wait)
+            if outcome.throttled:
+                with self._lock:
+                    self.traffic.throttled += 1
+                self._on_throttle()
+            if outcome.retryable and (outcome.throttled or outcome.wait):
+                self._pace.pause(wait)
+            if not outcome.retryable or attempt > retry.max_retries:
+                tries = f" (after {attempt} requests)" if attempt > 1 else ""
+                raise TransportError(problem + tries, status=outcome.status)
+            if time.monotonic() + wait >= self._start_clock():
+                raise TransportError(f"{problem}; the deadline of {self._limits.deadline:g} s leaves no time to wait "
+                                     f"{wait:g} s and try again", status=outcome.status)  # fmt: skip
+            self._log.warning("%s; retry %d of %d in %.1f s", problem, attempt, retry.max_retries, wait)
             with self._lock:
                 self.traffic.retries += 1
             self._closing.wait(wait)
             attempt += 1
 
-    def same_origin(self, url: str) -> str:
+    def same_origin(self, url: str, *, relative_to: str | None = None) -> str:
         """A URL that the server named, absolute and without an echoed key.
+
+        Args:
+            url: As the server wrote it.
+            relative_to: The address that it answered; by default the base URL.
 
         Raises:
             TransportError: it leads to another origin, where the key must not go.
         """
-        absolute = urljoin(self.base_url, url)
-        if _origin(absolute) != self._origin:
+        try:
+            absolute = urljoin(relative_to or self.base_url, url)
+            same = read_origin(absolute) == self._origin
+        except ValueError:
+            absolute, same = url, False
+        if not same:
+            shown = self.redactor.text(_without_query(absolute))[:_EXCERPT]
             raise TransportError(
-                f"the server points to another origin, {self.redactor.text(_without_query(absolute))}; the key goes to "
-                f"{_without_query(self.base_url)} only. If that host is right, set it as client.base_url"
+                f"the server points to another origin, {shown!r}; "
+                f"the key goes to {_without_query(self.base_url)} only. If that is right, name it in client.base_url"
             )
         return self._auth.strip(absolute)
 
     def excerpt(self, body: bytes) -> str:
         """The first 200 characters of a body, on one line, redacted."""
-        text = " ".join(self.redactor.text(body[: 8 * _EXCERPT].decode("utf-8", "replace")).split())
-        return text[:_EXCERPT]
+        text = self.redactor.text(self.redactor.body(body[: 1 << 16]).decode("utf-8", "replace"))
+        return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:_EXCERPT]
 
-    def _once(self, request: Request) -> Reply:
-        if time.monotonic() > self._deadline:
-            raise urllib3.exceptions.TimeoutError(f"the deadline of {self._limits.deadline:g} s has passed")
-        url = self._url(request)
-        headers = {**self._headers, **request.headers}
+    def _attempt(
+        self, request: Request, accept: Callable[[Reply], Answer], tolerate: Callable[[Reply], bool] | None
+    ) -> Answer | _Trouble:
+        """One request, and what came of it."""
+        reply = self._ask(request)
+        if isinstance(reply, _Trouble):
+            return reply
+        if tolerate is None or not tolerate(reply):
+            trouble = self._objection(reply)
+            if trouble is not None:
+                return trouble
+        try:
+            return accept(reply)
+        except BodyFault as error:
+            text = f"HTTP {reply.status}, {reply.content_type}: {error}, {self.excerpt(reply.body)!r}"
+            return _Trouble(self.redactor.text(text), reply.status, retryable=True)
+
+    def _ask(self, request: Request) -> Reply | _Trouble:
+        """One request to a whole answer, with a fresh token if the old one is refused."""
+        deadline = self._start_clock()
+        try:
+            with self._pace.permit(stop=self._closing, until=deadline):
+                token = self._auth.prepare(self._post_form)
+                reply = self._follow(request)
+                if reply.status == 401 and self._auth.renew(token):
+                    self._log.warning("%s: HTTP 401; sent again with a new token", request.label)
+                    self._auth.prepare(self._post_form)
+                    reply = self._follow(request)
+                return reply
+        except StoppedError:
+            return _Trouble("stopped")
+        except _TokenRefusedError as error:
+            return error.trouble
+        except TooLargeError:
+            most = f"{self._limits.max_response_bytes:,}"
+            return _Trouble(f"the answer exceeds limits.max_response_bytes ({most}); ask for smaller pages or raise it")
+        except TransportError as error:
+            return _Trouble(str(error), error.status)
+        except (urllib3.exceptions.HTTPError, OSError, LateError) as error:
+            if time.monotonic() >= deadline:
+                return _Trouble(f"limits.deadline of {self._limits.deadline:g} s for one resource has passed")
+            return _Trouble(self._shown(describe(error, self._limits)), retryable=may_pass(error))
+        except ValueError as error:
+            # http.client and urllib3 refuse a malformed URL or header with all of it in the text.
+            return _Trouble(self._shown(str(error)))
+
+    def _follow(self, request: Request) -> Reply:
+        """Send a request, and follow redirects within the origin."""
+        method, url, headers = request.method.upper(), self._url(request), {**self._headers, **request.headers}
         body: bytes | None = None
         if request.json is not None:
             body = jsonlib.dumps(request.json).encode()
             headers.setdefault("Content-Type", "application/json")
         elif request.data is not None:
-            body = request.data.encode() if isinstance(request.data, str) else urlencode(request.data, doseq=True).encode()
+            data = request.data
+            body = (data if isinstance(data, str) else urlencode(data, doseq=True)).encode()
             headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
-        with self._pace.permit():
-            self._auth.prepare(self._post_form)
-            started = time.monotonic()
-            try:
-                reply = self._exchange(self._pool, request.method.upper(), url, headers, body)
-                for _ in range(_MAX_REDIRECTS):
-                    if reply.status not in (301, 302, 303, 307, 308) or "Location" not in reply.headers:
-                        break
-                    url = self._redirect(reply)
-                    reply = self._exchange(self._pool, request.method.upper(), url, headers, body)
+        for _ in range(_MAX_REDIRECTS + 1):
+            reply = self._exchange(method, url, headers, body)
+            if reply.status not in (301, 302, 303, 307, 308) or "Location" not in reply.headers:
                 return reply
-            finally:
-                with self._lock:
-                    self.traffic.requests += 1
-                    self.traffic.seconds_waiting += time.monotonic() - started
+            try:
+                url = self.same_origin(reply.headers["Location"], relative_to=url)
+            except TransportError as error:
+                raise TransportError(f"HTTP {reply.status}: {error}", status=reply.status) from None
+            if reply.status == 303 or (reply.status in (301, 302) and method == "POST"):
+                method, body = "GET", None  # as every client does
+        raise TransportError(f"HTTP {reply.status}: {_MAX_REDIRECTS} redirects led nowhere", status=reply.status)
 
-    def _redirect(self, reply: Reply) -> str:
+    def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
+        started = time.monotonic()
         try:
-            return self.same_origin(urljoin(reply.url, reply.headers["Location"]))
-        except TransportError as error:
-            raise ValueError(f"HTTP {reply.status}: {error}") from None
-
-    def _exchange(
-        self, pool: urllib3.PoolManager, method: str, url: str, headers: Mapping[str, str], body: bytes | None
-    ) -> Reply:
-        response = pool.urlopen(
-            method, url, body=body, headers=headers, retries=False, redirect=False, preload_content=False,
-            timeout=self._timeout,
-        )  # fmt: skip
-        content = bytearray()
-        try:
-            while chunk := response.read1(_CHUNK):
-                content += chunk
-                if len(content) > self._limits.max_response_bytes:
-                    raise ValueError(
-                        f"the answer is larger than max_response_bytes ({self._limits.max_response_bytes:,}); "
-                        "ask for smaller pages or raise the limit"
-                    )
-                if time.monotonic() > self._deadline:
-                    raise urllib3.exceptions.TimeoutError(f"the deadline of {self._limits.deadline:g} s has passed")
-        except BaseException:
-            response.close()
-            raise
-        response.release_conn()
-        headers_out = urllib3.HTTPHeaderDict({k: self.redactor.text(v) for k, v in response.headers.items()})
-        return Reply(response.status, headers_out, self.redactor.body(bytes(content)), url)
+            raw = self._wire.exchange(method, url, headers, body, until=self._start_clock())
+        finally:
+            with self._lock:
+                self.traffic.requests += 1
+                self.traffic.seconds_waiting += time.monotonic() - started
+        shown = urllib3.HTTPHeaderDict({k: self.redactor.header(v) for k, v in raw.headers.itermerged()})
+        return Reply(raw.status, shown, self.redactor.body(raw.body), url)
 
     def _post_form(self, url: str, fields: dict[str, str]) -> Mapping[str, Any]:
-        """The token request of OAuth: to its own URL, never with the API's auth."""
-        self._refuse_plain_http(url)
+        """The token request of OAuth: to its own URL, which the connection file names, never with the API's auth."""
+        self._refuse_address("client.auth.access_token_url", url)
         headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
-        pool = self._pool_for(url, NoAuth())
+        if self._token_wire is None:
+            self._token_wire = self._wire_to(url, NoAuth())
+        form = urlencode(fields).encode()
+        raw = self._token_wire.exchange("POST", url, headers, form, until=self._start_clock())
         try:
-            reply = self._exchange(pool, "POST", url, headers, urlencode(fields).encode())
-        finally:
-            pool.clear()
-        if reply.status in self._retry.status_codes:
-            raise urllib3.exceptions.HTTPError(f"{url} answered HTTP {reply.status}")
-        try:
-            answer = jsonlib.loads(reply.body)
+            # Not redacted: a server may well answer with the token that it gave before.
+            answer = jsonlib.loads(raw.body) if 200 <= raw.status < 300 else None
         except ValueError:
             answer = None
-        if reply.status >= 400 or not isinstance(answer, dict):
-            raise ValueError(f"{url} gave no token: HTTP {reply.status}, {self.excerpt(reply.body)!r}")
-        return answer
+        if isinstance(answer, dict):
+            return answer
+        shown = urllib3.HTTPHeaderDict({k: self.redactor.header(v) for k, v in raw.headers.itermerged()})
+        trouble = self._objection(Reply(raw.status, shown, self.redactor.body(raw.body), url))
+        if trouble is None:
+            # Not shown: it may be a token in a form that we do not know.
+            trouble = _Trouble(f"HTTP {raw.status}, {shown.get('Content-Type')}: no JSON object", raw.status)
+        raise _TokenRefusedError(replace(trouble, text=f"no token from {_without_query(url)}: {trouble.text}"))
 
     def _url(self, request: Request) -> str:
         if urlsplit(request.path).scheme in ("http", "https"):
@@ -330,55 +378,67 @@ class Transport:
             url = f"{self.base_url.rstrip('/')}/{request.path.lstrip('/')}" if request.path else self.base_url
         params = {key: value for key, value in request.params.items() if value is not None}
         if params:
-            flat = {key: _wire(value) for key, value in params.items()}
+            flat = {key: _as_parameter(value) for key, value in params.items()}
             url += ("&" if "?" in url else "?") + urlencode(flat, doseq=True)
         return url
 
-    def _pool_for(self, url: str, auth: Auth) -> urllib3.PoolManager:
-        """A pool whose connections attach the secret, through the environment's proxy if there is one."""
-        from requests.utils import get_environ_proxies, select_proxy
+    def _wire_to(self, url: str, auth: Auth) -> Wire:
+        context = tls_context(self._tls) if read_origin(url)[0] == "https" else None
+        return Wire(url, auth=auth, redactor=self.redactor, limits=self._limits, context=context)
 
-        proxy = select_proxy(url, get_environ_proxies(url))
-        options: dict[str, Any] = {"maxsize": self._limits.max_concurrency, "block": True, **self._tls_options}
-        pool: urllib3.PoolManager
-        pool = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
-        pool.pool_classes_by_scheme = _pool_classes(auth)
-        return pool
+    def _wires(self) -> list[Wire]:
+        return [self._wire] if self._token_wire is None else [self._wire, self._token_wire]
 
-    def _objection(self, reply: Reply) -> str | None:
+    def _abort(self) -> None:
+        for wire in self._wires():
+            wire.abort()
+
+    def _start_clock(self) -> float:
+        """The moment of the deadline; the first call sets it."""
+        with self._lock:
+            if self._deadline is None:
+                seconds = self._limits.deadline
+                self._deadline = time.monotonic() + seconds
+                # A read timeout ends a silence. This ends a server that sends a byte now and then, for ever.
+                self._alarm = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self._abort)
+                self._alarm.name, self._alarm.daemon = "rmm-deadline", True
+                self._alarm.start()
+            return self._deadline
+
+    def _objection(self, reply: Reply) -> _Trouble | None:
         """Why this answer is not one to read rows from; None where it is."""
-        if reply.status >= 400 or self._is_throttle(reply):
-            hint = {401: "the API refused the key; ", 403: "the key may not read this; "}.get(reply.status, "")
-            return f"HTTP {reply.status}: {hint}{reply.content_type}, {self.excerpt(reply.body)!r}"
-        if reply.status >= 300:
-            return f"HTTP {reply.status}: a redirect that leads nowhere"
-        return None
-
-    def _say(self, request: Request, reply: Reply | None, what: str) -> str:
-        if reply is None:
-            return what
-        return f"HTTP {reply.status}, {reply.content_type}: {what}, {self.excerpt(reply.body)!r}"
+        signal = self._is_throttle(reply)
+        if reply.status < 300 and not signal:
+            return None
+        throttled = signal or reply.status in (429, 503)
+        hints = {401: "the API refused the key; ", 403: "the key may not read this; "}
+        hint = "the API asks for less; " if throttled else hints.get(reply.status, "")
+        if 300 <= reply.status < 400:
+            hint = "a redirect that leads nowhere; "
+        text = f"HTTP {reply.status}: {hint}{reply.content_type}, {self.excerpt(reply.body)!r}"
+        retryable = signal or reply.status in self._retry.status_codes
+        return _Trouble(text, reply.status, retryable, self._wait_asked_for(reply, throttled), throttled)
 
     def _is_throttle(self, reply: Reply) -> bool:
-        if not self._limits.throttle:
-            return False
         return any(
             reply.status == signal.status
             and (not signal.text or signal.text.lower() in reply.body.decode("utf-8", "replace").lower())
             for signal in self._limits.throttle
         )
 
-    def _wait_asked_for(self, reply: Reply) -> float | None:
-        """Seconds the server asks to wait, from `Retry-After` in either form or from the body."""
+    def _wait_asked_for(self, reply: Reply, throttled: bool) -> float | None:
+        """Seconds the server asks to wait: `Retry-After` in either form, or a place in a throttled answer's body."""
         value = reply.headers.get("Retry-After")
         if value:
             try:
                 return max(0.0, float(value))
             except ValueError:
-                moment = email.utils.parsedate_tz(value)
+                moment = _epoch_seconds(value)
                 if moment is not None:
-                    return max(0.0, email.utils.mktime_tz(moment) - time.time())
-        if self._wait_path is not None:
+                    # By the server's own clock, where it tells it: ours may go wrong.
+                    now = _epoch_seconds(reply.headers.get("Date", ""))
+                    return max(0.0, moment - (time.time() if now is None else now))
+        if throttled and self._wait_path is not None:
             try:
                 found = jsonpath.find_values(self._wait_path, jsonlib.loads(reply.body))
                 return max(0.0, float(found[0])) if found else None
@@ -386,62 +446,36 @@ class Transport:
                 return None
         return None
 
-    def _describe(self, error: BaseException) -> str:
-        """An exception's text: what happened, redacted, without object addresses."""
-        reason = getattr(error, "reason", None)
-        text = str(reason if isinstance(reason, BaseException) else error) or type(error).__name__
-        head, separator, tail = text.partition(">: ") if text.startswith("<") else ("", "", text)
-        return self.redactor.text((tail if separator else text) or head)[: 2 * _EXCERPT]
+    def _shown(self, text: str) -> str:
+        return self.redactor.text(text)[: 2 * _EXCERPT]
 
-    def _refuse_plain_http(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is not an http(s) URL")
-        if parts.scheme == "http" and not self._allow_http and parts.hostname not in _LOOPBACK:
-            raise ValueError(f"{_without_query(url)} is plain http: the key would travel readable. "
-                             "Use https, or set allow_http: true if the network is yours")
-
-
-def _pool_classes(auth: Auth) -> dict[str, type[HTTPConnectionPool]]:
-    """urllib3's pools with connections that attach the secret below everything that logs."""
-
-    def keyed(base: type[HTTPConnection]) -> type[HTTPConnection]:
-        class Keyed(base):  # type: ignore[misc, valid-type]
-            def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
-                url, headers = auth.attach(url, dict(headers or {}))
-                super().request(method, url, body=body, headers=headers, **options)
-
-        return Keyed
-
-    class KeyedHTTP(HTTPConnectionPool):
-        ConnectionCls = keyed(HTTPConnection)
-
-    class KeyedHTTPS(HTTPSConnectionPool):
-        ConnectionCls = keyed(HTTPSConnection)  # type: ignore[assignment]
-
-    return {"http": KeyedHTTP, "https": KeyedHTTPS}
+    def _refuse_address(self, key: str, url: str) -> None:
+        """Refuse an address that a secret must not travel to, or with."""
+        try:
+            scheme, host, _ = read_origin(url)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
+        if "@" in url.partition("://")[2].partition("/")[0]:
+            raise ValueError(f"{key} holds a user name or password; write `auth` and `api_key` instead")
+        if scheme == "http" and not self._allow_http and not is_loopback(host):
+            raise ValueError(
+                f"{key}: {_without_query(url)} is plain http: the key would travel readable. Use https, or set "
+                "allow_http: true if the network is yours"
+            )
 
 
-def _may_pass(error: urllib3.exceptions.HTTPError) -> bool:
-    """Whether trying again can help: a certificate that is not trusted stays so."""
-    cause = error.args[0] if error.args else None
-    tls = (ssl.SSLError, urllib3.exceptions.SSLError)
-    if isinstance(error, tls) or isinstance(cause, tls):
-        return "CERTIFICATE" not in str(error).upper() and "hostname" not in str(error)
-    return not isinstance(error, (urllib3.exceptions.LocationValueError, urllib3.exceptions.TimeoutError)) or isinstance(
-        error, (urllib3.exceptions.ReadTimeoutError, urllib3.exceptions.ConnectTimeoutError)
-    )
+def _epoch_seconds(http_date: str) -> float | None:
+    parts = email.utils.parsedate_tz(http_date)
+    try:
+        # A date without a zone is in GMT here, whatever zone this machine is in.
+        return None if parts is None else float(email.utils.mktime_tz((*parts[:9], parts[9] or 0)))
+    except (ValueError, OverflowError):
+        return None
 
 
-def _wire(value: Any) -> Any:
+def _as_parameter(value: Any) -> Any:
     """A parameter's value as APIs expect it: true, not Python's True."""
     return str(value).lower() if isinstance(value, bool) else value
-
-
-def _origin(url: str) -> tuple[str, str, int | None]:
-    parts = urlsplit(url)
-    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    return parts.scheme, (parts.hostname or "").lower(), port
 
 
 def _without_query(url: str) -> str:

@@ -247,6 +247,19 @@ def _as_name_sets(value: Any) -> Any:
     return value
 
 
+class RowCount(Settings):
+    """How many rows a table should have."""
+
+    min: int | None = Field(default=None, ge=0, description="The fewest rows.")
+    max: int | None = Field(default=None, ge=0, description="The most rows.")
+    band: float | None = Field(
+        default=None,
+        gt=0,
+        description="How far the number may be from the median of the ten loads before, as a share of it: 0.2 "
+        "is a fifth, up or down.",
+    )
+
+
 class Checks(Settings):
     """What is checked in the table after every load, in SQL at the destination."""
 
@@ -265,6 +278,19 @@ class Checks(Settings):
     accepted_values: dict[str, tuple[Scalar, ...]] = Field(
         default_factory=dict,
         description="By column, the values that may stand in it; nulls are not looked at.",
+    )
+    row_count: RowCount | None = Field(
+        default=None, description="Bounds of the number of rows, or a band around its history."
+    )
+    references: dict[str, Annotated[str, Field(pattern=r"^[^.]+\.[^.]+$")]] = Field(
+        default_factory=dict,
+        description="By column, the `resource.column` that holds each of its values, for example "
+        "`organization__id: organizations.id`; nulls are not looked at.",
+    )
+    sql: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], str] = Field(
+        default_factory=dict,
+        description="By name, a query that selects rows at fault; the check passes when there are none. `{table}` "
+        "stands for this table, `{name}` for the table of the resource of that name.",
     )
 
 
@@ -403,6 +429,12 @@ class ResourceDefaults(Settings):
         default="arrow",
         description="`arrow` is the fast path; `dlt` sends rows through dlt's own normalizer.",
     )
+    fresh_within: float | None = Field(
+        default=None,
+        gt=0,
+        description="Minutes after which the asset counts as stale; by default twice the longest time between two "
+        "ticks of the schedule, and never without a schedule.",
+    )
     deadline: float | None = Field(
         default=None,
         gt=0,
@@ -480,7 +512,7 @@ class Resource(ResourceDefaults):
 OUR_KEYS = {
     *("description", "tags", "owners", "checks"),
     *("absent", "max_absent_share", "history", "child_tables"),
-    *("on_incomplete", "on_rejected", "total_path", "verify", "normalizer", "deadline"),
+    *("on_incomplete", "on_rejected", "total_path", "verify", "normalizer", "deadline", "fresh_within"),
 }
 
 

@@ -319,6 +319,13 @@ def _resource_faults(connection: Connection, resource: Resource, where: Path) ->
         yield line_error(
             where, f"`{resource.name}` takes values from {' and '.join(above)}; dlt allows one parent"
         )
+    for column, target in resource.checks.references.items():
+        name = target.partition(".")[0]
+        if name not in known:
+            yield line_error(
+                (*where, "checks", "references", column),
+                f"no resource `{name}` here; {did_you_mean(name, sorted(known))}",
+            )
     if resource.include_from_parent and not above:
         yield line_error(
             (*where, "include_from_parent"),
@@ -333,6 +340,7 @@ def _check_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]
         *((("unique",), column) for columns in checks.unique or () for column in columns),
         *((("not_null",), column) for column in checks.not_null),
         *((("accepted_values", column), column) for column in checks.accepted_values),
+        *((("references", column), column) for column in checks.references),
     ]
     declared = {normalized_column(name) for name in resource.columns} | {
         normalized_column(key) for key in resource.keys

@@ -1,7 +1,7 @@
 """A connection to Dagster assets: one asset, one op, one dlt pipeline a resource, loaded through dagster-dlt.
 
-`multi_asset` over `build_dlt_asset_specs`, because `@dlt_assets` takes no check specs; a fresh source and pipeline in each
-run, because dlt keeps state in both.
+`multi_asset` over `build_dlt_asset_specs`, because `@dlt_assets` takes no check specs; a fresh source and pipeline in
+each run, because dlt keeps state in both.
 """
 
 # No `from __future__ import annotations`: Dagster reads the type of `context` off the function.
@@ -16,6 +16,7 @@ from dagster_dlt import DagsterDltResource, DagsterDltTranslator, build_dlt_asse
 from dagster_dlt.constants import META_KEY_PIPELINE, META_KEY_SOURCE, META_KEY_TRANSLATOR
 from dagster_dlt.translator import DltResourceTranslatorData
 from dlt.common.pipeline import LoadInfo
+from dlt.common.runtime.collector import LogCollector
 from dlt.extract.resource import DltResource
 from pydantic import PrivateAttr
 
@@ -24,15 +25,20 @@ from rmm_assets.api.paging import PagingError
 from rmm_assets.api.source import build_source, source_name
 from rmm_assets.api.transport import TransportError
 from rmm_assets.connection_file import Connection, Resource
-from rmm_assets.orchestration.checks import COMPLETE, Check, Loaded, checks_of
+from rmm_assets.orchestration.checks import COMPLETE, Check, Loaded, checks_of, reference_checks
+from rmm_assets.orchestration.descriptions import describe
 from rmm_assets.orchestration.metadata import materialization
+from rmm_assets.orchestration.pictures import build_fleet_overview
 from rmm_assets.orchestration.resources import RmmApi, api_resource
-from rmm_assets.orchestration.schedules import build_job, build_schedule
+from rmm_assets.orchestration.schedules import build_job, build_schedule, freshness
 from rmm_assets.sync import Run, SuspiciousLossError, open_run, store_of
 from rmm_assets.warehouse.pipeline import Table
 
 # What a person can act on: told in one sentence, without the frames of dlt and Dagster around it.
 EXPLAINED = (IncompleteError, PagingError, TransportError, SuspiciousLossError)
+
+# Loads that a band around a table's row count looks back on.
+HISTORY = 10
 
 _Event = dg.MaterializeResult[Any] | dg.AssetCheckResult
 
@@ -46,21 +52,28 @@ def build_connection_defs(connection: Connection) -> dg.Definitions:
     """Everything that Dagster shows of a connection."""
     resource_key = f"{connection.name}_api"
     resources = [resource for resource in connection.resources if resource.selected]
-    keys = [asset_key(connection, resource.name) for resource in resources]
-    job = build_job(connection, keys)
+    keys = {resource.name: asset_key(connection, resource.name) for resource in resources}
+    pictures = build_fleet_overview(connection, keys, pool=_pool(connection))
+    behind = [pictures] if pictures is not None else []
+    job = build_job(connection, [*keys.values(), *(asset.key for asset in behind)])
     schedule = build_schedule(connection, job)
     return dg.Definitions(
-        assets=[build_resource_asset(connection, resource, resource_key) for resource in resources],
+        assets=[*(build_resource_asset(connection, resource, resource_key) for resource in resources), *behind],
+        asset_checks=[check for resource in resources for check in _reference_checks(connection, resource)],
         jobs=[job],
         schedules=[schedule] if schedule else [],
         resources={resource_key: api_resource(connection)},
     )
 
 
+def _pool(connection: Connection) -> str | None:
+    return connection.destination.type if connection.destination.type == "duckdb" else None
+
+
 def build_resource_asset(connection: Connection, resource: Resource, resource_key: str) -> dg.AssetsDefinition:
     """The asset of one resource, and its checks, in one op."""
     key = asset_key(connection, resource.name)
-    checks = checks_of(resource)
+    checks = checks_of(connection, resource)
     translator = Translator(connection, resource)
     [spec] = build_dlt_asset_specs(build_source(connection, resource), None, translator)  # type: ignore[arg-type]
     # What dagster-dlt would fall back on: a source that has no run behind it.
@@ -75,7 +88,7 @@ def build_resource_asset(connection: Connection, resource: Resource, resource_ke
         specs=[spec.replace_attributes(metadata=kept)],
         check_specs=[check.spec(key) for check in checks],
         can_subset=True,
-        pool=connection.destination.type if connection.destination.type == "duckdb" else None,
+        pool=_pool(connection),
         required_resource_keys={resource_key},
         description=f"Reads {resource.name} from the API of {connection.name} and loads it.",
     )
@@ -88,6 +101,29 @@ def build_resource_asset(connection: Connection, resource: Resource, resource_ke
             yield from _check(context, connection, resource, wanted)
 
     return load
+
+
+def _reference_checks(connection: Connection, resource: Resource) -> Iterator[dg.AssetChecksDefinition]:
+    """Checks that wait for another resource's table as well."""
+    key = asset_key(connection, resource.name)
+    for other, check in reference_checks(connection, resource).items():
+        yield _reference_check(connection, resource, key, asset_key(connection, other), check)
+
+
+def _reference_check(
+    connection: Connection, resource: Resource, key: dg.AssetKey, other: dg.AssetKey, check: Check
+) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=key, additional_deps=[other], name=check.name, description=check.description, pool=_pool(connection)
+    )
+    def evaluate(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        store = store_of(connection)
+        store.prepare()
+        name = source_name(connection, resource)
+        with store.alone(name), store.pipeline(name, read_only=True).sql_client() as client:
+            return check.result(key, Table(client, resource.table), Loaded({}))
+
+    return evaluate
 
 
 def _load(
@@ -104,12 +140,14 @@ def _load(
         dagster.Failure: nothing was published; the description says why.
     """
     key = asset_key(connection, resource.name)
-    before = _metadata(context.instance, key, limit=1)
+    before = _metadata(context.instance, key, limit=HISTORY)
     redact: Callable[[str], str] = str
     try:
         with (
             api.session() as (base_url, secret),
-            open_run(connection, resource, secret, base_url=base_url, log=context.log, progress=_progress(context)) as run,
+            open_run(
+                connection, resource, secret, base_url=base_url, log=context.log, progress=_progress(context)
+            ) as run,
         ):
             redact = run.redact
             loader = _Loader.of(run)
@@ -117,7 +155,7 @@ def _load(
                 context, dlt_source=run.source, dlt_pipeline=run.pipeline, dagster_dlt_translator=translator
             )
             yield dg.MaterializeResult(asset_key=key, metadata=result.metadata)
-            loaded = Loaded(result.metadata or {}, before[0] if before else {})
+            loaded = Loaded(result.metadata or {}, before)
             with run.client as client:
                 for check in checks:
                     yield check.result(key, Table(client, resource.table), loaded)
@@ -133,9 +171,7 @@ def _load(
             sentence = f"{resource.name}: {type(innermost).__name__}: {sentence}"
     # Out of the except block: the failure stands alone, without the frames and texts of libraries as its context.
     if explained is not None and any(check.name == COMPLETE for check in checks):
-        yield dg.AssetCheckResult(
-            asset_key=key, check_name=COMPLETE, passed=False, metadata={"completeness": sentence}
-        )
+        yield dg.AssetCheckResult(asset_key=key, check_name=COMPLETE, passed=False, metadata={"completeness": sentence})
     raise dg.Failure(description=sentence)
 
 
@@ -144,15 +180,16 @@ def _check(
 ) -> Iterator[_Event]:
     """Evaluate checks without loading: the table is opened for reading only."""
     key, store, name = asset_key(connection, resource.name), store_of(connection), source_name(connection, resource)
-    history = [*_metadata(context.instance, key, limit=2), {}, {}]
+    latest, *before = _metadata(context.instance, key, limit=HISTORY + 1) or [{}]
+    store.prepare()
     with store.alone(name), store.pipeline(name, read_only=True).sql_client() as client:
         for check in checks:
-            yield check.result(key, Table(client, resource.table), Loaded(history[0], history[1]))
+            yield check.result(key, Table(client, resource.table), Loaded(latest, before))
 
 
 class _Loader(DagsterDltResource):
-    """dagster-dlt's resource with our metadata: its own takes the columns out of the live schema, runs into an error on
-    the second run, leaves out zeros, and notes paths of the server.
+    """dagster-dlt's resource with our metadata: its own takes the columns out of the live schema, runs into an error
+    on the second run, leaves out zeros, and notes paths of the server.
     """
 
     _open: Run = PrivateAttr()
@@ -183,14 +220,12 @@ def _causes(error: BaseException) -> list[BaseException]:
 def _metadata(instance: dg.DagsterInstance, key: dg.AssetKey, *, limit: int) -> list[Mapping[str, Any]]:
     """Metadata of the asset's latest materializations, the latest first."""
     records = instance.fetch_materializations(key, limit=limit).records
-    return [
-        record.asset_materialization.metadata for record in records if record.asset_materialization is not None
-    ]
+    return [record.asset_materialization.metadata for record in records if record.asset_materialization is not None]
 
 
 def _progress(context: dg.AssetExecutionContext) -> Any:
     """dlt's progress as lines of the run's log."""
-    return dlt.progress.log(log_period=10.0, logger=context.log, dump_system_stats=False)
+    return LogCollector(log_period=10.0, logger=context.log, dump_system_stats=False)
 
 
 class Translator(DagsterDltTranslator):
@@ -210,7 +245,8 @@ class Translator(DagsterDltTranslator):
             deps=deps,
             group_name=connection.name,
             kinds={"dlt", connection.destination.type},
-            description=resource.description,
+            description=describe(connection, resource),
+            freshness_policy=freshness(connection, resource),
             owners=list(resource.owners),
             tags=dict(resource.tags),
             metadata={

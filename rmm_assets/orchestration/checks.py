@@ -1,20 +1,24 @@
 """A resource's rules to Dagster asset checks: their specs, and their results.
 
-Checks run in the op that loads the table, while its pipeline is open. Selected alone, the same op evaluates them and loads
-nothing: rules about rows are asked of the table in SQL, rules about the load are read from its materialization.
+Checks run in the op that loads the table, while its pipeline is open. Selected alone, the same op evaluates them and
+loads nothing: rules about rows are asked of the table in SQL, rules about the load are read from its materialization.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from statistics import median
 from typing import Any
 
 import dagster as dg
 
-from rmm_assets.connection_file import Resource, rules
+from rmm_assets.connection_file import Connection, Resource, rules
+from rmm_assets.connection_file.resource import RowCount
 from rmm_assets.orchestration.metadata import schema_of
-from rmm_assets.warehouse.inspection import Finding, duplicates, nulls, unaccepted
+from rmm_assets.warehouse.inspection import Finding, dangling, duplicates, nulls, selected, unaccepted
 from rmm_assets.warehouse.pipeline import Table
 
 COMPLETE = "complete"
@@ -31,11 +35,17 @@ class Loaded:
 
     Attributes:
         metadata: Of its materialization; empty where there was none yet.
-        before: Of the materialization before it.
+        before: Of the materializations before it, the latest first.
     """
 
     metadata: Mapping[str, Any]
-    before: Mapping[str, Any]
+    before: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def counts(self) -> list[int]:
+        """Row counts of the loads before."""
+        found = (_plain(metadata.get("dagster/row_count")) for metadata in self.before)
+        return [int(count) for count in found if count is not None]
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class Check:
     """One check of a resource.
 
     Attributes:
-        evaluate: From the table and the load to a result; the table is None for checks that need none.
+        evaluate: From the table and the load to whether it passed, and the metadata that says why.
     """
 
     name: str
@@ -64,9 +74,11 @@ class Check:
         )
 
 
-def checks_of(resource: Resource) -> tuple[Check, ...]:
+def checks_of(connection: Connection, resource: Resource) -> tuple[Check, ...]:
     """Every check of a resource, its names as the contract has them."""
-    return tuple(_row_checks(resource)) + (
+    return (
+        *_row_checks(resource),
+        *_further_checks(connection, resource),
         Check(COMPLETE, "Every row that the API held was read.", _complete),
         Check(
             SCHEMA_CHANGE,
@@ -90,7 +102,7 @@ def _row_checks(resource: Resource) -> Iterator[Check]:
         yield Check(
             f"unique_{'_'.join(named)}",
             f"No two rows share a value of `{', '.join(named)}`.",
-            lambda table, _, named=named: _of_finding(duplicates(table, named)),
+            _asked(partial(duplicates, columns=named)),
             blocking=named == key,
         )
     for column in resource.checks.not_null:
@@ -98,26 +110,92 @@ def _row_checks(resource: Resource) -> Iterator[Check]:
         yield Check(
             f"not_null_{name}",
             f"Every row has a value in `{name}`.",
-            lambda table, _, name=name: _of_finding(nulls(table, name, key)),
+            _asked(partial(nulls, column=name, key=key)),
         )
     for column, accepted in resource.checks.accepted_values.items():
         name = rules.normalized_column(column)
         yield Check(
             f"accepted_values_{name}",
             f"`{name}` is one of {', '.join(map(str, accepted))}.",
-            lambda table, _, name=name, accepted=accepted: _of_finding(unaccepted(table, name, accepted, key)),
+            _asked(partial(unaccepted, column=name, accepted=accepted, key=key)),
         )
 
 
-def _of_finding(finding: Finding) -> tuple[bool, dict[str, Any]]:
-    metadata: dict[str, Any] = {
-        "rows_looked_at": finding.looked_at,
-        "rows_at_fault": finding.at_fault,
-        "examples": list(finding.examples),
-    }
-    if finding.note:
-        metadata["note"] = finding.note
-    return finding.passed, metadata
+def _further_checks(connection: Connection, resource: Resource) -> Iterator[Check]:
+    tables = {other.name: other.table for other in connection.resources}
+    for name, query in resource.checks.sql.items():
+        yield Check(f"sql_{name}", f"This query selects no row:\n```sql\n{query.strip()}\n```",
+                    _asked(partial(_selected, query=query, tables=tables)))
+    if resource.checks.row_count is not None:
+        yield Check("row_count", "The table has as many rows as it should.", partial(_row_count, resource.checks.row_count))
+    yield Check(
+        "no_sudden_loss",
+        f"Not more than {resource.max_absent_share:.0%} of the rows went away at once.",
+        _no_sudden_loss,
+    )
+
+
+def reference_checks(connection: Connection, resource: Resource) -> dict[str, Check]:
+    """Checks that look into another resource's table, by that resource's name. They stand apart from the load: they run
+    once both tables are loaded, and a resource that fails takes no other one with it.
+    """
+    key = tuple(rules.normalized_column(name) for name in resource.keys)
+    found = {}
+    for column, target in resource.checks.references.items():
+        name, _, other_column = target.partition(".")
+        rule = partial(
+            _dangling, column=column, other=connection.resource(name).table, other_column=other_column, key=key
+        )
+        found[name] = Check(
+            f"references_{column}", f"Every value of `{column}` is one of `{target}`.", _asked(rule)
+        )
+    return found
+
+
+def _dangling(table: Table, *, column: str, other: str, other_column: str, key: Sequence[str]) -> Finding:
+    return dangling(table, column, Table(table.client, other), other_column, key)
+
+
+def _selected(table: Table, *, query: str, tables: Mapping[str, str]) -> Finding:
+    for name, other in tables.items():
+        query = query.replace(f"{{{name}}}", Table(table.client, other).qualified)
+    return selected(table, query)
+
+
+def _row_count(bounds: RowCount, table: Table, loaded: Loaded) -> tuple[bool, dict[str, Any]]:
+    rows = table.count()
+    least, most = bounds.min or 0, bounds.max
+    said: dict[str, Any] = {"rows": rows}
+    if bounds.band is not None and loaded.counts:
+        usual = median(loaded.counts)
+        said["usual"] = usual
+        least = max(least, math.ceil(usual * (1 - bounds.band)))
+        highest = math.floor(usual * (1 + bounds.band))
+        most = highest if most is None else min(most, highest)
+    said["at_least"] = least
+    if most is not None:
+        said["at_most"] = most
+    return rows >= least and (most is None or rows <= most), said
+
+
+def _no_sudden_loss(_: Table, loaded: Loaded) -> tuple[bool, dict[str, Any]]:
+    held_back = bool(_plain(loaded.metadata.get("absences_held_back")))
+    return not held_back, {"rows_absent": int(_plain(loaded.metadata.get("rows_absent")) or 0)}
+
+
+def _asked(rule: Callable[[Table], Finding]) -> Callable[[Table, Loaded], tuple[bool, dict[str, Any]]]:
+    """A rule about rows as a check evaluates it: asked of the table."""
+
+    def evaluate(table: Table, _: Loaded) -> tuple[bool, dict[str, Any]]:
+        finding = rule(table)
+        metadata: dict[str, Any] = {
+            "rows_looked_at": finding.looked_at,
+            "rows_at_fault": finding.at_fault,
+            "examples": list(finding.examples),
+        }
+        return finding.passed, {**metadata, "note": finding.note} if finding.note else metadata
+
+    return evaluate
 
 
 def _complete(_: Table, loaded: Loaded) -> tuple[bool, dict[str, Any]]:
@@ -132,7 +210,7 @@ def _complete(_: Table, loaded: Loaded) -> tuple[bool, dict[str, Any]]:
 
 
 def _schema_change(_: Table, loaded: Loaded) -> tuple[bool, dict[str, Any]]:
-    now, before = schema_of(loaded.metadata), schema_of(loaded.before)
+    now, before = schema_of(loaded.metadata), schema_of(loaded.before[0] if loaded.before else {})
     if now is None or before is None:
         return True, {"note": "nothing to compare with yet"}
     added = [name for name in now if name not in before and name not in _OWN_COLUMNS]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise
 
 import dagster as dg
+from dagster._utils.schedules import schedule_execution_time_iterator
 
 from rmm_assets.connection_file import Connection
 
-# One process for all resources of a run: a process each costs seconds of imports, several times what most resources take,
-# and DuckDB lets one of them write at a time anyway. Pages are read ahead within each resource.
+# One process for all resources of a run: a process each costs seconds of imports, several times what most resources
+# take, and DuckDB lets one of them write at a time anyway. Pages are read ahead within each resource.
 EXECUTOR = dg.in_process_executor
 
 _UNDER_WAY = [
@@ -63,3 +66,20 @@ def build_schedule(connection: Connection, job: dg.JobDefinition) -> dg.Schedule
         ),
         description=f"{connection.schedule.cron} ({connection.schedule.timezone}); skipped while a run still goes.",
     )
+
+
+def freshness(connection: Connection, resource: Resource) -> dg.FreshnessPolicy | None:
+    """When the asset counts as stale: by the file's word, else after twice the schedule's longest pause."""
+    if resource.fresh_within is not None:
+        return dg.FreshnessPolicy.time_window(fail_window=timedelta(minutes=resource.fresh_within))
+    if connection.schedule is None:
+        return None
+    return dg.FreshnessPolicy.time_window(fail_window=2 * _longest_pause(connection.schedule.cron))
+
+
+def _longest_pause(cron: str) -> timedelta:
+    """The longest time between two of a thousand ticks."""
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    moments = list(islice(schedule_execution_time_iterator(start.timestamp(), cron, "UTC"), 1000))
+    pauses = [later - earlier for earlier, later in pairwise(moments)]
+    return max(pauses, default=timedelta(days=1))

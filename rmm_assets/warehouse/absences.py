@@ -6,12 +6,33 @@ is one statement that a later run repeats in full: a run killed before, during o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from rmm_assets.warehouse.pipeline import ABSENT_SINCE, LOAD_ID, Table
 
 Policy = Literal["keep", "mark", "remove"]
+
+_LOADS = "_dlt_loads"
+_ROW_ID, _PARENT_ID = "_dlt_id", "_dlt_parent_id"
+
+
+# More keys than that are not put into a statement.
+MOST_PRESENT = 1000
+
+
+@dataclass(frozen=True)
+class Present:
+    """Rows that a read brought and that could not land: gone from the load, not from the source.
+
+    Attributes:
+        columns: The primary key's columns.
+        keys: Their values as text, by row; at most one more than `MOST_PRESENT` are looked at.
+    """
+
+    columns: tuple[str, ...]
+    keys: Sequence[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -22,7 +43,7 @@ class Absences:
         gone: Rows that this read did not hold and that were there before it.
         marked: Rows newly marked `_absent_since`.
         removed: Rows deleted.
-        held_back: More than the allowed share would have gone, so nothing was done.
+        held_back: More than the allowed share would have gone, or too many rows could not land: nothing was done.
     """
 
     gone: int = 0
@@ -40,29 +61,113 @@ def rows_of_last_load(table: Table) -> int:
     return table.count(f"{load_id} = (SELECT max({load_id}) FROM {table.qualified})")
 
 
-def settle(table: Table, load_id: str, policy: Policy, *, max_share: float) -> Absences:
+def rows_alive(table: Table) -> int:
+    """Rows that are not marked absent, 0 where there is no table."""
+    return table.count(f"{table.quote(ABSENT_SINCE)} IS NULL" if ABSENT_SINCE in table.columns() else "")
+
+
+def rows_valid(table: Table, valid_to: str, open_end: str | None) -> int:
+    """Rows of a table of versions that are the present ones.
+
+    Args:
+        valid_to: The column in which a version's end stands.
+        open_end: What stands there while there is no end; None for null.
+    """
+    if valid_to not in table.columns():
+        return 0
+    column = table.quote(valid_to)
+    if open_end is None:
+        return table.count(f"{column} IS NULL")
+    return int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {column} = %s", open_end)[0][0])
+
+
+def settle(
+    table: Table,
+    load_id: str,
+    policy: Policy,
+    *,
+    max_share: float,
+    alive_before: int,
+    present: Present = Present((), ()),
+    nested: Sequence[Table] = (),
+) -> Absences:
     """Mark or remove what this load did not bring.
 
     Args:
-        load_id: Of the load that holds a complete full read.
-        max_share: The share (0 to 1) of rows alive before that may go at once.
+        load_id: Of the load that holds a complete full read; empty where the API held nothing to load.
+        max_share: The share (0 to 1) of the rows alive before that may go at once.
+        alive_before: Rows that were alive before the load.
+        present: Rows that the API holds and that could not land.
+        nested: The table's child tables, parents before children; a removed row takes its children along.
     """
     if policy == "keep":
         return Absences()
     columns = table.columns()
     if LOAD_ID not in columns or (policy == "mark" and ABSENT_SINCE not in columns):
         return Absences()
-    other = f"{table.quote(LOAD_ID)} <> %s"
+    other, parameters = _other(table, load_id, present)
     alive = f" AND {table.quote(ABSENT_SINCE)} IS NULL" if ABSENT_SINCE in columns else ""
-    gone = int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {other}{alive}", load_id)[0][0])
-    if not gone:
-        return Absences()
-    if gone > max_share * table.count(f"{table.quote(ABSENT_SINCE)} IS NULL" if alive else ""):
+    gone = int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {other}{alive}", *parameters)[0][0])
+    if gone > max_share * alive_before or len(present.keys) > MOST_PRESENT:
         return Absences(gone=gone, held_back=True)
     if policy == "remove":
-        table.rows(f"DELETE FROM {{table}} WHERE {other}", load_id)
-        return Absences(gone=gone, removed=gone)
-    table.rows(
-        f"UPDATE {{table}} SET {table.quote(ABSENT_SINCE)} = CURRENT_TIMESTAMP WHERE {other}{alive}", load_id
-    )
+        with table.client.begin_transaction():
+            removed = int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {other}", *parameters)[0][0])
+            if removed:
+                table.change(f"DELETE FROM {{table}} WHERE {other}", *parameters)
+                remove_orphans(table, nested)
+        return Absences(gone=gone, removed=removed)
+    if gone:
+        table.change(
+            f"UPDATE {{table}} SET {table.quote(ABSENT_SINCE)} = CURRENT_TIMESTAMP WHERE {other}{alive}", *parameters
+        )
     return Absences(gone=gone, marked=gone)
+
+
+def _other(table: Table, load_id: str, present: Present) -> tuple[str, list[str]]:
+    """The condition that a row is not one of this load, nor present all the same; and its parameters."""
+    condition, parameters = f"{table.quote(LOAD_ID)} <> %s", [load_id]
+    if present.keys:
+        one = " AND ".join(f"CAST({table.quote(column)} AS VARCHAR) = %s" for column in present.columns)
+        condition += f" AND NOT ({' OR '.join([f'({one})'] * len(present.keys))})"
+        parameters += [value for key in present.keys for value in key]
+    return condition, parameters
+
+
+def remove_orphans(table: Table, nested: Sequence[Table]) -> None:
+    """Delete the children of rows that are no longer there.
+
+    Args:
+        nested: The table's child tables, parents before children.
+    """
+    above = [table, *nested]
+    for child in nested:
+        # The longest name that this one's begins with is its parent's.
+        parent = max((t for t in above if child.name.startswith(f"{t.name}__")), key=lambda t: len(t.name))
+        if _PARENT_ID in child.columns():
+            child.change(
+                f"DELETE FROM {{table}} WHERE {child.quote(_PARENT_ID)} NOT IN "
+                f"(SELECT {parent.quote(_ROW_ID)} FROM {parent.qualified})"
+            )
+
+
+def forget_unfinished(table: Table, schema: str, nested: Sequence[Table] = ()) -> None:
+    """Delete the rows of loads that a killed run began and never finished: appended again, they would be there twice.
+
+    Args:
+        schema: Name of the dlt schema that the table belongs to.
+        nested: The table's child tables, parents before children.
+    """
+    if LOAD_ID not in table.columns():
+        return
+    loads = Table(table.client, _LOADS)
+    if not loads.exists():
+        return
+    finished = f"SELECT load_id FROM {loads.qualified} WHERE status = 0"
+    # Only what is newer than the last finished load: whoever empties dlt's own table must not lose rows by it.
+    table.change(
+        f"DELETE FROM {{table}} WHERE {table.quote(LOAD_ID)} NOT IN ({finished}) AND {table.quote(LOAD_ID)} > "
+        f"(SELECT coalesce(max(load_id), '') FROM {loads.qualified} WHERE schema_name = %s AND status = 0)",
+        schema,
+    )
+    remove_orphans(table, nested)

@@ -206,7 +206,9 @@ class Layout:
                     name = clash
                 owners[name] = path
                 if only is None or name in only:
-                    cells.setdefault(name, [None] * len(rows))[index] = value
+                    if name not in cells:
+                        cells[name] = [None] * len(rows)
+                    cells[name][index] = value
         for name, values in cells.items():
             chunk.columns[name] = _column(values, chunk)
         return chunk

@@ -57,6 +57,26 @@ def unaccepted(table: Table, column: str, accepted: Sequence[Any], key: Sequence
     return _at_fault(table, [column], condition, [*key, column], *accepted)
 
 
+def dangling(table: Table, column: str, other: Table, other_column: str, key: Sequence[str]) -> Finding:
+    """Rows whose value stands in no row of the other table; nulls are not looked at."""
+    if not other.columns():
+        rows = table.count()
+        return Finding(rows, rows, note=f"the table {other.name} is not there yet" if rows else "")
+    if (missing := _missing(other, [other_column])) is not None and missing.note:
+        return Finding(table.count(), missing.at_fault, note=missing.note)
+    quoted = table.quote(column)
+    found = f"SELECT 1 FROM {other.qualified} AS other WHERE other.{other.quote(other_column)} = {table.qualified}.{quoted}"
+    return _at_fault(table, [column], f"{quoted} IS NOT NULL AND NOT EXISTS ({found})", [*key, column])
+
+
+def selected(table: Table, query: str) -> Finding:
+    """Rows that a user's query selects: each of them is at fault."""
+    text = query.strip().rstrip(";")
+    at_fault = int(table.rows(f"SELECT count(*) FROM ({text}) AS at_fault")[0][0])
+    examples = table.rows(f"SELECT * FROM ({text}) AS at_fault LIMIT {EXAMPLES}") if at_fault else []
+    return Finding(table.count(), at_fault, tuple(_text(row) for row in examples))
+
+
 def _at_fault(table: Table, columns: Sequence[str], condition: str, key: Sequence[str], *parameters: Any) -> Finding:
     if (missing := _missing(table, columns)) is not None:
         return missing

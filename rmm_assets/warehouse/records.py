@@ -74,6 +74,10 @@ class RecordSpool:
         """A digest of the set of keys, whatever their order."""
         return hashlib.sha256(np.unique(self._all_keys).tobytes()).hexdigest()
 
+    def sequence(self) -> str:
+        """A digest of all keys in the order in which they came."""
+        return hashlib.sha256(self._all_keys.tobytes()).hexdigest()
+
     def changed_types(self) -> Mapping[str, tuple[str, str]]:
         """Nothing: dlt makes variant columns itself."""
         return {}

@@ -109,7 +109,9 @@ class Page:
         kept = self.objects()[:count] if self.structs is None else None
         structs = None if self.structs is None else self.structs.slice(0, count)
         rows = min(count, self.rows)
-        return Page(rows, self.envelope, self.size, structs, self._body, self._selector, kept, 0 if kept else self._start)
+        return Page(
+            rows, self.envelope, self.size, structs, self._body, self._selector, kept, 0 if kept else self._start
+        )
 
     def value(self, name: str, index: int) -> Any:
         """What the row at `index` has under that name at its top level; None where it has nothing there."""

@@ -140,11 +140,18 @@ class Spool:
         """A digest of the set of keys, whatever their order: equal where two passes show the same rows."""
         return hashlib.sha256(self._distinct_keys().tobytes()).hexdigest()
 
+    def sequence(self) -> str:
+        """A digest of all keys in the order in which they came."""
+        self._flush()
+        return hashlib.sha256(np.concatenate([*self._keys, np.zeros(0, np.uint64)]).tobytes()).hexdigest()
+
     def _distinct_keys(self) -> Keys:
         self._flush()
         keys = _sorted(self._keys)
         keys = keys[np.searchsorted(keys, NO_KEY, "right") :]
-        return keys[np.concatenate((np.ones(min(len(keys), 1), np.bool_), keys[1:] != keys[:-1]))]
+        first = np.ones(len(keys), np.bool_)
+        np.not_equal(keys[1:], keys[:-1], out=first[1:])
+        return keys[first].astype(np.uint64, copy=False)
 
     def columns(self) -> dict[str, dict[str, Any]]:
         """dlt column schemas of the tables, for dlt to know what Arrow's types do not say, such as `json`."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from dlt.common.schema.detections import is_iso_timestamp
 from dlt.common.time import ensure_datetime_in_tz
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rmm_assets.warehouse.rows import RowShape
@@ -297,6 +297,11 @@ COMMON = st.builds(
 
 @settings(max_examples=500, deadline=None)
 @given(st.lists(st.one_of(STAMPS, COMMON), min_size=1, max_size=3))
+@example(["0001-01-01T00:00:00+14:00"])
+@example(["9999-12-31T23:59:59-05:00"])
+@example(["0000-12-31T23:00:00-02:00"])
+@example(["2024-01-01T00:00:00", "2024-01-01T00:00:00Z"])
+@example(["1969-12-31T23:59:59.9999999Z"])
 def test_timestamps_are_what_dlt_takes_for_timestamps(texts: list[str]) -> None:
     expected = []
     for text in texts:

@@ -113,12 +113,13 @@ def test_two_passes_are_compared_by_the_set_of_their_keys(tmp_path: Path) -> Non
 
 
 def test_a_read_that_starts_anew_leaves_nothing_of_the_one_before(tmp_path: Path) -> None:
-    spool = Spool(BY_ID, tmp_path, batch_rows=1)
+    spool = Spool(RowShape("t", ("id",), known={"gone": {"data_type": "bigint"}}), tmp_path, batch_rows=1)
     spool.add(read_page(b'[{"id":1,"gone":"x"},{"gone":1}]', None))
     assert list(spool.rejected())
+    assert spool.changed_types()
     spool.clear()
     assert (spool.rows, spool.distinct, spool.keyless, spool.rejected_rows) == (0, 0, 0, 0)
-    assert (list(spool.tables()), list(spool.rejected()), spool.columns()) == ([], [], {})
+    assert (list(spool.tables()), list(spool.rejected()), spool.columns(), spool.changed_types()) == ([], [], {}, {})
     spool.add(read_page(b'[{"id":2}]', None))
     assert [table.to_pylist() for table in spool.tables()] == [[{"id": 2}]]
 

@@ -1,0 +1,128 @@
+"""Turns code into the parts of the reference that must not be written by hand: a hook of mkdocs.
+
+The keys of a connection file come from the models that read it, the commands from the command line itself. A page says
+where with a comment, `<!-- generated: keys -->` or `<!-- generated: commands -->`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from rmm_assets.cli import main
+from rmm_assets.connection import RmmConnection
+from rmm_assets.connection_file import Connection
+from rmm_assets.connection_file.resource import ResourceDefaults
+
+Schema = Mapping[str, Any]
+
+_MARK = re.compile(r"<!-- generated: (\w+) -->")
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """mkdocs calls this with each page's source."""
+    return _MARK.sub(lambda mark: {"keys": keys, "commands": commands}[mark[1]](), markdown)
+
+
+def keys() -> str:
+    """Every key of a connection file: a section for each mapping, in the order in which a reader meets them."""
+    schema = Connection.model_json_schema()
+    models: dict[str, Schema] = {"Connection": schema}
+    for model in (queue := ["Connection"]):
+        for name in _named_below(models[model].get("properties", {})):
+            if name not in models:
+                models[name] = schema["$defs"][name]
+                queue.append(name)
+    return "\n".join(line for name, model in models.items() for line in _section(name, model))
+
+
+def _named_below(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        if isinstance(reference := value.get("$ref"), str):
+            yield _model_of(reference)
+        for key, inner in value.items():
+            if key != "default":
+                yield from _named_below(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _named_below(inner)
+
+
+def _section(name: str, model: Schema) -> Iterator[str]:
+    yield f"\n### {_title(name)} {{ #{_anchor(name)} }}\n"
+    yield _first_part(inspect.getdoc(RmmConnection) or "" if name == "Connection" else model.get("description", ""))
+    if name == "Resource":
+        yield f"\nEvery key of [ResourceDefaults](#{_anchor('ResourceDefaults')}), and:"
+    if not model.get("properties"):
+        return
+    yield "\n| key | type | default | what it says |\n|---|---|---|---|"
+    required = model.get("required", [])
+    for key, value in model["properties"].items():
+        if name == "Resource" and key in ResourceDefaults.model_fields:
+            continue
+        default = "**needed**" if key in required else _default(value)
+        description = " ".join(value.get("description", "").split()).replace("|", "\\|")
+        yield f"| `{key}` | {_type(value)} | {default} | {description} |"
+
+
+def _title(name: str) -> str:
+    return "The file's `attributes`" if name == "Connection" else name
+
+
+def _anchor(name: str) -> str:
+    return name.lower()
+
+
+def _model_of(reference: str) -> str:
+    return reference.rpartition("/")[2]
+
+
+def _first_part(docstring: str) -> str:
+    """A docstring without what it says to programmers."""
+    return re.split(r"\n\s*(?:Raises|Attributes|Args):", docstring)[0].strip()
+
+
+def _default(value: Schema) -> str:
+    if "const" in value:
+        return "**needed**"
+    default = value.get("default")
+    # A mapping's own defaults stand in its own section.
+    return f"`{json.dumps(default)}`" if default not in (None, [], "") and not isinstance(default, dict) else "–"
+
+
+def _type(value: Schema) -> str:
+    if "$ref" in value:
+        name = _model_of(value["$ref"])
+        return f"[{name}](#{_anchor(name)})"
+    if "const" in value:
+        return f"`{value['const']}`"
+    if "enum" in value:
+        return " or ".join(f"`{word}`" for word in value["enum"])
+    for union in ("anyOf", "oneOf", "allOf"):
+        if union in value:
+            kinds = [_type(inner) for inner in value[union] if inner.get("type") != "null"]
+            return " or ".join(dict.fromkeys(kinds))
+    kind = value.get("type")
+    if kind == "array":
+        return f"list of {_type(value['items'])}" if value.get("items") else "list"
+    if kind == "object":
+        inner = value.get("additionalProperties")
+        return f"mapping to {_type(inner)}" if isinstance(inner, Mapping) and inner else "mapping"
+    return {"string": "text", "boolean": "true or false", None: "any value"}.get(kind, str(kind))
+
+
+def commands() -> str:
+    """What `rmm --help` says, and the same for each of its commands."""
+    parts = [f"```text\n{_help(main, 'rmm')}\n```"]
+    for name, command in sorted(main.commands.items()):
+        parts.append(f"## `rmm {name}`\n\n```text\n{_help(command, f'rmm {name}')}\n```")
+    return "\n\n".join(parts)
+
+
+def _help(command: click.Command, name: str) -> str:
+    return command.get_help(click.Context(command, info_name=name, max_content_width=100))

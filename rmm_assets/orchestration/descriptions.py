@@ -1,0 +1,36 @@
+"""A resource to what Dagster says of it in Markdown: where it comes from, how it is read, how it lands."""
+
+from __future__ import annotations
+
+from rmm_assets.api.source import is_incremental
+from rmm_assets.connection_file import Connection, Resource
+
+
+def describe(connection: Connection, resource: Resource) -> str:
+    """The description of a resource's asset: the connection file's words, then facts in a table."""
+    facts = {
+        "endpoint": f"`{resource.endpoint.method} {resource.path}`",
+        "API": f"`{connection.client.base_url}`" if connection.client.base_url else "the embedded RMM",
+        "primary key": ", ".join(f"`{key}`" for key in resource.keys) or "none",
+        "paging": _paging(resource),
+        "reads": "what changed since the last run" if is_incremental(resource) else "everything, each time",
+        "lands by": resource.disposition + (", every version kept" if resource.history else ""),
+        "rows gone at the source": {
+            "keep": "stay as they are",
+            "mark": "get `_absent_since`",
+            "remove": "are deleted",
+        }[resource.absent],
+        "table": f"`{connection.dataset_name}.{resource.table}`",
+    }
+    if resource.parent:
+        facts["one request for each row of"] = f"`{resource.parent}`"
+    lines = [f"| {name} | {value} |" for name, value in facts.items()]
+    return "\n".join([*([resource.description, ""] if resource.description else []), "| | |", "|---|---|", *lines])
+
+
+def _paging(resource: Resource) -> str:
+    paginator = resource.endpoint.paginator
+    if paginator is None:
+        return "none"
+    said = {key: value for key, value in paginator.model_dump(exclude_unset=True).items() if key != "type"}
+    return f"`{paginator.type}`" + (f" ({', '.join(f'{key} {value}' for key, value in said.items())})" if said else "")

@@ -1,0 +1,408 @@
+"""Tables of a fleet to the numbers of four charts, asked in SQL at the destination.
+
+Every vendor names its columns in its own way, so each part of a chart has a list of names to look for; what is not
+there is left out and said. The time of reference is that of the last load, not the clock: the same tables give the
+same charts, on any day and in any time zone. How charts look is `drawing`'s business.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any
+
+from rmm_assets.warehouse.pipeline import ABSENT_SINCE, LOAD_ID, Table
+
+# Names as dlt normalizes them, the likeliest first.
+ORGANIZATION = (
+    "organization__name", "organization_name", "customer__name", "customer_name", "company__name", "company_name",
+    "client__name", "client_name", "site__name", "site_name", "organization", "customer", "company", "client",
+)  # fmt: skip
+ORGANIZATION_KEY = (
+    "organization__id", "organization_id", "customer__id", "customer_id", "company_id", "client_id", "site_uid",
+    "site_id",
+)  # fmt: skip
+NAME = (
+    "name", "hostname", "host_name", "system_name", "computer_name", "machine_name", "agent_name", "device_name",
+    "display_name", "uid", "id",
+)  # fmt: skip
+STATUS = ("status", "online_status", "computer_live_status", "agent_status")
+ONLINE = ("online", "is_online")
+OFFLINE = ("offline", "is_offline")
+SEEN = (
+    "last_seen_at", "last_seen", "last_contact", "last_contact_at", "agent_last_contact_time", "last_seen_online",
+    "last_heartbeat", "last_check_in",
+)  # fmt: skip
+SEVERITY = ("severity", "priority", "level")
+OPENED = (
+    "opened_at", "created_at", "create_time", "created", "alert_time", "triggered_at", "timestamp", "date",
+    "detected_at",
+)  # fmt: skip
+RELEASED = ("release_date", "released_at", "released", "published_at", "publish_date", "created_at")
+INSTALLED = ("installed_at", "installed_on", "install_date", "installed")
+
+SEVERITIES = (
+    "critical", "high", "error", "major", "important", "moderate", "medium", "warning", "minor", "low", "information",
+    "informational", "info", "none",
+)  # fmt: skip
+STATUSES = ("online", "warning", "offline")
+NOT_WAITING = {"installed", "superseded", "rejected", "declined", "not applicable", "not_applicable"}
+
+NOT_STATED = "not stated"
+SHOWN = 12
+"""Organizations and agents that a chart names; the others are counted."""
+SILENT_AFTER = timedelta(days=1)
+LOOKED_BACK = timedelta(days=180)
+BIN_WIDTHS = tuple(timedelta(hours=hours) for hours in (1, 3, 6, 24, 7 * 24))
+MOST_BINS = 42
+AGES = (
+    (7, "under 1 week"), (30, "1 to 4 weeks"), (60, "1 to 2 months"), (90, "2 to 3 months"), (None, "over 3 months"),
+)  # fmt: skip
+"""Days that a patch has waited at most, and how the chart calls it."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """The numbers of one picture.
+
+    Attributes:
+        name: For metadata and addresses: small letters and underscores.
+        headline: What the numbers say, in one line.
+        labels: What stands along the axis.
+        series: For each name one number a label. Empty where nothing can be drawn.
+        unit: What is counted.
+        bars: Lying bars are for names, standing ones for time.
+        note: What is left out, and why.
+    """
+
+    name: str
+    title: str
+    headline: str = ""
+    labels: tuple[str, ...] = ()
+    series: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    unit: str = ""
+    bars: str = "standing"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Every chart of one connection.
+
+    Attributes:
+        as_of: When the tables were last loaded, UTC; None where nothing was.
+    """
+
+    connection: str
+    as_of: datetime | None
+    charts: tuple[Chart, ...]
+
+
+class _Rows:
+    """The rows of one table that are still there at the source.
+
+    Args:
+        hidden: Columns that may not be shown.
+    """
+
+    def __init__(self, table: Table, hidden: Collection[str] = ()) -> None:
+        self.table = table
+        self.columns = table.columns()
+        self.hidden = hidden
+        gone = [column for column in (ABSENT_SINCE, "_dlt_valid_to") if column in self.columns]
+        self.alive = " AND ".join(f"{table.quote(column)} IS NULL" for column in gone) or "1 = 1"
+
+    def find(self, names: Iterable[str]) -> str | None:
+        """The first of the names that is a column to be shown."""
+        return next((name for name in names if name in self.columns and name not in self.hidden), None)
+
+    def ask(self, select: str, end: str = "", *parameters: Any, where: str = "") -> list[tuple[Any, ...]]:
+        condition = f"{self.alive} AND {where}" if where else self.alive
+        return self.table.rows(f"SELECT {select} FROM {{table}} WHERE {condition} {end}", *parameters)
+
+    def extremes(self, column: str) -> tuple[Any, Any]:
+        quoted = self.table.quote(column)
+        low, high = self.ask(f"min({quoted}), max({quoted})")[0]
+        return low, high
+
+    def loaded_at(self) -> datetime | None:
+        """When the latest of the rows came; dlt's load id is the time in seconds since 1970, as text."""
+        if LOAD_ID not in self.columns:
+            return None
+        latest = self.table.rows(f"SELECT max({self.table.quote(LOAD_ID)}) FROM {{table}}")[0][0]
+        return None if latest is None else datetime.fromtimestamp(int(float(latest)), UTC)
+
+
+def read_overview(
+    connection: str, tables: Mapping[str, Table], *, hidden: Mapping[str, Collection[str]] | None = None
+) -> Overview:
+    """The charts of a connection.
+
+    Args:
+        tables: By resource; `devices`, `alerts`, `patches` and `organizations` are looked at, each may be missing.
+        hidden: By resource, the columns whose values may not be shown.
+    """
+    hidden = hidden or {}
+    found = {name: _Rows(table, hidden.get(name, ())) for name, table in tables.items()}
+    rows = {name: table for name, table in found.items() if table.columns}
+    as_of = max((at for at in (table.loaded_at() for table in rows.values()) if at is not None), default=None)
+    devices, organizations = rows.get("devices"), rows.get("organizations")
+    names = _names_of(organizations) if organizations is not None else {}
+    return Overview(
+        connection,
+        as_of,
+        (
+            _status(devices, names),
+            _silent(devices, names, as_of),
+            _alerts(rows.get("alerts"), as_of),
+            _patches(rows.get("patches"), as_of),
+        ),
+    )
+
+
+def _status(devices: _Rows | None, names: Mapping[str, str]) -> Chart:
+    chart = Chart("status_by_organization", "Status by organization", unit="devices", bars="lying")
+    if devices is None:
+        return _without(chart, "no devices are loaded")
+    status = devices.find((*STATUS, *ONLINE, *OFFLINE))
+    if status is None:
+        return _without(chart, _unknown("the state of a device", (*STATUS, *ONLINE, *OFFLINE)))
+    organization = _organization(devices, names)
+    listed = [devices.table.quote(column) for column in (status, organization) if column is not None]
+    grouped: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for value, *of, count in devices.ask(f"{', '.join(listed)}, count(*)", f"GROUP BY {', '.join(listed)}"):
+        grouped[_named(of[0], names) if of else "all devices"][_state(value, status)] += int(count)
+    sizes = {name: sum(counts.values()) for name, counts in grouped.items()}
+    if not sizes:
+        return _without(chart, "no devices are loaded")
+    order = sorted(sizes, key=lambda name: (-sizes[name], name))
+    others = order[SHOWN:] if len(order) > SHOWN + 1 else []
+    if others:
+        label = f"{len(others)} others"
+        grouped[label] = {
+            state: sum(grouped[name].get(state, 0) for name in others)
+            for state in {state for name in others for state in grouped[name]}
+        }
+        order = [*order[:SHOWN], label]
+    states = _ranked({state for counts in grouped.values() for state in counts}, STATUSES)
+    total = sum(sizes.values())
+    online = sum(counts.get("online", 0) for name, counts in grouped.items() if name in order)
+    return replace(
+        chart,
+        headline=f"{total:,} devices" + (f", {online / total:.0%} of them online" if "online" in states else ""),
+        labels=tuple(order),
+        series={state: tuple(grouped[name].get(state, 0) for name in order) for state in states},
+        note="" if organization else _unknown("the organization of a device", (*ORGANIZATION, *ORGANIZATION_KEY)),
+    )
+
+
+def _silent(devices: _Rows | None, names: Mapping[str, str], as_of: datetime | None) -> Chart:
+    chart = Chart("agents_not_seen", "Agents not seen lately", unit="days since last seen", bars="lying")
+    if devices is None or as_of is None:
+        return _without(chart, "no devices are loaded")
+    seen, name = devices.find(SEEN), devices.find(NAME)
+    if seen is None or name is None:
+        return _without(chart, _unknown("when an agent was last seen, or its name", (*SEEN, *NAME)))
+    like = devices.extremes(seen)[1]
+    if like is not None and _moment(like) is None:
+        return _without(chart, f"`{seen}` is not a time")
+    column, organization = devices.table.quote(seen), _organization(devices, names)
+    never = int(devices.ask("count(*)", where=f"{column} IS NULL")[0][0])
+    note = f"{never:,} more were never seen." if never else ""
+    if like is None:
+        return replace(chart, headline="No agent was ever seen" if never else "No agents", note=note)
+    before, limit = f"{column} < %s", _like(as_of - SILENT_AFTER, like)
+    silent = int(devices.ask("count(*)", "", limit, where=before)[0][0])
+    listed = ", ".join(devices.table.quote(part) for part in (seen, name, organization) if part)
+    longest = devices.ask(listed, f"ORDER BY {column}, {devices.table.quote(name)} LIMIT {SHOWN}", limit, where=before)
+    days = [(as_of - (_moment(at) or as_of)) / timedelta(days=1) for at, *_ in longest]
+    said = "agent was" if silent == 1 else "agents were"
+    if silent > len(longest):
+        note = f"Shown are the {len(longest)} not seen for longest. {note}".strip()
+    return replace(
+        chart,
+        headline=f"{silent:,} {said} not seen for more than a day" if silent else "Every agent was seen within a day",
+        labels=tuple(" · ".join([str(what), *(_named(one, names) for one in of)]) for _, what, *of in longest),
+        series={"days": tuple(round(day, 1) for day in days)} if longest else {},
+        note=note,
+    )
+
+
+def _alerts(alerts: _Rows | None, as_of: datetime | None) -> Chart:
+    chart = Chart("alerts_by_severity", "Alerts by severity over time", unit="alerts")
+    if alerts is None or as_of is None:
+        return _without(chart, "no alerts are loaded")
+    opened, severity = alerts.find(OPENED), alerts.find(SEVERITY)
+    if opened is None:
+        return _without(chart, _unknown("when an alert was raised", OPENED))
+    low, high = alerts.extremes(opened)
+    first = _moment(low)
+    if first is None:
+        return _without(chart, "no alerts are loaded" if low is None else f"`{opened}` is not a time")
+    first = max(first, as_of - LOOKED_BACK)
+    width = next((width for width in BIN_WIDTHS if (as_of - first) / width < MOST_BINS), BIN_WIDTHS[-1])
+    start = datetime.fromtimestamp(first.timestamp() // width.total_seconds() * width.total_seconds(), UTC)
+    edges = [start + width * number for number in range((as_of - start) // width + 2)]
+    counted = _binned(alerts, opened, edges, high, [severity] if severity else [])
+    by_severity: dict[str, list[int]] = {}
+    for (value,), counts in counted:
+        _add(by_severity, _word(value), counts)
+    ranked = _ranked(by_severity, SEVERITIES)
+    total = sum(sum(counts) for counts in by_severity.values())
+    outside = int(alerts.ask("count(*)")[0][0]) - total
+    notes = ["" if severity else _unknown("the severity of an alert", SEVERITY)]
+    if outside:
+        notes.append(f"{outside:,} have no time, or one outside of the picture.")
+    worst = sum(by_severity.get("critical", ()))
+    return replace(
+        chart,
+        headline=f"{total:,} alerts{f', {worst:,} of them critical' if worst else ''}",
+        labels=tuple(_bin_label(edge, width) for edge in edges[:-1]),
+        series={name: tuple(by_severity[name]) for name in ranked if any(by_severity[name])},
+        unit=f"alerts in {_duration(width)}",
+        note=" ".join(filter(None, notes)),
+    )
+
+
+def _patches(patches: _Rows | None, as_of: datetime | None) -> Chart:
+    chart = Chart("patch_age", "Patches that wait, by age", unit="patches")
+    if patches is None or as_of is None:
+        return _without(chart, "no patches are loaded")
+    released, status, severity = patches.find(RELEASED), patches.find(STATUS), patches.find(SEVERITY)
+    installed = patches.find(INSTALLED)
+    if released is None or (status is None and installed is None):
+        names = (*RELEASED, *STATUS, *INSTALLED)
+        return _without(chart, _unknown("when a patch was released, or whether it is installed", names))
+    low, high = patches.extremes(released)
+    if _moment(high) is None:
+        return _without(chart, "no patches are loaded" if high is None else f"`{released}` is not a time")
+    # From the oldest on; what was released after the load counts as new.
+    ages = [as_of - timedelta(days=days) for days, _ in reversed(AGES) if days is not None]
+    edges = [min(_moment(low) or ages[0], ages[0] - timedelta(days=1)), *ages, datetime(9999, 1, 1, tzinfo=UTC)]
+    by = [column for column in (severity, status or installed) if column is not None]
+    by_severity: dict[str, list[int]] = {}
+    for values, counts in _binned(patches, released, edges, high, by):
+        state = values[-1]
+        done = str(state).lower() in NOT_WAITING if status else state is not None and state is not False
+        if not done:
+            _add(by_severity, _word(values[0]) if severity else "patches", list(reversed(counts)))
+    total = sum(sum(counts) for counts in by_severity.values())
+    worst = sum(by_severity.get("critical", ()))
+    return replace(
+        chart,
+        headline=f"{total:,} patches wait{f', {worst:,} of them critical' if worst else ''}",
+        labels=tuple(label for _, label in AGES),
+        series={name: tuple(by_severity[name]) for name in _ranked(by_severity, SEVERITIES)},
+        note=f"Age since `{released}`." if released == "created_at" else "",
+    )
+
+
+def _binned(
+    rows: _Rows, column: str, edges: Sequence[datetime], like: Any, by: Sequence[str]
+) -> list[tuple[tuple[Any, ...], list[int]]]:
+    """Rows counted between each two edges, one line a combination of values in the columns `by`.
+
+    The edges are parameters: no destination's date functions and no session's time zone have a say.
+    """
+    quoted = rows.table.quote(column)
+    limits = [_like(edge, like) for edge in edges]
+    bins = [f"sum(CASE WHEN {quoted} >= %s AND {quoted} < %s THEN 1 ELSE 0 END)"] * (len(edges) - 1)
+    pairs = [limit for pair in pairwise(limits) for limit in pair]
+    listed = [rows.table.quote(name) for name in by]
+    group = f"GROUP BY {', '.join(listed)}" if by else ""
+    answer = rows.ask(", ".join([*listed, *bins]), group, *pairs)
+    return [
+        (tuple(line[: len(by)]) or (None,), [int(count or 0) for count in line[len(by) :]])
+        for line in sorted(answer, key=lambda line: str(line[: len(by)]))
+    ]
+
+
+def _add(counts: dict[str, list[int]], name: str, more: Sequence[int]) -> None:
+    there = counts.get(name)
+    counts[name] = list(more) if there is None else [one + other for one, other in zip(there, more, strict=True)]
+
+
+def _names_of(organizations: _Rows) -> dict[str, str]:
+    key, name = organizations.find(("id", "uid")), organizations.find(("name", "business_name", "company_name"))
+    if key is None or name is None:
+        return {}
+    listed = ", ".join(organizations.table.quote(column) for column in (key, name))
+    return {str(key): str(name) for key, name in organizations.ask(listed) if name is not None}
+
+
+def _organization(devices: _Rows, names: Mapping[str, str]) -> str | None:
+    key = devices.find(ORGANIZATION_KEY)
+    return key if key is not None and names else devices.find((*ORGANIZATION, *ORGANIZATION_KEY))
+
+
+def _named(value: Any, names: Mapping[str, str]) -> str:
+    return NOT_STATED if value is None else names.get(str(value), str(value))
+
+
+def _state(value: Any, column: str) -> str:
+    if isinstance(value, bool):
+        return "offline" if value == (column in OFFLINE) else "online"
+    return _word(value)
+
+
+def _word(value: Any) -> str:
+    return NOT_STATED if value is None or value == "" else str(value).lower()
+
+
+def _ranked(names: Iterable[str], known: Sequence[str]) -> list[str]:
+    """Known names in their order, unknown ones after them, what is not stated last."""
+    return sorted(
+        names, key=lambda name: (name == NOT_STATED, known.index(name) if name in known else len(known), name)
+    )
+
+
+def _moment(value: Any) -> datetime | None:
+    """A value of a time column as a time; None where it is none."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC)
+    try:
+        if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
+            return datetime.fromtimestamp(float(value) / (1000 if _in_milliseconds(value) else 1), UTC)
+        return _moment(datetime.fromisoformat(value)) if isinstance(value, str) else None
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _in_milliseconds(value: float | Decimal) -> bool:
+    # As seconds it would lie after the year 5000.
+    return value > 1e11
+
+
+def _like(moment: datetime, like: Any) -> Any:
+    """A time as the column has it whose value `like` is, to compare with."""
+    if isinstance(like, datetime):
+        return moment if like.tzinfo else moment.replace(tzinfo=None)
+    if isinstance(like, date):
+        return moment.date()
+    if isinstance(like, str):
+        return moment.strftime(f"%Y-%m-%d{like[10:11] or 'T'}%H:%M:%S")
+    return moment.timestamp() * (1000 if _in_milliseconds(like) else 1)
+
+
+def _bin_label(start: datetime, width: timedelta) -> str:
+    return f"{start:%d %b}" if width >= timedelta(days=1) else f"{start:%d %b %H:%M}"
+
+
+def _duration(width: timedelta) -> str:
+    hours = int(width.total_seconds() // 3600)
+    return {1: "an hour", 24: "a day", 168: "a week"}.get(hours, f"{hours} hours")
+
+
+def _without(chart: Chart, reason: str) -> Chart:
+    return replace(chart, note=f"Not drawn: {reason}.")
+
+
+def _unknown(what: str, names: Sequence[str]) -> str:
+    listed = ", ".join(f"`{name}`" for name in dict.fromkeys(names))
+    return f"no column tells {what}; looked for {listed}"

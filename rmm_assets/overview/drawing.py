@@ -1,0 +1,182 @@
+"""A chart's numbers to an SVG picture that reads well on light and on dark ground.
+
+Text stays text, drawn by whoever shows the picture: names in any script, no fonts inside, a few kB. Colours of ground
+and ink are CSS variables that follow the reader's colour scheme. What the numbers are is `charts`' business.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import unicodedata
+import warnings
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+from rmm_assets.overview.charts import NOT_STATED, Chart
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Drawn in stand-in colours, which then become variables: matplotlib knows one scheme at a time.
+_GROUND, _INK, _FAINT, _GRID = "#fffffe", "#010203", "#5a6b7c", "#d0d7de"
+_VARIABLES = {_GROUND: "ground", _INK: "ink", _FAINT: "faint", _GRID: "grid"}
+LIGHT = {"ground": "#ffffff", "ink": "#1f2328", "faint": "#59636e", "grid": "#dfe3e8"}
+DARK = {"ground": "#16191e", "ink": "#e6e9ee", "faint": "#9aa4b1", "grid": "#2e343d"}
+
+# Of middling lightness, to stand out on both grounds; told apart by lightness as well as by hue.
+_COLOURS = {
+    "online": "#2f9e78", "warning": "#e0a526", "offline": "#c2554d",
+    "critical": "#b8322f", "high": "#dd6b20", "error": "#dd6b20", "major": "#e07b39", "important": "#e07b39",
+    "moderate": "#e0a526", "medium": "#e0a526", "minor": "#e0b84a", "low": "#7fa7d1",
+    "information": "#5b8def", "informational": "#5b8def", "info": "#5b8def", NOT_STATED: "#8b949e",
+}  # fmt: skip
+_OTHERS = ("#5b8def", "#8e6bbf", "#3aa6a6", "#c77dba", "#a07d4f", "#6f8f3a")
+
+_WIDTH = 7.6  # inches, of 72 points
+_FONT = 10.0  # points
+_LONGEST = 34  # cells of a label; a wide letter takes two
+_STYLE = """<style>
+:root {{ color-scheme: light dark; {light} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}
+text {{ font-family: system-ui, "Segoe UI", Roboto, "Noto Sans", sans-serif }}
+</style>"""
+
+
+def draw(chart: Chart) -> str:
+    """The picture of a chart, as SVG text; the same text for the same numbers.
+
+    Raises:
+        ValueError: the chart has nothing to draw.
+    """
+    # Slow to import, and needed by nobody who only loads.
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    if not chart.series:
+        raise ValueError(f"{chart.name} has nothing to draw")
+    lying = chart.bars == "lying"
+    legend = 0.42 if len(chart.series) > 1 else 0.08
+    height = 0.58 + legend + 0.27 * len(chart.labels) if lying else 2.7 + legend
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none", "svg.hashsalt": chart.name, "font.size": _FONT, "text.color": _INK,
+        "axes.labelcolor": _FAINT, "xtick.color": _GRID, "ytick.color": _GRID,
+        "xtick.labelcolor": _FAINT, "ytick.labelcolor": _INK if lying else _FAINT,
+    }  # fmt: skip
+    with mpl.rc_context(settings):
+        figure = Figure(figsize=(_WIDTH, height), facecolor=_GROUND)
+        canvas = FigureCanvasSVG(figure)
+        axes = figure.add_subplot(facecolor=_GROUND)
+        (_lying if lying else _standing)(axes, chart)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        axes.set_axisbelow(True)
+        left = (max(map(_cells, chart.labels)) * 0.52 * _FONT + 16) / (72 * _WIDTH) if lying else 0.07
+        top = 1 - legend / height
+        figure.subplots_adjust(left=left, right=0.97, top=top, bottom=0.52 / height)
+        if len(chart.series) > 1:
+            _legend(axes, list(chart.series), left=left, top=top + 0.14 / height)
+        text = StringIO()
+        with warnings.catch_warnings():
+            # It measures letters in a font of its own, which has not all of them; the reader's has.
+            warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+            canvas.print_svg(text, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
+    return _themed(text.getvalue())
+
+
+def _lying(axes: Axes, chart: Chart) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    places = range(len(chart.labels))
+    reached = [0.0] * len(chart.labels)
+    for number, (name, counts) in enumerate(chart.series.items()):
+        there = [place for place in places if counts[place]]
+        axes.barh(
+            there, [counts[place] for place in there], left=[reached[place] for place in there], height=0.68,
+            color=_colour(name, number), edgecolor=_GROUND, lw=0.8,
+        )  # fmt: skip
+        reached = [one + other for one, other in zip(reached, counts, strict=True)]
+    for place, total in zip(places, reached, strict=True):
+        axes.annotate(
+            f"{total:,.0f}", (total, place), (4, 0), textcoords="offset points",
+            va="center", color=_FAINT, fontsize=_FONT - 1,
+        )  # fmt: skip
+    axes.set_yticks(places, [_short(label) for label in chart.labels])
+    axes.set_ylim(len(chart.labels) - 0.4, -0.6)
+    axes.margins(x=0.07)
+    axes.xaxis.grid(color=_GRID, lw=0.8)
+    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    axes.set_xlabel(chart.unit, loc="right", fontsize=_FONT - 1)
+
+
+def _standing(axes: Axes, chart: Chart) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    places = range(len(chart.labels))
+    reached = [0.0] * len(chart.labels)
+    # The gravest stands on the ground, where bars are easiest to compare.
+    for number, (name, counts) in enumerate(chart.series.items()):
+        there = [place for place in places if counts[place]]
+        axes.bar(
+            there, [counts[place] for place in there], bottom=[reached[place] for place in there], width=0.8,
+            color=_colour(name, number), edgecolor=_GROUND, lw=0.8,
+        )  # fmt: skip
+        reached = [one + other for one, other in zip(reached, counts, strict=True)]
+    step = -(-len(chart.labels) // 6)
+    axes.set_xticks(places[::step], chart.labels[::step])
+    axes.set_xlim(-0.7, len(chart.labels) - 0.3)
+    axes.margins(y=0.06)
+    axes.yaxis.grid(color=_GRID, lw=0.8)
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.set_xlabel(chart.unit, loc="right", fontsize=_FONT - 1)
+
+
+def _legend(axes: Axes, names: list[str], *, left: float, top: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    figure = axes.figure
+    height = float(figure.get_figheight())  # type: ignore[union-attr]
+    place = left
+    for number, name in enumerate(names):
+        figure.add_artist(
+            Rectangle((place, top), 0.014, 0.12 / height, color=_colour(name, number), transform=figure.transFigure)
+        )
+        figure.text(place + 0.02, top + 0.06 / height, _short(name), va="center", fontsize=_FONT - 0.5)
+        place += 0.04 + _cells(_short(name)) * 0.56 * _FONT / (72 * _WIDTH)
+
+
+def _colour(name: str, number: int) -> str:
+    return _COLOURS.get(name, _OTHERS[number % len(_OTHERS)])
+
+
+def _cells(text: str) -> int:
+    return min(sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text), _LONGEST)
+
+
+def _short(text: str) -> str:
+    taken, cells = "", 0
+    for letter in text:
+        cells += 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        if cells > _LONGEST:
+            return taken[:-1].rstrip() + "…"
+        taken += letter
+    # matplotlib would read formulas between two of them.
+    return taken.replace("$", r"\$")
+
+
+def _themed(svg: str) -> str:
+    for colour, name in _VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    style = _STYLE.format(light=_declared(LIGHT), dark=_declared(DARK))
+    svg = re.sub(r"<metadata>.*?</metadata>| font-family: [^;]*;", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    return re.sub(r"(<svg[^>]*>)", lambda opened: f"{opened[1]}\n{style}", svg, count=1)
+
+
+def _declared(colours: dict[str, str]) -> str:
+    return " ".join(f"--{name}: {colour};" for name, colour in colours.items())
+
+
+def data_uri(svg: str) -> str:
+    """A picture as an address that holds it: nothing has to be fetched."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"

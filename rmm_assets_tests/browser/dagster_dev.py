@@ -1,0 +1,104 @@
+"""Some connection folders to a `dagster dev` of their own: free port, instance, data and working folder all in one
+temporary folder. What is clicked in its UI is the tests' business.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import yaml
+
+import rmm_assets
+
+PROJECT = Path(rmm_assets.__file__).parents[1]
+READY_WITHIN = 180.0  # seconds, on a machine that runs other tests beside it
+
+
+@contextmanager
+def dagster_dev(
+    folder: Path, connections: Sequence[Path], *, example: bool = False, more: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """`dagster dev` as `make dev` starts it, with our own location alone.
+
+    Args:
+        folder: An empty folder for everything that it writes.
+        connections: Folders for `RMM_CONNECTIONS`.
+        example: With the location of `examples/downstream` beside ours.
+        more: Further variables of the environment.
+
+    Yields:
+        Its address, such as `http://127.0.0.1:40123`, once it answers.
+
+    Raises:
+        RuntimeError: It ended or did not answer in time; with the end of its log.
+    """
+    home = folder / "dagster_home"
+    home.mkdir(parents=True)
+    shutil.copy(PROJECT / "dagster.yaml", home / "dagster.yaml")
+    own, downstream = yaml.safe_load((PROJECT / "workspace.yaml").read_text())["load_from"]
+    own["python_module"]["working_directory"] = str(PROJECT)
+    file = downstream["python_file"]
+    file |= {"working_directory": str(PROJECT), "relative_path": str(PROJECT / file["relative_path"])}
+    locations = [own, downstream] if example else [own]
+    (folder / "workspace.yaml").write_text(yaml.safe_dump({"load_from": locations}))
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER_", "RMM_"))},
+        "DAGSTER_HOME": str(home),
+        "DO_NOT_TRACK": "1",
+        "RMM_CONNECTIONS": os.pathsep.join(str(path) for path in connections),
+        # What the pages show should read as a user sees it, not as a temporary path.
+        "RMM_DATABASE": "data/rmm.duckdb",
+        "ACME_API_KEY": "demo-key",
+        **(more or {}),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    port = _free_port()
+    url, log = f"http://127.0.0.1:{port}", folder / "dagster_dev.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            ["dagster", "dev", "--host", "127.0.0.1", "--port", str(port), "--workspace", "workspace.yaml"],
+            cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+    try:
+        _wait(process, url, log)
+        yield url
+    finally:
+        _end(process)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    until = time.monotonic() + READY_WITHIN
+    while time.monotonic() < until and process.poll() is None:
+        with suppress(URLError, ConnectionError, TimeoutError), urlopen(f"{url}/server_info", timeout=5):
+            return
+        time.sleep(0.3)
+    raise RuntimeError(f"dagster dev does not answer; its log ends with:\n{log.read_text()[-4000:]}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End it and its children: some of them outlive an interrupt of the parent."""
+    for stop, patience in ((signal.SIGINT, 20), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, stop)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+            break
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,30 @@
+"""What every test may rely on: nothing of this machine's settings, and nobody is told that it ran."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+# Before dlt and Dagster are imported by a test, and for the processes that tests start.
+os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
+os.environ["DO_NOT_TRACK"] = "1"
+for variable in ("DAGSTER_HOME", "RMM_DATABASE", "RMM_CONNECTIONS", "API_KEY"):
+    os.environ.pop(variable, None)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder as the working directory: database and working files land below it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance that forgets everything afterwards."""
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral

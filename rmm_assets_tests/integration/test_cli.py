@@ -1,0 +1,142 @@
+"""`rmm`, as a person types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from rmm_assets.simulator import Faults, Simulator
+
+RMM = str(Path(sys.executable).with_name("rmm"))
+
+pytestmark = pytest.mark.slow
+
+CONNECTION = """\
+type: rmm_assets.RmmConnection
+attributes:
+  name: acme
+  client:
+    base_url: {base_url}
+    auth: {{type: api_key, name: api_key, location: query}}
+  api_key: {{env: ACME_API_KEY}}
+  retry: {{backoff_factor: 0.01}}
+  resource_defaults:
+    primary_key: id
+    write_disposition: merge
+    endpoint: {{data_selector: data, paginator: {{type: offset, limit: 100}}}}
+  resources:
+    - {{name: computers, endpoint: {{path: /v1/computers}}, checks: {{not_null: [status]}}}}
+    - {{name: tickets, endpoint: {{path: /v1/tickets}}}}
+"""
+
+
+def rows(number: int) -> list[dict[str, object]]:
+    return [{"id": i, "status": "online"} for i in range(1, number + 1)]
+
+
+def sync(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    (folder / "home").mkdir(exist_ok=True)
+    return subprocess.run(
+        [RMM, "sync", *words],
+        cwd=folder,
+        env={
+            **os.environ,
+            "DAGSTER_HOME": str(folder / "home"),
+            "RMM_CONNECTIONS": str(folder / "connections"),
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def rmm(tmp_path: Path) -> Simulator:
+    simulator = Simulator(tables={"computers": rows(250), "tickets": rows(30)})
+    (tmp_path / "connections" / "acme").mkdir(parents=True)
+    (tmp_path / "connections" / "acme" / "defs.yaml").write_text(CONNECTION.format(base_url=simulator.base_url))
+    return simulator
+
+
+def line(text: str, asset: str) -> list[str]:
+    """The cells of an asset's line."""
+    (found,) = [line for line in text.splitlines() if f" {asset} " in line]
+    return [cell.strip() for cell in found.strip("│| ").split("│")]
+
+
+def test_a_second_run_says_what_changed(rmm: Simulator, tmp_path: Path) -> None:
+    with rmm:
+        first = sync(tmp_path, "acme", ACME_API_KEY="demo-key")
+        assert first.returncode == 0, first.stdout + first.stderr
+        assert line(first.stdout, "acme/computers")[1:5] == ["250", "first load", "3", "6 of 6"]
+        assert "The tables of acme are in data/rmm.duckdb." in first.stdout
+
+        rmm.set_rows("computers", rows(253)[2:])
+        second = sync(tmp_path, ACME_API_KEY="demo-key")
+        assert second.returncode == 0, second.stdout + second.stderr
+        change = line(second.stdout, "acme/computers")[2]
+        assert "3" in change
+        assert "2 gone at the source" in change
+        assert line(second.stdout, "acme/tickets")[1] == "30"
+
+
+def test_a_failing_asset_shows_its_sentence_and_the_command_fails(rmm: Simulator, tmp_path: Path) -> None:
+    with rmm:
+        rmm.set_faults(Faults(resource="tickets", status=404, text="no [such] thing"))
+        done = sync(tmp_path, ACME_API_KEY="demo-key")
+    assert done.returncode == 1
+    assert line(done.stdout, "acme/computers")[1] == "250"
+    assert line(done.stdout, "acme/tickets")[1] == "failed"
+    (sentence,) = [text for text in done.stdout.splitlines() if text.startswith("acme/tickets ")]
+    assert "404" in sentence
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "demo-key" not in done.stdout + done.stderr
+
+
+def test_a_failing_check_is_named_and_the_command_fails(rmm: Simulator, tmp_path: Path) -> None:
+    with rmm:
+        rmm.set_rows("computers", [{"id": 1, "status": None}])
+        done = sync(tmp_path, ACME_API_KEY="demo-key")
+    assert done.returncode == 1
+    assert line(done.stdout, "acme/computers")[4] == "5 of 6 (not_null_status)"
+
+
+def test_a_missing_variable_is_named_without_a_traceback(rmm: Simulator, tmp_path: Path) -> None:
+    with rmm:
+        done = sync(tmp_path)
+        assert not rmm.requests
+    assert done.returncode == 1
+    assert "acme/tickets No API key: set the environment variable ACME_API_KEY" in " ".join(done.stdout.split())
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_an_unknown_connection_is_answered_with_those_there_are(rmm: Simulator, tmp_path: Path) -> None:
+    rmm.close()
+    done = sync(tmp_path, "acne")
+    assert done.returncode == 2
+    assert "no connection acne; there are: acme" in done.stderr
+
+
+def test_the_simulator_runs_alone_and_stops_on_an_interrupt() -> None:
+    process = subprocess.Popen([RMM, "simulate", "--port", "0"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        base_url, key = said.split()[3].rstrip(","), said.split(" API key ")[1].split(",")[0]
+        with urlopen(f"{base_url}/v1/devices?limit=2&api_key={key}", timeout=10) as answer:
+            assert len(json.load(answer)["data"]) == 2
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=10)
+        assert process.returncode == 0
+        assert "Stop with Ctrl-C" in rest
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,183 @@
+"""`examples/downstream` beside our own location in a real `dagster dev`: it reacts to loads, and holds back when it should.
+
+The last step fails on purpose, so that the sensor that tells people is seen at work in the same daemon.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import duckdb
+import pytest
+
+from rmm_assets.simulator import Fleet, Simulator
+from rmm_assets_tests.browser.dagster_dev import dagster_dev
+from rmm_assets_tests.orchestration.receiver import Receiver
+
+pytestmark = pytest.mark.slow
+
+DEMO = """\
+type: rmm_assets.RmmConnection
+attributes:
+  name: demo
+  client:
+    base_url: {base_url}
+    auth: {{type: api_key, name: X-API-KEY, location: header}}
+  api_key: {{env: ACME_API_KEY}}
+  resource_defaults:
+    primary_key: id
+    write_disposition: merge
+    endpoint: {{data_selector: data, paginator: {{type: offset, limit: 100}}}}
+  resources: [{{name: devices, endpoint: {{path: /v1/devices}}}}]
+"""
+WITHIN = 60.0  # seconds, for one thing to happen on a machine that does others beside
+ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
+
+
+class Dagster:
+    """What these tests ask of a `dagster dev`, through its GraphQL."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = Request(f"{self.url}/graphql", data=body, headers={"Content-Type": "application/json"})
+        with urlopen(request, timeout=30) as answer:
+            told = json.load(answer)
+        assert "errors" not in told, told
+        return told["data"]
+
+    def switch_on(self, sensor: str, location: str) -> None:
+        told = self.ask(
+            "mutation ($selector: SensorSelector!) { startSensor(sensorSelector: $selector) { __typename } }",
+            selector=_selector(location) | {"sensorName": sensor},
+        )
+        assert told["startSensor"]["__typename"] == "Sensor"
+
+    def ticks(self, sensor: str, location: str) -> list[dict[str, Any]]:
+        """A sensor's ticks, the latest first."""
+        told = self.ask(
+            "query ($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) { ... on Sensor {"
+            " sensorState { ticks(limit: 20) { status skipReason timestamp } } } } }",
+            selector=_selector(location) | {"sensorName": sensor},
+        )
+        return list(told["sensorOrError"]["sensorState"]["ticks"])
+
+    def load_devices(self) -> str:
+        """Materialize `demo/devices` with its checks; the run's status at its end."""
+        told = self.ask(
+            "mutation ($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {"
+            " __typename ... on LaunchRunSuccess { run { runId } } } }",
+            params={"selector": _selector("rmm_assets") | {"pipelineName": "sync_demo"}, "mode": "default"},
+        )
+        run = told["launchPipelineExecution"]["run"]["runId"]
+        query = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+        return until(lambda: status if (status := self.ask(query, id=run)["runOrError"]["status"]) in ENDED else None)
+
+    def runs(self, job: str) -> list[dict[str, Any]]:
+        told = self.ask(
+            "query ($filter: RunsFilter!) { runsOrError(filter: $filter) { ... on Runs { results {"
+            " status tags { key value } } } } }",
+            filter={"pipelineName": job},
+        )
+        return list(told["runsOrError"]["results"])
+
+    def materializations(self, *key: str) -> list[dict[str, Any]]:
+        """Metadata of an asset's materializations, the latest first."""
+        told = self.ask(
+            "query ($key: AssetKeyInput!) { assetOrError(assetKey: $key) { ... on Asset {"
+            " assetMaterializations(limit: 20) { metadataEntries { label"
+            " ... on IntMetadataEntry { intValue } ... on TextMetadataEntry { text } } } } } }",
+            key={"path": list(key)},
+        )
+        return [
+            {entry["label"]: entry.get("intValue", entry.get("text")) for entry in event["metadataEntries"]}
+            for event in told["assetOrError"].get("assetMaterializations", [])
+        ]
+
+
+def _selector(location: str) -> dict[str, str]:
+    return {"repositoryLocationName": location, "repositoryName": "__repository__"}
+
+
+def until(happens: Callable[[], Any]) -> Any:
+    """What it answers, once that is something.
+
+    Raises:
+        TimeoutError: it did not within `WITHIN` seconds.
+    """
+    end = time.monotonic() + WITHIN
+    while time.monotonic() < end:
+        if answer := happens():
+            return answer
+        time.sleep(1)
+    raise TimeoutError
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as listening:
+        yield listening
+
+
+@pytest.fixture(scope="module")
+def dagster(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iterator[tuple[Dagster, Path]]:
+    folder = tmp_path_factory.mktemp("downstream")
+    with Simulator(fleet=Fleet(devices=120)) as rmm:
+        (folder / "connections" / "demo").mkdir(parents=True)
+        (folder / "connections" / "demo" / "defs.yaml").write_text(DEMO.format(base_url=rmm.base_url))
+        more = {"RMM_ALERT_WEBHOOK": receiver.url}
+        with dagster_dev(folder, [folder / "connections"], example=True, more=more) as url:
+            yield Dagster(url), folder / "data" / "rmm.duckdb"
+
+
+def test_downstream_runs_when_rows_changed_and_holds_back_when_none_did_or_a_blocking_check_failed(
+    dagster: tuple[Dagster, Path], receiver: Receiver
+) -> None:
+    here, database = dagster
+    for sensor in ("devices_changed", "downstream_automation"):
+        here.switch_on(sensor, "downstream")
+    until(lambda: here.ticks("downstream_automation", "downstream"))
+    until(lambda: here.ticks("run_failures", "rmm_assets"))  # on, as the webhook is set
+
+    # Rows are new: everything behind runs.
+    assert here.load_devices() == "SUCCESS"
+    (load,) = here.materializations("demo", "devices")
+    (run,) = until(lambda: [run for run in here.runs("inventory") if run["status"] == "SUCCESS"])
+    assert {"key": "load_id", "value": load["load_id"]} in run["tags"]
+    assert until(lambda: here.materializations("device_report"))[0]["devices"] == 120
+    assert until(lambda: here.materializations("licence_bill"))[0]["licences"] == 120
+
+    # Nothing changed: the sensor says so, and starts nothing.
+    assert here.load_devices() == "SUCCESS"
+    until(lambda: any("nothing changed" in (tick["skipReason"] or "") for tick in here.ticks("devices_changed", "downstream")))
+    until(lambda: len(here.materializations("licence_bill")) == 2)
+    until(lambda: print(len(here.materializations("device_report")), len(here.materializations("licence_bill")), [(t["status"],t["skipReason"]) for t in here.ticks("downstream_automation","downstream")]) or len(here.materializations("device_report")) == 2)
+    assert len(here.runs("inventory")) == 1
+
+    # The check of the primary key fails, and it blocks: the bill waits, the report does not.
+    with duckdb.connect(str(database)) as db:
+        row = "SELECT * REPLACE (999999 AS id, now() AS _absent_since) FROM demo.devices LIMIT 1"
+        db.execute(f"INSERT INTO demo.devices {row}; INSERT INTO demo.devices {row}")
+    assert here.load_devices() == "FAILURE"
+    until(lambda: len(here.materializations("device_report")) == 3)
+    seen = here.ticks("downstream_automation", "downstream")[0]["timestamp"]
+    until(lambda: here.ticks("downstream_automation", "downstream")[0]["timestamp"] > seen + 20)
+    assert len(here.materializations("licence_bill")) == 2
+
+    (told,) = until(lambda: receiver.texts)
+    assert "demo/devices failed: " in told
+    assert "demo/devices: check unique_id failed: 2 of 122 rows." in told
+
+    # The check passes again: the bill follows.
+    with duckdb.connect(str(database)) as db:
+        db.execute("DELETE FROM demo.devices WHERE id = 999999")
+    assert here.load_devices() == "SUCCESS"
+    until(lambda: len(here.materializations("licence_bill")) == 3)
+    assert len(here.runs("inventory")) == 1

@@ -1,0 +1,54 @@
+"""A webhook's receiver on this machine, which keeps what it was sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Self
+
+SECRET = "T0SECRET/B0SECRET"
+
+
+class Receiver:
+    """Answers with the statuses given, one a message, and with 200 from then on.
+
+    Attributes:
+        texts: Of the messages that were answered with 200.
+        url: Its address, in whose path a secret stands, as in Slack's.
+    """
+
+    def __init__(self, answers: Iterable[int] = ()) -> None:
+        self.texts: list[str] = []
+        self.requests = 0
+        answers = iter(answers)
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                receiver.requests += 1
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                status = next(answers, 200)
+                assert self.path == f"/services/{SECRET}" and body.keys() == {"text"}
+                if status == 200:
+                    receiver.texts.append(body["text"])
+                self.send_response(status)
+                if status == 302:
+                    self.send_header("Location", receiver.url)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/services/{SECRET}"
+
+    def __enter__(self) -> Self:
+        Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,293 @@
+"""One asset, one op, one pipeline a resource: what is asked for is loaded, what fails leaves the others alone."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from rmm_assets.orchestration.assets import build_connection_defs
+from rmm_assets.simulator import Faults, Simulator
+from rmm_assets_tests.orchestration.bench import (
+    KEY,
+    check_alone,
+    checks,
+    connection,
+    devices,
+    failures,
+    materialized,
+    metadata,
+    query,
+    run,
+    sync,
+    table_rows,
+)
+
+
+@pytest.fixture(autouse=True)
+def _key(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACME_API_KEY", KEY)
+
+
+def test_every_row_lands_and_every_check_passes(instance: dg.DagsterInstance) -> None:
+    rows = devices(250)
+    with Simulator(tables={"devices": rows}) as rmm:
+        result = sync(connection(rmm.base_url), instance)
+
+    assert result.success
+    assert table_rows(("id", "name", "status")) == [(row["id"], row["name"], row["status"]) for row in rows]
+    assert {name: check.passed for name, check in checks(result).items()} == dict.fromkeys(
+        (
+            "unique_id",
+            "not_null_status",
+            "accepted_values_status",
+            "complete",
+            "schema_change",
+            "no_rejected_rows",
+            "no_sudden_loss",
+        ),
+        True,
+    )
+
+
+@pytest.mark.slow
+def test_five_runs_in_one_process_are_as_good_as_the_first(instance: dg.DagsterInstance) -> None:
+    with Simulator(tables={"devices": devices(30)}) as rmm:
+        target = connection(rmm.base_url)
+        # One set of definitions, as a long-lived worker keeps it.
+        definitions = build_connection_defs(target)
+        for number in range(5):
+            rmm.set_rows("devices", devices(30 + number))
+            result = run(definitions, "sync_acme", instance)
+            assert result.success, failures(result)
+            assert all(check.passed for check in checks(result).values())
+            assert metadata(result)["dagster/row_count"] == 30 + number
+            columns = {column.name: column.type for column in metadata(result)["dagster/column_schema"].columns}
+            assert columns == {
+                "id": "bigint",
+                "name": "text",
+                "status": "text",
+                "_absent_since": "timestamp",
+                "_dlt_load_id": "text",
+            }
+
+
+@pytest.mark.slow
+def test_one_endpoint_that_is_down_leaves_the_others_green(instance: dg.DagsterInstance) -> None:
+    tables = {name: devices(20) for name in ("tickets", "devices", "patches")}
+    with Simulator(tables=tables, faults=Faults(resource="devices", status=500)) as rmm:
+        target = connection(rmm.base_url, ["tickets", "devices", "patches"])
+        result = sync(target, instance)
+
+        assert not result.success
+        assert materialized(result) == {"acme/tickets", "acme/patches"}
+        assert query("SELECT count(*) FROM acme.patches") == [(20,)]
+        (sentence,) = failures(result)
+        assert "devices" in sentence
+        assert "500" in sentence
+        complete = [check for check in result.get_asset_check_evaluations() if check.check_name == "complete"]
+        assert {check.asset_key.path[-1]: check.passed for check in complete} == {
+            "tickets": True,
+            "devices": False,
+            "patches": True,
+        }
+
+        rmm.set_faults(())
+        assert sync(target, instance).success
+
+
+def test_a_failed_load_leaves_the_table_as_it_was(instance: dg.DagsterInstance) -> None:
+    with Simulator(tables={"devices": devices(250)}) as rmm:
+        target = connection(rmm.base_url)
+        assert sync(target, instance).success
+        before = table_rows(("*",))
+        rmm.set_rows("devices", devices(250, status="offline"))
+        rmm.set_faults(Faults(status=503, skip=1))
+        assert not sync(target, instance).success
+    assert table_rows(("*",)) == before
+
+
+def test_selecting_one_asset_asks_for_that_one_alone(instance: dg.DagsterInstance) -> None:
+    with Simulator(tables={"tickets": devices(5), "devices": devices(5)}) as rmm:
+        job = build_connection_defs(connection(rmm.base_url, ["tickets", "devices"])).resolve_job_def("sync_acme")
+        result = job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey(["acme", "tickets"])])
+        assert materialized(result) == {"acme/tickets"}
+        assert {request.resource for request in rmm.requests} == {"tickets"}
+
+
+@pytest.mark.parametrize("loaded_before", [False, True])
+def test_an_empty_answer_gives_whole_metadata_with_zeros(loaded_before: bool, instance: dg.DagsterInstance) -> None:
+    with Simulator(tables={"devices": devices(3) if loaded_before else []}) as rmm:
+        # All of a small fleet may go at once only where the file allows it.
+        resource = {
+            "name": "devices",
+            "endpoint": {"path": "/v1/devices"},
+            "checks": {"not_null": ["status"]},
+            "absent": "remove",
+            "max_absent_share": 1.0,
+        }
+        target = connection(rmm.base_url, [resource])
+        assert sync(target, instance).success
+        rmm.set_rows("devices", [])
+        result = sync(target, instance)
+
+    assert result.success, failures(result)
+    found = metadata(result)
+    zeros = {"rows_loaded": 0, "rows_rejected": 0, "retries": 0, "complete": True, "pages": 1, "requests": 1}
+    assert {name: found[name] for name in zeros} == zeros
+    assert type(found["dagster/row_count"]) is int
+    assert found["dagster/row_count"] == 0
+    assert found["dagster/table_name"] == "rmm.acme.devices"
+    assert found["load_id"] == ""  # nothing was loaded
+    assert found["rows_absent"] == (3 if loaded_before else 0)
+    assert all(check.passed for check in checks(result).values())
+
+
+@pytest.mark.slow
+def test_a_passing_failure_is_asked_again_three_times_and_no_more(instance: dg.DagsterInstance) -> None:
+    # One resource a status, so that one run shows them all.
+    statuses = {f"answers_{status}": status for status in (429, 500, 502, 503, 504)}
+    with Simulator(tables={name: devices(5) for name in statuses}) as rmm:
+        rmm.set_faults(Faults(resource=name, status=status) for name, status in statuses.items())
+        target = connection(rmm.base_url, list(statuses))
+        assert not materialized(sync(target, instance))
+        asked = [(request.resource, request.status) for request in rmm.requests]
+        assert sorted(asked) == sorted((name, status) for name, status in statuses.items() for _ in range(4))
+
+        rmm.set_faults(Faults(resource=name, status=status, times=3) for name, status in statuses.items())
+        result = sync(target, instance)
+        assert result.success
+        for name in statuses:
+            assert metadata(result, name)["retries"] == 3
+            assert metadata(result, name)["requests"] == 4
+
+
+@pytest.mark.slow
+def test_a_failure_for_good_is_asked_once(instance: dg.DagsterInstance) -> None:
+    statuses = {f"answers_{status}": status for status in (400, 401, 403, 404, 501)}
+    with Simulator(tables={name: devices(5) for name in statuses}) as rmm:
+        rmm.set_faults(Faults(resource=name, status=status) for name, status in statuses.items())
+        result = sync(connection(rmm.base_url, list(statuses)), instance)
+        asked = [(request.resource, request.status) for request in rmm.requests]
+    assert sorted(asked) == sorted(statuses.items())
+    assert not materialized(result)
+    for name, sentence in zip(statuses, sorted(failures(result)), strict=True):
+        assert sentence.startswith(name)
+        assert str(statuses[name]) in sentence
+
+
+def test_dropped_connections_are_asked_again(instance: dg.DagsterInstance) -> None:
+    with Simulator(tables={"devices": devices(5)}, faults=Faults(drop=True, times=2)) as rmm:
+        result = sync(connection(rmm.base_url), instance)
+    assert result.success
+    assert metadata(result)["retries"] == 2
+
+
+@pytest.mark.slow
+def test_retry_after_is_honoured_in_both_forms_and_capped(instance: dg.DagsterInstance) -> None:
+    # Asked for one second, an hour; as a number and as a date, which is rounded up to a whole second.
+    asks = {
+        "seconds": Faults(resource="seconds", status=429, retry_after=1, times=1),
+        "date": Faults(resource="date", status=429, retry_after=1, retry_after_as_date=True, times=1),
+        "hour": Faults(resource="hour", status=503, retry_after=3600, times=1),
+        "hour_as_date": Faults(
+            resource="hour_as_date", status=503, retry_after=3600, retry_after_as_date=True, times=1
+        ),
+    }
+    with Simulator(tables={name: devices(5) for name in asks}, faults=asks.values()) as rmm:
+        target = connection(rmm.base_url, list(asks), retry={"backoff_factor": 0.01, "max_wait": 1.5})
+        assert sync(target, instance).success
+        waits = {name: [request.at for request in rmm.requests if request.resource == name] for name in asks}
+    for name, (first, second) in waits.items():
+        least, most = (0.9, 1.5 + 1) if "hour" not in name else (1.4, 1.5 + 2)
+        assert least <= second - first < most, name
+
+
+def test_each_retry_is_a_line_of_the_runs_log(instance: dg.DagsterInstance) -> None:
+    with Simulator(tables={"devices": devices(250)}, faults=Faults(status=503, skip=1, times=2)) as rmm:
+        result = sync(connection(rmm.base_url, limits={"max_concurrency": 1}), instance)
+    said = [entry.user_message for entry in instance.all_logs(result.run_id) if "503" in entry.user_message]
+    assert len(said) == 2, said
+    for number, line in enumerate(said, start=1):
+        assert "devices" in line
+        assert f"{number} of 3" in line
+        assert KEY not in line
+
+
+def test_a_child_resource_depends_on_its_parent_and_nothing_on_a_phantom(instance: dg.DagsterInstance) -> None:
+    child = {
+        "name": "tickets",
+        "endpoint": {"path": "/v1/devices/{resources.devices.id}/tickets"},
+        "include_from_parent": ["id"],
+    }
+    rows = [{"id": i, "device_id": 1 + i % 3} for i in range(1, 8)]
+    with Simulator(tables={"devices": devices(3), "tickets": rows}) as rmm:
+        target = connection(rmm.base_url, ["devices", child])
+        graph = build_connection_defs(target).resolve_asset_graph()
+        assert graph.get(dg.AssetKey(["acme", "tickets"])).parent_keys == {dg.AssetKey(["acme", "devices"])}
+        assert graph.get(dg.AssetKey(["acme", "devices"])).parent_keys == set()
+        assert {key.to_user_string() for key in graph.get_all_asset_keys()} == {"acme/devices", "acme/tickets"}
+        result = sync(target, instance)
+        assert result.success, failures(result)
+    assert [(row[0], row[1]) for row in table_rows(("id", "_devices_id"), "acme.tickets")] == [
+        (row["id"], row["device_id"]) for row in rows
+    ]
+
+
+def test_what_is_downstream_waits_for_the_primary_keys_check(instance: dg.DagsterInstance) -> None:
+    ran: list[str] = []
+
+    @dg.asset(deps=[dg.AssetKey(["acme", "devices"])])
+    def report() -> None:
+        ran.append("report")
+
+    resource: dict[str, Any] = {
+        "name": "devices",
+        "endpoint": {"path": "/v1/devices"},
+        "write_disposition": "append",
+        "primary_key": "id",
+        "checks": {"unique": ["id"]},
+    }
+    with Simulator(tables={"devices": devices(5)}) as rmm:
+        target = connection(rmm.base_url, [resource])
+        assert sync(target, instance, more=dg.Definitions(assets=[report])).success
+        assert ran == ["report"]
+        # Appended a second time, so that each key stands there twice.
+        result = sync(target, instance, more=dg.Definitions(assets=[report]))
+
+    assert not result.success
+    assert not checks(result)["unique_id"].passed
+    assert ran == ["report"]
+    assert materialized(result) == {"acme/devices"}
+
+
+def test_a_failing_check_that_is_not_the_primary_keys_stops_nothing(instance: dg.DagsterInstance) -> None:
+    ran: list[str] = []
+
+    @dg.asset(deps=[dg.AssetKey(["acme", "devices"])])
+    def report() -> None:
+        ran.append("report")
+
+    with Simulator(tables={"devices": devices(5, status=None)}) as rmm:
+        result = sync(connection(rmm.base_url), instance, more=dg.Definitions(assets=[report]))
+    assert result.success
+    assert not checks(result)["not_null_status"].passed
+    assert ran == ["report"]
+
+
+def test_building_assets_warns_of_nothing(instance: dg.DagsterInstance) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build_connection_defs(connection("https://rmm.example.com", ["devices", "tickets"]))
+
+
+def test_checks_alone_ask_the_api_for_nothing(instance: dg.DagsterInstance) -> None:
+    with Simulator(tables={"devices": devices(5)}) as rmm:
+        target = connection(rmm.base_url)
+        assert sync(target, instance).success
+        asked = len(rmm.requests)
+        assert check_alone(target, instance, "unique_id", "complete")["unique_id"].passed
+        assert len(rmm.requests) == asked

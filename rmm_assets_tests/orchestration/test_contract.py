@@ -1,0 +1,164 @@
+"""What other code locations, dashboards and SQL rely on: whoever changes a test here changes the contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._serdes import serialize_value
+
+from rmm_assets.definitions import build_defs
+from rmm_assets.orchestration.assets import build_connection_defs
+from rmm_assets.orchestration.metadata import MAX_BYTES
+from rmm_assets.simulator import Simulator
+from rmm_assets_tests.orchestration.bench import KEY, connection, devices, metadata, query, sync
+
+METADATA: dict[str, type] = {
+    "dagster/row_count": int,
+    "dagster/column_schema": dg.TableSchema,
+    "dagster/table_name": str,
+    "rows_loaded": int,
+    "rows_new": int,
+    "rows_changed": int,
+    "rows_rejected": int,
+    "rows_absent": int,
+    "absences_held_back": bool,
+    "rows_repeated": int,
+    "pages": int,
+    "passes": int,
+    "requests": int,
+    "retries": int,
+    "complete": bool,
+    "completeness": str,
+    "changed_types": list,
+    "load_id": str,
+    "preview": dg.TableMetadataValue,
+    "seconds": float,
+    "seconds_waiting": float,
+    "rows_per_second": float,
+}
+
+DEMO_CHECKS = {
+    "demo/organizations": {"accepted_values_status"},
+    "demo/devices": {"accepted_values_status", "references_organization__id", "row_count"},
+    "demo/alerts": {
+        "accepted_values_severity",
+        "accepted_values_status",
+        "references_device_id",
+        "sql_resolved_after_opened",
+    },
+    "demo/patches": {"accepted_values_status", "references_device_id"},
+}
+EVERYWHERE = {"unique_id", "not_null_id", "not_null_status", "complete", "schema_change", "no_rejected_rows", "no_sudden_loss"}
+
+
+@pytest.fixture
+def demo() -> dg.Definitions:
+    return build_defs()
+
+
+def test_the_demos_assets_are_these(demo: dg.Definitions) -> None:
+    specs = {spec.key.to_user_string(): spec for spec in demo.resolve_all_asset_specs()}
+    assert specs.keys() == {*DEMO_CHECKS, "demo/fleet_overview"}
+    assert specs.pop("demo/fleet_overview").group_name == "demo"
+    for key, spec in specs.items():
+        assert spec.group_name == "demo"
+        assert spec.kinds == {"dlt", "duckdb"}
+        assert spec.metadata["dagster/table_name"] == key.replace("/", ".")
+        assert list(spec.deps) == []
+        assert spec.description
+
+
+def test_the_demos_checks_are_these(demo: dg.Definitions) -> None:
+    found: dict[str, set[str]] = {}
+    for key in demo.resolve_asset_graph().asset_check_keys:
+        found.setdefault(key.asset_key.to_user_string(), set()).add(key.name)
+    assert found == {key: EVERYWHERE | own for key, own in DEMO_CHECKS.items()}
+
+
+def test_only_the_primary_keys_check_blocks(demo: dg.Definitions) -> None:
+    graph = demo.resolve_asset_graph()
+    blocking = {key.name for key in graph.asset_check_keys if graph.get_check_spec(key).blocking}
+    assert blocking == {"unique_id"}
+
+
+def test_the_demos_job_schedule_and_resource_are_these(demo: dg.Definitions) -> None:
+    repository = demo.get_repository_def()
+    assert [job.name for job in repository.get_all_jobs() if not job.name.startswith("__")] == ["sync_demo"]
+    assert [schedule.name for schedule in repository.schedule_defs] == ["sync_demo_schedule"]
+    assert set(demo.resources or {}) == {"demo_api"}
+
+
+def test_each_asset_is_an_op_of_its_own_in_the_pool_of_its_database(demo: dg.Definitions) -> None:
+    assets = list(demo.resolve_asset_graph().assets_defs)
+    loaders = [one for one in assets if one.check_keys]
+    assert all(len(one.keys) == 1 for one in loaders)
+    assert {one.op.pool for one in loaders} == {"duckdb"}
+
+
+@pytest.mark.parametrize("rows", [0, 7])
+def test_metadata_has_these_keys_and_types_on_every_run(
+    rows: int, workplace: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+) -> None:
+    monkeypatch.setenv("ACME_API_KEY", KEY)
+    with Simulator(tables={"devices": devices(rows)}) as rmm:
+        result = sync(connection(rmm.base_url), instance)
+    found = metadata(result)
+    assert {name: type(value) for name, value in found.items()} == METADATA
+    assert found["dagster/table_name"] == "rmm.acme.devices"
+
+
+def test_metadata_is_small_and_names_no_path_of_the_machine(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+) -> None:
+    monkeypatch.setenv("ACME_API_KEY", KEY)
+    wide: dict[str, Any] = {f"field_{number}": number for number in range(24)}
+    with Simulator(tables={"devices": devices(50, **wide)}) as rmm:
+        target = connection(rmm.base_url)
+        sync(target, instance)
+        result = sync(target, instance)
+    events = [event.materialization.metadata for event in result.get_asset_materialization_events()]
+    events += [evaluation.metadata for evaluation in result.get_asset_check_evaluations()]
+    assert len(events) == 8
+    for found in events:
+        assert len(serialize_value(found)) <= MAX_BYTES
+        assert str(workplace) not in serialize_value(found)
+        assert "127.0.0.1" not in serialize_value(found)
+        assert KEY not in serialize_value(found)
+
+
+def test_nested_objects_are_flattened_and_lists_are_json(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+) -> None:
+    monkeypatch.setenv("ACME_API_KEY", KEY)
+    rows = devices(2, organization={"id": 5, "Display Name": "Süd"}, tags=["a", "ß"], LastSeen="2026-01-02T03:04:05Z")
+    with Simulator(tables={"devices": rows}) as rmm:
+        assert sync(connection(rmm.base_url), instance).success
+    types = dict(query("SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 'devices'"))
+    assert types == {
+        "id": "BIGINT",
+        "name": "VARCHAR",
+        "status": "VARCHAR",
+        "organization__id": "BIGINT",
+        "organization__display_name": "VARCHAR",
+        "tags": "JSON",
+        "last_seen": "TIMESTAMP WITH TIME ZONE",
+        "_absent_since": "TIMESTAMP WITH TIME ZONE",
+        "_dlt_load_id": "VARCHAR",
+    }
+    assert query("SELECT tags->>1, organization__display_name FROM acme.devices LIMIT 1") == [("ß", "Süd")]
+
+
+def test_a_dataset_of_its_own_changes_the_table_and_not_the_asset(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+) -> None:
+    monkeypatch.setenv("ACME_API_KEY", KEY)
+    with Simulator(tables={"devices": devices(2)}) as rmm:
+        target = connection(rmm.base_url, dataset="raw_acme", destination={"type": "duckdb", "credentials": "x.duckdb"})
+        result = sync(target, instance)
+    assert metadata(result)["dagster/table_name"] == "x.raw_acme.devices"
+    assert query("SELECT count(*) FROM raw_acme.devices", database=Path("x.duckdb")) == [(2,)]
+    (spec,) = build_connection_defs(target).resolve_all_asset_specs()
+    assert spec.key == dg.AssetKey(["acme", "devices"])
