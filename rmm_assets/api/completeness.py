@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rmm_assets.api.paging import Endpoint, Pager, PagingError, PassFacts
+from rmm_assets.api.progress import Progress
 from rmm_assets.warehouse.keys import NO_KEY, Keys, row_keys
 from rmm_assets.warehouse.rows import Page, RowShape
 
@@ -144,7 +145,7 @@ def read_complete(
     overlapping, stumbles = True, 0
     while True:
         report.passes += 1
-        facts = _one_pass(pager, endpoint, collector, report, overlapping=overlapping, unique=unique)
+        facts = _one_pass(pager, endpoint, collector, report, log, overlapping=overlapping, unique=unique)
         if facts.moved_at_once:
             # Round offsets only, or rows that move: tried twice. Such a pass cost two requests, and it is not counted.
             stumbles += 1
@@ -163,15 +164,16 @@ def read_complete(
         if report.passes >= MAX_PASSES or (confirmed and before is not None and before.total == facts.last_total):
             report.reason = problem
             if facts.moved and to_the_end:
-                _one_pass(pager, endpoint, collector, report, overlapping=False, unique=unique)
+                _one_pass(pager, endpoint, collector, report, log, overlapping=False, unique=unique)
             raise IncompleteError(f"{endpoint.name}: {problem} (after {report.passes} passes)")
         log.info("%s: %s; reading it again (pass %d of %d at most)", endpoint.name, problem, report.passes + 1, MAX_PASSES)
         before = shown or _shown(facts, collector, report)
 
 
 def _one_pass(
-    pager: Pager, endpoint: Endpoint, collector: Collector, report: Report, *, overlapping: bool, unique: bool
-) -> PassFacts:
+    pager: Pager, endpoint: Endpoint, collector: Collector, report: Report, log: logging.Logger, *,
+    overlapping: bool, unique: bool,
+) -> PassFacts:  # fmt: skip
     """Read once; what it showed.
 
     Raises:
@@ -180,9 +182,11 @@ def _one_pass(
     collector.clear()
     facts = PassFacts()
     look_at = _LOOK_FOR_ROUNDS_AT
+    progress = Progress(endpoint.name, log, lambda: pager.transport.traffic.retries)
     for read in pager.pages(endpoint, facts, overlapping=overlapping):
         collector.add(read.page)
         report.pages += 1
+        progress.page(read.page.rows, read.total)
         if unique and collector.rows >= look_at:
             look_at = 2 * collector.rows
             if 2 * (collector.distinct + collector.keyless) < collector.rows:

@@ -124,10 +124,15 @@ def _row_checks(resource: Resource) -> Iterator[Check]:
 def _further_checks(connection: Connection, resource: Resource) -> Iterator[Check]:
     tables = {other.name: other.table for other in connection.resources}
     for name, query in resource.checks.sql.items():
-        yield Check(f"sql_{name}", f"This query selects no row:\n```sql\n{query.strip()}\n```",
-                    _asked(partial(_selected, query=query, tables=tables)))
+        yield Check(
+            f"sql_{name}",
+            f"This query selects no row:\n```sql\n{query.strip()}\n```",
+            _asked(partial(_selected, query=query, tables=tables)),
+        )
     if resource.checks.row_count is not None:
-        yield Check("row_count", "The table has as many rows as it should.", partial(_row_count, resource.checks.row_count))
+        yield Check(
+            "row_count", "The table has as many rows as it should.", partial(_row_count, resource.checks.row_count)
+        )
     yield Check(
         "no_sudden_loss",
         f"Not more than {resource.max_absent_share:.0%} of the rows went away at once.",
@@ -146,9 +151,7 @@ def reference_checks(connection: Connection, resource: Resource) -> dict[str, Ch
         rule = partial(
             _dangling, column=column, other=connection.resource(name).table, other_column=other_column, key=key
         )
-        found[name] = Check(
-            f"references_{column}", f"Every value of `{column}` is one of `{target}`.", _asked(rule)
-        )
+        found[name] = Check(f"references_{column}", f"Every value of `{column}` is one of `{target}`.", _asked(rule))
     return found
 
 

@@ -150,8 +150,8 @@ def _finding(check: dg.AssetCheckEvaluation) -> str:
     noted: dict[str, Any] = {name: value.value for name, value in check.metadata.items()}
     said = [str(noted[name]) for name in ("completeness", "reason", "note") if noted.get(name)]
     if "rows_at_fault" in noted:
-        said.insert(0, f"{noted['rows_at_fault']:,} of {noted.get('rows_looked_at', 0):,} rows.")
-    return " ".join([*said, check.description or ""]).strip() or "see its metadata"
+        said.insert(0, f"{noted['rows_at_fault']:,} of {noted.get('rows_looked_at', 0):,} rows are at fault")
+    return ". ".join([*said, *filter(None, [check.description])]) or "see its metadata"
 
 
 def _place(run: DagsterRun) -> str:

@@ -193,7 +193,8 @@ def _status(devices: _Rows | None, names: Mapping[str, str]) -> Chart:
     online = sum(counts.get("online", 0) for name, counts in grouped.items() if name in order)
     return replace(
         chart,
-        headline=f"{total:,} devices" + (f", {online / total:.0%} of them online" if "online" in states else ""),
+        headline=_many(total, "device", "devices")
+        + (f", {online / total:.0%} of them online" if "online" in states else ""),
         labels=tuple(order),
         series={state: tuple(grouped[name].get(state, 0) for name in order) for state in states},
         note="" if organization else _unknown("the organization of a device", (*ORGANIZATION, *ORGANIZATION_KEY)),
@@ -212,7 +213,7 @@ def _silent(devices: _Rows | None, names: Mapping[str, str], as_of: datetime | N
         return _without(chart, f"`{seen}` is not a time")
     column, organization = devices.table.quote(seen), _organization(devices, names)
     never = int(devices.ask("count(*)", where=f"{column} IS NULL")[0][0])
-    note = f"{never:,} more were never seen." if never else ""
+    note = f"{_many(never, 'agent was', 'agents were')} never seen." if never else ""
     if like is None:
         return replace(chart, headline="No agent was ever seen" if never else "No agents", note=note)
     before, limit = f"{column} < %s", _like(as_of - SILENT_AFTER, like)
@@ -220,12 +221,13 @@ def _silent(devices: _Rows | None, names: Mapping[str, str], as_of: datetime | N
     listed = ", ".join(devices.table.quote(part) for part in (seen, name, organization) if part)
     longest = devices.ask(listed, f"ORDER BY {column}, {devices.table.quote(name)} LIMIT {SHOWN}", limit, where=before)
     days = [(as_of - (_moment(at) or as_of)) / timedelta(days=1) for at, *_ in longest]
-    said = "agent was" if silent == 1 else "agents were"
     if silent > len(longest):
         note = f"Shown are the {len(longest)} not seen for longest. {note}".strip()
     return replace(
         chart,
-        headline=f"{silent:,} {said} not seen for more than a day" if silent else "Every agent was seen within a day",
+        headline=_many(silent, "agent was", "agents were") + " not seen for more than a day"
+        if silent
+        else "Every agent was seen within a day",
         labels=tuple(" · ".join([str(what), *(_named(one, names) for one in of)]) for _, what, *of in longest),
         series={"days": tuple(round(day, 1) for day in days)} if longest else {},
         note=note,
@@ -244,7 +246,8 @@ def _alerts(alerts: _Rows | None, as_of: datetime | None) -> Chart:
     if first is None:
         return _without(chart, "no alerts are loaded" if low is None else f"`{opened}` is not a time")
     first = max(first, as_of - LOOKED_BACK)
-    width = next((width for width in BIN_WIDTHS if (as_of - first) / width < MOST_BINS), BIN_WIDTHS[-1])
+    widths = [width for width in BIN_WIDTHS if width >= timedelta(days=1) or not _is_day(high)]
+    width = next((width for width in widths if (as_of - first) / width < MOST_BINS), widths[-1])
     start = datetime.fromtimestamp(first.timestamp() // width.total_seconds() * width.total_seconds(), UTC)
     edges = [start + width * number for number in range((as_of - start) // width + 2)]
     counted = _binned(alerts, opened, edges, high, [severity] if severity else [])
@@ -256,11 +259,11 @@ def _alerts(alerts: _Rows | None, as_of: datetime | None) -> Chart:
     outside = int(alerts.ask("count(*)")[0][0]) - total
     notes = ["" if severity else _unknown("the severity of an alert", SEVERITY)]
     if outside:
-        notes.append(f"{outside:,} have no time, or one outside of the picture.")
+        notes.append(f"{_many(outside, 'alert has', 'alerts have')} no time, or one outside of the picture.")
     worst = sum(by_severity.get("critical", ()))
     return replace(
         chart,
-        headline=f"{total:,} alerts{f', {worst:,} of them critical' if worst else ''}",
+        headline=_many(total, "alert", "alerts") + (f", {worst:,} of them critical" if worst else ""),
         labels=tuple(_bin_label(edge, width) for edge in edges[:-1]),
         series={name: tuple(by_severity[name]) for name in ranked if any(by_severity[name])},
         unit=f"alerts in {_duration(width)}",
@@ -294,7 +297,7 @@ def _patches(patches: _Rows | None, as_of: datetime | None) -> Chart:
     worst = sum(by_severity.get("critical", ()))
     return replace(
         chart,
-        headline=f"{total:,} patches wait{f', {worst:,} of them critical' if worst else ''}",
+        headline=_many(total, "patch waits", "patches wait") + (f", {worst:,} of them critical" if worst else ""),
         labels=tuple(label for _, label in AGES),
         series={name: tuple(by_severity[name]) for name in _ranked(by_severity, SEVERITIES)},
         note=f"Age since `{released}`." if released == "created_at" else "",
@@ -374,6 +377,11 @@ def _moment(value: Any) -> datetime | None:
         return None
 
 
+def _is_day(value: Any) -> bool:
+    """Whether a value of a time column is a day without an hour."""
+    return len(value) <= 10 if isinstance(value, str) else isinstance(value, date) and not isinstance(value, datetime)
+
+
 def _in_milliseconds(value: float | Decimal) -> bool:
     # As seconds it would lie after the year 5000.
     return value > 1e11
@@ -386,7 +394,7 @@ def _like(moment: datetime, like: Any) -> Any:
     if isinstance(like, date):
         return moment.date()
     if isinstance(like, str):
-        return moment.strftime(f"%Y-%m-%d{like[10:11] or 'T'}%H:%M:%S")
+        return moment.strftime("%Y-%m-%d" if _is_day(like) else f"%Y-%m-%d{like[10]}%H:%M:%S")
     return moment.timestamp() * (1000 if _in_milliseconds(like) else 1)
 
 
@@ -397,6 +405,10 @@ def _bin_label(start: datetime, width: timedelta) -> str:
 def _duration(width: timedelta) -> str:
     hours = int(width.total_seconds() // 3600)
     return {1: "an hour", 24: "a day", 168: "a week"}.get(hours, f"{hours} hours")
+
+
+def _many(number: int, one: str, more: str) -> str:
+    return f"{number:,} {one if number == 1 else more}"
 
 
 def _without(chart: Chart, reason: str) -> Chart:

@@ -1,0 +1,160 @@
+"""What people see of a run: what it changed, a preview, how fresh it is, and the checks that look further."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from rmm_assets.connection import RmmConnection
+from rmm_assets.orchestration.assets import build_connection_defs
+from rmm_assets.simulator import Simulator
+from rmm_assets_tests.orchestration.bench import KEY, check_alone, checks, connection, devices, metadata, plain, sync
+
+
+@pytest.fixture(autouse=True)
+def _key(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACME_API_KEY", KEY)
+
+
+def resource(name: str = "devices", **more: Any) -> dict[str, Any]:
+    columns: Mapping[str, Any] = {"id": {"data_type": "bigint", "nullable": False}}
+    return {"name": name, "endpoint": {"path": f"/v1/{name}"}, "columns": columns, **more}
+
+
+def spec_of(target: RmmConnection, name: str = "devices") -> dg.AssetSpec:
+    [found] = [spec for spec in build_connection_defs(target).resolve_all_asset_specs() if spec.key.path[-1] == name]
+    return found
+
+
+def test_a_run_says_what_it_changed(instance: dg.DagsterInstance) -> None:
+    with Simulator(tables={"devices": devices(10)}) as rmm:
+        target = connection(rmm.base_url)
+        first = metadata(sync(target, instance))
+        again = metadata(sync(target, instance))
+        rows = devices(12)[1:]
+        rows[0]["status"] = "offline"
+        rmm.set_rows("devices", rows)
+        third = metadata(sync(target, instance))
+
+    assert (first["rows_new"], first["rows_changed"], first["rows_absent"]) == (10, 0, 0)
+    assert (again["rows_new"], again["rows_changed"], again["rows_absent"]) == (0, 0, 0)
+    assert (third["rows_new"], third["rows_changed"], third["rows_absent"]) == (2, 1, 1)
+    assert third["dagster/row_count"] == 12
+
+
+def test_the_preview_shows_ten_rows_and_masks_what_is_sensitive(instance: dg.DagsterInstance) -> None:
+    columns = {"id": {"data_type": "bigint", "nullable": False}, "owner": {"data_type": "text", "sensitive": True}}
+    with Simulator(tables={"devices": devices(30, owner="somebody@acme.example")}) as rmm:
+        target = connection(rmm.base_url, [resource(columns=columns)])
+        result = sync(target, instance)
+
+    [event] = result.get_asset_materialization_events()
+    preview = event.materialization.metadata["preview"]
+    assert isinstance(preview, dg.TableMetadataValue)
+    assert [record.data["id"] for record in preview.records] == list(range(1, 11))
+    assert {record.data["owner"] for record in preview.records} == {"***"}
+    assert not any(name.startswith("_") for name in preview.records[0].data)
+
+
+def test_a_row_count_outside_its_bounds_fails(instance: dg.DagsterInstance) -> None:
+    with Simulator(tables={"devices": devices(10)}) as rmm:
+        bounded = connection(rmm.base_url, [resource(checks={"row_count": {"min": 5, "max": 9}})])
+        found = checks(sync(bounded, instance))["row_count"]
+    assert not found.passed
+    assert plain(found.metadata) == {"rows": 10, "at_least": 5, "at_most": 9}
+
+
+def test_a_row_count_outside_the_band_of_its_history_fails(instance: dg.DagsterInstance) -> None:
+    with Simulator(tables={"devices": devices(100)}) as rmm:
+        banded = connection(rmm.base_url, [resource(checks={"row_count": {"band": 0.2}})])
+        assert checks(sync(banded, instance))["row_count"].passed
+        rmm.set_rows("devices", devices(119))
+        assert checks(sync(banded, instance))["row_count"].passed
+        rmm.set_rows("devices", devices(160))
+        found = checks(sync(banded, instance))["row_count"]
+        alone = check_alone(banded, instance, "row_count")["row_count"]
+    assert not found.passed
+    assert plain(found.metadata) == {"rows": 160, "usual": 109.5, "at_least": 88, "at_most": 131}
+    assert not alone.passed
+
+
+def test_a_reference_to_nothing_is_found_once_both_tables_are_loaded(instance: dg.DagsterInstance) -> None:
+    alerts = [{"id": 1, "device_id": 3}, {"id": 2, "device_id": 99}, {"id": 3, "device_id": None}]
+    with Simulator(tables={"devices": devices(10), "alerts": alerts}) as rmm:
+        target = connection(
+            rmm.base_url,
+            # Loaded first by name, and yet checked when the devices are there.
+            [resource("alerts", checks={"references": {"device_id": "devices.id"}}), resource("devices")],
+        )
+        result = sync(target, instance)
+        alone = check_alone(target, instance, "references_device_id", resource="alerts")
+    found = checks(result)["references_device_id"]
+    assert not found.passed
+    assert plain(found.metadata) == {"rows_looked_at": 3, "rows_at_fault": 1, "examples": ["2, 99"]}
+    assert plain(alone["references_device_id"].metadata)["rows_at_fault"] == 1
+
+
+def test_a_failing_resource_does_not_take_along_the_one_that_refers_to_it(instance: dg.DagsterInstance) -> None:
+    with Simulator(tables={"alerts": [{"id": 1, "device_id": 3}]}) as rmm:
+        target = connection(
+            rmm.base_url,
+            [resource("alerts", checks={"references": {"device_id": "devices.id"}}), resource("devices")],
+        )
+        result = sync(target, instance)
+    assert not result.success  # /v1/devices is not there
+    assert metadata(result, "alerts")["dagster/row_count"] == 1
+
+
+def test_a_users_own_query_finds_rows_at_fault(instance: dg.DagsterInstance) -> None:
+    own = {
+        "no_pc_7": "SELECT id, name FROM {table} WHERE name = 'PC-0007';",
+        "known_elsewhere": "SELECT id FROM {table} WHERE id NOT IN (SELECT id FROM {devices})",
+    }
+    with Simulator(tables={"devices": devices(10)}) as rmm:
+        found = checks(sync(connection(rmm.base_url, [resource(checks={"sql": own})]), instance))
+    assert plain(found["sql_no_pc_7"].metadata) == {
+        "rows_looked_at": 10,
+        "rows_at_fault": 1,
+        "examples": ["7, PC-0007"],
+    }
+    assert not found["sql_no_pc_7"].passed
+    assert found["sql_known_elsewhere"].passed
+
+
+def test_more_absences_than_allowed_are_held_back_and_told(instance: dg.DagsterInstance) -> None:
+    with Simulator(tables={"devices": devices(10)}) as rmm:
+        target = connection(rmm.base_url)
+        sync(target, instance)
+        rmm.set_rows("devices", [{**row, "id": row["id"] + 100} for row in devices(10)])
+        result = sync(target, instance)
+    assert metadata(result)["absences_held_back"] is True
+    assert not checks(result)["no_sudden_loss"].passed
+    assert plain(checks(result)["no_sudden_loss"].metadata) == {"rows_absent": 10}
+
+
+def test_an_asset_says_where_it_comes_from() -> None:
+    spec = spec_of(connection("https://api.example.com", [resource(description="What hums.")]))
+    assert spec.description is not None
+    assert spec.description.startswith("What hums.\n\n| | |")
+    for fact in ("`GET /v1/devices`", "`https://api.example.com`", "`id`", "`offset` (limit 100)", "acme.devices"):
+        assert fact in spec.description
+
+
+@pytest.mark.parametrize(
+    ("cron", "hours"),
+    [("0 * * * *", 2), ("*/15 * * * *", 0.5), ("0 6 * * *", 48), ("0 6 * * 1-5", 144)],
+)
+def test_an_asset_is_stale_after_twice_the_schedules_longest_pause(cron: str, hours: float) -> None:
+    policy = spec_of(connection("https://api.example.com", schedule={"cron": cron})).freshness_policy
+    assert policy == dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=hours))
+
+
+def test_the_file_may_say_when_an_asset_is_stale() -> None:
+    target = connection("https://api.example.com", [resource(fresh_within=90)], schedule={"cron": "0 6 * * *"})
+    assert spec_of(target).freshness_policy == dg.FreshnessPolicy.time_window(fail_window=timedelta(minutes=90))
+    assert spec_of(connection("https://api.example.com")).freshness_policy is None
