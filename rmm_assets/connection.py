@@ -22,6 +22,7 @@ from rmm_assets.connection_file import rules
 from rmm_assets.connection_file.client import AUTHS, PAGINATORS
 from rmm_assets.connection_file.connection import Connection
 from rmm_assets.connection_file.resource import Resource
+from rmm_assets.scaffolding import ConnectionScaffolder
 
 __all__ = ["ConnectionFileError", "Fault", "Resource", "RmmConnection"]
 
@@ -76,6 +77,7 @@ class ConnectionAttributes(BaseModel):
         return Connection.model_json_schema(*args, **kwargs)
 
 
+@dg.scaffold_with(ConnectionScaffolder)
 class RmmConnection(Connection, dg.Component, dg.Resolvable):
     """One RMM API: each of its resources becomes an asset, a table, a check.
 

@@ -1,0 +1,117 @@
+"""Another Dagster project installs this one and uses its component as its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from rmm_assets.simulator import Simulator
+from rmm_assets_tests.orchestration.bench import devices
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT = """\
+[project]
+name = "fleet"
+version = "0.1.0"
+
+[tool.dg]
+directory_type = "project"
+
+[tool.dg.project]
+root_module = "fleet"
+"""
+DEFINITIONS = """\
+from pathlib import Path
+
+import dagster as dg
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+"""
+
+
+class Project:
+    """A project of somebody else, in an environment that has a wheel of this one, not its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bin = folder / ".venv" / "bin"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / ".venv")], check=True)
+        site = next((folder / ".venv" / "lib").glob("python*/site-packages"))
+        source = folder / "source"
+        shutil.copytree(ROOT / "rmm_assets", source / "rmm_assets", ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("setup.cfg", "pyproject.toml", "README.md"):
+            if (ROOT / name).exists():
+                shutil.copy(ROOT / name, source)
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+        subprocess.run([*install, "--target", str(site), str(source)], check=True)
+        shutil.rmtree(source)
+        # What this project needs is borrowed from the environment that runs the test; the project itself is not.
+        borrowed = sysconfig.get_paths()["purelib"]
+        (site / "borrowed.pth").write_text(f"import site; site.addsitedir({borrowed!r})\n")
+        package = folder / "src" / "fleet"
+        (package / "defs").mkdir(parents=True)
+        (package / "__init__.py").touch()
+        (package / "defs" / "__init__.py").touch()
+        (package / "definitions.py").write_text(DEFINITIONS)
+        (folder / "pyproject.toml").write_text(PYPROJECT)
+
+    def run(self, *command: str, **variables: str) -> str:
+        """What a command prints, run in the project with the project's own interpreter."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        environment |= {"PYTHONPATH": str(self.folder / "src"), "COLUMNS": "200", **variables}
+        done = subprocess.run(
+            [str(self.bin / "python"), "-c", f"import sys; {command[0]}", *command[1:]],
+            cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        return done.stdout
+
+    def dg(self, *arguments: str, **variables: str) -> str:
+        """What `dg` prints."""
+        return self.run("from dagster_dg_cli.cli import main; sys.exit(main())", *arguments, **variables)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    if sys.prefix == sys.base_prefix:
+        pytest.skip("runs in an environment only, which a second one can borrow from")
+    return Project(tmp_path_factory.mktemp("fleet"))
+
+
+@pytest.mark.slow
+def test_the_project_has_the_installed_package_and_not_this_folder(project: Project) -> None:
+    where = project.run("import rmm_assets; print(rmm_assets.__file__)").strip()
+    assert Path(where).is_relative_to(project.folder)
+
+
+@pytest.mark.slow
+def test_dg_lists_the_component_with_its_documentation(project: Project) -> None:
+    found = json.loads(project.dg("list", "components", "--json"))["items"]
+    [ours] = [entry for entry in found if entry["key"] == "rmm_assets.RmmConnection"]
+    assert "One RMM API" in ours["summary"]
+
+
+@pytest.mark.slow
+def test_a_scaffolded_connection_loads_as_it_is_and_runs_once_filled_in(project: Project) -> None:
+    project.dg("scaffold", "defs", "rmm_assets.RmmConnection", "acme")
+    file = project.folder / "src" / "fleet" / "defs" / "acme" / "defs.yaml"
+    assert "name: acme" in file.read_text()
+    assert "env: ACME_API_KEY" in file.read_text()
+    listed = json.loads(project.dg("list", "defs", "--json"))
+    assert [asset["asset_key"] for asset in listed["assets"]] == ["acme/resource_name"]
+
+    with Simulator(tables={"resource": devices(250)}) as rmm:
+        file.write_text(file.read_text().replace("https://api.example.com", rmm.base_url))
+        project.dg("launch", "--assets", "*", ACME_API_KEY=rmm.api_key, DAGSTER_HOME="")
+    read = "import duckdb; print(duckdb.connect('data/rmm.duckdb').sql('select count(*) from acme.resource_name').fetchone()[0])"
+    assert project.run(read).strip() == "250"
