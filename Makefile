@@ -18,7 +18,7 @@ help: ## List the commands
 $(STAMP): setup.cfg constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) what constraints.txt pins ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 $(DAGSTER_HOME)/dagster.yaml: dagster.yaml
@@ -30,7 +30,7 @@ sync: $(STAMP) $(DAGSTER_HOME)/dagster.yaml ## Install, materialize the demo con
 	@$(BIN)/rmm sync demo
 
 dev: $(STAMP) $(DAGSTER_HOME)/dagster.yaml ## Open Dagster's UI on 127.0.0.1
-	@$(BIN)/dagster dev --host 127.0.0.1 --workspace workspace.yaml
+	@ulimit -c 0 && $(BIN)/dagster dev --host 127.0.0.1 --workspace workspace.yaml
 
 test: $(STAMP) ## Run the whole suite
 	@$(BIN)/pytest -n 2 --dist loadscope
@@ -40,7 +40,7 @@ test-fast: $(STAMP) ## Run what takes no process and less than a minute
 
 test-embedded-elt: ## Run the suite with dagster-embedded-elt in the place of the newer pair
 	@$(PYTHON) -m venv .venv-embedded-elt
-	@.venv-embedded-elt/bin/pip install --quiet --disable-pip-version-check -c constraints-embedded-elt.txt -e '.[embedded-elt,dev]'
+	@.venv-embedded-elt/bin/pip install -qq --disable-pip-version-check -c constraints-embedded-elt.txt -e '.[embedded-elt,dev]'
 	@PATH="$(CURDIR)/.venv-embedded-elt/bin:$$PATH" .venv-embedded-elt/bin/pytest -n 2 --dist loadscope
 
 lint: $(STAMP) ## Check style (ruff) and types (mypy, strict)
@@ -51,3 +51,15 @@ format: $(STAMP) ## Put the code into shape
 
 clean: ## Remove what was built, loaded and logged here
 	@rm -rf $(VENV) .venv-embedded-elt .dagster data build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+# `make sync-acme` is `rmm sync acme` with this folder's Dagster instance.
+sync-%: $(STAMP) $(DAGSTER_HOME)/dagster.yaml
+	@$(BIN)/rmm sync $*
+
+docs: $(STAMP) ## Build the docs as a site, into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict && echo "The docs are in site/index.html."
+
+screenshots: $(STAMP) ## Take the pictures of README and docs anew
+	@RMM_PICTURES=docs/images $(BIN)/pytest --quiet rmm_assets_tests/browser
+
+.PHONY: docs screenshots

@@ -38,7 +38,7 @@ def keys() -> str:
             if name not in models:
                 models[name] = schema["$defs"][name]
                 queue.append(name)
-    return "\n".join(line for name, model in models.items() for line in _section(name, model))
+    return "\n".join(line for name, model in models.items() for line in _section(name, model, models))
 
 
 def _named_below(value: Any) -> Iterator[str]:
@@ -53,7 +53,7 @@ def _named_below(value: Any) -> Iterator[str]:
             yield from _named_below(inner)
 
 
-def _section(name: str, model: Schema) -> Iterator[str]:
+def _section(name: str, model: Schema, models: Mapping[str, Schema]) -> Iterator[str]:
     yield f"\n### {_title(name)} {{ #{_anchor(name)} }}\n"
     yield _first_part(inspect.getdoc(RmmConnection) or "" if name == "Connection" else model.get("description", ""))
     if name == "Resource":
@@ -66,8 +66,16 @@ def _section(name: str, model: Schema) -> Iterator[str]:
         if name == "Resource" and key in ResourceDefaults.model_fields:
             continue
         default = "**needed**" if key in required else _default(value)
-        description = " ".join(value.get("description", "").split()).replace("|", "\\|")
-        yield f"| `{key}` | {_type(value)} | {default} | {description} |"
+        yield f"| `{key}` | {_type(value)} | {default} | {_description(value, models)} |"
+
+
+def _description(value: Schema, models: Mapping[str, Schema]) -> str:
+    text = value.get("description")
+    if text is None and "$ref" in value:  # pydantic leaves it out where it is the model's own
+        text = _first_part(models[_model_of(value["$ref"])]["description"])
+    if text is None and "const" in value:
+        text = "Which of the kinds this is."
+    return " ".join((text or "").split()).replace("|", "\\|")
 
 
 def _title(name: str) -> str:

@@ -32,7 +32,8 @@ from rmm_assets.api.source import (
     Reading,
     build_source,
     is_incremental,
-    marks_absences,
+    settles_absences,
+    skips_unchanged,
     source_name,
 )
 from rmm_assets.api.transport import Traffic, Transport
@@ -129,7 +130,7 @@ class Run:
             outcome.rows_loaded = int(normalized.row_counts.get(resource.table, 0))
         with self.client as client:
             table = Table(client, resource.table)
-            if self._shows_absences() and (marks_absences(resource) or _removes(resource)):
+            if report.complete and not report.partial and settles_absences(resource):
                 outcome.absences = settle(
                     table, outcome.load_id, resource.absent, max_share=resource.max_absent_share,
                     alive_before=self.before.alive, present=self.reading.rejected_keys,
@@ -153,11 +154,6 @@ class Run:
         outcome.seconds = time.monotonic() - self.started
         return outcome
 
-    def _shows_absences(self) -> bool:
-        """Whether what this load did not bring is gone at the source: only a complete full read shows that."""
-        report = self.reading.report
-        return report.complete and not report.partial and not is_incremental(self.resource)
-
 
 def _nested(pipeline: dlt.Pipeline, table: Table) -> list[Table]:
     """The table's child tables, parents before children."""
@@ -166,10 +162,6 @@ def _nested(pipeline: dlt.Pipeline, table: Table) -> list[Table]:
         return []
     found = get_nested_tables(pipeline.default_schema.tables, table.name, include_self=False)
     return [child for child in (Table(table.client, str(entry["name"])) for entry in found) if child.exists()]
-
-
-def _removes(resource: Resource) -> bool:
-    return resource.absent == "remove" and resource.disposition == "merge" and not resource.history
 
 
 def store_of(connection: Connection) -> Store:
@@ -293,7 +285,7 @@ def _refuse_loss(resource: Resource, report: Report, table: Table) -> None:
             disposition.active_record_timestamp if disposition else None,
         )  # fmt: skip
     else:
-        before = rows_of_last_load(table)
+        before = rows_alive(table) if skips_unchanged(resource) else rows_of_last_load(table)
     now = report.distinct if resource.keys else report.rows
     if before and now < before * (1 - resource.max_absent_share):
         raise SuspiciousLossError(

@@ -26,7 +26,7 @@ attributes:
     auth: bearer
     paginator: single_page
   api_key: {{env: ACME_API_KEY}}
-  resources: [devices, alerts]
+  resources: [devices, tickets]
 """
 
 
@@ -54,7 +54,7 @@ def test_one_broken_file_leaves_the_good_connections_standing(tmp_path: Path) ->
     write(tmp_path, "zeta", GOOD.format(name="zeta"))
 
     assert set(specs(tmp_path)) == {
-        *("acme/devices", "acme/alerts", "zeta/devices", "zeta/alerts"),
+        *("acme/devices", "acme/tickets", "zeta/devices", "zeta/tickets"),
         *("bad/broken_connection", "worse/broken_connection"),
     }
     build_defs(folders=[tmp_path]).get_repository_def().load_all_definitions()
@@ -140,7 +140,7 @@ def test_of_two_connections_with_one_name_the_second_is_broken(tmp_path: Path) -
     write(tmp_path, "a", GOOD.format(name="acme"))
     write(tmp_path, "b", GOOD.format(name="acme"))
     found = specs(tmp_path)
-    assert set(found) == {"acme/devices", "acme/alerts", "b/broken_connection"}
+    assert set(found) == {"acme/devices", "acme/tickets", "b/broken_connection"}
     assert "there is a connection `acme` already, in" in (found["b/broken_connection"].description or "")
 
 
@@ -159,7 +159,7 @@ def test_two_broken_folders_with_one_name_do_not_break_the_location(tmp_path: Pa
 
 def test_a_connection_loads_from_a_folder_of_folders_or_from_its_own(tmp_path: Path) -> None:
     folder = write(tmp_path / "clients" / "west", "acme", GOOD.format(name="acme"))
-    assert set(specs(tmp_path)) == set(specs(folder)) == {"acme/devices", "acme/alerts"}
+    assert set(specs(tmp_path)) == set(specs(folder)) == {"acme/devices", "acme/tickets"}
 
 
 def test_the_environment_names_the_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_the_environment_names_the_folders(tmp_path: Path, monkeypatch: pytest.M
     write(tmp_path / "two", "zeta", GOOD.format(name="zeta"))
     monkeypatch.setenv(FOLDERS_VARIABLE, os.pathsep.join([str(tmp_path / "one"), str(tmp_path / "two")]))
     keys = {key.to_user_string() for key in build_defs().resolve_asset_graph().get_all_asset_keys()}
-    assert keys == {"acme/devices", "acme/alerts", "zeta/devices", "zeta/alerts"}
+    assert keys == {"acme/devices", "acme/tickets", "zeta/devices", "zeta/tickets"}
 
 
 def test_the_shipped_connections_load_with_no_variable_set(monkeypatch: pytest.MonkeyPatch) -> None:

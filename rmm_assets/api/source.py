@@ -19,6 +19,7 @@ from typing import Any
 
 import dlt
 import pyarrow as pa
+import pyarrow.compute as pc
 from dlt.common.configuration.container import Container
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext
 from dlt.extract.incremental import Incremental
@@ -45,6 +46,11 @@ from rmm_assets.warehouse.spool import Spool
 from rmm_assets.warehouse.values import plain_text
 
 REJECTED_SUFFIX = "_rejected"
+
+
+class SchemaContractError(Exception):
+    """What came does not fit the table, and the connection's schema contract freezes it; nothing was published."""
+
 
 # Where no real address is known yet (the embedded RMM starts with the run), dlt still wants one to describe the source.
 _NO_ADDRESS = "http://127.0.0.1"
@@ -108,15 +114,29 @@ def is_incremental(resource: Resource) -> bool:
     )
 
 
-def marks_absences(resource: Resource) -> bool:
-    """Whether the table tells rows that are gone at the source: only a full read that merges can."""
+def skips_unchanged(resource: Resource) -> bool:
+    """Whether rows that did not change keep the load id that they have."""
+    return resource.write_disposition is not None and bool(resource.write_disposition.skip_unchanged_rows)
+
+
+def settles_absences(resource: Resource) -> bool:
+    """Whether load ids tell rows that are gone at the source: only a full read that merges all of them can."""
+    contract = resource.schema_contract
     return (
-        resource.absent == "mark"
+        resource.absent != "keep"
         and resource.disposition == "merge"
         and bool(resource.keys)
-        and not resource.history
+        and resource.strategy != "scd2"
         and not is_incremental(resource)
+        and not skips_unchanged(resource)
+        # Rows that the contract keeps out are not gone.
+        and not (contract is not None and "discard_row" in (contract.columns, contract.data_type))
     )
+
+
+def marks_absences(resource: Resource) -> bool:
+    """Whether the table has a mark for rows that are gone at the source."""
+    return resource.absent == "mark" and settles_absences(resource)
 
 
 def _dlt_resource(connection: Connection, resource: Resource, reading: Reading | None) -> DltResource:
@@ -237,6 +257,9 @@ def _rows(
         if resource.on_incomplete == "fail":
             raise
         reading.log.warning("%s; landing what came, because on_incomplete is warn", error)
+    report = reading.report
+    if resource.strategy == "scd2" and incremental is None and (report.partial or not report.complete):
+        raise IncompleteError(f"{resource.name}: {report.reason}; history would end every row that this read did not hold")
     reading.before_publishing(reading.report)
     reading.rejected = spool.rejected_rows
     reading.changed_types = spool.changed_types()
@@ -245,9 +268,14 @@ def _rows(
         yield from spool.records()
     else:
         columns: Any = spool.columns()
-        dlt.current.resource().apply_hints(columns=columns)
+        refused = _refused_variants(resource, columns, reading.changed_types, shape.known)
+        discards = resource.schema_contract is not None and resource.schema_contract.data_type == "discard_row"
+        dlt.current.resource().apply_hints(columns={k: v for k, v in columns.items() if k not in refused})
         for table in spool.tables():
-            yield _stamped(table, load_id, marks_absences(resource))
+            yield _stamped(_without(table, refused, rows=discards), load_id, marks_absences(resource))
+    if not spool.rows and shape.known and incremental is None:
+        # Of nothing, dlt makes no load: versions would stay valid although their rows are gone.
+        yield dlt.mark.materialize_table_schema()
     hints = dlt.mark.make_hints(
         table_name=resource.table + REJECTED_SUFFIX, write_disposition="append", primary_key=(), columns={}
     )
@@ -256,6 +284,33 @@ def _rows(
     for rejected in spool.rejected():
         keys += _keys_of(rejected, shape)[: MOST_PRESENT + 1 - len(keys)]
         yield dlt.mark.with_hints(_rejects(rejected, load_id), hints, create_table_variant=True)
+
+
+def _refused_variants(
+    resource: Resource, columns: Iterable[str], changed: Iterable[str], known: Mapping[str, Any]
+) -> list[str]:
+    """New columns for values of another type that the schema contract does not let in.
+
+    Raises:
+        SchemaContractError: it lets no such value in at all.
+    """
+    mode = resource.schema_contract.data_type if resource.schema_contract else None
+    if mode in (None, "evolve"):
+        return []
+    variants = [c for c in columns if c not in known and any(c.startswith(f"{name}__v_") for name in changed)]
+    if variants and mode == "freeze":
+        raise SchemaContractError(
+            f"{resource.name}: values came that need the columns {', '.join(variants)}, because their type is another one "
+            "than the table's, and schema_contract freezes data_type"
+        )
+    return variants
+
+
+def _without(table: pa.Table, columns: list[str], *, rows: bool) -> pa.Table:
+    """The table without these columns, and, if asked, without the rows that have a value there."""
+    for name in columns if rows else ():
+        table = table.filter(pc.is_null(table[name]))
+    return table.drop_columns(columns)
 
 
 def _keys_of(rejected: pa.Table, shape: RowShape) -> list[tuple[str, ...]]:

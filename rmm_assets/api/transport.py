@@ -1,8 +1,8 @@
 """One request to one answer: retries, redirects, limits, and errors without the secret.
 
 The secret is added below, in `wire`, at the connection that writes to the socket. Whatever could log, store or raise a
-URL (urllib3 at DEBUG included) sees it without. Every error leaves this module as a `TransportError` built anew, without
-a cause or context that has seen the wire. When an answer's rows are complete is not decided here.
+URL (urllib3 at DEBUG included) sees it without. Every error leaves this module as a `TransportError` built anew,
+without a cause or context that has seen the wire. When an answer's rows are complete is not decided here.
 """
 
 from __future__ import annotations
@@ -227,7 +227,8 @@ class Transport:
                 with self._lock:
                     self.traffic.throttled += 1
                 self._on_throttle()
-            if outcome.retryable and (outcome.throttled or outcome.wait):
+            # A 503 that names no time may be one endpoint's own trouble; whatever else throttles is about the key.
+            if outcome.retryable and (outcome.wait or (outcome.throttled and outcome.status != 503)):
                 self._pace.pause(wait)
             if not outcome.retryable or attempt > retry.max_retries:
                 tries = f" (after {attempt} requests)" if attempt > 1 else ""

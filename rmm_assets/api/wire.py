@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
+import math
 import socket
 import ssl
 import threading
@@ -110,7 +111,7 @@ class Wire:
         response = self._pool.urlopen(
             method, url if self._proxied_openly else parse_url(url).request_uri, body=body, headers=headers,
             retries=False, redirect=False, preload_content=False,
-            assert_same_host=not self._proxied_openly, pool_timeout=left,
+            assert_same_host=not self._proxied_openly, pool_timeout=math.ceil(left),
             timeout=urllib3.Timeout(connect=min(limits.connect_timeout, left), read=min(limits.read_timeout, left)),
         )  # fmt: skip
         with self._lock:

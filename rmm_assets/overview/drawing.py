@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Drawn in stand-in colours, which then become variables: matplotlib knows one scheme at a time.
 _GROUND, _INK, _FAINT, _GRID = "#fffffe", "#010203", "#5a6b7c", "#d0d7de"
-_VARIABLES = {_INK: "ink", _FAINT: "faint", _GRID: "grid"}
+_VARIABLES = {_GROUND: "ground", _INK: "ink", _FAINT: "faint", _GRID: "grid"}
 LIGHT = {"ground": "#ffffff", "ink": "#1f2328", "faint": "#59636e", "grid": "#dfe3e8"}
 DARK = {"ground": "#16191e", "ink": "#e6e9ee", "faint": "#9aa4b1", "grid": "#2e343d"}
 

@@ -100,7 +100,11 @@ class Hostile:
             self.secrets.append(base64.b64encode(f"me:{key}".encode()).decode())
         self.echo = " ".join(
             [write(secret) for secret in self.secrets for write in WRITTEN.values()]
-            + [base64.b64encode(b"x" * before + secret.encode()).decode() for secret in self.secrets for before in range(3)]
+            + [
+                base64.b64encode(b"x" * before + secret.encode()).decode()
+                for secret in self.secrets
+                for before in range(3)
+            ]
         )
         self.arrived = 0
         self._folder = folder
@@ -176,7 +180,8 @@ class Hostile:
             Case("rows", url, red=False),
             Case("rows_of_dlt", url, resource={"normalizer": "dlt"}, red=False),
             Case("rejected", url, resource={"columns": {"size": {"data_type": "bigint"}}}, red=False),
-            Case("since", url, endpoint={**_PARTS, "incremental": {"cursor_path": "name", "initial_value": ""}}, red=False),
+            Case("since", url, endpoint={**_PARTS, "incremental": {"cursor_path": "name", "initial_value": ""}},
+                 red=False),
         ]  # fmt: skip
 
     def _answer(self, seen: Seen) -> Say | None:
@@ -193,7 +198,11 @@ class Hostile:
                 self.arrived += 1
         echo = self.echo
         in_header = echo.encode().decode("latin-1")
-        spread = (("Content-Type", f"application/json; key={in_header}"), ("X-Echo", in_header), ("Set-Cookie", in_header))
+        spread = (
+            ("Content-Type", f"application/json; key={in_header}"),
+            ("X-Echo", in_header),
+            ("Set-Cookie", in_header),
+        )
         row = {"id": 1, "name": echo, "nested": {"key": echo, "deep": {"list": [echo]}}, "list": [echo, {"a": echo}]}
         link = f"api_key={quote(self.key, safe='')}&k={quote(self.secrets[-1], safe='')}"
         match name:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import html
 import json
@@ -73,16 +74,17 @@ def leaks_in(folder: Path, secrets: Iterable[str]) -> tuple[int, list[str]]:
     Returns:
         How many files were searched, and a line for each find.
     """
-    searched, finds = 0, []
+    searched = 0
+    finds: list[str] = []
     forms = needles(secrets)
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
         searched += 1
         for what, content in _contents(file):
-            finds += [
-                f"{file.relative_to(folder)}{what}: {form}, at ...{content[max(0, content.find(needle) - 60):][:200]!r}"
-                for needle, form in forms.items()
-                if needle in content
-            ]
+            for needle, form in forms.items():
+                place = content.find(needle)
+                if place >= 0:
+                    around = content[max(0, place - 60) :][:200]
+                    finds.append(f"{file.relative_to(folder)}{what}: {form}, at ...{around!r}")
     return searched, finds
 
 
@@ -92,10 +94,8 @@ def _contents(file: Path) -> list[tuple[str, bytes]]:
     if raw[:2] == b"\x1f\x8b":
         contents.append((" (unpacked)", gzip.decompress(raw)))
     elif raw[:1] == b"\x78":
-        try:
+        with contextlib.suppress(zlib.error):
             contents.append((" (unpacked)", zlib.decompress(raw)))
-        except zlib.error:
-            pass
     elif raw[:4] == b"PAR1":
         contents.append((" (table)", str(pq.read_table(file).to_pylist()).encode()))
     elif file.suffix == ".duckdb":

@@ -182,12 +182,12 @@ def silent(connection: socket.socket) -> None:
 
 
 def drip(head: bytes, byte: bytes, pause: float = 0.05) -> Callable[[socket.socket], None]:
-    """Send `head` at once, and then one byte after the other, for ever."""
+    """Send `head` at once, and then one byte after the other: longer than any test waits."""
 
     def talk(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(head)
-        while True:
+        for _ in range(100):
             connection.sendall(byte)
             time.sleep(pause)
 
@@ -219,7 +219,9 @@ class Certificates:
         return context
 
 
-def make_certificates(folder: Path, *, host: str = "127.0.0.1", days: int = 1, self_signed: bool = False) -> Certificates:
+def make_certificates(
+    folder: Path, *, host: str = "127.0.0.1", days: int = 1, self_signed: bool = False
+) -> Certificates:
     """Certificates for a server at `host`, in PEM files.
 
     Args:
@@ -269,7 +271,9 @@ def make_certificates(folder: Path, *, host: str = "127.0.0.1", days: int = 1, s
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(usage(authority=False), critical=True)
         .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key((server_key if self_signed else authority_key).public_key()),
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(
+                (server_key if self_signed else authority_key).public_key()
+            ),
             critical=False,
         )
         .sign(server_key if self_signed else authority_key, hashes.SHA256())
@@ -278,7 +282,5 @@ def make_certificates(folder: Path, *, host: str = "127.0.0.1", days: int = 1, s
     made = Certificates(folder / "authority.pem", folder / "chain.pem", folder / "key.pem")
     made.authority.write_bytes(authority.public_bytes(pem))
     made.chain.write_bytes(server.public_bytes(pem))
-    made.key.write_bytes(
-        server_key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    made.key.write_bytes(server_key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
     return made

@@ -81,9 +81,14 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Transport]]:
         redactor = Redactor()
         made.append(
             Transport(
-                url, auth=build_auth(auth, secret, redactor), redactor=redactor, limits=Limits(),
-                pace=Pace(tmp_path, max_concurrency=8), retry=Retry(backoff_factor=0.01), **more,
-            )  # fmt: skip
+                url,
+                auth=build_auth(auth, secret, redactor),
+                redactor=redactor,
+                limits=Limits(),
+                pace=Pace(tmp_path, max_concurrency=8),
+                retry=Retry(backoff_factor=0.01),
+                **more,
+            )
         )
         return made[-1]
 
@@ -184,7 +189,12 @@ def test_one_token_serves_many_requests(make: Callable[..., Transport]) -> None:
         with ThreadPoolExecutor(8) as workers:
             list(workers.map(lambda _: ask(transport), range(40)))
     form = parse_qs(server.seen[0].body.decode())
-    assert form == {"grant_type": ["client_credentials"], "client_id": ["me"], "client_secret": [ODD], "scope": ["read"]}
+    assert form == {
+        "grant_type": ["client_credentials"],
+        "client_id": ["me"],
+        "client_secret": [ODD],
+        "scope": ["read"],
+    }
     assert (issuer.issued, transport.traffic.requests, transport.traffic.retries) == (1, 40, 0)
     assert not any(ODD in unquote(seen.target) for seen in server.seen)
 
@@ -223,9 +233,11 @@ def test_a_server_that_gives_the_same_token_again_is_understood(make: Callable[.
 
 def test_a_token_that_is_refused_for_good_is_renewed_once(make: Callable[..., Transport]) -> None:
     issuer = Issuer()
-    with Scripted(lambda seen: issuer(seen) if seen.target == "/token" else Say({"token": seen.headers}, 401)) as server:
-        with pytest.raises(TransportError, match="HTTP 401: the API refused the key") as caught:
-            ask(make(server.url, oauth(server), PLAIN))
+    with (
+        Scripted(lambda seen: issuer(seen) if seen.target == "/token" else Say({"token": seen.headers}, 401)) as server,
+        pytest.raises(TransportError, match="HTTP 401: the API refused the key") as caught,
+    ):
+        ask(make(server.url, oauth(server), PLAIN))
     assert (issuer.issued, len(server.seen)) == (2, 4)
     assert "token-number" not in str(caught.value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -78,7 +79,7 @@ def test_three_processes_share_one_limit_of_requests_at_once(tmp_path: Path) -> 
 @pytest.mark.slow
 def test_three_processes_share_one_limit_of_requests_a_minute(tmp_path: Path) -> None:
     held = Processes(tmp_path, concurrency=8, per_minute=1200, requests=10, hold=0).run()
-    gaps = [later[0] - earlier[0] for earlier, later in zip(held, held[1:])]
+    gaps = [later[0] - earlier[0] for earlier, later in itertools.pairwise(held)]
     assert len(held) == 30
     # One start every 50 ms, evenly: none nearer, save for the time from permit to note.
     assert min(gaps) > 0.035

@@ -1,4 +1,4 @@
-"""The secret is nowhere but on the wire, whatever goes wrong: every file that a run writes is searched, byte by byte."""
+"""The secret is nowhere but on the wire, whatever goes wrong: every file that a run writes is searched for it."""
 
 from __future__ import annotations
 
@@ -63,9 +63,8 @@ def run(case: Case, hostile: Hostile, folder: Path, token_path: str = "token") -
     try:
         sync(connection, connection.resources[0], hostile.key)
     except Exception as error:
-        assert error.__traceback__ is not None
         # The first frame is this test's own, and knows the key.
-        error.__traceback__ = error.__traceback__.tb_next
+        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
         with (folder / "exceptions.txt").open("a") as file:
             file.write("".join(traceback.format_exception(error)))
             file.write("".join(traceback.TracebackException.from_exception(error, capture_locals=True).format()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import logging
 import resource
 import socket
@@ -52,10 +53,17 @@ def make(tmp_path: Path) -> Iterator[Make]:
         bounds = Limits(**limits)
         made.append(
             Transport(
-                url, auth=build_auth(auth, secret, redactor), redactor=redactor, retry=retry, limits=bounds, log=log,
+                url,
+                auth=build_auth(auth, secret, redactor),
+                redactor=redactor,
+                retry=retry,
+                limits=bounds,
+                log=log,
                 pace=pace or Pace(tmp_path / f"pace-{len(made)}", max_concurrency=bounds.max_concurrency),
-                headers=headers, tls=tls, allow_http=allow_http,
-            )  # fmt: skip
+                headers=headers,
+                tls=tls,
+                allow_http=allow_http,
+            )
         )
         return made[-1]
 
@@ -91,7 +99,12 @@ def test_a_passing_fault_costs_four_requests_at_most(make: Make, status: int) ->
         transport = make(server.url)
         with pytest.raises(TransportError, match=rf"devices page 1: HTTP {status}.*after 4 requests") as caught:
             get(transport)
-    assert (len(server.seen), caught.value.status, transport.traffic.requests, transport.traffic.retries) == (4, status, 4, 3)
+    assert (len(server.seen), caught.value.status, transport.traffic.requests, transport.traffic.retries) == (
+        4,
+        status,
+        4,
+        3,
+    )
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 501])
@@ -111,7 +124,7 @@ def test_waits_double(make: Make) -> None:
     with Scripted(failing(500, 500, 500)) as server:
         get(make(server.url, retry=Retry(backoff_factor=0.1)))
     at = [seen.at for seen in server.seen]
-    assert [round(b - a, 1) for a, b in zip(at, at[1:])] == [0.1, 0.2, 0.4]
+    assert [round(b - a, 1) for a, b in itertools.pairwise(at)] == [0.1, 0.2, 0.4]
 
 
 def test_each_retry_is_a_line_with_page_status_attempt_and_wait(
@@ -122,7 +135,7 @@ def test_each_retry_is_a_line_with_page_status_attempt_and_wait(
         monkeypatch.setattr(transport, "_closing", Impatient())
         get(transport)
     assert [record.getMessage() for record in caplog.records if record.name == "rmm_assets"] == [
-        'devices page 1: HTTP 502: application/json, \'{"error": null}\'; retry ' + line
+        "devices page 1: HTTP 502: application/json, '{\"error\": null}'; retry " + line
         for line in ("1 of 3 in 2.0 s", "2 of 3 in 4.0 s", "3 of 3 in 8.0 s")
     ]
 
@@ -183,15 +196,17 @@ def test_retry_after_stops_every_worker(make: Make) -> None:
     assert all(moment - at[0] >= 0.39 for moment in at[1:])
 
 
-def test_a_429_without_a_time_slows_the_others_too(make: Make) -> None:
-    with Scripted(failing(429)) as server:
-        transport = make(server.url, retry=Retry(backoff_factor=0.4))
+@pytest.mark.parametrize(("status", "others_wait"), [(429, True), (503, False), (500, False)])
+def test_without_a_stated_time_only_a_429_slows_the_others_too(make: Make, status: int, others_wait: bool) -> None:
+    with Scripted(failing(status)) as server:
+        transport = make(server.url, retry=Retry(backoff_factor=0.5))
         with ThreadPoolExecutor(2) as workers:
             first = workers.submit(get, transport)
-            time.sleep(0.15)
+            while not server.seen or transport.traffic.retries == 0:
+                time.sleep(0.01)
             other = workers.submit(get, transport)
             first.result(), other.result()
-    assert server.seen[1].at - server.seen[0].at >= 0.39
+    assert (server.seen[1].at - server.seen[0].at >= 0.49) == others_wait
 
 
 @pytest.mark.parametrize(("status", "calls"), [(429, 1), (503, 1), (500, 0)])
@@ -343,7 +358,10 @@ def test_the_deadline_counts_from_the_first_request_over_all(make: Make) -> None
 
 def test_a_wait_beyond_the_deadline_is_not_begun(make: Make) -> None:
     began = time.monotonic()
-    with Scripted(failing(503, headers=(("Retry-After", "50"),))) as server, pytest.raises(TransportError, match="leaves no"):
+    with (
+        Scripted(failing(503, headers=(("Retry-After", "50"),))) as server,
+        pytest.raises(TransportError, match="leaves no"),
+    ):
         get(make(server.url, deadline=2))
     assert time.monotonic() - began < 1
 
@@ -388,7 +406,10 @@ def test_closing_ends_a_wait_between_tries(make: Make) -> None:
 
 
 def test_a_body_that_announces_too_much_is_not_read(make: Make) -> None:
-    with Scripted(lambda seen: Say(b"", length=10**12)) as server, pytest.raises(TransportError, match="max_response_bytes"):
+    with (
+        Scripted(lambda seen: Say(b"", length=10**12)) as server,
+        pytest.raises(TransportError, match="max_response_bytes"),
+    ):
         get(make(server.url))
     assert len(server.seen) == 1
 
@@ -398,13 +419,28 @@ def test_a_small_packed_body_that_is_huge_is_stopped_early(make: Make) -> None:
     assert len(bomb) < 5000
     packed = (("Content-Encoding", "gzip, gzip"),)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with Scripted(lambda seen: Say(bomb, headers=packed)) as server:
-        transport = make(server.url, max_response_bytes=1 << 20, max_concurrency=2)
-        for _ in range(5):  # more than the pool has connections: each must come back
-            with pytest.raises(TransportError, match="exceeds limits.max_response_bytes"):
-                get(transport)
+    with (
+        Scripted(lambda seen: Say(bomb, headers=packed)) as server,
+        pytest.raises(TransportError, match=r"exceeds limits\.max_response_bytes"),
+    ):
+        get(make(server.url, max_response_bytes=1 << 20))
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10
     assert grown < 30, f"{grown} MB"
+
+
+def test_a_body_given_up_half_way_costs_no_connection(make: Make) -> None:
+    def talk(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(100):
+            connection.sendall(b"8000\r\n" + b" " * 0x8000 + b"\r\n")
+
+    with raw_server(talk) as (url, accepted):
+        transport = make(url, max_response_bytes=1 << 20, max_concurrency=2, deadline=10)
+        for _ in range(5):
+            with pytest.raises(TransportError, match=r"exceeds limits\.max_response_bytes"):
+                get(transport)
+    assert len(accepted) == 5
 
 
 # Connections
@@ -454,7 +490,9 @@ QUERY = {"type": "api_key", "name": "api_key", "location": "query"}
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_within_the_origin_is_followed_with_the_key(make: Make, status: int) -> None:
     def answer(seen: Seen) -> Say:
-        return Say(status=status, headers=(("Location", "/v2/devices?page=1"),)) if "v1" in seen.target else Say("there")
+        return (
+            Say(status=status, headers=(("Location", "/v2/devices?page=1"),)) if "v1" in seen.target else Say("there")
+        )
 
     with Scripted(answer) as server:
         assert get(make(server.url, auth=QUERY)) == b'"there"'
@@ -472,9 +510,9 @@ def test_a_redirected_post_becomes_what_clients_make_of_it(make: Make, status: i
 
 
 def test_a_circle_of_redirects_ends(make: Make) -> None:
-    with Scripted(lambda seen: Say(status=302, headers=(("Location", "/v1/devices"),))) as server:
-        with pytest.raises(TransportError, match="5 redirects led nowhere"):
-            get(make(server.url))
+    circle = Say(status=302, headers=(("Location", "/v1/devices"),))
+    with Scripted(lambda seen: circle) as server, pytest.raises(TransportError, match="5 redirects led nowhere"):
+        get(make(server.url))
     assert len(server.seen) == 6
 
 
@@ -512,14 +550,13 @@ def test_the_key_never_goes_to_another_origin(make: Make, way: str, auth: Any) -
             host = f"127.0.0.1:{server.port}"
             location[0] = trick.format(other=f"127.0.0.1:{other.port}", host=host, port=server.port)
             before = len(server.seen)
-            try:
+            with pytest.raises(TransportError) as caught:
                 get(transport, "/v1" if way == "redirect" else transport.same_origin(location[0]))
-            except TransportError as error:
-                assert "another origin" in str(error) or "led nowhere" in str(error), (trick, error)
-                assert KEY not in str(error)
-            else:
-                pytest.fail(f"{trick} was followed")
-            assert len(server.seen) - before <= 6
+            # Without slashes it is a path of the same origin, for browsers something else.
+            own = trick.startswith("http:\\\\")
+            assert ("led nowhere" if own else "another origin") in str(caught.value), trick
+            assert KEY not in str(caught.value)
+            assert len(server.seen) - before <= (6 if own else 1)
     assert not other.seen
 
 
@@ -584,15 +621,20 @@ def test_a_certificate_that_is_not_trusted_is_refused_at_once(
 
 
 def test_a_port_that_speaks_no_tls_is_named_at_once(make: Make) -> None:
-    with Scripted(failing()) as server, pytest.raises(TransportError, match=r"TLS failed: .*Does this port speak https\?$"):
+    with (
+        Scripted(failing()) as server,
+        pytest.raises(TransportError, match=r"TLS failed: .*Does this port speak https\?$"),
+    ):
         get(make(server.url.replace("http:", "https:")))
     assert server.connections == 1
 
 
 def test_a_connection_cut_during_tls_is_tried_again(make: Make) -> None:
-    with raw_server(lambda connection: connection.recv(100)) as (url, accepted):
-        with pytest.raises(TransportError, match=r"cut during TLS|connection was dropped|no connection"):
-            get(make(url.replace("http:", "https:")))
+    with (
+        raw_server(lambda connection: connection.recv(100)) as (url, accepted),
+        pytest.raises(TransportError, match=r"cut during TLS|connection was dropped"),
+    ):
+        get(make(url.replace("http:", "https:")))
     assert len(accepted) == 4
 
 
@@ -661,7 +703,7 @@ def test_plain_http_through_a_proxy_asks_for_the_whole_address(make: Make, envir
         get(make("http://rmm.example.com/api", auth=QUERY, allow_http=True))
         environment.setenv("NO_PROXY", "example.com")
         transport = make("http://rmm.example.com/api", auth=QUERY, allow_http=True, connect_timeout=1)
-        with pytest.raises(TransportError, match="not known|no connection"):
+        with pytest.raises(TransportError, match=r"not known|no connection"):
             get(transport)
     assert [seen.target for seen in proxy.seen] == [f"http://rmm.example.com/api/v1/devices?api_key={KEY}"]
 
@@ -679,9 +721,9 @@ def test_a_proxy_that_is_down_or_of_another_kind_is_named(make: Make, environmen
 
 
 def test_an_error_holds_at_most_200_characters_of_a_body(make: Make) -> None:
-    with Scripted(lambda seen: Say(b"secret of a customer \n\t\x00" * 500, 400)) as server:
-        with pytest.raises(TransportError) as caught:
-            get(make(server.url))
+    body = Say(b"secret of a customer \n\t\x00" * 500, 400)
+    with Scripted(lambda seen: body) as server, pytest.raises(TransportError) as caught:
+        get(make(server.url))
     assert len(str(caught.value)) < 260
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None

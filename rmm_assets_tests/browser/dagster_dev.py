@@ -32,7 +32,7 @@ def dagster_dev(
     """`dagster dev` as `make dev` starts it, with our own location alone.
 
     Args:
-        folder: An empty folder for everything that it writes.
+        folder: The folder that it runs in and writes to.
         connections: Folders for `RMM_CONNECTIONS`.
         example: With the location of `examples/downstream` beside ours.
         more: Further variables of the environment.

@@ -31,9 +31,7 @@ WHOLE_GRAPH: ViewportSize = {"width": 1280, "height": 1110}
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        not CHROMIUM.exists(), reason="needs Debian's chromium; .ci/run installs it with apt-get"
-    ),
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium; .ci/run installs it with apt-get"),
 ]
 
 # An API that lies in several ways; each resource is another lie.
@@ -106,11 +104,12 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A `dagster dev` with the demo, a connection whose API lies, and one whose file is broken."""
     folder = tmp_path_factory.mktemp("browser")
     with Simulator(faults=LIES) as api:
+        # Below the folder that `dagster dev` runs in, so that messages name files as a user would see them.
         for name, text in (("acme", ACME.format(base_url=api.base_url)), ("contoso", CONTOSO)):
             (folder / "connections" / name).mkdir(parents=True)
             (folder / "connections" / name / "defs.yaml").write_text(text, encoding="utf-8")
         connections = [PROJECT / "rmm_assets" / "defs", folder / "connections"]
-        with dagster_dev(folder / "dev", connections) as address:
+        with dagster_dev(folder, connections) as address:
             yield address
 
 
@@ -119,13 +118,10 @@ def ui(url: str) -> Iterator[Ui]:
     """A browser that reaches nothing but the UI."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
-        context = browser.new_context(
-            viewport=WINDOW, locale="en-GB", timezone_id="UTC", color_scheme="light"
-        )
+        context = browser.new_context(viewport=WINDOW, locale="en-GB", timezone_id="UTC", color_scheme="light")
         context.set_default_timeout(PAGE_WITHIN)
-        context.route(
-            lambda asked: not asked.startswith((url, "data:", "blob:")), lambda route: route.abort()
-        )
+        expect.set_options(timeout=PAGE_WITHIN)
+        context.route(lambda asked: not asked.startswith((url, "data:", "blob:")), lambda route: route.abort())
         yield Ui(context.new_page(), url)
         browser.close()
 
@@ -164,9 +160,12 @@ def test_the_graph_shows_every_connection_and_turns_green(ui: Ui, picture: Pictu
 
     page.set_viewport_size(WHOLE_GRAPH)
     page = ui.open("/locations/rmm_assets/asset-groups/demo")
-    for resource in ("organizations", "devices", "alerts", "patches"):
-        expect(page.get_by_text(resource, exact=True).first).to_be_attached()
-    expect(page.get_by_text("Never materialized")).to_have_count(0)
+    for asset in ("organizations", "devices", "alerts", "patches", "fleet_overview"):
+        expect(page.get_by_text(asset, exact=True).first).to_be_visible()
+    expect(page.get_by_text("Materialized", exact=True)).to_have_count(5)
+    for passed in page.get_by_text(re.compile(r"^\d+ / \d+ Passed$")).all():
+        text = passed.inner_text().split()
+        assert text[0] == text[2], "every check passed"
     picture("asset_graph")
     page.set_viewport_size(WINDOW)
 
@@ -175,6 +174,7 @@ def test_a_green_asset_shows_rows_columns_numbers_and_checks(ui: Ui, picture: Pi
     page = ui.open("/assets/demo/devices")
     expect(page.get_by_text("Row count", exact=True)).to_be_visible()
     expect(page.get_by_text("Host name.")).to_be_attached()
+    expect(page.get_by_text("Passing", exact=True).first).to_be_visible(timeout=PAGE_WITHIN)  # it is fresh
     picture("devices")
 
     page = ui.open("/assets/demo/devices?view=events")
@@ -182,6 +182,7 @@ def test_a_green_asset_shows_rows_columns_numbers_and_checks(ui: Ui, picture: Pi
     for key in ("dagster/row_count", "rows_loaded", "pages", "requests", "retries", "complete", "load_id"):
         expect(page.get_by_text(key, exact=True).first).to_be_attached()
     expect(page.get_by_text(re.compile("as many rows as the stated total of")).first).to_be_attached()
+    expect(page.get_by_text("preview", exact=True).first).to_be_attached()
     picture("devices_run")
 
     page = ui.open("/assets/demo/devices?view=checks")
@@ -226,7 +227,7 @@ def test_a_check_can_be_run_alone(ui: Ui) -> None:
     [
         ("devices", "the server says 415 rows, 400 different ones came"),
         ("alerts", "HTTP 500"),
-        ("patches", "patches page 1"),
+        ("patches", "patches page 1 (offset 0): HTTP 200, application/json"),
     ],
 )
 def test_a_red_run_says_why(ui: Ui, picture: Picture, resource: str, sentence: str) -> None:

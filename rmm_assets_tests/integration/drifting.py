@@ -16,7 +16,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 Style = Literal["offset", "page_number", "keyset", "cursor", "json_link", "header_link"]
-Fault = Literal["503", "500", "drop", "cut", "html", "error", "empty"]
+Fault = Literal["503", "500", "drop", "cut", "html", "error", "empty", "short"]
 Drift = Literal["insert", "delete", "move", "update"]
 
 _GREATEST = 1_000_000
@@ -87,7 +87,9 @@ class Api:
                 return 200, {"Content-Type": "text/html"}, b"<html><body>Please wait</body></html>"
             if fault == "error":
                 return 200, {}, b'{"error": "internal"}'
-            status, headers, body = self._page(query, empty=fault == "empty")
+            status, headers, body = self._page(query)
+            if fault in ("empty", "short") and "data" in body:
+                body["data"] = body["data"][: len(body["data"]) // 2 if fault == "short" else 0]
             content = json.dumps(body).encode()
             return status, headers, content[: len(content) // 2] if fault == "cut" else content
 
@@ -123,7 +125,7 @@ class Api:
                 served.append(self._rows[max(place - self.world.seed % 40, 0)])
         return served
 
-    def _page(self, query: dict[str, str], *, empty: bool) -> tuple[int, dict[str, str], dict[str, Any]]:
+    def _page(self, query: dict[str, str]) -> tuple[int, dict[str, str], dict[str, Any]]:
         world = self.world
         rows = self._served()
         size = min(int(query["limit"]), world.cap or _GREATEST)
@@ -143,7 +145,7 @@ class Api:
             start = int(query.get("cursor") or 0)
         page = rows[start : start + size]
         more = start + size < len(rows)
-        body: dict[str, Any] = {"data": [] if empty else page}
+        body: dict[str, Any] = {"data": page}
         headers: dict[str, str] = {}
         if world.total is not None:
             counted = len(rows) if world.total_counts_repeats else len(self._rows)

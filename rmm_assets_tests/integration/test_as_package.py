@@ -113,5 +113,5 @@ def test_a_scaffolded_connection_loads_as_it_is_and_runs_once_filled_in(project:
     with Simulator(tables={"resource": devices(250)}) as rmm:
         file.write_text(file.read_text().replace("https://api.example.com", rmm.base_url))
         project.dg("launch", "--assets", "*", ACME_API_KEY=rmm.api_key, DAGSTER_HOME="")
-    read = "import duckdb; print(duckdb.connect('data/rmm.duckdb').sql('select count(*) from acme.resource_name').fetchone()[0])"
+    read = "import duckdb; print(duckdb.connect('data/rmm.duckdb').sql('select count(*) from acme.resource_name').fetchall()[0][0])"
     assert project.run(read).strip() == "250"

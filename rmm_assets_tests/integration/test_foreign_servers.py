@@ -1,4 +1,4 @@
-"""Servers that nobody here wrote: json-server from npm, Datasette from PyPI. Every row is compared with what they hold."""
+"""Servers that nobody here wrote, json-server and Datasette: every row is compared with what they hold."""
 
 from __future__ import annotations
 
@@ -97,9 +97,13 @@ def test_json_server_is_read_to_the_last_row(workplace: Path, instance: dg.Dagst
         },
         "checks": {"not_null": ["id"]},
     }
-    target = connection(base_url, [resource], client={}, api_key=None, resource_defaults={
-        "primary_key": "id", "write_disposition": "merge"
-    })
+    target = connection(
+        base_url,
+        [resource],
+        client={},
+        api_key=None,
+        resource_defaults={"primary_key": "id", "write_disposition": "merge"},
+    )
     command = (str(JSON_SERVER), "--host", "127.0.0.1", "--port", str(port), "--quiet", "db.json")
     with served(*command, url=f"{base_url}/devices?_limit=1", log=workplace / "server.log"):
         result = sync(target, instance)
@@ -136,9 +140,13 @@ def test_datasette_is_read_to_the_last_row(workplace: Path, instance: dg.Dagster
         "total_path": "filtered_table_rows_count",
         "checks": {"not_null": ["id"]},
     }
-    target = connection(base_url, [resource], client={}, api_key=None, resource_defaults={
-        "primary_key": "id", "write_disposition": "merge"
-    })
+    target = connection(
+        base_url,
+        [resource],
+        client={},
+        api_key=None,
+        resource_defaults={"primary_key": "id", "write_disposition": "merge"},
+    )
     command = (sys.executable, "-m", "datasette", "serve", "fleet.db", "--host", "127.0.0.1", "--port", str(port))
     with served(*command, url=f"{base_url}/fleet.json", log=workplace / "server.log"):
         result = sync(target, instance)

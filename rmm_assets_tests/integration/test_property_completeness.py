@@ -121,6 +121,8 @@ def wild(draw: Any, style: Style) -> World:
     may_be_empty = style == "offset" or (stated and honest)
     if may_be_empty and not drift:
         faults.append("empty")
+    if style == "offset" and world["round_offsets"] == "no" and (not stated or honest):
+        faults += ["short", "short"]
     numbers = draw(st.lists(st.integers(1, 60), max_size=6, unique=True))
     chosen: dict[int, str] = {}
     for number in sorted(numbers):

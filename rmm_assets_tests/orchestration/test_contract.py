@@ -13,7 +13,7 @@ from rmm_assets.definitions import build_defs
 from rmm_assets.orchestration.assets import build_connection_defs
 from rmm_assets.orchestration.metadata import MAX_BYTES
 from rmm_assets.simulator import Simulator
-from rmm_assets_tests.orchestration.bench import KEY, connection, devices, metadata, query, sync
+from rmm_assets_tests.orchestration.bench import KEY, checks, connection, devices, metadata, query, sync
 
 METADATA: dict[str, type] = {
     "dagster/row_count": int,
@@ -51,7 +51,15 @@ DEMO_CHECKS = {
     },
     "demo/patches": {"accepted_values_status", "references_device_id"},
 }
-EVERYWHERE = {"unique_id", "not_null_id", "not_null_status", "complete", "schema_change", "no_rejected_rows", "no_sudden_loss"}
+EVERYWHERE = {
+    "unique_id",
+    "not_null_id",
+    "not_null_status",
+    "complete",
+    "schema_change",
+    "no_rejected_rows",
+    "no_sudden_loss",
+}
 
 
 @pytest.fixture
@@ -93,7 +101,7 @@ def test_the_demos_job_schedule_and_resource_are_these(demo: dg.Definitions) -> 
 
 def test_each_asset_is_an_op_of_its_own_in_the_pool_of_its_database(demo: dg.Definitions) -> None:
     assets = list(demo.resolve_asset_graph().assets_defs)
-    loaders = [one for one in assets if one.check_keys]
+    loaders = [one for one in assets if one.check_keys and one.keys]
     assert all(len(one.keys) == 1 for one in loaders)
     assert {one.op.pool for one in loaders} == {"duckdb"}
 
@@ -110,20 +118,22 @@ def test_metadata_has_these_keys_and_types_on_every_run(
     assert found["dagster/table_name"] == "rmm.acme.devices"
 
 
+@pytest.mark.parametrize("fields", [5, 60])
 def test_metadata_is_small_and_names_no_path_of_the_machine(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+    fields: int, workplace: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
 ) -> None:
     monkeypatch.setenv("ACME_API_KEY", KEY)
-    wide: dict[str, Any] = {f"field_{number}": number for number in range(24)}
-    with Simulator(tables={"devices": devices(50, **wide)}) as rmm:
-        target = connection(rmm.base_url)
-        sync(target, instance)
-        result = sync(target, instance)
+    more: dict[str, Any] = {f"field_{number}": f"{number} " * 30 for number in range(fields)}
+    with Simulator(tables={"devices": devices(50, **more)}) as rmm:
+        result = sync(connection(rmm.base_url), instance)
     events = [event.materialization.metadata for event in result.get_asset_materialization_events()]
     events += [evaluation.metadata for evaluation in result.get_asset_check_evaluations()]
-    assert len(events) == 8
+    assert len(events) == 1 + len(checks(result))
     for found in events:
-        assert len(serialize_value(found)) <= MAX_BYTES
+        # A table's columns are never left out, however many there are: some 200 bytes each.
+        schema = len(serialize_value(found["dagster/column_schema"])) if "dagster/column_schema" in found else 0
+        assert len(serialize_value(found)) <= max(MAX_BYTES, schema + 2500)
+        assert schema < 250 * (fields + 5) + 200
         assert str(workplace) not in serialize_value(found)
         assert "127.0.0.1" not in serialize_value(found)
         assert KEY not in serialize_value(found)
