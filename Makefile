@@ -63,3 +63,13 @@ screenshots: $(STAMP) ## Take the pictures of README and docs anew
 	@RMM_PICTURES=docs/images $(BIN)/pytest --quiet rmm_assets_tests/browser
 
 .PHONY: docs screenshots
+
+bench: $(STAMP) ## Measure speed and memory beside plain dlt and a hand-written load (takes half an hour)
+	@$(BIN)/pip install -qq --disable-pip-version-check -r benchmarks/requirements.txt
+	@mkdir -p data && $(BIN)/python -m benchmarks.run main --latency 0,20 --markdown data/bench.md --json data/bench.json --plot data/bench.svg
+
+bench-peers: $(STAMP) ## The same with singer-sdk and PyAirbyte, each in an environment of its own
+	@$(BIN)/pip install -qq --disable-pip-version-check -r benchmarks/requirements.txt
+	@mkdir -p data && $(BIN)/python -m benchmarks.run main --latency 0,20 --peers --markdown data/bench.md --json data/bench.json --plot data/bench.svg
+
+.PHONY: bench bench-peers

@@ -229,6 +229,8 @@ def open_run(
         )  # fmt: skip
         pager = Pager(transport, width=limits.max_concurrency)
         stack.callback(pager.close)
+        # A killed run leaves half a state behind; all that counts comes back from the destination.
+        shutil.rmtree(store.working_folder(name), ignore_errors=True)
         pipeline = store.pipeline(name, progress=progress)
         report = Report(resource.name)
 

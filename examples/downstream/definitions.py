@@ -22,10 +22,9 @@ DEVICES = dg.AssetKey(["demo", "devices"])
 
 def changed_rows(metadata: Mapping[str, Any]) -> int | None:
     """How many rows a load changed; None where its metadata does not say."""
-    counts = [metadata.get(name) for name in ("rows_new", "rows_changed", "rows_absent")]
-    if any(count is None for count in counts):
-        return None
-    return sum(int(count.value) for count in counts)
+    names = ("rows_new", "rows_changed", "rows_absent")
+    counts = [int(metadata[name].value) for name in names if name in metadata]
+    return sum(counts) if len(counts) == len(names) else None
 
 
 # 1. A job, started by a sensor

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from dlt.common.configuration.container import Container
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext
 from dlt.extract.incremental import Incremental
+from dlt.extract.items import ResolvablePipeItem
 from dlt.extract.resource import DltResource
 from dlt.extract.source import DltSource
 from dlt.sources.rest_api import rest_api_source
@@ -283,7 +284,10 @@ def _rows(
     reading.rejected_keys = Present(shape.layout.key, keys)
     for rejected in spool.rejected():
         keys += _keys_of(rejected, shape)[: MOST_PRESENT + 1 - len(keys)]
-        yield dlt.mark.with_hints(_rejects(rejected, load_id), hints, create_table_variant=True)
+        marked = dlt.mark.with_hints(_rejects(rejected, load_id), hints, create_table_variant=True)
+        # To the pipe's end at once: on the way, dlt looks for the range's cursor in every row.
+        pipe = dlt.current.resource()._pipe
+        yield ResolvablePipeItem(marked.data, len(pipe) - 1, pipe, marked.meta)
 
 
 def _refused_variants(

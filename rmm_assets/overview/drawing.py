@@ -106,7 +106,7 @@ def _lying(axes: Axes, chart: Chart) -> None:
     axes.set_ylim(len(chart.labels) - 0.4, -0.6)
     axes.margins(x=0.07)
     axes.xaxis.grid(color=_GRID, lw=0.8)
-    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlabel(chart.unit, loc="right", fontsize=_FONT - 1)
 
 
@@ -128,7 +128,7 @@ def _standing(axes: Axes, chart: Chart) -> None:
     axes.set_xlim(-0.7, len(chart.labels) - 0.3)
     axes.margins(y=0.06)
     axes.yaxis.grid(color=_GRID, lw=0.8)
-    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlabel(chart.unit, loc="right", fontsize=_FONT - 1)
 
 
@@ -166,11 +166,20 @@ def _short(text: str) -> str:
 
 
 def _themed(svg: str) -> str:
-    for colour, name in _VARIABLES.items():
-        svg = svg.replace(colour, f"var(--{name})")
+    # From here on each tag by itself: between tags stand names that somebody else gave.
+    svg = re.sub(r"<metadata>.*?</metadata>|<clipPath.*?</clipPath>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r"<[^>]*>", lambda tag: _short_tag(tag[0]), svg)
+    svg = re.sub(r"(</?g/?>|\s)+(?=<)", "", svg)  # groups only carry the ids
     style = _STYLE.format(light=_declared(LIGHT), dark=_declared(DARK))
-    svg = re.sub(r"<metadata>.*?</metadata>| font-family: [^;]*;", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    return re.sub(r"(<svg[^>]*>)", lambda opened: f"{opened[1]}\n{style}", svg, count=1)
+    return re.sub(r"<svg[^>]*>", lambda opened: f"{opened[0]}\n{style}", svg, count=1)
+
+
+def _short_tag(tag: str) -> str:
+    """A tag in variables instead of stand-in colours, without what no reader sees: a picture is kept for each run."""
+    for colour, name in _VARIABLES.items():
+        tag = tag.replace(colour, f"var(--{name})")
+    tag = re.sub(r' font-family: [^;]*;| clip-path="[^"]*"| id="[^"]*"| transform="rotate\(-0 [^"]*"', "", tag)
+    return re.sub(r"(\.\d)\d+", r"\1", " ".join(tag.split()))
 
 
 def _declared(colours: dict[str, str]) -> str:

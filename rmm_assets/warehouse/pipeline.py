@@ -103,6 +103,10 @@ class Store:
             progress=progress,
         )
 
+    def working_folder(self, name: str) -> Path:
+        """Where the pipeline of that name keeps its files while it loads."""
+        return self.work / "load" / name
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep the database file open: dlt opens it half a dozen times a load, 20 ms each, and shares what is open."""

@@ -122,6 +122,8 @@ def test_the_core_is_imported_without_dagster() -> None:
         ("warehouse", "from rmm_assets.api.paging import Pager", False),
         ("warehouse", "from rmm_assets import api", False),
         ("warehouse", "from rmm_assets.warehouse.rows import Page", True),
+        ("overview", "import dagster", False),
+        ("overview", "from rmm_assets.warehouse.pipeline import Table", True),
         ("orchestration", "import dagster", True),
         ("orchestration", "from rmm_assets.api.paging import Pager", True),
     ],

@@ -1,0 +1,135 @@
+"""Runs of a connection in processes of their own, which say how far they are, so that they can be killed there."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import resource as limits
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
+from typing import Any
+
+from dlt.common.runtime.collector import Collector
+
+from rmm_assets.connection_file import Connection
+from rmm_assets.sync import open_run
+from rmm_assets_tests.syncing import KEY, store_in
+
+# A server of processes that has imported everything: a run begins in milliseconds, and shares nothing with the tests.
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["rmm_assets.sync", "rmm_assets_tests.integration.runs"])
+
+PHASES = ("fetching", "normalizing", "loading", "marking")
+_STEPS = {"Extract": "fetching", "Normalize": "normalizing", "Load": "loading"}
+
+
+class _Phases(Collector):
+    """Tells the other end of a pipe which step of dlt begins."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        super().__init__()
+        self._pipe = pipe
+
+    def _start(self, step: str) -> None:
+        _say(self._pipe, "phase", _STEPS.get(step.split(" ", 1)[0], step))
+
+    def update(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def _stop(self) -> None:
+        pass
+
+
+def _say(pipe: Pipe, kind: str, value: str) -> None:
+    with suppress(OSError):  # nobody listens any more
+        pipe.send((kind, value))
+
+
+class _Lines(logging.Handler):
+    def __init__(self, pipe: Pipe) -> None:
+        super().__init__()
+        self._pipe = pipe
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _say(self._pipe, "log", record.getMessage())
+
+
+def _run(pipe: Pipe, made: Connection, name: str, folder: Path, base_url: str, largest_file: int | None) -> None:
+    if largest_file is not None:
+        limits.setrlimit(limits.RLIMIT_FSIZE, (largest_file, largest_file))
+    log = logging.getLogger("rmm_assets.runs")
+    log.setLevel(logging.INFO)
+    log.addHandler(_Lines(pipe))
+    try:
+        with open_run(
+            made, made.resource(name), KEY, base_url=base_url, store=store_in(folder), log=log, progress=_Phases(pipe)
+        ) as run:
+            run.pipeline.drop()
+            load_info = run.pipeline.run(run.source)
+            load_info.raise_on_failed_jobs()
+            _say(pipe, "phase", "marking")
+            run.settle(load_info)
+    except Exception:
+        _say(pipe, "red", traceback.format_exc())
+    else:
+        _say(pipe, "green", "")
+
+
+class Running:
+    """A run in a process of its own.
+
+    Args:
+        largest_file: Bytes a file may grow to in that process, as on a disk that is full.
+    """
+
+    def __init__(
+        self, folder: Path, base_url: str, made: Connection, name: str = "devices", *, largest_file: int | None = None
+    ) -> None:
+        self._pipe, theirs = context.Pipe(duplex=False)
+        self.process = context.Process(target=_run, args=(theirs, made, name, folder, base_url, largest_file), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.phase = ""
+        self.log: list[str] = []
+        self.verdict: str | None = None
+        self.trouble = ""
+
+    def listen(self, seconds: float) -> bool:
+        """Take in what the run says within so many seconds; whether it said anything."""
+        try:
+            if not self._pipe.poll(seconds):
+                return False
+            kind, value = self._pipe.recv()
+        except (EOFError, OSError):
+            return False
+        if kind == "phase":
+            self.phase = value
+        elif kind == "log":
+            self.log.append(value)
+        else:
+            self.verdict, self.trouble = kind, value
+        return True
+
+    def reaches(self, phase: str, seconds: float = 60) -> None:
+        """Wait until the run is in a phase, or over."""
+        while self.phase != phase and self.verdict is None and self.listen(seconds):
+            pass
+
+    def kill(self) -> None:
+        """`kill -9`, wherever the run is now."""
+        while self.listen(0):
+            pass
+        self.process.kill()
+        self.process.join()
+        self._pipe.close()
+
+    def end(self, seconds: float = 120) -> Mapping[str, str]:
+        """Wait for the verdict: `green`, or `red` with its trouble."""
+        while self.verdict is None and self.listen(seconds):
+            pass
+        self.process.join(seconds)
+        self._pipe.close()
+        return {"verdict": self.verdict or "killed", "trouble": self.trouble}

@@ -1,0 +1,136 @@
+"""A run that is killed at any moment leaves a table that the next run brings to exactly the right state."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rmm_assets.connection_file import Connection
+from rmm_assets.simulator import Simulator
+from rmm_assets.simulator.faults import Faults
+from rmm_assets_tests.integration.runs import PHASES, Running
+from rmm_assets_tests.syncing import absent, connection, devices, resource, rows_of, run
+
+pytestmark = pytest.mark.slow
+
+KILLS = 44
+KILLS_OF_OTHERS = 8
+
+
+def change(rng: random.Random, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Some rows go, some come, some come back, some are renamed."""
+    stay = [row for row in rows if rng.random() > 0.05]
+    for row in rng.sample(stay, len(stay) // 10):
+        stay[stay.index(row)] = {**row, "name": f"renamed {rng.randrange(1000)}"}
+    held = {row["id"] for row in stay}
+    come = [row for row in devices(700) if row["id"] not in held and rng.random() < 0.05]
+    return sorted([*stay, *come], key=lambda row: row["id"])
+
+
+def kill_somewhere(rng: random.Random, running: Running, number: int, length: float) -> str:
+    """Kill a run after a while, or a moment after a phase has begun; the phase in which it was."""
+    if number % 2:
+        deadline = time.monotonic() + rng.random() * length
+        while (left := deadline - time.monotonic()) > 0 and running.verdict is None:
+            running.listen(left)
+    else:
+        running.reaches(PHASES[number // 2 % len(PHASES)])
+        time.sleep(rng.random() * 0.06)
+    running.kill()
+    return running.phase if running.verdict is None else "over"
+
+
+def test_a_run_killed_anywhere_is_put_right_by_the_next(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    made = connection(resource(max_absent_share=1))
+    rows = devices(600)
+    killed: Counter[str] = Counter()
+    compared = 0
+    with Simulator(tables={"devices": rows}, faults=Faults(delay=0.01)) as server:
+        started = time.monotonic()
+        assert Running(tmp_path, server.base_url, made).end()["verdict"] == "green"
+        length = time.monotonic() - started
+        for number in range(KILLS):
+            before = {row["id"] for row in rows_of(tmp_path)}
+            rows = change(rng, rows)
+            server.set_rows("devices", rows)
+            killed[kill_somewhere(rng, Running(tmp_path, server.base_url, made), number, length)] += 1
+            seen = {row["id"] for row in rows}
+            if rng.random() < 0.5:
+                rows = change(rng, rows)
+                server.set_rows("devices", rows)
+
+            run(tmp_path, server.base_url, made)
+
+            held = {row["id"] for row in rows}
+            gone = absent(tmp_path)
+            assert [row for row in rows_of(tmp_path) if row["id"] not in gone] == rows
+            # All that ever landed stays, marked where it is gone: what was there before, and maybe what the killed run saw.
+            assert before - held <= gone <= (before | seen) - held
+            compared += len(rows) + len(gone)
+    print(f"{killed.total()} kills: {dict(killed)}; {compared} rows compared")
+    assert killed.total() - killed["over"] >= 40
+    assert all(killed[phase] for phase in PHASES), killed
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "history": {"history": True, "max_absent_share": 1},
+    "children": {"child_tables": True, "absent": "remove", "max_absent_share": 1},
+    "replace": {"write_disposition": "replace", "max_absent_share": 1},
+    "append": {
+        "write_disposition": "append",
+        "endpoint": {
+            "incremental": {"cursor_path": "number", "start_param": "above", "initial_value": 0, "range_start": "open"}
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_ways_to_write_survive_kills_too(kind: str, tmp_path: Path) -> None:
+    rng = random.Random(kind)
+    made = connection(resource(**OTHERS[kind]))
+    killed: Counter[str] = Counter()
+    rows = table_of(kind, devices(300))
+    with Simulator(tables={"devices": rows}, faults=Faults(delay=0.01)) as server:
+        started = time.monotonic()
+        assert Running(tmp_path, server.base_url, made).end()["verdict"] == "green"
+        length = time.monotonic() - started
+        for number in range(KILLS_OF_OTHERS):
+            if kind == "append":
+                rows = [*rows, *table_of(kind, devices(20, first=len(rows) + 1))]
+            else:
+                rows = table_of(kind, change(rng, [{k: row[k] for k in ("id", "name", "status")} for row in rows]))
+            server.set_rows("devices", rows)
+            killed[kill_somewhere(rng, Running(tmp_path, server.base_url, made), number, length)] += 1
+            run(tmp_path, server.base_url, made)
+            assert_holds(kind, tmp_path, made, rows)
+    print(f"{kind}: {killed.total()} kills: {dict(killed)}")
+
+
+def table_of(kind: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows as this kind of resource has them."""
+    if kind == "children":
+        return [{**row, "disks": [{"drive": drive} for drive in "CD"[: 1 + row["id"] % 2]]} for row in rows]
+    return [{**row, "number": row["id"]} for row in rows] if kind == "append" else rows
+
+
+def assert_holds(kind: str, folder: Path, made: Connection, rows: list[dict[str, Any]]) -> None:
+    """The table is what the server holds: no row is missing, none is there twice."""
+    if kind == "history":
+        valid = [row for row in rows_of(folder, own=True) if row["_dlt_valid_to"] is None]
+        landed = [{k: row[k] for k in ("id", "name", "status")} for row in valid]
+        assert sorted(landed, key=lambda row: row["id"]) == rows
+        return
+    assert rows_of(folder) == [{k: v for k, v in row.items() if k != "disks"} for row in rows]
+    if kind == "children":
+        parents = {row["_dlt_id"]: row["id"] for row in rows_of(folder, own=True)}
+        children = rows_of(folder, "devices__disks", own=True)
+        assert sorted((parents[child["_dlt_parent_id"]], child["drive"]) for child in children) == sorted(
+            (row["id"], disk["drive"]) for row in rows for disk in row["disks"]
+        )

@@ -1,0 +1,113 @@
+"""`fleet_overview` stands behind the loads, holds pictures in its metadata, and writes one page."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from rmm_assets.orchestration.assets import build_connection_defs
+from rmm_assets.simulator import Faults, Fleet, Simulator
+from rmm_assets_tests.orchestration import bench
+
+RESOURCES = ("organizations", "devices", "alerts", "patches")
+OVERVIEW = dg.AssetKey(["acme", "fleet_overview"])
+PAGE = Path("data/acme_fleet.html")
+
+
+@pytest.fixture
+def fleet(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
+    monkeypatch.setenv("ACME_API_KEY", bench.KEY)
+    rows = Fleet(devices=60, alerts=40, patches=50)
+    # Of today: a picture shows the months before a load.
+    with Simulator(fleet=rows, tick=rows.tick_at(datetime.now(UTC)), api_key=bench.KEY) as rmm:
+        yield rmm
+
+
+def fleet_connection(url: str, **changes: object) -> bench.RmmConnection:
+    resources = [{"name": name, "endpoint": {"path": f"/v1/{name}"}} | changes for name in RESOURCES]
+    return bench.connection(url, resources)
+
+
+def images(metadata: dict[str, object]) -> dict[str, bytes]:
+    """The pictures in the Markdown of a materialization, by chart."""
+    found = {
+        name: re.findall(r"!\[[^]]*\]\(data:image/svg\+xml;base64,([^)]*)\)", str(text))
+        for name, text in metadata.items()
+    }
+    return {
+        name: base64.b64decode(image) for name, (image,) in ((name, list_) for name, list_ in found.items() if list_)
+    }
+
+
+def test_the_job_draws_four_pictures_and_one_page_after_the_loads(
+    fleet: Simulator, instance: dg.DagsterInstance
+) -> None:
+    result = bench.run(build_connection_defs(fleet_connection(fleet.base_url)), "sync_acme", instance)
+    assert result.success
+    metadata = bench.metadata(result, "fleet_overview")
+    pictures = images(metadata)
+    assert set(pictures) == {"status_by_organization", "agents_not_seen", "alerts_by_severity", "patch_age"}
+    assert metadata["pictures"] == 4 and metadata["page"] == str(PAGE)
+    assert all(len(str(text)) < 60_000 for text in metadata.values())
+    assert b"Contoso Dental" in pictures["status_by_organization"]
+    assert metadata["status_by_organization"].startswith(f"{len(fleet.rows('devices'))} devices, ")
+
+    html = PAGE.read_text()
+    assert html.count('<img src="data:image/svg+xml;base64,') == 4
+    assert set(re.findall(r'(?:src|href)="(\w+:)', html)) == {"data:"} and "<script" not in html and "url(" not in html
+
+
+def test_the_same_tables_give_the_same_page(fleet: Simulator, instance: dg.DagsterInstance) -> None:
+    definitions = build_connection_defs(fleet_connection(fleet.base_url))
+    assert bench.run(definitions, "sync_acme", instance).success
+    first = PAGE.read_bytes()
+    alone = dg.define_asset_job("alone", selection=dg.AssetSelection.assets(OVERVIEW))
+    again = bench.run(dg.Definitions.merge(definitions, dg.Definitions(jobs=[alone])), "alone", instance)
+    assert bench.materialized(again) == {"acme/fleet_overview"}
+    assert PAGE.read_bytes() == first
+
+
+def test_it_hangs_behind_what_it_reads_in_the_pool_of_the_loads() -> None:
+    definitions = build_connection_defs(fleet_connection("https://rmm.example.com"))
+    asset = definitions.get_assets_def(OVERVIEW)
+    assert asset.asset_deps[OVERVIEW] == {dg.AssetKey(["acme", name]) for name in RESOURCES}
+    assert asset.group_names_by_key[OVERVIEW] == "acme"
+    assert asset.op.pool == definitions.get_assets_def(dg.AssetKey(["acme", "devices"])).op.pool == "duckdb"
+
+
+@pytest.mark.parametrize("resources", [("devices",), ("alerts", "patches")])
+def test_a_connection_without_devices_or_alerts_has_none(resources: tuple[str, ...]) -> None:
+    definitions = build_connection_defs(bench.connection("https://rmm.example.com", resources))
+    assert OVERVIEW not in definitions.resolve_asset_graph().get_all_asset_keys()
+
+
+def test_no_picture_is_drawn_of_devices_that_could_not_be_read(fleet: Simulator, instance: dg.DagsterInstance) -> None:
+    fleet.set_faults(Faults(resource="devices", status=404))
+    result = bench.run(build_connection_defs(fleet_connection(fleet.base_url)), "sync_acme", instance)
+    assert not result.success
+    assert bench.materialized(result) == {"acme/organizations", "acme/alerts", "acme/patches"}
+    assert not PAGE.exists()
+
+
+def test_the_page_can_be_elsewhere_or_nowhere(fleet: Simulator, instance: dg.DagsterInstance) -> None:
+    definitions = build_connection_defs(fleet_connection(fleet.base_url))
+    for page in ("pages/one.html", ""):
+        config = {"ops": {"acme__fleet_overview": {"config": {"page": page}}}}
+        job = definitions.resolve_job_def("sync_acme")
+        result = job.execute_in_process(instance=instance, run_config=config | bench.QUIET)
+        assert ("page" in bench.metadata(result, "fleet_overview")) is bool(page)
+    assert Path("pages/one.html").exists() and not PAGE.exists()
+
+
+def test_a_sensitive_column_is_not_drawn(fleet: Simulator, instance: dg.DagsterInstance) -> None:
+    hidden = {"columns": {"name": {"sensitive": True}, "organization__name": {"sensitive": True}}}
+    result = bench.run(build_connection_defs(fleet_connection(fleet.base_url, **hidden)), "sync_acme", instance)
+    pictures = images(bench.metadata(result, "fleet_overview"))
+    assert len(pictures) == 4
+    assert not any(b"Contoso" in picture for picture in pictures.values())

@@ -1,0 +1,93 @@
+"""Runs `sync` on connections to servers of the tests, into DuckDB files, and reads the tables back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from rmm_assets.connection_file import Connection
+from rmm_assets.sync import Outcome, sync
+from rmm_assets.warehouse.pipeline import Store
+
+KEY = "demo-key"
+
+Row = dict[str, Any]
+
+
+def devices(number: int, first: int = 1, **more: Any) -> list[Row]:
+    """Rows with the ids `first`, `first + 1`, ...."""
+    return [{"id": i, "name": f"PC-{i:04}", "status": "online", **more} for i in range(first, first + number)]
+
+
+def resource(name: str = "devices", **changes: Any) -> dict[str, Any]:
+    """A resource of the simulator that merges by `id`; keys of `endpoint` are merged one by one."""
+    endpoint = {
+        "path": f"/v1/{name}",
+        "data_selector": "data",
+        "paginator": {"type": "offset", "limit": 100},
+        **changes.pop("endpoint", {}),
+    }
+    return {"name": name, "endpoint": endpoint, "primary_key": "id", "write_disposition": "merge", **changes}
+
+
+def connection(*resources: Mapping[str, Any], **changes: Any) -> Connection:
+    """A connection `acme`; without resources, it has `devices`."""
+    return Connection.model_validate(
+        {
+            "name": "acme",
+            "client": {
+                "base_url": "http://127.0.0.1:9",
+                "auth": {"type": "api_key", "name": "api_key", "location": "query"},
+            },
+            "api_key": {"env": "ACME_API_KEY"},
+            "retry": {"backoff_factor": 0.001},
+            "resources": list(resources) or [resource()],
+            **changes,
+        }
+    )
+
+
+def store_in(folder: Path, dataset: str = "acme") -> Store:
+    return Store("duckdb", str(folder / "rmm.duckdb"), dataset, folder / "work")
+
+
+def run(
+    folder: Path, base_url: str, made: Connection | None = None, name: str = "devices", **options: Any
+) -> Outcome:
+    """One run of a resource into the folder's database.
+
+    Raises:
+        Exception: the one that says why the run is red, without dlt's around it.
+    """
+    made = made or connection()
+    try:
+        return sync(made, made.resource(name), KEY, base_url=base_url, store=store_in(folder), **options)
+    except Exception as error:
+        cause: BaseException = error
+        while (deeper := cause.__cause__ or cause.__context__) is not None:
+            cause = deeper
+        raise cause from None
+
+
+def rows_of(folder: Path, name: str = "devices", *, own: bool = False) -> list[Row]:
+    """A table's rows by id, without dlt's columns and ours unless `own`; empty where there is no table."""
+    with duckdb.connect(str(folder / "rmm.duckdb"), read_only=True) as client:
+        if not client.execute(
+            "SELECT 1 FROM information_schema.tables WHERE table_schema = 'acme' AND table_name = ?", [name]
+        ).fetchall():
+            return []
+        found: list[Row] = client.sql(f'SELECT * FROM acme."{name}"').to_arrow_table().to_pylist()
+    shown = [{k: v for k, v in row.items() if own or not k.startswith(("_dlt", "_absent"))} for row in found]
+    return sorted(shown, key=lambda row: (str(type(row.get("id"))), row.get("id") or 0))
+
+
+def absent(folder: Path, name: str = "devices") -> set[Any]:
+    """The ids that are marked absent."""
+    return {row["id"] for row in rows_of(folder, name, own=True) if row.get("_absent_since") is not None}
+
+
+def ids(rows: Sequence[Row]) -> list[Any]:
+    return [row["id"] for row in rows]

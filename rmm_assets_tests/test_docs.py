@@ -1,0 +1,309 @@
+"""What README and docs say, held against what is there: commands run or looked up, files loaded, lists compared.
+
+A comment before a block says what is done with it: `<!-- test: run -->` runs it in a copy of the project,
+`<!-- test: background -->` keeps it running, `<!-- test: fails WORDS -->` runs it and wants to read those words,
+`<!-- test: file PATH -->` writes it there, `<!-- test: output -->` compares it with what the block before printed. A
+`bash` block that is not run is looked up: each command must be known here, with its options.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from dagster._daemon.cli import create_dagster_daemon_cli
+from dagster_webserver.cli import dagster_webserver
+
+import rmm_assets
+from rmm_assets.cli import main
+from rmm_assets.connection_file import Connection
+from rmm_assets.connection_file.resource import Checks
+from rmm_assets.definitions import load_connections
+
+PROJECT = Path(rmm_assets.__file__).parents[1]
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+NAMES = [str(page.relative_to(PROJECT)) for page in PAGES]
+BIN = Path(sys.executable).parent
+COMMAND_WITHIN = 300.0  # seconds
+
+_BLOCK = re.compile(
+    r"(?:<!-- test: (?P<mark>[^\n]+?) -->\n\s*)?^(?P<indent> *)```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^ *```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+# A connection into which a fragment of one is put.
+BASE: dict[str, Any] = {
+    "name": "acme",
+    "client": {"base_url": "https://rmm.example.com", "auth": "bearer", "paginator": "single_page"},
+    "api_key": {"env": "ACME_API_KEY"},
+    "resources": ["devices"],
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: str
+    language: str
+    mark: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}: {self.text.splitlines()[0][:60]}"
+
+
+def blocks_of(name: str) -> list[Block]:
+    """Every fenced block of a page, without its indentation."""
+    text = (PROJECT / name).read_text(encoding="utf-8")
+    return [
+        Block(
+            name,
+            found["language"],
+            found["mark"] or "",
+            re.sub(rf"^{found['indent']}", "", found["text"], flags=re.MULTILINE),
+        )
+        for found in _BLOCK.finditer(text)
+    ]
+
+
+ALL = [block for name in NAMES for block in blocks_of(name)]
+PAGES_THAT_RUN = [name for name in NAMES if any(block.mark == "run" for block in blocks_of(name))]
+
+
+# Connection files
+
+
+@pytest.mark.parametrize("block", [block for block in ALL if block.language == "yaml"], ids=str)
+def test_every_example_of_a_connection_loads(block: Block, tmp_path: Path) -> None:
+    said = yaml.safe_load(block.text)
+    if "type" not in said:
+        client = {**BASE["client"], **said.get("client", {})}
+        said = {"type": "rmm_assets.RmmConnection", "attributes": {**BASE, **said, "client": client}}
+    (tmp_path / "defs.yaml").write_text(yaml.safe_dump(said, sort_keys=False), encoding="utf-8")
+
+    assert [connection.name for connection in load_connections(tmp_path)] == ["acme"]
+
+
+def test_the_reference_has_every_key_with_a_description(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PROJECT / "docs"))
+    import generated
+
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (.*) \|$", generated.keys(), re.MULTILINE)
+    schema = Connection.model_json_schema()
+    known = {key for model in (schema, *schema["$defs"].values()) for key in model.get("properties", {})}
+
+    assert {key for key, _ in rows} == known
+    assert not [key for key, description in rows if not description.strip()]
+
+
+# Commands
+
+
+@pytest.mark.parametrize("block", [block for block in ALL if block.language == "bash" and not block.mark], ids=str)
+def test_a_command_that_is_not_run_is_one_that_there_is(block: Block) -> None:
+    for line in block.text.splitlines():
+        words = shlex.split(line, comments=True)
+        while words and re.match(r"[A-Z_]+=", words[0]):
+            words.pop(0)
+        if words:
+            _look_up(words, block)
+
+
+def _look_up(words: list[str], block: Block) -> None:
+    command, rest = Path(words[0]).name, words[1:]
+    if command == "make":
+        targets = re.findall(r"^([\w%-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+        for target in (word for word in rest if "=" not in word):
+            assert target in targets or ("sync-%" in targets and target.startswith("sync-")), block
+    elif command == "rmm":
+        _has_options(main.commands[rest[0]], rest, block)
+    elif command == "dagster-webserver":
+        _has_options(dagster_webserver, rest, block)
+    elif command == "dagster-daemon":
+        _has_options(create_dagster_daemon_cli().commands[rest[0]], rest, block)
+    else:
+        # Nothing to look up; and nothing else than these, so that no command goes unseen.
+        assert command in ("export", "pip"), block
+
+
+def _has_options(command: click.Command, words: list[str], block: Block) -> None:
+    options = {name for option in command.params for name in option.opts}
+    assert {word for word in words if word.startswith("-")} <= options, block
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES_THAT_RUN)
+def test_the_commands_of_a_page_do_what_it_says(page: str, tmp_path: Path) -> None:
+    copy = tmp_path / "project"
+    _copy_project(copy)
+    port = _free_port()
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER_", "RMM_", "ACME_"))},
+        "PYTHONPATH": str(copy),
+        "COLUMNS": "120",
+    }
+    exported, printed = "", ""
+    with ExitStack() as stack:
+        if not any(block.mark == "background" for block in blocks_of(page)):
+            stack.enter_context(_background(f".venv/bin/rmm simulate --port {port}", copy, environment, port))
+        for block in blocks_of(page):
+            text, (kind, _, detail) = block.text.replace("8099", str(port)), block.mark.partition(" ")
+            if kind == "background":
+                stack.enter_context(_background(text, copy, environment, port))
+            elif kind == "file":
+                (copy / detail).parent.mkdir(parents=True, exist_ok=True)
+                (copy / detail).write_text(text, encoding="utf-8")
+            elif kind in ("run", "fails"):
+                done = subprocess.run(
+                    ["bash", "-e", "-c", exported + text],
+                    cwd=copy, env=environment, capture_output=True, text=True, timeout=COMMAND_WITHIN, check=False,
+                )  # fmt: skip
+                printed = done.stdout
+                assert (done.returncode == 0) == (kind == "run"), done.stdout + done.stderr
+                assert " ".join(detail.split()) in " ".join((done.stdout + done.stderr).split())
+                exported += "".join(f"{line}\n" for line in text.splitlines() if line.startswith("export "))
+            elif kind == "output":
+                # Numbers change with the fleet and the clock; the words and the frame do not.
+                assert _shape(text) == _shape(printed)
+
+
+def _copy_project(copy: Path) -> None:
+    kept = shutil.ignore_patterns(
+        ".*", "data", "site", "__pycache__", "*.egg-info", "build", "node_modules", "rmm_assets_tests", "benchmarks"
+    )
+    shutil.copytree(PROJECT, copy, ignore=kept)
+    (copy / ".venv").mkdir()
+    for part in ("bin", "lib", "pyvenv.cfg"):
+        (copy / ".venv" / part).symlink_to(BIN.parent / part)
+    (copy / ".venv" / ".installed").touch()  # what `make` would install is installed
+
+
+def _shape(printed: str) -> list[str]:
+    lines = [re.sub(r"[\d.,]+|[━─┏┓└┘┡┩╇┳┴┼]+", "", line) for line in printed.splitlines()]
+    return [" ".join(line.split()) for line in lines if line.strip()]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _background(text: str, folder: Path, environment: dict[str, str], port: int) -> Iterator[None]:
+    process = subprocess.Popen(
+        ["bash", "-c", text], cwd=folder, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        until = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert time.monotonic() < until and process.poll() is None, f"does not listen: {text}"
+                time.sleep(0.2)
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20)
+
+
+# Lists that are written by hand
+
+
+def _first_column(page: str, heading: str) -> set[str]:
+    section = (PROJECT / page).read_text(encoding="utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
+    return set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))
+
+
+@pytest.mark.slow
+def test_the_contract_lists_the_metadata_and_the_checks_that_a_run_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dagster as dg
+
+    from rmm_assets.definitions import build_defs
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RMM_DATABASE", raising=False)
+    definitions = build_defs(folders=[PROJECT / "rmm_assets" / "defs"])
+    asset = definitions.get_assets_def(dg.AssetKey(["demo", "devices"]))
+    result = dg.materialize([asset], resources={"demo_api": definitions.resources["demo_api"]})
+
+    (loaded,) = result.get_asset_materialization_events()
+    assert set(loaded.materialization.metadata) == _first_column(
+        "docs/reference/contracts.md", "Metadata of a materialization"
+    )
+    listed = [re.sub(r"<\w+>", r"\\w+", name) for name in _first_column("docs/reference/contracts.md", "Checks")]
+    for check in result.get_asset_check_evaluations():
+        assert any(re.fullmatch(name, check.check_name) for name in listed), check.check_name
+
+
+def test_the_contract_lists_every_kind_of_check_that_a_file_can_ask_for() -> None:
+    listed = {name.split("_<")[0] for name in _first_column("docs/reference/contracts.md", "Checks")}
+    assert set(Checks.model_fields) <= listed
+
+
+def test_the_environment_variables_are_those_that_the_code_reads() -> None:
+    sources = "".join(path.read_text(encoding="utf-8") for path in (PROJECT / "rmm_assets").rglob("*.py"))
+    read = set(re.findall(r'"(RMM_[A-Z_]+)"', sources))
+    listed = _first_column("docs/reference/commands.md", "Environment variables")
+    assert read == {name for name in listed if name.startswith("RMM_")}
+
+
+# Pictures and links
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_every_link_and_picture_of_a_page_is_there(page: str) -> None:
+    text = re.sub(r"```.*?```", "", (PROJECT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        if "://" not in target:
+            assert ((PROJECT / page).parent / target).exists(), target
+
+
+def test_pictures_are_small_and_each_is_used() -> None:
+    pages = "".join(path.read_text(encoding="utf-8") for path in PAGES)
+    for picture in (PROJECT / "docs" / "images").glob("*.png"):
+        assert picture.stat().st_size < 250_000, picture.name
+        assert f"images/{picture.name})" in pages, picture.name
+
+
+def test_the_readme_stays_short() -> None:
+    assert len((PROJECT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+# The site
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_fetches_nothing_from_elsewhere(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="needs the extra `docs`")
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=PROJECT, capture_output=True, text=True, timeout=COMMAND_WITHIN, check=False,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert (tmp_path / "site" / "search" / "search_index.json").exists()
+    elsewhere = r"=\"?(?:https?:)?//"
+    for page in (tmp_path / "site").rglob("*.html"):
+        html = page.read_text(encoding="utf-8")
+        assert not re.findall(rf"<(?:script|img|iframe)[^>]+src{elsewhere}", html), page.name
+        assert not re.findall(rf"<link[^>]+rel=\"?(?:stylesheet|preconnect)\"?[^>]+href{elsewhere}", html), page.name
