@@ -8,10 +8,10 @@ from importlib.resources import files
 import dagster as dg
 
 
-class ConnectionScaffolder(dg.Scaffolder):  # type: ignore[type-arg]
+class ConnectionScaffolder(dg.Scaffolder):
     """Writes the generic profile under the new connection's name."""
 
-    def scaffold(self, request: dg.ScaffoldRequest) -> None:  # type: ignore[type-arg]
+    def scaffold(self, request: dg.ScaffoldRequest) -> None:
         """Write `defs.yaml` into the folder that is being made; the folder names the connection."""
         name = re.sub(r"[^a-z0-9]+", "_", request.target_path.name.lower()).strip("_") or "acme"
         name = name if name[0].isalpha() else f"rmm_{name}"
