@@ -1,0 +1,101 @@
+"""Two runs at once, a locked or unreachable database, a full disk: one waits or is red with the cause; then all is right."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from rmm_assets.simulator import Simulator
+from rmm_assets.simulator.faults import Faults
+from rmm_assets.sync import sync
+from rmm_assets.warehouse.pipeline import Store
+from rmm_assets_tests.integration.runs import Running, context
+from rmm_assets_tests.syncing import KEY, connection, devices, resource, rows_of, run
+
+pytestmark = pytest.mark.slow
+
+
+def test_of_two_runs_on_one_connection_one_waits_and_both_are_right(tmp_path: Path) -> None:
+    made = connection(resource("devices"), resource("alerts"))
+    tables = {"devices": devices(300), "alerts": devices(200)}
+    with Simulator(tables=tables, faults=Faults(delay=0.1)) as server:
+        first = Running(tmp_path, server.base_url, made)
+        first.reaches("fetching")
+        others = [Running(tmp_path, server.base_url, made, name) for name in ("devices", "alerts")]
+        assert first.end()["verdict"] == "green"
+        for other in others:
+            assert other.end()["verdict"] == "green"
+            assert any("waiting for another run" in line for line in other.log)
+    assert rows_of(tmp_path) == devices(300)
+    assert rows_of(tmp_path, "alerts") == devices(200)
+
+
+def test_a_run_that_is_killed_while_another_one_waits_lets_that_one_in(tmp_path: Path) -> None:
+    with Simulator(tables={"devices": devices(300)}, faults=Faults(delay=0.2)) as server:
+        first = Running(tmp_path, server.base_url, connection())
+        first.reaches("fetching")
+        second = Running(tmp_path, server.base_url, connection())
+        while not second.log:
+            assert second.listen(60)
+        first.kill()
+        assert second.end()["verdict"] == "green"
+    assert rows_of(tmp_path) == devices(300)
+
+
+def _hold(database: str, held: Any, free: Any) -> None:
+    with duckdb.connect(database):
+        held.set()
+        free.wait(60)
+
+
+def test_a_database_that_another_process_holds_is_red_with_the_cause(tmp_path: Path) -> None:
+    with Simulator(tables={"devices": devices(30)}) as server:
+        run(tmp_path, server.base_url)
+        held, free = context.Event(), context.Event()
+        holder = context.Process(target=_hold, args=(str(tmp_path / "rmm.duckdb"), held, free), daemon=True)
+        holder.start()
+        assert held.wait(60)
+        server.set_rows("devices", devices(29))
+        with pytest.raises(duckdb.IOException, match="Could not set lock"):
+            run(tmp_path, server.base_url)
+        free.set()
+        holder.join(60)
+        assert run(tmp_path, server.base_url).absences.marked == 1
+
+
+@pytest.mark.parametrize("largest_file", [100, 20_000, 300_000])
+def test_a_full_disk_is_red_with_the_cause_and_the_next_run_is_right(largest_file: int, tmp_path: Path) -> None:
+    # 100 bytes stop the pages on their way, 20,000 the load files, 300,000 the database.
+    rows = devices(5000, note="x" * 100)
+    with Simulator(tables={"devices": rows}) as server:
+        made = connection(resource(endpoint={"paginator": {"type": "offset", "limit": 1000}}))
+        ended = Running(tmp_path, server.base_url, made, largest_file=largest_file).end()
+        assert ended["verdict"] == "red"
+        assert "File too large" in ended["trouble"] or "IO Error" in ended["trouble"]
+        run(tmp_path, server.base_url, made)
+    assert rows_of(tmp_path) == rows
+
+
+def test_a_database_that_cannot_be_written_is_red_with_the_cause(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    store = Store("duckdb", str(tmp_path / "file" / "rmm.duckdb"), "acme", tmp_path / "work")
+    with Simulator(tables={"devices": devices(3)}) as server:
+        with pytest.raises(OSError, match=r"file"):
+            sync(connection(), connection().resource("devices"), KEY, base_url=server.base_url, store=store)
+        assert not server.requests
+
+
+@pytest.mark.skipif(importlib.util.find_spec("psycopg2") is None, reason="dlt's postgres destination wants psycopg2")
+def test_a_destination_that_is_down_is_red_before_anything_is_fetched(tmp_path: Path) -> None:
+    store = Store("postgres", "postgresql://nobody:nothing@127.0.0.1:9/none", "acme", tmp_path / "work")
+    started = time.monotonic()
+    with Simulator(tables={"devices": devices(3)}) as server:
+        with pytest.raises(Exception, match="refused"):
+            sync(connection(), connection().resource("devices"), KEY, base_url=server.base_url, store=store)
+        assert not server.requests
+    assert time.monotonic() - started < 60
