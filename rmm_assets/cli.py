@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -44,12 +46,21 @@ def sync(connections: tuple[str, ...]) -> None:
     unknown = [name for name in connections if name not in jobs]
     if unknown:
         raise click.UsageError(f"no connection {', '.join(unknown)}; there are: {', '.join(sorted(jobs)) or 'none'}")
+    _settle_home()
     with dg.DagsterInstance.get() as instance:
         succeeded = [_sync_one(definitions, jobs[name], name, instance) for name in connections or sorted(jobs)]
     sys.stdout.flush()
     # Not sys.exit: at the end of an interpreter, DuckDB's binding takes what Python's own caches of generic types still
     # hold for leaks, and prints a page about them.
     os._exit(0 if all(succeeded) else 1)
+
+
+def _settle_home() -> None:
+    """Where no Dagster instance is named, use the one of this folder, as `make dev` does."""
+    home = Path(os.environ.setdefault("DAGSTER_HOME", str(Path(".dagster").absolute())))
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "dagster.yaml").exists() and Path("dagster.yaml").exists():
+        shutil.copy("dagster.yaml", home)
 
 
 @dataclass

@@ -102,7 +102,7 @@ class Schedule(Settings):
 
 
 class Connection(Settings):
-    """A whole connection. Values between keys are checked as well: see `connection_rules`.
+    """A whole connection. Values between keys are checked as well: see `rules`.
 
     Raises:
         pydantic.ValidationError: every fault at once, each with the path of its key; secrets are never
