@@ -144,10 +144,10 @@ def plot(results: Results, file: Path) -> None:
 
     Lines where three settings or more differ in one thing, else bars with the spread.
     """
-    import matplotlib  # noqa: PLC0415 - half a second that only this function needs
+    import matplotlib
 
     matplotlib.use("svg")
-    import matplotlib.pyplot as plt  # noqa: PLC0415
+    import matplotlib.pyplot as plt
 
     axis = next((name for name in AXES if _varies(results.cells, name)), None)
     height = 4.5 if axis else sum(1.0 + 0.35 * len(cell.contenders()) for cell in results.cells)

@@ -219,7 +219,7 @@ def _broken(name: str, problem: str) -> dg.AssetsDefinition:
     @dg.asset(
         key=[name, "broken_connection"],
         group_name=name,
-        description="This connection is not loaded. What is wrong:\n\n" + "\n\n".join(f"> {line}" for line in problem.splitlines()),
+        description="\n\n".join(["This connection is not loaded:", *(f"> {line}" for line in problem.splitlines())]),
         tags={"rmm_assets/broken": "true"},
         kinds={"broken"},
     )

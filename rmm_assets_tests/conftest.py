@@ -12,7 +12,10 @@ import pytest
 # Before dlt and Dagster are imported by a test, and for the processes that tests start.
 os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
 os.environ["DO_NOT_TRACK"] = "1"
-for variable in ("DAGSTER_HOME", "RMM_DATABASE", "RMM_CONNECTIONS", "API_KEY"):
+for variable in (
+    *("DAGSTER_HOME", "RMM_DATABASE", "RMM_CONNECTIONS", "API_KEY"),
+    *("RMM_ALERT_WEBHOOK", "RMM_DAGSTER_URL"),
+):
     os.environ.pop(variable, None)
 
 

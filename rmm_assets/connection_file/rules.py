@@ -135,8 +135,8 @@ def _naming() -> Any:
 
 
 def normalized_table(name: str) -> str:
-    """A table's name as dlt's snake_case naming makes it."""
-    return str(_naming().normalize_table_identifier(name))
+    """A table's name as dlt's snake_case naming makes it; `a__b` stays a nested one."""
+    return str(_naming().normalize_tables_path(name))
 
 
 def normalized_column(path: str) -> str:
