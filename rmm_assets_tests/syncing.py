@@ -54,9 +54,7 @@ def store_in(folder: Path, dataset: str = "acme") -> Store:
     return Store("duckdb", str(folder / "rmm.duckdb"), dataset, folder / "work")
 
 
-def run(
-    folder: Path, base_url: str, made: Connection | None = None, name: str = "devices", **options: Any
-) -> Outcome:
+def run(folder: Path, base_url: str, made: Connection | None = None, name: str = "devices", **options: Any) -> Outcome:
     """One run of a resource into the folder's database.
 
     Raises:

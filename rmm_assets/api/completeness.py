@@ -166,7 +166,9 @@ def read_complete(
             if facts.moved and to_the_end:
                 _one_pass(pager, endpoint, collector, report, log, overlapping=False, unique=unique)
             raise IncompleteError(f"{endpoint.name}: {problem} (after {report.passes} passes)")
-        log.info("%s: %s; reading it again (pass %d of %d at most)", endpoint.name, problem, report.passes + 1, MAX_PASSES)
+        log.info(
+            "%s: %s; reading it again (pass %d of %d at most)", endpoint.name, problem, report.passes + 1, MAX_PASSES
+        )
         before = shown or _shown(facts, collector, report)
 
 
@@ -272,7 +274,9 @@ def _note(endpoint: Endpoint, facts: PassFacts, report: Report, log: logging.Log
         warnings.append(f"{report.duplicates} rows came more than once and landed once")
     different = report.rows - report.duplicates if unique else report.rows
     if facts.last_total is not None and facts.ended != "maximum" and different != facts.last_total:
-        warnings.append(f"the server says {facts.last_total} rows, and holds {different}: two passes show the same ones")
+        warnings.append(
+            f"the server says {facts.last_total} rows, and holds {different}: two passes show the same ones"
+        )
     for text in warnings:
         report.warnings.append(text)
         log.warning("%s: %s", endpoint.name, text)

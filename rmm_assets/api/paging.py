@@ -276,8 +276,10 @@ class Pager:
         try:
             paginator.update_state(response, [None] * fetched.page.rows)
         except Exception as error:  # dlt puts the whole body, customer data included, into these messages
-            raise PagingError(f"{endpoint.name}: page {number}: {type(error).__name__} in the paginator: the answer "
-                              "does not hold what it needs") from None
+            raise PagingError(
+                f"{endpoint.name}: page {number}: {type(error).__name__} in the paginator: the answer "
+                "does not hold what it needs"
+            ) from None
         empty_reference = isinstance(paginator, BaseReferencePaginator) and not paginator._next_reference
         if not paginator.has_next_page or empty_reference:
             if mark is not None:  # a null mark is the end, as on SuperOps' last page
@@ -617,7 +619,18 @@ def _end_mark(path: Any, document: Any) -> Any:
 
 def _asked_rows(endpoint: Endpoint) -> int | None:
     """The page size that a request asks for by one of its usual names."""
-    names = ("limit", "page_size", "pagesize", "per_page", "page-size", "max", "pagelimit", "itemsinpage", "size", "$top")
+    names = (
+        "limit",
+        "page_size",
+        "pagesize",
+        "per_page",
+        "page-size",
+        "max",
+        "pagelimit",
+        "itemsinpage",
+        "size",
+        "$top",
+    )
     for source in (endpoint.params, endpoint.json if isinstance(endpoint.json, Mapping) else {}):
         for name, value in source.items():
             if str(name).lower() in names and str(value).isdigit():

@@ -245,9 +245,7 @@ def _endpoint(resource: Resource, config: Mapping[str, Any], params: dict[str, A
     )
 
 
-def _rows(
-    resource: Resource, plan: _Plan, reading: Reading, incremental: Incremental[Any] | None
-) -> Iterator[Any]:
+def _rows(resource: Resource, plan: _Plan, reading: Reading, incremental: Incremental[Any] | None) -> Iterator[Any]:
     """Read until proven complete, then hand on what landed on disk meanwhile."""
     shape = row_shape(resource, _known_columns(resource.table))
     plan = replace(plan, endpoint=replace(plan.endpoint, shape=shape))
@@ -260,7 +258,9 @@ def _rows(
         reading.log.warning("%s; landing what came, because on_incomplete is warn", error)
     report = reading.report
     if resource.strategy == "scd2" and incremental is None and (report.partial or not report.complete):
-        raise IncompleteError(f"{resource.name}: {report.reason}; history would end every row that this read did not hold")
+        raise IncompleteError(
+            f"{resource.name}: {report.reason}; history would end every row that this read did not hold"
+        )
     reading.before_publishing(reading.report)
     reading.rejected = spool.rejected_rows
     reading.changed_types = spool.changed_types()
@@ -518,4 +518,3 @@ def _rejects(rejected: pa.Table, load_id: str) -> pa.Table:
     now = pa.scalar(dlt.common.pendulum.now("UTC"), pa.timestamp("us", tz="UTC"))
     rejected = rejected.append_column(LOAD_ID, pa.array([load_id] * rejected.num_rows, pa.string()))
     return rejected.append_column("rejected_at", pa.array([now.as_py()] * rejected.num_rows, now.type))
-

@@ -65,7 +65,9 @@ def dangling(table: Table, column: str, other: Table, other_column: str, key: Se
     if (missing := _missing(other, [other_column])) is not None and missing.note:
         return Finding(table.count(), missing.at_fault, note=missing.note)
     quoted = table.quote(column)
-    found = f"SELECT 1 FROM {other.qualified} AS other WHERE other.{other.quote(other_column)} = {table.qualified}.{quoted}"
+    found = (
+        f"SELECT 1 FROM {other.qualified} AS other WHERE other.{other.quote(other_column)} = {table.qualified}.{quoted}"
+    )
     return _at_fault(table, [column], f"{quoted} IS NOT NULL AND NOT EXISTS ({found})", [*key, column])
 
 
@@ -106,4 +108,3 @@ def _missing(table: Table, columns: Sequence[str]) -> Finding | None:
 
 def _text(values: Sequence[Any]) -> str:
     return ", ".join("null" if value is None else str(value) for value in values)
-

@@ -25,7 +25,6 @@ ABSENT_SINCE = "_absent_since"
 _LOAD_MEMORY = "400MB"
 
 
-
 def _is_news(record: logging.LogRecord) -> bool:
     """dlt warns on each batch that a JSON column is text in Arrow, which is how JSON columns travel."""
     return "when merging arrow schema with dlt schema" not in record.getMessage()
@@ -62,9 +61,20 @@ class Store:
         )
 
     def prepare(self) -> None:
-        """Make the folder of a database file that is not there yet."""
+        """Make the folder of a database file that is not there yet.
+
+        Raises:
+            ValueError: the file is named like the dataset.
+        """
         if self._is_file:
-            Path(self.credentials).parent.mkdir(parents=True, exist_ok=True)
+            path = Path(self.credentials)
+            if path.stem.lower() == self.dataset.lower():
+                # DuckDB calls the database after its file, and then reads `acme.devices` both ways.
+                raise ValueError(
+                    f"the database file {path.name} is named like the dataset {self.dataset}, and DuckDB cannot tell the "
+                    "two apart: give the file another name, or set `dataset` in the connection file"
+                )
+            path.parent.mkdir(parents=True, exist_ok=True)
 
     def place(self) -> str:
         """Where the data is, for people: a file, or destination and dataset."""

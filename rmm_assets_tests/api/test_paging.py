@@ -147,7 +147,9 @@ def test_links_are_followed_to_the_end(path: str, paginator: dict[str, Any], tmp
         assert len(server.requests) == 6
 
 
-@pytest.mark.parametrize("link", ["?from={}", "devices?from={}", "/api/v2/devices?from={}", "{base}/api/v2/devices?from={}"])
+@pytest.mark.parametrize(
+    "link", ["?from={}", "devices?from={}", "/api/v2/devices?from={}", "{base}/api/v2/devices?from={}"]
+)
 def test_a_link_is_relative_to_the_page_it_stands_on(link: str, tmp_path: Path) -> None:
     def answer(seen: Seen) -> Say:
         assert urlsplit(seen.target).path == "/api/v2/devices"
@@ -317,9 +319,10 @@ def test_no_more_than_a_window_of_pages_waits_in_memory(tmp_path: Path) -> None:
 
 def test_many_endpoints_at_once_share_one_window(tmp_path: Path) -> None:
     faults = Faults(delay=0.005)
-    with Simulator(tables={"devices": devices(60)}, faults=faults) as server, pager_to(
-        server.base_url, tmp_path, window=3
-    ) as pager:
+    with (
+        Simulator(tables={"devices": devices(60)}, faults=faults) as server,
+        pager_to(server.base_url, tmp_path, window=3) as pager,
+    ):
         threads = [
             threading.Thread(target=lambda: list(pager.pages(endpoint_of(OFFSET), PassFacts()))) for _ in range(6)
         ]

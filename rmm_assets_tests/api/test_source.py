@@ -258,7 +258,9 @@ def test_a_child_may_be_incremental(tmp_path: Path) -> None:
         asked = len(server.requests)
         outcome = run(tmp_path, server.base_url, made)
         assert outcome.report.rows == 1
-        since = {request.query.get("updated_since") for request in server.requests[asked:] if request.resource == "devices"}
+        since = {
+            request.query.get("updated_since") for request in server.requests[asked:] if request.resource == "devices"
+        }
         assert since == {"2024-01-11T00:00:00Z"}
     assert ids(rows_of(tmp_path)) == list(range(1, 101))
 

@@ -219,7 +219,12 @@ def paginator_of(world: World) -> dict[str, Any]:
     if world.style == "offset":
         return {"type": "offset", "limit": world.limit, **mark}
     if world.style == "page_number":
-        return {"type": "page_number", "base_page": world.base, "total_path": "total" if world.pages_total else None, **mark}
+        return {
+            "type": "page_number",
+            "base_page": world.base,
+            "total_path": "total" if world.pages_total else None,
+            **mark,
+        }
     return {
         "keyset": {"type": "cursor", "cursor_path": "data[-1].id", "cursor_param": "after"},
         "cursor": {"type": "cursor", "cursor_path": "cursor", "cursor_param": "cursor", **mark},

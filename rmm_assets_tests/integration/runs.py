@@ -89,7 +89,9 @@ class Running:
         self, folder: Path, base_url: str, made: Connection, name: str = "devices", *, largest_file: int | None = None
     ) -> None:
         self._pipe, theirs = context.Pipe(duplex=False)
-        self.process = context.Process(target=_run, args=(theirs, made, name, folder, base_url, largest_file), daemon=True)
+        self.process = context.Process(
+            target=_run, args=(theirs, made, name, folder, base_url, largest_file), daemon=True
+        )
         self.process.start()
         theirs.close()
         self.phase = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import time
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from rmm_assets.api.completeness import IncompleteError
 from rmm_assets.connection_file import Connection
 from rmm_assets.simulator import Simulator
 from rmm_assets.simulator.faults import Faults
@@ -147,3 +149,17 @@ def assert_holds(kind: str, folder: Path, made: Connection, rows: list[dict[str,
         assert sorted((parents[child["_dlt_parent_id"]], child["drive"]) for child in children) == sorted(
             (row["id"], disk["drive"]) for row in rows for disk in row["disks"]
         )
+
+
+def test_half_a_working_folder_of_a_killed_run_does_not_stop_the_next(tmp_path: Path) -> None:
+    made = connection()
+    with Simulator(tables={"devices": devices(30)}) as server:
+        run(tmp_path, server.base_url, made)
+        server.set_faults(Faults(total_off=1))
+        with pytest.raises(IncompleteError):
+            run(tmp_path, server.base_url, made)
+        # The red run left its folder, as a killed one does; a killed one may have a state without its schema.
+        [schemas] = (tmp_path / "work").rglob("schemas")
+        shutil.rmtree(schemas)
+        server.set_faults([])
+        assert run(tmp_path, server.base_url, made).row_count == 30

@@ -13,7 +13,17 @@ import pytest
 from rmm_assets.connection import RmmConnection
 from rmm_assets.orchestration.assets import build_connection_defs
 from rmm_assets.simulator import Simulator
-from rmm_assets_tests.orchestration.bench import KEY, check_alone, checks, connection, devices, metadata, plain, sync
+from rmm_assets_tests.orchestration.bench import (
+    KEY,
+    check_alone,
+    checks,
+    connection,
+    devices,
+    failures,
+    metadata,
+    plain,
+    sync,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -158,3 +168,12 @@ def test_the_file_may_say_when_an_asset_is_stale() -> None:
     target = connection("https://api.example.com", [resource(fresh_within=90)], schedule={"cron": "0 6 * * *"})
     assert spec_of(target).freshness_policy == dg.FreshnessPolicy.time_window(fail_window=timedelta(minutes=90))
     assert spec_of(connection("https://api.example.com")).freshness_policy is None
+
+
+def test_a_database_named_like_its_dataset_is_refused_in_a_sentence(instance: dg.DagsterInstance) -> None:
+    with Simulator(tables={"devices": devices(3)}) as rmm:
+        target = connection(rmm.base_url, destination={"type": "duckdb", "credentials": "data/acme.duckdb"})
+        result = sync(target, instance)
+    [failure] = failures(result)
+    assert "acme.duckdb is named like the dataset acme" in failure
+    assert not Path("data/acme.duckdb").exists()
