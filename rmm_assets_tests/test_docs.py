@@ -39,6 +39,8 @@ PROJECT = Path(rmm_assets.__file__).parents[1]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(PROJECT)) for page in PAGES]
 BIN = Path(sys.executable).parent
+# Settings of whoever runs the tests; `make test` hands its own on to every `make` below it.
+NOT_THEIRS = ("DAGSTER_", "RMM_", "ACME_", "MAKE", "MFLAGS")
 COMMAND_WITHIN = 300.0  # seconds
 
 _BLOCK = re.compile(
@@ -156,7 +158,7 @@ def test_the_commands_of_a_page_do_what_it_says(page: str, tmp_path: Path) -> No
     _copy_project(copy)
     port = _free_port()
     environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER_", "RMM_", "ACME_"))},
+        **{name: value for name, value in os.environ.items() if not name.startswith(NOT_THEIRS)},
         "PYTHONPATH": str(copy),
         "COLUMNS": "120",
     }

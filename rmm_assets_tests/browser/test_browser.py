@@ -249,5 +249,5 @@ def test_a_broken_connection_shows_its_error_and_where_it_stands(ui: Ui, picture
     page = ui.open("/assets/contoso/broken_connection")
 
     expect(page.get_by_text("contoso/defs.yaml:7: attributes.client.paginater")).to_be_visible()
-    expect(page.get_by_text("did you mean `paginator`?")).to_be_attached()
+    expect(page.get_by_text("did you mean").first).to_be_visible()
     picture("broken_connection")
