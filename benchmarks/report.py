@@ -181,9 +181,7 @@ def _draw_lines(place: Axes, cells: Sequence[Cell], axis: str, figure: str, titl
         if points:
             x, y = zip(*points, strict=True)
             place.plot(x, y, "o-", color=_colour(letter), label=CONTENDERS[letter].title)
-    place.set(
-        xlabel=AXES[axis], title=title, yscale="log", xscale="linear" if axis == "latency_ms" else "log"
-    )
+    place.set(xlabel=AXES[axis], title=title, yscale="log", xscale="linear" if axis == "latency_ms" else "log")
     place.grid(alpha=0.3)
 
 

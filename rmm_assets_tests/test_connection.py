@@ -256,9 +256,7 @@ def test_the_demo_runs_on_the_simulator_and_stands_still_until_somebody_starts_i
     (demo,) = load_connections(PACKAGE / "defs" / "demo")
     assert demo.simulator is not None and demo.api_key is None and demo.client.base_url is None
     assert [resource.name for resource in demo.resources] == ["organizations", "devices", "alerts", "patches"]
-    assert all(
-        resource.unique == (("id",),) and "status" in resource.checks.not_null for resource in demo.resources
-    )
+    assert all(resource.unique == (("id",),) and "status" in resource.checks.not_null for resource in demo.resources)
     assert demo.schedule is not None and demo.schedule.status == "stopped"
 
 
@@ -285,9 +283,7 @@ def test_every_key_of_dlts_resources_endpoints_and_columns_can_be_written() -> N
     python_only = {"processing_steps"}
     assert set(EndpointResource.__annotations__) - python_only <= _keys(resource.Resource)
     assert set(Endpoint.__annotations__) == _keys(resource.Endpoint)
-    assert {key for key in TColumnSchema.__annotations__ if not key.startswith("x-")} <= _keys(
-        resource.Column
-    )
+    assert {key for key in TColumnSchema.__annotations__ if not key.startswith("x-")} <= _keys(resource.Column)
     assert _keys(resource.Resource) - set(EndpointResource.__annotations__) == resource.OUR_KEYS
     assert set(_literals(resource.Column, "data_type")) == set(get_args(TDataType))
     assert set(_literals(resource.WriteDisposition, "strategy")) == set(get_args(TLoaderMergeStrategy))
@@ -328,9 +324,7 @@ def test_dlt_builds_its_resources_from_what_a_connection_says() -> None:
                     "write_disposition": {"disposition": "merge", "strategy": "upsert"},
                     "columns": [{"name": "id", "data_type": "bigint"}, {"name": "who", "sensitive": True}],
                     "schema_contract": {"columns": "freeze"},
-                    "references": [
-                        {"columns": "site", "referenced_table": "sites", "referenced_columns": "id"}
-                    ],
+                    "references": [{"columns": "site", "referenced_table": "sites", "referenced_columns": "id"}],
                     "max_table_nesting": 0,
                     "table_name": "machines",
                     "tags": {"a": "b"},
@@ -535,8 +529,7 @@ PLAIN = {
     ),
     "a client secret": (
         "{type: api_key, name: key, location: query}",
-        "{type: oauth2_client_credentials, client_id: a, access_token_url: https://h, "
-        f"client_secret: {SECRET}}}",
+        f"{{type: oauth2_client_credentials, client_id: a, access_token_url: https://h, client_secret: {SECRET}}}",
     ),
     "a secret in the token request": (
         "{type: api_key, name: key, location: query}",
@@ -629,14 +622,8 @@ def test_a_url_that_brings_a_secret_from_the_environment_is_refused(
             (name, True)
             for name in ("api_key", "apiKey", "X-API-KEY", "apikey", "token", "access_token", "X-Auth-Token")
         ),
-        *(
-            (name, True)
-            for name in ("Authorization", "Cookie", "client_secret", "password", "key", "sig", "App-Token")
-        ),
-        *(
-            (name, False)
-            for name in ("primary_key", "merge_key", "cursor_key", "page_token", "links_next_key")
-        ),
+        *((name, True) for name in ("Authorization", "Cookie", "client_secret", "password", "key", "sig", "App-Token")),
+        *((name, False) for name in ("primary_key", "merge_key", "cursor_key", "page_token", "links_next_key")),
         *(
             (name, False)
             for name in ("client_id", "clientId", "username", "sort", "access_token_url", "monkey", "author")
@@ -692,7 +679,5 @@ def test_the_schema_that_editors_see_accepts_the_shipped_files_and_refuses_a_wro
 
 
 def test_reading_a_connection_takes_no_dagster() -> None:
-    check = (
-        "import sys, rmm_assets.connection_file, rmm_assets.api.settings; sys.exit('dagster' in sys.modules)"
-    )
+    check = "import sys, rmm_assets.connection_file, rmm_assets.api.settings; sys.exit('dagster' in sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True, cwd=PACKAGE.parent)

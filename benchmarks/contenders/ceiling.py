@@ -21,10 +21,7 @@ from benchmarks.contenders.task import API_KEY, DATASET, Task, task_from_argumen
 PAGES_A_TABLE = 50
 # Left to itself, Arrow reads whole seconds as timestamps and leaves milliseconds as text.
 _TIMESTAMPS = pa.schema(
-    [
-        (name, pa.timestamp("us", "UTC"))
-        for name in ("created_at", "updated_at", "last_seen_at", "warranty_until")
-    ]
+    [(name, pa.timestamp("us", "UTC")) for name in ("created_at", "updated_at", "last_seen_at", "warranty_until")]
 )
 _BODY = pa.schema([("data", pa.list_(pa.struct(list(_TIMESTAMPS))))])
 

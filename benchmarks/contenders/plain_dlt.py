@@ -10,7 +10,5 @@ from benchmarks.contenders.task import DATASET, task_from_arguments
 
 if __name__ == "__main__":
     task = task_from_arguments()
-    pipeline = dlt.pipeline(
-        "plain", destination=dlt.destinations.duckdb(str(task.database)), dataset_name=DATASET
-    )
+    pipeline = dlt.pipeline("plain", destination=dlt.destinations.duckdb(str(task.database)), dataset_name=DATASET)
     pipeline.run(rest_api_source(rest_api_config(task)))

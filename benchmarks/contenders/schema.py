@@ -13,17 +13,12 @@ _KINDS = {
     "boolean": ("is_online", "needs_reboot"),
 }
 _TIMESTAMPS = ("created_at", "updated_at", "last_seen_at", "warranty_until")
-_TEXTS = (
-    "uid hostname display_name status ip_address mac_address "
-    "os_name os_version agent_version serial_number note"
-)
+_TEXTS = "uid hostname display_name status ip_address mac_address os_name os_version agent_version serial_number note"
 
 
 def json_schema() -> dict[str, Any]:
     """The schema of one row; every field but the id may be null."""
-    properties: dict[str, Any] = {
-        name: {"type": ["null", kind]} for kind, names in _KINDS.items() for name in names
-    }
+    properties: dict[str, Any] = {name: {"type": ["null", kind]} for kind, names in _KINDS.items() for name in names}
     properties |= {name: {"type": ["null", "string"], "format": "date-time"} for name in _TIMESTAMPS}
     properties |= {name: {"type": ["null", "string"]} for name in _TEXTS.split()}
     properties["id"] = {"type": "integer"}

@@ -16,9 +16,7 @@ _task = task_from_environment()
 
 @dlt_assets(
     dlt_source=rest_api_source(rest_api_config(_task)),
-    dlt_pipeline=dlt.pipeline(
-        "stock", destination=dlt.destinations.duckdb(str(_task.database)), dataset_name=DATASET
-    ),
+    dlt_pipeline=dlt.pipeline("stock", destination=dlt.destinations.duckdb(str(_task.database)), dataset_name=DATASET),
 )
 def bench(context: dg.AssetExecutionContext, dlt_resource: DagsterDltResource) -> Iterator[Any]:
     """Load every resource of the generic config."""

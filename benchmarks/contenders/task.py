@@ -63,9 +63,7 @@ def task_from_arguments() -> Task:
     parser.add_argument("--resources", type=int, default=0, help="load so many small resources instead")
     parser.add_argument("--concurrency", type=int, default=8, help="pages in flight at once")
     given = parser.parse_args()
-    return Task(
-        given.base_url, given.database.resolve(), given.rows, given.page, given.resources, given.concurrency
-    )
+    return Task(given.base_url, given.database.resolve(), given.rows, given.page, given.resources, given.concurrency)
 
 
 def task_from_environment() -> Task:

@@ -142,10 +142,12 @@ def read_complete(
     """
     log = log or logging.getLogger("rmm_assets")
     before: _Shown | None = None
-    overlapping, stumbles = True, 0
+    overlapping, past_total, stumbles = True, False, 0
     while True:
         report.passes += 1
-        facts = _one_pass(pager, endpoint, collector, report, log, overlapping=overlapping, unique=unique)
+        facts = _one_pass(
+            pager, endpoint, collector, report, log, overlapping=overlapping, past_total=past_total, unique=unique
+        )
         if facts.moved_at_once:
             # Round offsets only, or rows that move: tried twice. Such a pass cost two requests, and it is not counted.
             stumbles += 1
@@ -164,17 +166,19 @@ def read_complete(
         if report.passes >= MAX_PASSES or (confirmed and before is not None and before.total == facts.last_total):
             report.reason = problem
             if facts.moved and to_the_end:
-                _one_pass(pager, endpoint, collector, report, log, overlapping=False, unique=unique)
+                _one_pass(pager, endpoint, collector, report, log, overlapping=False, past_total=False, unique=unique)
             raise IncompleteError(f"{endpoint.name}: {problem} (after {report.passes} passes)")
         log.info(
             "%s: %s; reading it again (pass %d of %d at most)", endpoint.name, problem, report.passes + 1, MAX_PASSES
         )
         before = shown or _shown(facts, collector, report)
+        # Rows that are repeated may fill up a total that does not count them, before the last rows have come.
+        past_total |= facts.ended == "total" and report.duplicates > 0
 
 
 def _one_pass(
     pager: Pager, endpoint: Endpoint, collector: Collector, report: Report, log: logging.Logger, *,
-    overlapping: bool, unique: bool,
+    overlapping: bool, past_total: bool, unique: bool,
 ) -> PassFacts:  # fmt: skip
     """Read once; what it showed.
 
@@ -185,7 +189,7 @@ def _one_pass(
     facts = PassFacts()
     look_at = _LOOK_FOR_ROUNDS_AT
     progress = Progress(endpoint.name, log, lambda: pager.transport.traffic.retries)
-    for read in pager.pages(endpoint, facts, overlapping=overlapping):
+    for read in pager.pages(endpoint, facts, overlapping=overlapping, past_total=past_total):
         collector.add(read.page)
         report.pages += 1
         progress.page(read.page.rows, read.total)
@@ -235,7 +239,7 @@ def _problem(
         if different < total and report.rows < total:
             return short
         # As many or more rows than stated: true repetitions, or one row twice and another one not at all.
-        return None if confirmed else short
+        return None if confirmed and not (report.duplicates and facts.ended == "total") else short
     if confirmed or verify is False:
         return None
     if verify:

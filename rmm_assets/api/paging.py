@@ -161,7 +161,9 @@ class Pager:
         self.transport.close()
         self._workers.shutdown(wait=True, cancel_futures=True)
 
-    def pages(self, endpoint: Endpoint, facts: PassFacts, *, overlapping: bool = True) -> Iterator[PageRead]:
+    def pages(
+        self, endpoint: Endpoint, facts: PassFacts, *, overlapping: bool = True, past_total: bool = False
+    ) -> Iterator[PageRead]:
         """One pass over an endpoint.
 
         Args:
@@ -169,13 +171,14 @@ class Pager:
             facts: Filled in while the pages come.
             overlapping: Ask for the last row of each page again with the next one, where the paging allows it: the
                 only proof, short of reading twice, that no row moved across the boundary.
+            past_total: Do not take the stated total for the end: go on to a page that is empty.
 
         Raises:
             TransportError: a page could not be had.
             PagingError: the paging does not lead on, or not to an end.
         """
         if endpoint.paginator["type"] in ("offset", "page_number"):
-            walk = self._range(endpoint, facts, overlapping=overlapping)
+            walk = self._range(endpoint, facts, overlapping=overlapping, past_total=past_total)
         else:
             walk = self._chain(endpoint, facts)
         for read in walk:
@@ -185,9 +188,11 @@ class Pager:
 
     # Known addresses
 
-    def _range(self, endpoint: Endpoint, facts: PassFacts, *, overlapping: bool) -> Iterator[PageRead]:
+    def _range(
+        self, endpoint: Endpoint, facts: PassFacts, *, overlapping: bool, past_total: bool
+    ) -> Iterator[PageRead]:
         """Offsets and page numbers: requests run ahead of the pages, pages are checked in order."""
-        walk = _RangeWalk(_RangePlan(endpoint), facts, endpoint.shape, overlapping=overlapping)
+        walk = _RangeWalk(_RangePlan(endpoint), facts, endpoint.shape, overlapping=overlapping, past_total=past_total)
         pending: deque[tuple[int, Future[_Fetched]]] = deque()
         try:
             while not facts.ended and not facts.moved:
@@ -428,11 +433,14 @@ class _RangeWalk:
     middle) moves the plan; requests that were sent for other addresses are dropped by the caller.
     """
 
-    def __init__(self, plan: _RangePlan, facts: PassFacts, shape: RowShape, *, overlapping: bool) -> None:
+    def __init__(
+        self, plan: _RangePlan, facts: PassFacts, shape: RowShape, *, overlapping: bool, past_total: bool
+    ) -> None:
         self.plan = plan
         self.position = plan.start
         self._facts = facts
         self._shape = shape
+        self._past_total = past_total
         # A maximum says where to stop, and a page that may be empty has no row to begin with.
         self._overlapping = overlapping and plan.offset and plan.maximum is None and plan.stops_at_empty
         self._covered = plan.start
@@ -548,7 +556,7 @@ class _RangeWalk:
                     "stop_after_empty_page: false"
                 )
             return "empty page"
-        if stated_end and (self._short or not plan.stops_at_empty):
+        if stated_end and not self._past_total and (self._short or not plan.stops_at_empty):
             return "total"
         return "no more" if fetched.mark is None and self._short else ""
 

@@ -139,8 +139,7 @@ class Throttle(Settings):
     status: int = Field(ge=100, le=599, description="The HTTP status of such a response, for example 403.")
     text: str | None = Field(
         default=None,
-        description="Text that must stand in the body, in any case of letters; without it the status is "
-        "enough.",
+        description="Text that must stand in the body, in any case of letters; without it the status is enough.",
     )
 
 
@@ -159,12 +158,8 @@ class Limits(Settings):
         description="Requests that may be under way at once, over all resources of the connection.",
     )
     connect_timeout: float = Field(default=10.0, gt=0, description="Seconds to wait for a connection.")
-    read_timeout: float = Field(
-        default=60.0, gt=0, description="Seconds to wait for the next bytes of an answer."
-    )
-    deadline: float = Field(
-        default=3600.0, gt=0, description="Seconds that fetching one resource may take in all."
-    )
+    read_timeout: float = Field(default=60.0, gt=0, description="Seconds to wait for the next bytes of an answer.")
+    deadline: float = Field(default=3600.0, gt=0, description="Seconds that fetching one resource may take in all.")
     max_response_bytes: int = Field(
         default=64 * 1024 * 1024,
         gt=0,

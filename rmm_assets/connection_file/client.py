@@ -48,13 +48,7 @@ class ApiKey(Settings):
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if (self.env is None) == (self.dlt_secret is None):
-            refuse(
-                [
-                    line_error(
-                        (), "write one of `env: NAME_OF_A_VARIABLE` and `dlt_secret: path.in.dlt.secrets`"
-                    )
-                ]
-            )
+            refuse([line_error((), "write one of `env: NAME_OF_A_VARIABLE` and `dlt_secret: path.in.dlt.secrets`")])
         return self
 
 
@@ -136,18 +130,10 @@ class OffsetPaginator(_Tagged):
     type: Literal["offset"] = "offset"
     limit: int = Field(gt=0, description="Rows to ask for on a page.")
     offset: int = Field(default=0, ge=0, description="Offset of the first row.")
-    offset_param: str | None = Field(
-        default=None, description="Query parameter of the offset; `offset` by default."
-    )
-    limit_param: str | None = Field(
-        default=None, description="Query parameter of the limit; `limit` by default."
-    )
-    offset_body_path: str | None = Field(
-        default=None, description="Dotted path of the offset in a JSON request body."
-    )
-    limit_body_path: str | None = Field(
-        default=None, description="Dotted path of the limit in a JSON request body."
-    )
+    offset_param: str | None = Field(default=None, description="Query parameter of the offset; `offset` by default.")
+    limit_param: str | None = Field(default=None, description="Query parameter of the limit; `limit` by default.")
+    offset_body_path: str | None = Field(default=None, description="Dotted path of the offset in a JSON request body.")
+    limit_body_path: str | None = Field(default=None, description="Dotted path of the limit in a JSON request body.")
     total_path: str | None = Field(
         default="total", description="JSONPath of the stated number of rows; null where there is none."
     )
@@ -166,9 +152,7 @@ class PageNumberPaginator(_Tagged):
     page: int | None = Field(
         default=None, ge=0, description="Number of the page to begin with; `base_page` by default."
     )
-    page_param: str | None = Field(
-        default=None, description="Query parameter of the page number; `page` by default."
-    )
+    page_param: str | None = Field(default=None, description="Query parameter of the page number; `page` by default.")
     page_body_path: str | None = Field(
         default=None, description="Dotted path of the page number in a JSON request body."
     )
@@ -186,15 +170,9 @@ class CursorPaginator(_Tagged):
     """Each page's body names the next one by a cursor."""
 
     type: Literal["cursor"] = "cursor"
-    cursor_path: str = Field(
-        default="cursors.next", min_length=1, description="JSONPath of the cursor in the body."
-    )
-    cursor_param: str | None = Field(
-        default=None, description="Query parameter of the cursor; `cursor` by default."
-    )
-    cursor_body_path: str | None = Field(
-        default=None, description="Dotted path of the cursor in a JSON request body."
-    )
+    cursor_path: str = Field(default="cursors.next", min_length=1, description="JSONPath of the cursor in the body.")
+    cursor_param: str | None = Field(default=None, description="Query parameter of the cursor; `cursor` by default.")
+    cursor_body_path: str | None = Field(default=None, description="Dotted path of the cursor in a JSON request body.")
     stop_after_empty_page: bool | None = Field(default=False, description="Whether an empty page is the end.")
     has_more_path: str | None = Field(
         default=None, description="JSONPath of a boolean that says whether more pages follow."
@@ -205,9 +183,7 @@ class HeaderCursorPaginator(_Tagged):
     """Each page's headers name the next one by a cursor."""
 
     type: Literal["header_cursor"] = "header_cursor"
-    cursor_key: str = Field(
-        default="next", min_length=1, description="Response header that holds the cursor."
-    )
+    cursor_key: str = Field(default="next", min_length=1, description="Response header that holds the cursor.")
     cursor_param: str = Field(default="cursor", min_length=1, description="Query parameter of the cursor.")
 
 
@@ -215,18 +191,14 @@ class HeaderLinkPaginator(_Tagged):
     """Each page's `Link` header holds the next one's address."""
 
     type: Literal["header_link"] = "header_link"
-    links_next_key: str = Field(
-        default="next", min_length=1, description="The `rel` of the link to the next page."
-    )
+    links_next_key: str = Field(default="next", min_length=1, description="The `rel` of the link to the next page.")
 
 
 class JSONLinkPaginator(_Tagged):
     """Each page's body holds the next one's address."""
 
     type: Literal["json_link"] = "json_link"
-    next_url_path: str = Field(
-        default="next", min_length=1, description="JSONPath of the address in the body."
-    )
+    next_url_path: str = Field(default="next", min_length=1, description="JSONPath of the address in the body.")
 
 
 class SinglePagePaginator(_Tagged):
@@ -248,13 +220,7 @@ def _as_paginator(value: Any) -> Any:
         if kind == "json_response":  # dlt's older word for the same paginator
             value = {**value, "type": "json_link"}
         elif kind not in PAGINATORS:
-            refuse(
-                [
-                    line_error(
-                        ("type",), f"unknown paginator `{kind}`; {did_you_mean(str(kind), list(PAGINATORS))}"
-                    )
-                ]
-            )
+            refuse([line_error(("type",), f"unknown paginator `{kind}`; {did_you_mean(str(kind), list(PAGINATORS))}")])
     return value
 
 
@@ -285,8 +251,7 @@ class Client(Settings):
 
     elsewhere: ClassVar[dict[str, str]] = {
         "session": PYTHON_ONLY,
-        "verify": "TLS is always verified; give a private authority with `tls: {ca_file: ...}` beside "
-        "`client`",
+        "verify": "TLS is always verified; give a private authority with `tls: {ca_file: ...}` beside `client`",
         "timeout": "write `limits: {read_timeout: seconds}` beside `client`",
         "retry": "write it beside `client`",
     }

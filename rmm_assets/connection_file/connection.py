@@ -154,9 +154,9 @@ class Connection(Settings):
     allow_http: bool = Field(
         default=False, description="Allow plain http beyond this machine: the secret travels readable."
     )
-    destination: Annotated[
-        Destination, BeforeValidator(_as_destination, json_schema_input_type=str | Destination)
-    ] = Field(default=Destination(), description="The dlt destination, as a word or a mapping.")
+    destination: Annotated[Destination, BeforeValidator(_as_destination, json_schema_input_type=str | Destination)] = (
+        Field(default=Destination(), description="The dlt destination, as a word or a mapping.")
+    )
     dataset: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*$",

@@ -38,15 +38,9 @@ class Incremental(Settings):
     end_value: Any = Field(default=None, description="Where reading ends; for backfills.")
     start_param: str | None = Field(default=None, description="Query parameter that takes the start.")
     end_param: str | None = Field(default=None, description="Query parameter that takes the end.")
-    last_value_func: Literal["min", "max"] = Field(
-        default="max", description="Which of the values seen is the newest."
-    )
-    primary_key: Names | None = Field(
-        default=None, description="Key by which rows at the border are told apart."
-    )
-    row_order: Literal["asc", "desc"] | None = Field(
-        default=None, description="The order in which the API sends rows."
-    )
+    last_value_func: Literal["min", "max"] = Field(default="max", description="Which of the values seen is the newest.")
+    primary_key: Names | None = Field(default=None, description="Key by which rows at the border are told apart.")
+    row_order: Literal["asc", "desc"] | None = Field(default=None, description="The order in which the API sends rows.")
     lag: float | None = Field(
         default=None, ge=0, description="How far before the last value to begin: seconds, days or units."
     )
@@ -56,12 +50,8 @@ class Incremental(Settings):
     range_start: Literal["open", "closed"] = Field(
         default="closed", description="Whether the start itself is included."
     )
-    range_end: Literal["open", "closed"] = Field(
-        default="open", description="Whether the end itself is included."
-    )
-    allow_external_schedulers: bool = Field(
-        default=False, description="Whether a scheduler may set the range."
-    )
+    range_end: Literal["open", "closed"] = Field(default="open", description="Whether the end itself is included.")
+    allow_external_schedulers: bool = Field(default=False, description="Whether a scheduler may set the range.")
 
 
 class Endpoint(Settings):
@@ -81,27 +71,19 @@ class Endpoint(Settings):
     # `json` is a method of pydantic's models, so the field has another name inside.
     json_body: dict[str, Any] | None = Field(default=None, alias="json", description="JSON request body.")
     data: Any = Field(default=None, description="Request body of another form.")
-    headers: dict[str, str] = Field(
-        default_factory=dict, description="Headers of this endpoint. Never the secret."
-    )
+    headers: dict[str, str] = Field(default_factory=dict, description="Headers of this endpoint. Never the secret.")
     paginator: Paginator | None = Field(
         default=None,
         description="How the next page is found: `offset`, `page_number`, `cursor`, `header_cursor`, "
         "`header_link`, `json_link`, or `single_page` for an endpoint that sends everything at once. "
         "Never guessed.",
     )
-    data_selector: str | None = Field(
-        default=None, min_length=1, description="JSONPath of the rows in the body."
-    )
+    data_selector: str | None = Field(default=None, min_length=1, description="JSONPath of the rows in the body.")
     response_actions: tuple[ResponseAction, ...] | None = Field(
         default=None, description="Responses to treat in another way."
     )
-    incremental: Incremental | None = Field(
-        default=None, description="Read only what changed since the last run."
-    )
-    auth: Auth | None = Field(
-        default=None, description="Another way for the same secret to reach this endpoint."
-    )
+    incremental: Incremental | None = Field(default=None, description="Read only what changed since the last run.")
+    auth: Auth | None = Field(default=None, description="Another way for the same secret to reach this endpoint.")
 
 
 def _as_endpoint(value: Any) -> Any:
@@ -114,9 +96,7 @@ def _as_endpoint(value: Any) -> Any:
 class Column(Settings):
     """A column's type and hints, in dlt's words."""
 
-    name: str | None = Field(
-        default=None, description="Name of the column, where columns are written as a list."
-    )
+    name: str | None = Field(default=None, description="Name of the column, where columns are written as a list.")
     description: str | None = Field(default=None, description="What the column means; shown in Dagster.")
     data_type: (
         Literal[
@@ -141,35 +121,23 @@ class Column(Settings):
     partition: bool | None = Field(default=None, description="Partition the table by this column.")
     cluster: bool | None = Field(default=None, description="Cluster the table by this column.")
     sort: bool | None = Field(default=None, description="Sort the table by this column.")
-    unique: bool | None = Field(
-        default=None, description="A unique constraint, where the destination has them."
-    )
-    primary_key: bool | None = Field(
-        default=None, description="Whether the column is part of the primary key."
-    )
+    unique: bool | None = Field(default=None, description="A unique constraint, where the destination has them.")
+    primary_key: bool | None = Field(default=None, description="Whether the column is part of the primary key.")
     merge_key: bool | None = Field(default=None, description="Whether the column is part of the merge key.")
     row_key: bool | None = Field(default=None, description="Whether the column is the row's own key.")
-    parent_key: bool | None = Field(
-        default=None, description="Whether the column holds the parent row's key."
-    )
+    parent_key: bool | None = Field(default=None, description="Whether the column holds the parent row's key.")
     root_key: bool | None = Field(default=None, description="Whether the column holds the root row's key.")
-    hard_delete: bool | None = Field(
-        default=None, description="Whether the column says that a row is deleted."
-    )
+    hard_delete: bool | None = Field(default=None, description="Whether the column says that a row is deleted.")
     dedup_sort: Literal["asc", "desc"] | None = Field(
         default=None, description="Which of several rows with one key stays."
     )
     variant: bool | None = Field(default=None, description="Whether the column is a variant of another one.")
-    incremental: bool | None = Field(
-        default=None, description="Whether the column is the incremental cursor."
-    )
+    incremental: bool | None = Field(default=None, description="Whether the column is the incremental cursor.")
     sensitive: bool = Field(default=False, description="Ours: the column is masked in previews.")
 
 
 def _as_columns(value: Any) -> Any:
-    if isinstance(value, (list, tuple)) and all(
-        isinstance(column, dict) and "name" in column for column in value
-    ):
+    if isinstance(value, (list, tuple)) and all(isinstance(column, dict) and "name" in column for column in value):
         return {str(column["name"]): column for column in value}
     return value
 
@@ -177,30 +145,20 @@ def _as_columns(value: Any) -> Any:
 class WriteDisposition(Settings):
     """How rows meet the rows that are there, with dlt's options."""
 
-    disposition: Literal["merge", "append", "replace", "skip"] = Field(
-        description="What happens to rows of a load."
-    )
+    disposition: Literal["merge", "append", "replace", "skip"] = Field(description="What happens to rows of a load.")
     strategy: Literal["delete-insert", "upsert", "scd2", "insert-only", "cdc"] | None = Field(
         default=None, description="How a merge is done; the fastest right one by default."
     )
-    deduplicated: bool | None = Field(
-        default=None, description="Whether the rows are known to have no duplicate keys."
-    )
+    deduplicated: bool | None = Field(default=None, description="Whether the rows are known to have no duplicate keys.")
     validity_column_names: tuple[str, str] | None = Field(
         default=None, description="Names of scd2's two validity columns."
     )
-    active_record_timestamp: str | None = Field(
-        default=None, description="scd2's mark of a row that is still valid."
-    )
+    active_record_timestamp: str | None = Field(default=None, description="scd2's mark of a row that is still valid.")
     boundary_timestamp: str | None = Field(
         default=None, description="scd2's time of change; the load's time by default."
     )
-    row_version_column_name: str | None = Field(
-        default=None, description="Column that changes when the row changes."
-    )
-    skip_unchanged_rows: bool | None = Field(
-        default=None, description="Leave rows alone that equal what is there."
-    )
+    row_version_column_name: str | None = Field(default=None, description="Column that changes when the row changes.")
+    skip_unchanged_rows: bool | None = Field(default=None, description="Leave rows alone that equal what is there.")
     source_filter: str | None = Field(default=None, description="SQL condition on the rows to merge.")
     destination_scope: str | None = Field(
         default=None, description="SQL condition on the rows that a merge may delete."
@@ -322,14 +280,10 @@ class ResourceDefaults(Settings):
         "validator": PYTHON_ONLY,
     }
 
-    endpoint: Annotated[Endpoint, BeforeValidator(_as_endpoint, json_schema_input_type=str | Endpoint)] = (
-        Field(
-            default=Endpoint(), description="The request and how its answers are read; a string is its path."
-        )
+    endpoint: Annotated[Endpoint, BeforeValidator(_as_endpoint, json_schema_input_type=str | Endpoint)] = Field(
+        default=Endpoint(), description="The request and how its answers are read; a string is its path."
     )
-    primary_key: Names | None = Field(
-        default=None, description="Column or columns that name a row. Needed to merge."
-    )
+    primary_key: Names | None = Field(default=None, description="Column or columns that name a row. Needed to merge.")
     merge_key: Names | None = Field(
         default=None, description="Column or columns whose rows a merge replaces as a whole."
     )
@@ -344,17 +298,14 @@ class ResourceDefaults(Settings):
         | None
     ) = Field(
         default=None,
-        description="`merge`, `append`, `replace` or `skip`, or a mapping with dlt's options; `append` by "
-        "default.",
+        description="`merge`, `append`, `replace` or `skip`, or a mapping with dlt's options; `append` by default.",
     )
     columns: Annotated[
         dict[str, Column],
         BeforeValidator(_as_columns, json_schema_input_type=dict[str, Column] | list[Column]),
     ] = Field(default_factory=dict, description="Types and hints by column; others are found from the rows.")
     schema_contract: (
-        Annotated[
-            SchemaContract, BeforeValidator(_as_contract, json_schema_input_type=Evolution | SchemaContract)
-        ]
+        Annotated[SchemaContract, BeforeValidator(_as_contract, json_schema_input_type=Evolution | SchemaContract)]
         | None
     ) = Field(default=None, description="What may change in the table by itself; everything by default.")
     table_name: str | None = Field(
@@ -366,29 +317,19 @@ class ResourceDefaults(Settings):
     table_format: Literal["iceberg", "delta", "hive", "native"] | None = Field(
         default=None, description="dlt's table format."
     )
-    file_format: str | None = Field(
-        default=None, description="dlt's format of the load files; parquet by default."
-    )
-    references: tuple[Reference, ...] | None = Field(
-        default=None, description="dlt's references to other tables."
-    )
-    nested_hints: dict[str, dict[str, Any]] | None = Field(
-        default=None, description="dlt's hints of nested tables."
-    )
+    file_format: str | None = Field(default=None, description="dlt's format of the load files; parquet by default.")
+    references: tuple[Reference, ...] | None = Field(default=None, description="dlt's references to other tables.")
+    nested_hints: dict[str, dict[str, Any]] | None = Field(default=None, description="dlt's hints of nested tables.")
     max_table_nesting: int | None = Field(default=None, ge=0, description="Depth of nested tables.")
     selected: bool = Field(
         default=True, description="Whether the rows land; a parent that only feeds children need not."
     )
-    parallelized: bool = Field(
-        default=False, description="dlt's `parallelized`, for resources on dlt's own path."
-    )
+    parallelized: bool = Field(default=False, description="dlt's `parallelized`, for resources on dlt's own path.")
     include_from_parent: Names | None = Field(
         default=None, description="Fields of the parent's row to add to each row."
     )
 
-    description: str | None = Field(
-        default=None, description="What the resource is, in Markdown; shown in Dagster."
-    )
+    description: str | None = Field(default=None, description="What the resource is, in Markdown; shown in Dagster.")
     tags: dict[str, str] = Field(default_factory=dict, description="Dagster tags of the asset.")
     owners: Names = Field(default=(), description="Owners of the asset: e-mail addresses, or `team:name`.")
     checks: Checks = Field(default=Checks(), description="What is checked in the table after every load.")
@@ -496,9 +437,7 @@ class Resource(ResourceDefaults):
         """The resource in the words of dlt's `rest_api`: only what the file says, nothing that is ours."""
         said = self.model_dump(by_alias=True, exclude_unset=True, exclude=OUR_KEYS)
         endpoint = self.endpoint.model_dump(by_alias=True, exclude_unset=True)
-        said["endpoint"] = {key: value for key, value in endpoint.items() if value is not None} | {
-            "path": self.path
-        }
+        said["endpoint"] = {key: value for key, value in endpoint.items() if value is not None} | {"path": self.path}
         disposition = {**(said.get("write_disposition") or {}), "disposition": self.disposition}
         if self.strategy is not None:
             disposition["strategy"] = self.strategy

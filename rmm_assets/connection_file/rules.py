@@ -75,11 +75,7 @@ def _instead(path: Path, reference: str) -> str:
     if path == ("api_key",):
         return f"write {reference} and set it there"
     if "headers" in where:
-        scheme = (
-            "bearer"
-            if last.lower() == "authorization"
-            else f"{{type: api_key, name: {last}, location: header}}"
-        )
+        scheme = "bearer" if last.lower() == "authorization" else f"{{type: api_key, name: {last}, location: header}}"
         return f"write `auth: {scheme}` under `client` and {reference} beside it"
     if "params" in where or "url" in last or last == "path":
         auth = f"{{type: api_key, name: {last if 'params' in where else 'api_key'}, location: query}}"
@@ -100,9 +96,7 @@ def _secret_paths(value: Any, path: Path) -> Iterator[Path]:
         # A destination's credentials may be a path or a URL without a password.
         by_name = path != ("destination", "credentials") and is_secret_name(named)
         # A value of the parent's row is no secret of the file, whatever it is called.
-        if (by_name and not _is_placeholder(value)) or (
-            isinstance(value, str) and _holds_secret(value, path)
-        ):
+        if (by_name and not _is_placeholder(value)) or (isinstance(value, str) and _holds_secret(value, path)):
             yield path
 
 
@@ -218,13 +212,9 @@ def _address_faults(connection: Connection) -> Iterator[InitErrorDetails]:
     base_url = connection.client.base_url
     if connection.simulator is not None:
         if base_url is not None:
-            yield line_error(
-                ("client", "base_url"), "the simulator has its own address; leave out one of the two"
-            )
+            yield line_error(("client", "base_url"), "the simulator has its own address; leave out one of the two")
     elif base_url is None:
-        yield line_error(
-            ("client", "base_url"), "missing; write the address of the API, for example https://host/api"
-        )
+        yield line_error(("client", "base_url"), "missing; write the address of the API, for example https://host/api")
     elif fault := _url_fault(connection, base_url):
         yield line_error(("client", "base_url"), fault)
     base = urlsplit(base_url or "")
@@ -237,8 +227,7 @@ def _address_faults(connection: Connection) -> Iterator[InitErrorDetails]:
         elif urlsplit(resource.path)[:2] != base[:2]:
             yield line_error(
                 where,
-                "another origin than client.base_url would be sent the secret; make it a connection of its "
-                "own",
+                "another origin than client.base_url would be sent the secret; make it a connection of its own",
             )
 
 
@@ -263,9 +252,7 @@ def _auth_faults(connection: Connection) -> Iterator[InitErrorDetails]:
             "oauth2_client_credentials there"
         )  # fmt: skip
     for path, auth in used:
-        if auth.type == "oauth2_client_credentials" and (
-            fault := _url_fault(connection, auth.access_token_url)
-        ):
+        if auth.type == "oauth2_client_credentials" and (fault := _url_fault(connection, auth.access_token_url)):
             yield line_error((*path, "access_token_url"), fault)
 
 
@@ -275,9 +262,7 @@ def _name_faults(connection: Connection) -> Iterator[InitErrorDetails]:
     for index, resource in enumerate(connection.resources):
         where: Path = ("resources", index, "name")
         if resource.name in names:
-            yield line_error(
-                where, f"there are two resources `{resource.name}`; give one of them another name"
-            )
+            yield line_error(where, f"there are two resources `{resource.name}`; give one of them another name")
             continue
         names[resource.name] = index
         # Rows that cannot land have a table of their own beside each resource's.
@@ -312,13 +297,9 @@ def _resource_faults(connection: Connection, resource: Resource, where: Path) ->
         if parent == resource.name:
             yield line_error((*where, *path), f"`{resource.name}` cannot take values from itself")
         elif parent not in known:
-            yield line_error(
-                (*where, *path), f"no resource `{parent}` here; {did_you_mean(parent, sorted(known))}"
-            )
+            yield line_error((*where, *path), f"no resource `{parent}` here; {did_you_mean(parent, sorted(known))}")
     if len(above) > 1:
-        yield line_error(
-            where, f"`{resource.name}` takes values from {' and '.join(above)}; dlt allows one parent"
-        )
+        yield line_error(where, f"`{resource.name}` takes values from {' and '.join(above)}; dlt allows one parent")
     for column, target in resource.checks.references.items():
         name = target.partition(".")[0]
         if name not in known:
@@ -349,9 +330,7 @@ def _check_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]
     for path, column in named:
         normal = normalized_column(column)
         if normal != column:
-            yield line_error(
-                (*where, *path), f"no table has a column `{column}`; dlt's naming makes it `{normal}`"
-            )
+            yield line_error((*where, *path), f"no table has a column `{column}`; dlt's naming makes it `{normal}`")
         elif contract not in (None, "evolve") and declared and column not in declared:
             yield line_error(
                 (*where, *path),

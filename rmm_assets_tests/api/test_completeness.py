@@ -332,6 +332,20 @@ def test_rows_repeated_across_pages_land_once_and_are_counted(tmp_path: Path) ->
     assert "5 rows came more than once and landed once" in found.report.warnings
 
 
+def test_repeated_rows_that_fill_up_a_total_do_not_hide_the_last_ones(tmp_path: Path) -> None:
+    # 13 rows, 6 of them served twice, 13 stated: the first page is as long as the total, and holds 9 of them.
+    served = [row for row in devices(13) for _ in range(1 + (row["id"] % 2 == 0))]
+
+    def answer(seen: Seen) -> Say:
+        offset = int(dict(parse_qsl(urlsplit(seen.target).query))["offset"])
+        return Say({"data": served[offset : offset + 13], "total": 13})
+
+    with Scripted(answer) as server:
+        found = read(server.url, tmp_path, endpoint_of(OFFSET))
+    assert found.rows == devices(13)
+    assert found.report.complete
+
+
 def test_rows_without_a_key_are_counted_and_do_not_look_like_one_another(tmp_path: Path) -> None:
     rows = [{"name": f"nameless {number}"} for number in range(250)]
     with Simulator(tables={"devices": rows}) as server:
@@ -367,6 +381,26 @@ def test_a_server_of_round_offsets_is_found_out_at_once_and_read_twice(refused: 
         assert found.rows == rows
         assert found.report.passes == 2
         assert len(server.seen) == 2 + 2 * 3
+
+
+def test_a_row_that_slips_past_a_round_offset_is_caught_by_the_second_pass(tmp_path: Path) -> None:
+    # While the first whole pass reads, one row goes before the place and another one comes behind it: no total shows it.
+    rows = devices(250)
+    whole = [0]
+
+    def answer(seen: Seen) -> Say:
+        offset = int(dict(parse_qsl(urlsplit(seen.target).query))["offset"])
+        whole[0] += offset == 100
+        if offset == 100 and whole[0] == 1:
+            del rows[5]
+            rows.insert(180, {"id": 999, "name": "new", "status": "online"})
+        offset -= offset % 100
+        return Say({"data": rows[offset : offset + 100], "total": 250})
+
+    with Scripted(answer) as server:
+        found = read(server.url, tmp_path, endpoint_of(OFFSET), window=1)
+    assert found.rows == rows
+    assert found.report.passes == 3
 
 
 def test_rows_that_move_at_the_first_boundary_do_not_make_a_server_of_round_offsets(tmp_path: Path) -> None:
