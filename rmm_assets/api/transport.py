@@ -239,7 +239,8 @@ class Transport:
             self._log.warning("%s; retry %d of %d in %.1f s", problem, attempt, retry.max_retries, wait)
             with self._lock:
                 self.traffic.retries += 1
-            self._closing.wait(wait)
+            if self._closing.wait(wait):
+                raise TransportError(f"{request.label}: stopped")
             attempt += 1
 
     def same_origin(self, url: str, *, relative_to: str | None = None) -> str:
