@@ -223,6 +223,7 @@ def open_run(
             max_concurrency=limits.max_concurrency,
             requests_per_minute=limits.requests_per_minute,
         )
+        stack.callback(pace.close)
         transport = Transport(
             address, auth=auth, redactor=redactor, pace=pace, retry=connection.retry, limits=limits,
             tls=connection.tls, headers=connection.client.headers, allow_http=connection.allow_http, log=log,
@@ -238,7 +239,7 @@ def open_run(
 
         before = _Before()
 
-        def before_publishing(report: Report) -> None:
+        def before_publishing(report: Report) -> bool:
             # Only now: while pages are fetched, others may read the file.
             stack.enter_context(store.held())
             with client as opened:
@@ -248,6 +249,7 @@ def open_run(
                 _refuse_loss(resource, report, table)
                 if resource.disposition == "merge" and resource.keys and not resource.history:
                     before.copied = remember(table)
+                return store.is_file and table.count() == 0
 
         reading = Reading(pager, folder, before_publishing, report, log)
         source = build_source(connection, resource, reading)

@@ -14,9 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
 from pathlib import Path
+from typing import IO
 
-from filelock import FileLock, Timeout
+import portalocker
+from filelock import FileLock
 
+_AT_ONCE = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
 _POLL_SECONDS = 0.01
 _LONGEST_SLEEP_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 3600.0
@@ -39,7 +42,8 @@ class Pace:
         folder.mkdir(parents=True, exist_ok=True)
         self._interval = 60.0 / requests_per_minute if requests_per_minute else 0.0
         self._lock = threading.Lock()
-        self._idle = [FileLock(folder / f"slot-{number}", thread_local=False) for number in range(max_concurrency)]
+        # Kept open: a slot is taken and given back for every request, and filelock opens its file each time.
+        self._idle = [(folder / f"slot-{number}").open("ab") for number in range(max_concurrency)]
         self._clock = folder / "clock"
         self._clock_guard = threading.Lock()
         self._clock_lock = FileLock(folder / "clock.lock", thread_local=False, poll_interval=_POLL_SECONDS)
@@ -63,21 +67,27 @@ class Pace:
             yield
         finally:
             with self._lock:
-                slot.release()
+                portalocker.unlock(slot)
                 self._idle.append(slot)
+
+    def close(self) -> None:
+        """Let go of the folder; no permit may be held."""
+        for slot in self._idle:
+            slot.close()
 
     def pause(self, seconds: float) -> None:
         """No request of this connection starts for so long: what `Retry-After` asks of all, not of one worker."""
         with self._clock_held():
             self._write(max(self._not_before(), time.time() + seconds))
 
-    def _take_slot(self, stop: threading.Event, until: float) -> FileLock:
+    def _take_slot(self, stop: threading.Event, until: float) -> IO[bytes]:
         while True:
             with self._lock:
-                for number, slot in enumerate(self._idle):
+                # The one given back last first: nobody else is likely to hold it.
+                for number in reversed(range(len(self._idle))):
                     try:
-                        slot.acquire(blocking=False)
-                    except Timeout:
+                        portalocker.lock(self._idle[number], _AT_ONCE)
+                    except portalocker.LockException:
                         continue
                     return self._idle.pop(number)
             _wait(_POLL_SECONDS, stop, until)

@@ -10,7 +10,7 @@ import json as jsonlib
 import re
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -25,10 +25,14 @@ from requests.structures import CaseInsensitiveDict
 
 from rmm_assets.api.transport import BodyFault, Reply, Request, Transport, TransportError
 from rmm_assets.warehouse.keys import NO_KEY, row_identity, row_keys, same_rows
-from rmm_assets.warehouse.rows import BodyError, Hints, Page, RowShape, read_page
+from rmm_assets.warehouse.rows import BodyError, Hints, Page, RowShape, read_page, read_pages
 
 # How servers refuse an address that they do not have: a page behind the last one, an offset that is not round.
 _NO_SUCH_PAGE = (400, 404, 410, 416, 422)
+
+# Pages that one worker fetches before they are decoded at once: from here on more of them save nothing (measured).
+_MOST_AT_ONCE = 16
+_MOST_BYTES_AT_ONCE = 1 << 20
 
 
 class PagingError(Exception):
@@ -193,27 +197,33 @@ class Pager:
     ) -> Iterator[PageRead]:
         """Offsets and page numbers: requests run ahead of the pages, pages are checked in order."""
         walk = _RangeWalk(_RangePlan(endpoint), facts, endpoint.shape, overlapping=overlapping, past_total=past_total)
-        pending: deque[tuple[int, Future[_Fetched]]] = deque()
+        pending: deque[_Ahead] = deque()
         try:
             while not facts.ended and not facts.moved:
                 while len(pending) < walk.width(self._window.size):
-                    position = walk.after(pending[-1][0]) if pending else walk.position
-                    if position is None:
+                    # Answers that mean something else are looked at one by one.
+                    most = 1 if endpoint.ignore else _MOST_AT_ONCE
+                    positions = walk.ahead(pending[-1].positions[-1] if pending else None, self._window.size, most)
+                    if not positions:
                         break
-                    number = facts.pages + len(pending) + 1
-                    pending.append((position, self._submit(endpoint, walk.plan.request(position, number))))
-                _, future = pending.popleft()
-                try:
-                    fetched = future.result()
-                except TransportError as error:
-                    if error.status in _NO_SUCH_PAGE and walk.expects_refusal():
-                        return
-                    raise
-                self._window.quiet()
-                read = walk.arrive(fetched)
-                if read is not None:
-                    yield read
-                if pending and pending[0][0] != walk.position:
+                    number = facts.pages + sum(len(ahead.positions) for ahead in pending) + 1
+                    requests = [walk.plan.request(at, number + index) for index, at in enumerate(positions)]
+                    stop = threading.Event()
+                    future = self._workers.submit(self._fetch_many, endpoint, requests, stop)
+                    pending.append(_Ahead(positions, future, stop))
+                ahead = pending.popleft()
+                for position, fetched in zip(ahead.positions, ahead.future.result(), strict=False):
+                    if position != walk.position or facts.ended or facts.moved:
+                        break
+                    if isinstance(fetched, TransportError):
+                        if fetched.status in _NO_SUCH_PAGE and walk.expects_refusal():
+                            break
+                        raise fetched
+                    self._window.quiet()
+                    read = walk.arrive(fetched)
+                    if read is not None:
+                        yield read
+                if pending and pending[0].positions[0] != walk.position:
                     _drop(pending)
         finally:
             _drop(pending)
@@ -325,8 +335,48 @@ class Pager:
     def _submit(self, endpoint: Endpoint, request: Request) -> Future[_Fetched]:
         return self._workers.submit(self._fetch, endpoint, request)
 
-    def _fetch(self, endpoint: Endpoint, request: Request) -> _Fetched:
-        """In a worker: send, decode, look up what the paging needs."""
+    def _fetch_many(
+        self, endpoint: Endpoint, requests: Sequence[Request], stop: threading.Event
+    ) -> list[_Fetched | TransportError]:
+        """In a worker: neighbouring pages, one request after the other, decoded at once, which takes a third of the time.
+
+        Args:
+            stop: Set when the pages are no longer wanted.
+
+        Returns:
+            The pages, fewer than asked for where one is so small that the end may be there; an error is the last one.
+        """
+        failure: list[_Fetched | TransportError] = []
+        replies: list[Reply] = []
+        try:
+            if len(requests) == 1:
+                return [self._fetch(endpoint, requests[0])]
+            for request in requests:
+                if stop.is_set():
+                    break
+                replies.append(self.transport.send(request, lambda reply: reply))
+                if 2 * len(replies[-1].body) < len(replies[0].body):
+                    break
+        except TransportError as error:
+            failure.append(error)
+        pages = _read_many(endpoint, replies)
+        if pages is not None:
+            looked_up = (_look_up(endpoint, page.envelope) for page in pages)
+            return [*map(_fetched, replies, pages, looked_up), *failure]
+        found: list[_Fetched | TransportError] = []
+        try:
+            for request, reply in zip(requests, replies, strict=False):
+                found.append(self._fetch(endpoint, request, reply))
+        except TransportError as error:
+            return [*found, error]
+        return [*found, *failure]
+
+    def _fetch(self, endpoint: Endpoint, request: Request, given: Reply | None = None) -> _Fetched:
+        """In a worker: send, decode, look up what the paging needs.
+
+        Args:
+            given: The answer, where it is here already.
+        """
 
         def accept(reply: Reply) -> _Fetched:
             if _is_ignored(endpoint.ignore, reply):
@@ -343,11 +393,11 @@ class Pager:
                     f"{self.transport.excerpt(reply.body)!r}. Check data_selector, or what the API means by it",
                     status=reply.status,
                 ) from None
-            return _Fetched(reply, page, **_look_up(endpoint, page.envelope))
+            return _fetched(reply, page, _look_up(endpoint, page.envelope))
 
         if endpoint.ignore:
             return self.transport.send(request, accept, tolerate=lambda reply: _is_ignored(endpoint.ignore, reply))
-        return self.transport.send(request, accept)
+        return self.transport.send(request, accept, given=given)
 
 
 # An end mark that is not there at all, which says nothing; one that is null is None.
@@ -372,6 +422,29 @@ class _Fetched:
     row_total: int | None = None
     mark: Any = _ABSENT
     ignored: bool = False
+
+
+def _fetched(reply: Reply, page: Page, looked_up: Mapping[str, Any]) -> _Fetched:
+    return _Fetched(reply, page, **looked_up)
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """Neighbouring pages that one worker fetches."""
+
+    positions: list[int]
+    future: Future[list[_Fetched | TransportError]]
+    stop: threading.Event
+
+
+def _read_many(endpoint: Endpoint, replies: Sequence[Reply]) -> list[Page] | None:
+    """The pages of several answers; None where each must be looked at by itself."""
+    if len(replies) < 2 or any(reply.status == 204 for reply in replies):
+        return None
+    try:
+        return read_pages([reply.body for reply in replies], _selector(endpoint, replies[0].body), endpoint.hints)
+    except BodyError:
+        return None
 
 
 def _repeats(page: Page, other: Page, shape: RowShape) -> bool:
@@ -459,6 +532,30 @@ class _RangeWalk:
         if not self._number or (self._total is None and self._short):
             return 1
         return window if self._total is not None else min(window, self._number)
+
+    def ahead(self, last: int | None, window: int, most: int) -> list[int]:
+        """The addresses that one worker fetches next.
+
+        Args:
+            last: The last one that is asked for already; None where there is none.
+            window: Workers.
+            most: Addresses at most.
+        """
+        first = self.position if last is None else self.after(last)
+        if first is None:
+            return []
+        if self._total is not None and self._before is not None:
+            # A stated end lets several pages be one worker's: no more than came so far, because only what came shows how
+            # this server pages, and fewer towards the end, so that no worker is alone there.
+            step = max(self._largest, 1) if self.plan.offset else 1
+            left = (self._total + self.plan.base - first) // step // (2 * window)
+            most = min(most, left, self._number, _MOST_BYTES_AT_ONCE // max(self._before.size, 1))
+        else:
+            most = 1
+        positions = [first]
+        while len(positions) < most and (following := self.after(positions[-1])) is not None:
+            positions.append(following)
+        return positions
 
     def after(self, position: int) -> int | None:
         """The address behind this one, if a page may lie there."""
@@ -705,7 +802,9 @@ def _is_ignored(actions: tuple[Mapping[str, Any], ...], reply: Reply) -> bool:
     return False
 
 
-def _drop(pending: deque[tuple[int, Future[_Fetched]]]) -> None:
-    """Forget pages that were asked for too early; those under way finish unseen."""
+def _drop(pending: deque[_Ahead]) -> None:
+    """Forget pages that were asked for too early; requests under way finish unseen."""
     while pending:
-        pending.pop()[1].cancel()
+        ahead = pending.pop()
+        ahead.stop.set()
+        ahead.future.cancel()

@@ -64,7 +64,8 @@ class Reading:
     Attributes:
         pager: Open for the run.
         folder: For pages on their way; emptied by the caller.
-        before_publishing: Called with the report when the read is complete; raises to publish nothing.
+        before_publishing: Called with the report when the read is complete; raises to publish nothing. Whether the
+            table is empty, and nobody else can write to it meanwhile.
         report: Filled in while reading.
         rejected: Rows that cannot land in the table.
         rejected_keys: Those among them that have a primary key.
@@ -73,7 +74,7 @@ class Reading:
 
     pager: Pager
     folder: Path
-    before_publishing: Callable[[Report], None]
+    before_publishing: Callable[[Report], bool]
     report: Report
     log: logging.Logger
     rejected: int = 0
@@ -175,6 +176,13 @@ def _dlt_resource(connection: Connection, resource: Resource, reading: Reading |
     return made
 
 
+def _may_append(resource: Resource) -> bool:
+    """Whether a merge into an empty table comes to the same as an append."""
+    ours = resource.disposition == "merge" and resource.strategy is None and not resource.merge_key
+    hints = resource.columns.values()
+    return ours and uses_arrow(resource) and not resource.child_tables and not any(hint.hard_delete for hint in hints)
+
+
 def _as_mapping(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {}
 
@@ -261,7 +269,9 @@ def _rows(resource: Resource, plan: _Plan, reading: Reading, incremental: Increm
         raise IncompleteError(
             f"{resource.name}: {report.reason}; history would end every row that this read did not hold"
         )
-    reading.before_publishing(reading.report)
+    if reading.before_publishing(reading.report) and _may_append(resource):
+        # Each key came once and meets no other: without a staging table, one statement fills the table.
+        dlt.current.resource().apply_hints(write_disposition="append")
     reading.rejected = spool.rejected_rows
     reading.changed_types = spool.changed_types()
     load_id = Container()[LoadPackageStateInjectableContext].load_id

@@ -199,8 +199,9 @@ class Transport:
         self._on_throttle = callback
 
     def send(
-        self, request: Request, accept: Callable[[Reply], Answer], *, tolerate: Callable[[Reply], bool] | None = None
-    ) -> Answer:
+        self, request: Request, accept: Callable[[Reply], Answer], *, tolerate: Callable[[Reply], bool] | None = None,
+        given: Reply | None = None,
+    ) -> Answer:  # fmt: skip
         """Send a request until `accept` takes the answer.
 
         Args:
@@ -208,13 +209,15 @@ class Transport:
             accept: Turns the answer into what the caller wants, in the calling thread. It may raise `BodyFault` to have
                 the request sent again.
             tolerate: Whether an answer goes to `accept` although its status speaks against it.
+            given: The answer to the first try, where it was had before.
 
         Raises:
             TransportError: the last try failed, or the answer is not one to be tried again.
         """
         retry, attempt = self._retry, 1
         while True:
-            outcome = self._attempt(request, accept, tolerate)
+            outcome = self._attempt(request, accept, tolerate, given)
+            given = None
             if not isinstance(outcome, _Trouble):
                 return outcome
             # No exception is being handled here, so the new one has neither cause nor context.
@@ -272,10 +275,11 @@ class Transport:
         return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:_EXCERPT]
 
     def _attempt(
-        self, request: Request, accept: Callable[[Reply], Answer], tolerate: Callable[[Reply], bool] | None
-    ) -> Answer | _Trouble:
+        self, request: Request, accept: Callable[[Reply], Answer], tolerate: Callable[[Reply], bool] | None,
+        given: Reply | None,
+    ) -> Answer | _Trouble:  # fmt: skip
         """One request, and what came of it."""
-        reply = self._ask(request)
+        reply = self._ask(request) if given is None else given
         if isinstance(reply, _Trouble):
             return reply
         if tolerate is None or not tolerate(reply):

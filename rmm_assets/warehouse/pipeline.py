@@ -52,7 +52,8 @@ class Store:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def _is_file(self) -> bool:
+    def is_file(self) -> bool:
+        """Whether it is one DuckDB file, which has one writer at a time."""
         return (
             self.destination == "duckdb"
             and isinstance(self.credentials, str)
@@ -66,7 +67,7 @@ class Store:
         Raises:
             ValueError: the file is named like the dataset.
         """
-        if self._is_file:
+        if self.is_file:
             path = Path(self.credentials)
             if path.stem.lower() == self.dataset.lower():
                 # DuckDB calls the database after its file, and then reads `acme.devices` both ways.
@@ -78,20 +79,22 @@ class Store:
 
     def place(self) -> str:
         """Where the data is, for people: a file, or destination and dataset."""
-        if self._is_file:
+        if self.is_file:
             return str(self.credentials)
         return f"{self.destination}, dataset {self.dataset}"
 
     def factory(self, *, read_only: bool = False) -> Destination[Any, Any]:
         """dlt's destination."""
         credentials = self.credentials
-        if self._is_file:
+        if self.is_file:
             from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
             # A file that is not there yet is made for a writer only.
             read_only = read_only and Path(self.credentials).exists()
-            credentials = DuckDbCredentials(credentials, read_only=read_only)
-            # dlt asks for the destination's capabilities thirty times a run, and resolves a plain path each time.
+            # By attribute: dlt imports SQLAlchemy, which takes a third of a second, to see that a path is no address. And
+            # resolved here, because it asks for the destination's capabilities thirty times a run.
+            credentials = DuckDbCredentials(read_only=read_only)
+            credentials.database = self.credentials
             credentials.resolve()
         options = dict(self.options) if credentials is None else {**self.options, "credentials": credentials}
         destination = Destination.from_reference(self.destination, **options)
@@ -120,7 +123,7 @@ class Store:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep the database file open: dlt opens it half a dozen times a load, 20 ms each, and shares what is open."""
-        if not self._is_file:
+        if not self.is_file:
             yield
             return
         import duckdb
@@ -140,7 +143,7 @@ class Store:
         no reader beside it, in the database file.
         """
         self.work.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{self.credentials}.lock" if self._is_file else self.work / f"{name}.lock")
+        lock = FileLock(f"{self.credentials}.lock" if self.is_file else self.work / f"{name}.lock")
         try:
             lock.acquire(blocking=False)
         except Timeout:

@@ -64,7 +64,7 @@ class Spool:
         rows: Rows received, rejected ones included.
     """
 
-    def __init__(self, shape: RowShape, folder: Path, batch_rows: int = 5000) -> None:
+    def __init__(self, shape: RowShape, folder: Path, batch_rows: int = 20000) -> None:
         """Start empty.
 
         Args:

@@ -306,15 +306,65 @@ def test_with_a_total_no_page_is_asked_for_in_vain(tmp_path: Path) -> None:
         assert len(server.requests) == -(-304 // 9)
 
 
-def test_no_more_than_a_window_of_pages_waits_in_memory(tmp_path: Path) -> None:
-    with Simulator(tables={"devices": devices(2000)}) as server, pager_to(server.base_url, tmp_path, window=4) as pager:
+@pytest.mark.parametrize(("number", "letters", "each"), [(2000, 1, 16), (600, 30_000, 3)], ids=["small", "large"])
+def test_what_waits_in_memory_is_bounded(number: int, letters: int, each: int, tmp_path: Path) -> None:
+    rows = [{"id": i, "text": "x" * letters} for i in range(1, number + 1)]
+    with Simulator(tables={"devices": rows}) as server, pager_to(server.base_url, tmp_path, window=4) as pager:
         pages = pager.pages(endpoint_of(OFFSET), PassFacts())
-        for _ in range(3):
+        for _ in range(2):
             next(pages)
-        time.sleep(0.3)
-        # Three pages were taken; the others wait until somebody takes them.
-        assert len(server.requests) <= 3 + 4
+        time.sleep(0.5)
+        # The first page came alone. Each of four workers fetches 16 pages ahead, or a mebibyte of them, and waits until
+        # somebody takes those of the first one.
+        assert len(server.requests) <= 1 + 4 * each
         pages.close()
+
+
+def replies_of(number: int, *, broken: dict[int, list[Say]]) -> Callable[[Seen], Say]:
+    """Pages of ten of so many rows, but for what is said first at some offsets."""
+    rows = devices(number)
+
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen)["offset"])
+        waiting = broken.get(start)
+        return waiting.pop(0) if waiting else Say({"data": rows[start : start + 10], "total": number})
+
+    return answer
+
+
+@pytest.mark.parametrize("window", [1, 2])
+def test_a_damaged_page_among_others_is_asked_for_again_as_often_as_any(window: int, tmp_path: Path) -> None:
+    cut = Say(b'{"data":[{"id":1},{"id"')
+    with Scripted(replies_of(400, broken={81: [cut] * 3})) as server:
+        found = read(server.url, tmp_path, endpoint_of(OFFSET), window=window)
+        assert [row["id"] for row in found.rows] == list(range(1, 401))
+        assert found.traffic.retries == 3
+    with (
+        Scripted(replies_of(400, broken={81: [cut] * 4})) as server,
+        pytest.raises(TransportError, match=r"offset 81.*after 4 requests"),
+    ):
+        read(server.url, tmp_path, endpoint_of(OFFSET), window=window)
+
+
+def test_pages_before_one_that_fails_are_handed_on(tmp_path: Path) -> None:
+    gone = Say(b"no", status=400)
+    with Scripted(replies_of(400, broken={81: [gone]})) as server, pager_to(server.url, tmp_path, window=1) as pager:
+        came = []
+        with pytest.raises(TransportError, match="offset 81"):
+            for page in pager.pages(endpoint_of(OFFSET), PassFacts()):
+                came.append(page.page.rows)
+        assert came == [10] + [9] * 8
+
+
+@pytest.mark.parametrize("window", [1, 2, 8])
+def test_a_short_page_among_many_loses_no_row_and_few_requests(window: int, tmp_path: Path) -> None:
+    rows = devices(900)
+    short = {81: [Say({"data": rows[81:84], "total": 900})], 300: [Say({"data": rows[300:301], "total": 900})]}
+    with Scripted(replies_of(900, broken=short)) as server:
+        found = read(server.url, tmp_path, endpoint_of(OFFSET), window=window)
+        assert [row["id"] for row in found.rows] == list(range(1, 901))
+        # What was asked for with the plan of before is asked for again, and only what was under way then.
+        assert found.traffic.requests <= 101 + 2 * (1 + window * 16)
 
 
 def test_many_endpoints_at_once_share_one_window(tmp_path: Path) -> None:

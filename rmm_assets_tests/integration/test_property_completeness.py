@@ -64,7 +64,7 @@ def restless(draw: Any, style: Style) -> World:
 def wild(draw: Any, style: Style) -> World:
     """Any server that keeps to what docs/reliability.md asks of a server."""
     rows = draw(st.one_of(st.integers(0, 12), st.integers(13, 300)))
-    limit = draw(st.integers(max(1, rows // 30), 120))
+    limit = draw(st.integers(max(1, rows // draw(st.sampled_from([30, 30, 90]))), 120))
     cap = draw(st.one_of(st.none(), st.integers(max(1, rows // 40), 100)))
     window = draw(st.sampled_from([1, 2, 8, 32]))
     world: dict[str, Any] = {"style": style, "rows": rows, "limit": limit, "cap": cap, "window": window}

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rmm_assets.warehouse.keys import row_keys
-from rmm_assets.warehouse.rows import BodyError, Hints, RowShape, read_page
+from rmm_assets.warehouse.rows import BodyError, Hints, RowShape, read_page, read_pages
 from rmm_assets.warehouse.spool import Spool
 
 NAMES = st.sampled_from(["id", "name", "Name", "a", "b", "a b", "__x", "", "organization", "x_", "ünï", "a__b", "tags"])
@@ -112,14 +112,22 @@ WRAPS: dict[str | None, Any] = {
 }
 
 
-def outcome(bodies: list[bytes], selector: str | None, shape: RowShape, hints: Hints | None, batch_rows: int) -> Any:
+def outcome(
+    bodies: list[bytes],
+    selector: str | None,
+    shape: RowShape,
+    hints: Hints | None,
+    batch_rows: int,
+    at_once: bool = False,
+) -> Any:
     """All that a read shows: with `hints` by way of Arrow, without by way of the reference."""
     with tempfile.TemporaryDirectory() as folder:
         spool = Spool(shape, Path(folder), batch_rows)
         pages = []
-        for body in bodies:
+        together = read_pages(bodies, selector, hints) if at_once and hints is not None else None
+        for number, body in enumerate(bodies):
             try:
-                page = read_page(body, selector, hints, exact=hints is None)
+                page = together[number] if together else read_page(body, selector, hints, exact=hints is None)
             except BodyError as error:
                 return error.reason
             pages.append((page.rows, page.envelope))
@@ -156,3 +164,4 @@ def test_both_decoders_give_the_same(
     bodies = [json.dumps(WRAPS[selector](rows), indent=2 if pretty else None).encode() for rows in pages]
     expected = outcome(bodies, selector, shape, None, 1000)
     assert outcome(bodies, selector, shape, Hints(), batch_rows) == expected
+    assert outcome(bodies, selector, shape, Hints(), batch_rows, at_once=True) == expected
