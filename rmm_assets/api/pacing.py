@@ -43,7 +43,7 @@ class Pace:
         self._interval = 60.0 / requests_per_minute if requests_per_minute else 0.0
         self._lock = threading.Lock()
         # Kept open: a slot is taken and given back for every request, and filelock opens its file each time.
-        self._idle = [(folder / f"slot-{number}").open("ab") for number in range(max_concurrency)]
+        self._idle: list[IO[bytes]] = [(folder / f"slot-{number}").open("ab") for number in range(max_concurrency)]
         self._clock = folder / "clock"
         self._clock_guard = threading.Lock()
         self._clock_lock = FileLock(folder / "clock.lock", thread_local=False, poll_interval=_POLL_SECONDS)

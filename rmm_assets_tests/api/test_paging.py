@@ -349,10 +349,9 @@ def test_a_damaged_page_among_others_is_asked_for_again_as_often_as_any(window: 
 def test_pages_before_one_that_fails_are_handed_on(tmp_path: Path) -> None:
     gone = Say(b"no", status=400)
     with Scripted(replies_of(400, broken={81: [gone]})) as server, pager_to(server.url, tmp_path, window=1) as pager:
-        came = []
+        came: list[int] = []
         with pytest.raises(TransportError, match="offset 81"):
-            for page in pager.pages(endpoint_of(OFFSET), PassFacts()):
-                came.append(page.page.rows)
+            came.extend(page.page.rows for page in pager.pages(endpoint_of(OFFSET), PassFacts()))
         assert came == [10] + [9] * 8
 
 
