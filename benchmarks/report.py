@@ -119,8 +119,23 @@ def markdown(results: Results) -> str:
         judged = list(_goal_lines(cell))
         if judged:
             lines += ["| goal | wanted | measured | |", "|---|---|---|---|", *judged, ""]
+    lines += _summary(results)
     lines += _growth(results)
     return "\n".join(lines)
+
+
+def _summary(results: Results) -> list[str]:
+    """Wall time of every contender in every setting, a line a setting, where there are several."""
+    letters = list(dict.fromkeys(letter for cell in results.cells for letter in cell.contenders()))
+    if len(results.cells) < LINES_FROM:
+        return []
+    titles = " | ".join(f"({letter}) {CONTENDERS[letter].title}" for letter in letters)
+    lines = ["### Wall time, s", "", f"| setting | {titles} |", "|---|" + "---|" * len(letters)]
+    for cell in results.cells:
+        found = [cell.median(letter, "wall_s") for letter in letters]
+        shown = " | ".join("–" if value is None else f"{value:.1f}" for value in found)
+        lines.append(f"| {cell.title()} | {shown} |")
+    return [*lines, ""]
 
 
 def _growth(results: Results) -> list[str]:

@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,6 +49,7 @@ class Endpoint:
         paginator: dlt's paginator config, such as `{type: offset, limit: 100}`.
         data_selector: Where the rows are; None leaves it to the first page, as in dlt.
         total_path: JSONPath of the total number of rows, where the paginator has no word for it.
+        gate: Held while a request is under way: a semaphore where the endpoint bears fewer than the pager sends.
         ignore: Answers that mean "nothing here": dlt's `response_actions` with action `ignore`.
         shape: What tells the endpoint's rows apart.
         hints: What the endpoint's pages have shown of their types.
@@ -64,6 +66,7 @@ class Endpoint:
     data: Any = None
     data_selector: str | None = None
     total_path: str | None = None
+    gate: AbstractContextManager[Any] = field(default_factory=nullcontext, compare=False)
     ignore: tuple[Mapping[str, Any], ...] = ()
     shape: RowShape = field(default_factory=lambda: RowShape(table=""), compare=False)
     hints: Hints = field(default_factory=Hints, compare=False)
@@ -354,7 +357,8 @@ class Pager:
             for request in requests:
                 if stop.is_set():
                     break
-                replies.append(self.transport.send(request, lambda reply: reply))
+                with endpoint.gate:
+                    replies.append(self.transport.send(request, lambda reply: reply))
                 if 2 * len(replies[-1].body) < len(replies[0].body):
                     break
         except TransportError as error:
@@ -395,9 +399,10 @@ class Pager:
                 ) from None
             return _fetched(reply, page, _look_up(endpoint, page.envelope))
 
-        if endpoint.ignore:
-            return self.transport.send(request, accept, tolerate=lambda reply: _is_ignored(endpoint.ignore, reply))
-        return self.transport.send(request, accept, given=given)
+        with endpoint.gate:
+            if endpoint.ignore:
+                return self.transport.send(request, accept, tolerate=lambda reply: _is_ignored(endpoint.ignore, reply))
+            return self.transport.send(request, accept, given=given)
 
 
 # An end mark that is not there at all, which says nothing; one that is null is None.

@@ -12,8 +12,10 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import BoundedSemaphore
 from types import SimpleNamespace
 from typing import Any
 
@@ -248,6 +250,7 @@ def _endpoint(resource: Resource, config: Mapping[str, Any], params: dict[str, A
         data=config.get("data"),
         data_selector=config.get("data_selector"),
         total_path=resource.total_path,
+        gate=BoundedSemaphore(resource.max_concurrency) if resource.max_concurrency else nullcontext(),
         ignore=tuple(config.get("response_actions") or ()),
         shape=row_shape(resource, {}),
     )

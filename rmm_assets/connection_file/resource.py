@@ -376,6 +376,13 @@ class ResourceDefaults(Settings):
         description="Minutes after which the asset counts as stale; by default twice the longest time between two "
         "ticks of the schedule, and never without a schedule.",
     )
+    max_concurrency: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Requests of this resource that may be under way at once, where its endpoint allows fewer than "
+        "`limits.max_concurrency`.",
+    )
     deadline: float | None = Field(
         default=None,
         gt=0,
@@ -452,6 +459,7 @@ OUR_KEYS = {
     *("description", "tags", "owners", "checks"),
     *("absent", "max_absent_share", "history", "child_tables"),
     *("on_incomplete", "on_rejected", "total_path", "verify", "normalizer", "deadline", "fresh_within"),
+    "max_concurrency",
 }
 
 

@@ -56,6 +56,21 @@ def test_each_parent_s_children_come_with_what_the_file_takes_from_the_parent(no
     assert outcome.report.last_total == 450
 
 
+@pytest.mark.parametrize("child", [False, True])
+def test_an_endpoint_that_bears_fewer_requests_at_once_gets_no_more(child: bool, tmp_path: Path) -> None:
+    limits = {"max_concurrency": 8}
+    made = connection(resource("organizations"), children(max_concurrency=2), limits=limits)
+    if not child:
+        made = connection(
+            resource("devices", max_concurrency=2, endpoint={"paginator": {"type": "offset", "limit": 5}})
+        )
+    with fleet_server(Faults(delay=0.003)) as server:
+        run(tmp_path, server.base_url, made)
+        # The parents' endpoint has one page.
+        assert server.most_at_once == 2
+    assert len(rows_of(tmp_path)) == 450
+
+
 def test_children_take_parents_from_parameters_and_headers_and_bodies(tmp_path: Path) -> None:
     def answer(seen: Seen) -> Say:
         if seen.method == "GET":
