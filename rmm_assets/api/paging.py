@@ -125,24 +125,39 @@ class PassFacts:
 
 
 class Window:
-    """How many pages may be under way: halved when the API asks for less, grown by one after a quiet round."""
+    """How many requests may be under way: halved when the API asks for less, grown by one after a quiet round.
+
+    A context manager: who enters waits until there is room.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._size = float(most)
-        self._lock = threading.Lock()
+        self._under_way = 0
+        self._room = threading.Condition()
 
     @property
     def size(self) -> int:
         return max(1, int(self._size))
 
     def throttled(self) -> None:
-        with self._lock:
+        with self._room:
             self._size = max(1.0, self._size / 2)
 
     def quiet(self) -> None:
-        with self._lock:
+        with self._room:
             self._size = min(float(self._most), self._size + 1 / self._size)
+            self._room.notify()
+
+    def __enter__(self) -> None:
+        with self._room:
+            self._room.wait_for(lambda: self._under_way < self.size)
+            self._under_way += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._room:
+            self._under_way -= 1
+            self._room.notify()
 
 
 class Pager:
@@ -357,7 +372,7 @@ class Pager:
             for request in requests:
                 if stop.is_set():
                     break
-                with endpoint.gate:
+                with endpoint.gate, self._window:
                     replies.append(self.transport.send(request, lambda reply: reply))
                 if 2 * len(replies[-1].body) < len(replies[0].body):
                     break
@@ -399,7 +414,7 @@ class Pager:
                 ) from None
             return _fetched(reply, page, _look_up(endpoint, page.envelope))
 
-        with endpoint.gate:
+        with endpoint.gate, self._window:
             if endpoint.ignore:
                 return self.transport.send(request, accept, tolerate=lambda reply: _is_ignored(endpoint.ignore, reply))
             return self.transport.send(request, accept, given=given)
@@ -531,12 +546,16 @@ class _RangeWalk:
         self._number = 0
 
     def width(self, window: int) -> int:
-        """Pages that may be under way: one until the page size is known. With no total to say where the end is, as many
-        as there were pages, and one where this page looks like the last.
+        """Workers' loads that may be asked for: one until the page size is known. With no total to say where the end is,
+        as many as there were pages, and one where this page looks like the last. With one, two windows, so that no worker
+        waits until somebody has taken what it brought.
         """
         if not self._number or (self._total is None and self._short):
             return 1
-        return window if self._total is not None else min(window, self._number)
+        if self._total is None:
+            return min(window, self._number)
+        # Only the second page shows whether the server pages as it is asked to.
+        return 2 * window if self._number > 1 else window
 
     def ahead(self, last: int | None, window: int, most: int) -> list[int]:
         """The addresses that one worker fetches next.

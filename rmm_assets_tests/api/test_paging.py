@@ -314,9 +314,9 @@ def test_what_waits_in_memory_is_bounded(number: int, letters: int, each: int, t
         for _ in range(2):
             next(pages)
         time.sleep(0.5)
-        # The first page came alone. Each of four workers fetches 16 pages ahead, or a mebibyte of them, and waits until
-        # somebody takes those of the first one.
-        assert len(server.requests) <= 1 + 4 * each
+        # The first page came alone. Each of four workers fetches twice 16 pages ahead, or a mebibyte of them, and waits
+        # until somebody takes those of the first one.
+        assert len(server.requests) <= 1 + 8 * each
         pages.close()
 
 
