@@ -124,7 +124,7 @@ def outcome(bodies: list[bytes], selector: str | None, shape: RowShape, hints: H
                 return error.reason
             pages.append((page.rows, page.envelope))
             spool.add(page, row_keys(page, shape) if batch_rows == 1 else None)
-        landed = list(spool.tables())
+        landed = [table for _, table in spool.tables()]
         table = pa.concat_tables(landed) if landed else pa.table({})
         table.validate(full=True)
         rejects = [
