@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import dlt
 import pyarrow as pa
@@ -44,7 +44,7 @@ from rmm_assets.warehouse.absences import MOST_PRESENT, Present
 from rmm_assets.warehouse.pipeline import ABSENT_SINCE, LOAD_ID
 from rmm_assets.warehouse.records import RecordSpool
 from rmm_assets.warehouse.rows import Nesting, Page, RowShape, loads
-from rmm_assets.warehouse.spool import ROOT_ID, Spool
+from rmm_assets.warehouse.spool import ROOT_ID, ROW_ID, Spool
 from rmm_assets.warehouse.values import plain_text
 
 REJECTED_SUFFIX = "_rejected"
@@ -52,6 +52,10 @@ REJECTED_SUFFIX = "_rejected"
 
 class SchemaContractError(Exception):
     """What came does not fit the table, and the connection's schema contract freezes it; nothing was published."""
+
+
+class ChildTablesError(Exception):
+    """A table without child tables cannot get them; nothing was read."""
 
 
 # Where no real address is known yet (the embedded RMM starts with the run), dlt still wants one to describe the source.
@@ -250,6 +254,11 @@ def _endpoint(resource: Resource, config: Mapping[str, Any], params: dict[str, A
 def _rows(resource: Resource, plan: _Plan, reading: Reading, incremental: Incremental[Any] | None) -> Iterator[Any]:
     """Read until proven complete, then hand on what landed on disk meanwhile."""
     shape = row_shape(resource, *_known_tables(resource.table), dlt.current.source_schema().naming.max_length)
+    if shape.nesting is not None and shape.known and ROW_ID not in shape.known:
+        raise ChildTablesError(
+            f"{resource.name}: the table is there already, and its lists are JSON columns: with child_tables its rows would "
+            "need ids that they do not have. Drop the table and load it anew, or leave child_tables out"
+        )
     plan = replace(plan, endpoint=replace(plan.endpoint, shape=shape))
     spool = (Spool if uses_arrow(resource) else RecordSpool)(shape, reading.folder)
     try:
@@ -380,13 +389,16 @@ def row_shape(
         nested: The schemas of its child tables there.
     """
     columns = resource.as_dlt().get("columns") or {}
-    nesting = None
+    nesting: Nesting | None = None
+    row_ids: Literal["key", "random"] | None = None
     if resource.child_tables and uses_arrow(resource):
         # Where child rows had the id of their root once, dlt wants it for ever.
         rooted = resource.disposition == "merge" or any(
             ROOT_ID in child["columns"] for child in (nested or {}).values()
         )
-        nesting = Nesting(nested or {}, keyed=resource.disposition != "append", rooted=rooted)
+        nesting = Nesting(nested or {}, rooted)
+    if nesting is not None or ROW_ID in known:
+        row_ids = "random" if resource.disposition == "append" or not resource.keys else "key"
     return RowShape(
         table=resource.table,
         primary_key=resource.keys,
@@ -394,6 +406,7 @@ def row_shape(
         max_table_nesting=resource.max_table_nesting,
         known=known,
         max_identifier_length=max_identifier_length,
+        row_ids=row_ids,
         nesting=nesting,
     )
 

@@ -48,7 +48,7 @@ class Batches:
             root: Whether the table is the resource's own, and not one of its child tables.
         """
         self.layout, self._path = layout, path
-        self._prefix = "" if root else f"{layout.table}."
+        self._root = root
         self._offsets: dict[int, int] = {}
         self._kinds: dict[str, set[Kind]] = {}
         self._order: dict[str, Target | None] = {}
@@ -82,7 +82,10 @@ class Batches:
     def changed_types(self) -> Mapping[str, tuple[str, str]]:
         """By column, the type in the table at the destination and the type that came, where these do not go together."""
         came = {name: (str(self.layout.known_type(name)), widened(kinds)) for name, kinds in self._misfits.items()}
-        return {self._prefix + name: types for name, types in {**came, **self._redeclared}.items()}
+        return {self._label(name): types for name, types in {**came, **self._redeclared}.items()}
+
+    def _label(self, name: str) -> str:
+        return name if self._root else f"{self.layout.table}.{name}"
 
     @property
     def schema(self) -> pa.Schema:
@@ -191,7 +194,7 @@ class Batches:
         for index in map(int, np.flatnonzero(misfit)):
             kind = column.kind if values is None else kind_of(values[index])[0]
             what = {"huge": "a number beyond 64 bits", "json": "a list or an object"}.get(kind, f"this {kind}")
-            chunk.add_fault(index, f"{self._prefix}{name}: {what} does not fit {target.data_type}")
+            chunk.add_fault(index, f"{self._label(name)}: {what} does not fit {target.data_type}")
 
     def _require(self, chunk: Chunk, columns: Mapping[str, pa.Array]) -> None:
         """Give a fault to each row without a value that it must have."""

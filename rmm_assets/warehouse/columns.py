@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, cast
@@ -128,25 +128,20 @@ class Layout:
         self._naming = NamingConvention(cast(int, shape.max_identifier_length))
         self.nests = shape.nesting is not None
         self.children: dict[str, Layout] = {}
-        self._above, self._shape = above, shape
+        self._above, self._shape, self._name = above, shape, name
+        known = shape.nesting.known if shape.nesting else {}
+        # A table has one table above, also at the destination.
+        self._owners = {table: str(schema.get("parent")) for table, schema in known.items()}
         if above is None:
             self._depth = 1000 if shape.max_table_nesting is None else shape.max_table_nesting
             self._depth = min(self._depth, _MOST_LEVELS) if self.nests else self._depth
             self.table = self._path = shape.table
-            known = shape.nesting.known if shape.nesting else {}
-            # A table has one table above: lists that would share its name are told apart.
-            self._owners = {table: str(schema.get("parent")) for table, schema in known.items()}
         else:
             self._depth = above._depth - above._levels((name,), [])
-            self._owners = above._owners
             self._path = f"{above._path}__{name}"
-            self.table = str(self._naming.shorten_fragments(self._path))
-            if self._owners.setdefault(self.table, above.table) != above.table:
-                self._path = f"{self._path}_{_tag([above.table, name])}"
-                self.table = str(self._naming.shorten_fragments(self._path))
-                self._owners[self.table] = above.table
-            known = shape.nesting.known.get(self.table, {}) if shape.nesting else {}
-            shape = replace(shape, table=self.table, primary_key=(), columns={}, known=known.get("columns", {}))
+            self.table = self._free_name(self._owners)
+            columns = known.get(self.table, {}).get("columns", {})
+            shape = replace(shape, table=self.table, primary_key=(), columns={}, known=columns)
         self._names: dict[tuple[str, ...], str] = {}
         self._plans: list[tuple[pa.DataType, bool, _Plan]] = []
         self.key = tuple(self._key_column(name) for name in shape.primary_key)
@@ -163,6 +158,24 @@ class Layout:
                 self.targets[name] = target_of(name, self._known[name], declared=False, required=True)
         filled = (name for name, hint in shape.columns.items() if hint.get("nullable") is False)
         self.required = frozenset({*self.key, *map(self._naming.normalize_path, filled)})
+
+    def _free_name(self, owners: Mapping[str, str]) -> str:
+        """dlt's name of the child table, or another one where that is the name of a table below another table."""
+        assert self._above is not None
+        name, above = str(self._naming.shorten_fragments(self._path)), self._above.table
+        return name if owners.get(name, above) == above else self._clash_name(self._path, (above, self._name))
+
+    def name_tables(self) -> None:
+        """Name all child tables that have come, whatever order they came in: `a` may be a list of objects that have a
+        list `b`, and in another row an object that has one. The tables of outer lists keep their names.
+        """
+        owners, level = dict(self._owners), [self]
+        while level:
+            below = [child for layout in level for child in layout.children.values()]
+            level = sorted(below, key=lambda child: child._above.table if child._above else "")
+            for child in level:
+                child.table = child._free_name(owners)
+                owners.setdefault(child.table, child._above.table if child._above else "")
 
     def tree(self) -> Iterator[Layout]:
         """This layout and all below it, parents first."""

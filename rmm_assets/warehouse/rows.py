@@ -43,13 +43,10 @@ class Nesting:
 
     Attributes:
         known: Child tables that the destination has already: dlt table schemas by name.
-        keyed: Whether a row's id is made of its primary key, so that it stays the same from load to load. Where the same
-            key lands again beside what is there, it must not be.
         rooted: Whether child rows carry the id of their root row, which dlt's merges go by.
     """
 
     known: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    keyed: bool = True
     rooted: bool = True
 
 
@@ -64,7 +61,9 @@ class RowShape:
         max_table_nesting: How many levels of objects and lists become columns and tables, as in dlt; None is all of them.
         known: Columns that the table at the destination has already: dlt column schemas by normalized name.
         max_identifier_length: Longest name that the destination takes, in characters; None is no limit.
-        nesting: How lists become child tables; None where each is one JSON column.
+        row_ids: Whether rows get an id, as dlt calls it: made of the primary key, so that it stays the same from load to
+            load, or random, where the same row lands again beside what is there.
+        nesting: How lists become child tables, which takes ids; None where each list is one JSON column.
     """
 
     table: str
@@ -73,6 +72,7 @@ class RowShape:
     max_table_nesting: int | None = None
     known: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     max_identifier_length: int | None = None
+    row_ids: Literal["key", "random"] | None = None
     nesting: Nesting | None = None
 
     @cached_property

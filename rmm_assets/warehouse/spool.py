@@ -36,7 +36,7 @@ REJECTED = pa.schema(
         pa.field("page", pa.int64(), nullable=False),
     ]
 )
-_ROW_ID = C_DLT_ID
+ROW_ID = C_DLT_ID
 ROOT_ID, _PARENT_ID = DataItemNormalizer.C_DLT_ROOT_ID, DataItemNormalizer.C_DLT_PARENT_ID
 _INDEX = DataItemNormalizer.C_DLT_LIST_IDX
 # What dlt's normalizer says of its own columns.
@@ -44,7 +44,7 @@ _OWN_COLUMNS: dict[str, dict[str, Any]] = {
     ROOT_ID: {"data_type": "text", "root_key": True},
     _PARENT_ID: {"data_type": "text", "parent_key": True},
     _INDEX: {"data_type": "bigint"},
-    _ROW_ID: {"data_type": "text", "unique": True, "row_key": True},
+    ROW_ID: {"data_type": "text", "unique": True, "row_key": True},
 }
 
 
@@ -95,7 +95,7 @@ class Spool:
         self._keys: list[Keys] = []
         self._landing: list[Keys] = []
         self._root = Batches(self._layout, self._folder / "rows.arrows")
-        self._children: dict[str, Batches] = {}
+        self._children: dict[Layout, Batches] = {}
         self._rejected_path.write_bytes(b"")
 
     @property
@@ -156,16 +156,16 @@ class Spool:
     def columns(self) -> dict[str, dict[str, Any]]:
         """dlt column schemas of the resource's table, for dlt to know what Arrow's types do not say, such as `json`."""
         self._flush()
-        return {**self._root.columns(), **(_own_columns(_ROW_ID) if self._layout.nests else {})}
+        return {**self._root.columns(), **(_own_columns(ROW_ID) if self._shape.row_ids else {})}
 
     def children(self) -> dict[str, tuple[str, dict[str, dict[str, Any]]]]:
         """The child tables that rows came for, parents first: by name, the table above and dlt column schemas."""
         self._flush()
         return {
-            child.table: (layout.table, {**self._children[child.table].columns(), **_own_columns(*self._item_columns)})
+            child.table: (layout.table, {**self._children[child].columns(), **_own_columns(*self._item_columns)})
             for layout in self._layout.tree()
             for child in layout.children.values()
-            if child.table in self._children
+            if child in self._children
         }
 
     def changed_types(self) -> Mapping[str, tuple[str, str]]:
@@ -227,19 +227,19 @@ class Spool:
         stored = self._root.read(number)
         assert stored is not None, "a batch without rows"
         chunk = stored if land is None else stored.filter(pa.array(land))
-        nesting, schema = self._shape.nesting, schemas[self._root]
-        if nesting is None:
-            yield self._layout.table, self._root.settle(chunk, schema)
+        name, schema = self._layout.table, schemas[self._root]
+        if self._shape.row_ids is None:
+            yield name, self._root.settle(chunk, schema)
             return
         if not len(chunk):
             return
-        if nesting.keyed and self._layout.key:
+        if self._shape.row_ids == "key":
             table = self._root.settle(chunk, schema)
             ids = key_ids(table, self._layout.key)
-            yield self._layout.table, table.append_column(pa.field(_ROW_ID, ids.type, nullable=False), ids)
+            yield name, table.append_column(pa.field(ROW_ID, ids.type, nullable=False), ids)
         else:
             ids = random_ids(len(chunk))
-            yield self._layout.table, self._root.settle(chunk, schema, {_ROW_ID: ids})
+            yield name, self._root.settle(chunk, schema, {ROW_ID: ids})
         yield from self._settled_below(self._layout, number, land, ids, ids, schemas)
 
     def _settled_below(
@@ -255,7 +255,7 @@ class Spool:
             roots: The ids of their root rows.
         """
         for child in layout.children.values():
-            batches = self._children.get(child.table)
+            batches = self._children.get(child)
             stored = batches.read(number) if batches is not None else None
             if batches is None or stored is None:
                 continue
@@ -265,7 +265,7 @@ class Spool:
             parents, positions = chunk[_PARENT_ID].combine_chunks(), chunk[_INDEX].combine_chunks()
             above, root = ids.take(parents), roots.take(parents)
             own = item_ids(above, child.table, positions)
-            made = {ROOT_ID: root, _PARENT_ID: above, _INDEX: positions, _ROW_ID: own}
+            made = {ROOT_ID: root, _PARENT_ID: above, _INDEX: positions, ROW_ID: own}
             yield (
                 child.table,
                 batches.settle(chunk, schemas[batches], {name: made[name] for name in self._item_columns}),
@@ -276,7 +276,7 @@ class Spool:
     def _item_columns(self) -> tuple[str, ...]:
         """dlt's own columns of a child table."""
         rooted = self._shape.nesting is not None and self._shape.nesting.rooted
-        return (*((ROOT_ID,) if rooted else ()), _PARENT_ID, _INDEX, _ROW_ID)
+        return (*((ROOT_ID,) if rooted else ()), _PARENT_ID, _INDEX, ROW_ID)
 
     def _flush(self) -> None:
         pending, self._pending = self._pending, []
@@ -289,6 +289,7 @@ class Spool:
             run.append(entry)
         if run:
             self._take(run)
+            self._layout.name_tables()
 
     def _take(self, run: list[_Numbered]) -> None:
         pages = [entry.page for entry in run]
@@ -323,13 +324,11 @@ class Spool:
         table = batches.shape(chunk, own)
         children = []
         for items in chunk.children:
-            name = items.layout.table
-            if name not in self._children:
-                self._children[name] = Batches(
-                    items.layout, self._folder / f"child_{len(self._children)}.arrows", root=False
-                )
+            if items.layout not in self._children:
+                path = self._folder / f"child_{len(self._children)}.arrows"
+                self._children[items.layout] = Batches(items.layout, path, root=False)
             places = {_PARENT_ID: pa.array(items.parents), _INDEX: pa.array(items.positions)}
-            children.append(self._shaped(items.chunk, self._children[name], places))
+            children.append(self._shaped(items.chunk, self._children[items.layout], places))
             for index, reasons in items.chunk.faults.items():
                 for reason in reasons:
                     chunk.add_fault(int(items.parents[index]), reason)
