@@ -203,7 +203,9 @@ LISTS = st.lists(VALUES | st.dictionaries(NAMES, VALUES, max_size=2), max_size=3
     NESTED,
     st.sampled_from([1, 3, 1000]),
 )
-@example([[{"a": {"b": [1]}}, {"a": [{"b": [2]}]}], [{"a__b": [3]}]], RowShape("t", row_ids="random", nesting=Nesting()), 1)
+@example(
+    [[{"a": {"b": [1]}}, {"a": [{"b": [2]}]}], [{"a__b": [3]}]], RowShape("t", row_ids="random", nesting=Nesting()), 1
+)
 def test_both_decoders_give_the_same_child_tables(pages: list[Any], shape: RowShape, batch_rows: int) -> None:
     bodies = [json.dumps(rows).encode() for rows in pages]
     assert outcome(bodies, None, shape, Hints(), batch_rows) == outcome(bodies, None, shape, None, 1000)
