@@ -35,13 +35,16 @@ from rmm_assets.api.source import (
     settles_absences,
     skips_unchanged,
     source_name,
+    uses_arrow,
 )
 from rmm_assets.api.transport import Traffic, Transport
 from rmm_assets.connection_file import Connection, Resource
 from rmm_assets.connection_file.rules import normalized_column
 from rmm_assets.warehouse.absences import (
     Absences,
+    Nested,
     forget_unfinished,
+    remove_orphans,
     rows_alive,
     rows_of_last_load,
     rows_valid,
@@ -142,6 +145,9 @@ class Run:
                         "there: they stay as they are",
                         resource.name, outcome.absences.gone, 100 * resource.max_absent_share,
                     )  # fmt: skip
+            if resource.child_tables and resource.disposition == "merge" and uses_arrow(resource):
+                # Where dlt's normalizer made the ids, rows have other ones now, and an upsert finds children by them.
+                remove_orphans(_nested(self.pipeline, table))
             keys = [normalized_column(key) for key in resource.keys]
             if self.before.copied and outcome.load_id:
                 changes = compare(table, keys, outcome.load_id)
@@ -155,13 +161,14 @@ class Run:
         return outcome
 
 
-def _nested(pipeline: dlt.Pipeline, table: Table) -> list[Table]:
+def _nested(pipeline: dlt.Pipeline, table: Table) -> list[Nested]:
     """The table's child tables, parents before children."""
     schema: str | None = pipeline.default_schema_name
     if schema is None:
         return []
     found = get_nested_tables(pipeline.default_schema.tables, table.name, include_self=False)
-    return [child for child in (Table(table.client, str(entry["name"])) for entry in found) if child.exists()]
+    named = [(Table(table.client, str(entry["name"])), Table(table.client, str(entry["parent"]))) for entry in found]
+    return [Nested(child, parent) for child, parent in named if child.exists()]
 
 
 def store_of(connection: Connection) -> Store:

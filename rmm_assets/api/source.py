@@ -17,12 +17,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import BoundedSemaphore
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import dlt
 import pyarrow as pa
 import pyarrow.compute as pc
 from dlt.common.configuration.container import Container
+from dlt.common.schema.utils import get_nested_tables
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext
 from dlt.extract.incremental import Incremental
 from dlt.extract.items import ResolvablePipeItem
@@ -44,8 +45,8 @@ from rmm_assets.connection_file import Connection, Resource
 from rmm_assets.warehouse.absences import MOST_PRESENT, Present
 from rmm_assets.warehouse.pipeline import ABSENT_SINCE, LOAD_ID
 from rmm_assets.warehouse.records import RecordSpool
-from rmm_assets.warehouse.rows import Page, RowShape, loads
-from rmm_assets.warehouse.spool import Spool
+from rmm_assets.warehouse.rows import Nesting, Page, RowShape, loads
+from rmm_assets.warehouse.spool import ROOT_ID, ROW_ID, Spool
 from rmm_assets.warehouse.values import plain_text
 
 REJECTED_SUFFIX = "_rejected"
@@ -53,6 +54,10 @@ REJECTED_SUFFIX = "_rejected"
 
 class SchemaContractError(Exception):
     """What came does not fit the table, and the connection's schema contract freezes it; nothing was published."""
+
+
+class ChildTablesError(Exception):
+    """A table without child tables cannot get them; nothing was read."""
 
 
 # Where no real address is known yet (the embedded RMM starts with the run), dlt still wants one to describe the source.
@@ -104,10 +109,11 @@ def build_source(connection: Connection, resource: Resource, reading: Reading | 
 
 def uses_arrow(resource: Resource) -> bool:
     """Whether rows land as Arrow tables. What only dlt's own normalizer does goes there: history, incremental ranges,
-    child tables.
+    and child tables that have a schema contract or hints of their own.
     """
-    special = resource.history or resource.strategy == "scd2" or resource.child_tables or is_incremental(resource)
-    return resource.normalizer == "arrow" and not special
+    special = resource.history or resource.strategy == "scd2" or is_incremental(resource)
+    ruled = resource.schema_contract is not None or resource.nested_hints is not None
+    return resource.normalizer == "arrow" and not special and not (resource.child_tables and ruled)
 
 
 def is_incremental(resource: Resource) -> bool:
@@ -258,7 +264,12 @@ def _endpoint(resource: Resource, config: Mapping[str, Any], params: dict[str, A
 
 def _rows(resource: Resource, plan: _Plan, reading: Reading, incremental: Incremental[Any] | None) -> Iterator[Any]:
     """Read until proven complete, then hand on what landed on disk meanwhile."""
-    shape = row_shape(resource, _known_columns(resource.table))
+    shape = row_shape(resource, *_known_tables(resource.table), dlt.current.source_schema().naming.max_length)
+    if shape.nesting is not None and shape.known and ROW_ID not in shape.known:
+        raise ChildTablesError(
+            f"{resource.name}: the table is there already, and its lists are JSON columns: with child_tables its rows would "
+            "need ids that they do not have. Drop the table and load it anew, or leave child_tables out"
+        )
     plan = replace(plan, endpoint=replace(plan.endpoint, shape=shape))
     spool = (Spool if uses_arrow(resource) else RecordSpool)(shape, reading.folder)
     try:
@@ -285,8 +296,14 @@ def _rows(resource: Resource, plan: _Plan, reading: Reading, incremental: Increm
         refused = _refused_variants(resource, columns, reading.changed_types, shape.known)
         discards = resource.schema_contract is not None and resource.schema_contract.data_type == "discard_row"
         dlt.current.resource().apply_hints(columns={k: v for k, v in columns.items() if k not in refused})
-        for table in spool.tables():
-            yield _stamped(_without(table, refused, rows=discards), load_id, marks_absences(resource))
+        children = spool.children()
+        for name, table in spool.tables():
+            if name == shape.table:
+                yield _stamped(_without(table, refused, rows=discards), load_id, marks_absences(resource))
+                continue
+            if name in children:
+                _declare_child(name, *children.pop(name))
+            yield dlt.mark.with_table_name(table, name)
     if not spool.rows and shape.known and incremental is None:
         # Of nothing, dlt makes no load: versions would stay valid although their rows are gone.
         yield dlt.mark.materialize_table_schema()
@@ -301,6 +318,31 @@ def _rows(resource: Resource, plan: _Plan, reading: Reading, incremental: Increm
         # To the pipe's end at once: on the way, dlt looks for the range's cursor in every row.
         pipe = dlt.current.resource()._pipe
         yield ResolvablePipeItem(marked.data, len(pipe) - 1, pipe, marked.meta)
+
+
+class _ChildTable(dict[str, Any]):
+    """The schema of a child table. dlt asks each table that rows are handed on for by which resource it is, and a child
+    table must not say so itself (dlt-hub/dlt#2106): this one answers without saying.
+    """
+
+    def __init__(self, resource: str, schema: Mapping[str, Any]) -> None:
+        super().__init__(schema)
+        self._resource = resource
+
+    def __missing__(self, key: str) -> str:
+        if key != "resource":
+            raise KeyError(key)
+        return self._resource
+
+
+def _declare_child(name: str, above: str, columns: dict[str, Any]) -> None:
+    """Have dlt take the tables of that name for rows of a child table."""
+    # Not through `apply_hints`: child tables would copy the write disposition, and keep it when it changes.
+    hints: Any = dlt.mark.make_hints(table_name=name, parent_table_name=above, columns=columns)
+    resource = dlt.current.resource()
+    resource._set_hints(hints, create_table_variant=True)
+    tables: dict[str, Any] = dlt.current.source_schema().tables
+    tables[name] = _ChildTable(resource.name, tables.get(name) or {"name": name, "parent": above, "columns": {}})
 
 
 def _refused_variants(
@@ -347,15 +389,38 @@ def _value_at(row: Any, path: list[str]) -> Any:
     return row
 
 
-def row_shape(resource: Resource, known: Mapping[str, Mapping[str, Any]]) -> RowShape:
-    """What the connection file says of a table's rows, and what the table says itself."""
+def row_shape(
+    resource: Resource,
+    known: Mapping[str, Mapping[str, Any]],
+    nested: Mapping[str, Mapping[str, Any]] | None = None,
+    max_identifier_length: int | None = None,
+) -> RowShape:
+    """What the connection file says of a table's rows, and what the table says itself.
+
+    Args:
+        known: The columns of the table at the destination.
+        nested: The schemas of its child tables there.
+    """
     columns = resource.as_dlt().get("columns") or {}
+    nesting: Nesting | None = None
+    row_ids: Literal["key", "random"] | None = None
+    if resource.child_tables and uses_arrow(resource):
+        # Where child rows had the id of their root once, dlt wants it for ever.
+        rooted = resource.disposition == "merge" or any(
+            ROOT_ID in child["columns"] for child in (nested or {}).values()
+        )
+        nesting = Nesting(nested or {}, rooted)
+    if nesting is not None or ROW_ID in known:
+        row_ids = "random" if resource.disposition == "append" or not resource.keys else "key"
     return RowShape(
         table=resource.table,
         primary_key=resource.keys,
         columns=columns,
         max_table_nesting=resource.max_table_nesting,
         known=known,
+        max_identifier_length=max_identifier_length,
+        row_ids=row_ids,
+        nesting=nesting,
     )
 
 
@@ -510,12 +575,15 @@ def _with_range(plan: _Plan, incremental: Incremental[Any] | None) -> Endpoint:
     )  # fmt: skip
 
 
-def _known_columns(table: str) -> Mapping[str, Mapping[str, Any]]:
-    """The table's columns as the destination's schema, restored before the read, has them."""
+def _known_tables(table: str) -> tuple[Mapping[str, Mapping[str, Any]], Mapping[str, Mapping[str, Any]]]:
+    """The table's columns and its child tables, as the destination's schema, restored before the read, has them."""
     pipeline = dlt.current.pipeline()
     schema: str | None = pipeline.default_schema_name
-    found: Any = pipeline.default_schema.tables.get(table) if schema else None
-    return dict(found["columns"]) if found else {}
+    tables: Any = pipeline.default_schema.tables if schema else {}
+    if table not in tables:
+        return {}, {}
+    nested = get_nested_tables(tables, table, include_self=False)
+    return dict(tables[table]["columns"]), {str(child["name"]): dict(child) for child in nested}
 
 
 def _stamped(table: pa.Table, load_id: str, absences: bool) -> pa.Table:

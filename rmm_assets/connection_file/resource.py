@@ -347,7 +347,9 @@ class ResourceDefaults(Settings):
     )
     history: bool = Field(default=False, description="Keep every version of a row (dlt's scd2).")
     child_tables: bool = Field(
-        default=False, description="Lists become child tables; by default each is one JSON column."
+        default=False,
+        description="Lists become child tables, linked as in dlt; by default each is one JSON column. A table that is "
+        "there already has to be dropped first.",
     )
     on_incomplete: Literal["fail", "warn"] = Field(
         default="fail",
@@ -368,7 +370,8 @@ class ResourceDefaults(Settings):
     )
     normalizer: Literal["arrow", "dlt"] = Field(
         default="arrow",
-        description="`arrow` is the fast path; `dlt` sends rows through dlt's own normalizer.",
+        description="`arrow` is the fast path; `dlt` sends rows through dlt's own normalizer, where `history`, incremental "
+        "ranges, and child tables with a schema contract or `nested_hints` go by themselves.",
     )
     fresh_within: float | None = Field(
         default=None,

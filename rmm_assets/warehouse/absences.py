@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rmm_assets.warehouse.pipeline import ABSENT_SINCE, LOAD_ID, Table
 
@@ -16,6 +16,13 @@ Policy = Literal["keep", "mark", "remove"]
 
 _LOADS = "_dlt_loads"
 _ROW_ID, _PARENT_ID = "_dlt_id", "_dlt_parent_id"
+
+
+class Nested(NamedTuple):
+    """A child table, and the one above it."""
+
+    table: Table
+    parent: Table
 
 
 # More keys than that are not put into a statement.
@@ -89,7 +96,7 @@ def settle(
     max_share: float,
     alive_before: int,
     present: Present = Present((), ()),
-    nested: Sequence[Table] = (),
+    nested: Sequence[Nested] = (),
 ) -> Absences:
     """Mark or remove what this load did not bring.
 
@@ -98,7 +105,7 @@ def settle(
         max_share: The share (0 to 1) of the rows alive before that may go at once.
         alive_before: Rows that were alive before the load.
         present: Rows that the API holds and that could not land.
-        nested: The table's child tables, parents before children; a removed row takes its children along.
+        nested: The table's child tables, parents first; a removed row takes its children along.
     """
     if policy == "keep":
         return Absences()
@@ -115,7 +122,7 @@ def settle(
             removed = int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {other}", *parameters)[0][0])
             if removed:
                 table.change(f"DELETE FROM {{table}} WHERE {other}", *parameters)
-                remove_orphans(table, nested)
+                remove_orphans(nested)
         return Absences(gone=gone, removed=removed)
     if gone:
         table.change(
@@ -134,29 +141,27 @@ def _other(table: Table, load_id: str, present: Present) -> tuple[str, list[str]
     return condition, parameters
 
 
-def remove_orphans(table: Table, nested: Sequence[Table]) -> None:
+def remove_orphans(nested: Sequence[Nested]) -> None:
     """Delete the children of rows that are no longer there.
 
     Args:
-        nested: The table's child tables, parents before children.
+        nested: Child tables, parents first.
     """
-    above = [table, *nested]
-    for child in nested:
-        # The longest name that this one's begins with is its parent's.
-        parent = max((t for t in above if child.name.startswith(f"{t.name}__")), key=lambda t: len(t.name))
+    for child, parent in nested:
         if _PARENT_ID in child.columns():
+            row_id = parent.quote(_ROW_ID)
             child.change(
                 f"DELETE FROM {{table}} WHERE {child.quote(_PARENT_ID)} NOT IN "
-                f"(SELECT {parent.quote(_ROW_ID)} FROM {parent.qualified})"
+                f"(SELECT {row_id} FROM {parent.qualified} WHERE {row_id} IS NOT NULL)"
             )
 
 
-def forget_unfinished(table: Table, schema: str, nested: Sequence[Table] = ()) -> None:
+def forget_unfinished(table: Table, schema: str, nested: Sequence[Nested] = ()) -> None:
     """Delete the rows of loads that a killed run began and never finished: appended again, they would be there twice.
 
     Args:
         schema: Name of the dlt schema that the table belongs to.
-        nested: The table's child tables, parents before children.
+        nested: The table's child tables, parents first.
     """
     if LOAD_ID not in table.columns():
         return
@@ -170,4 +175,4 @@ def forget_unfinished(table: Table, schema: str, nested: Sequence[Table] = ()) -
         f"(SELECT coalesce(max(load_id), '') FROM {loads.qualified} WHERE schema_name = %s AND status = 0)",
         schema,
     )
-    remove_orphans(table, nested)
+    remove_orphans(nested)

@@ -33,7 +33,7 @@ _PADDING = np.zeros(8, np.uint8)
 def row_keys(page: Page, shape: RowShape) -> Keys:
     """One key a row of the page; `NO_KEY` where the row has none. Safe in any thread."""
     layout = shape.layout
-    chunk = layout.flatten([page], frozenset(layout.key) or None)
+    chunk = layout.flatten([page], frozenset(layout.key) or None, nest=bool(layout.key))
     return chunk_keys(chunk, layout, [page.rows])
 
 

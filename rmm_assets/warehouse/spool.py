@@ -1,7 +1,8 @@
-"""Gathers the pages of one read on disk, and gives them back as Arrow tables of one schema when the read is complete.
+"""Gathers the pages of one read on disk, and gives them back as Arrow tables when the read is complete.
 
-Pages become batches, batches become files, and only eight bytes a row stay in memory: its key. The types of columns
-are settled last, when everything was seen. Whether the read is complete is not decided here, and nothing is loaded.
+Pages become batches, one of each table that the rows and their lists become, and only eight bytes a row stay in memory:
+its key. Which rows land is settled last, when everything was seen, and their children with them. Whether the read is
+complete is not decided here, and nothing is loaded.
 """
 
 from __future__ import annotations
@@ -15,24 +16,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from dlt.common.normalizers.json.relational import DataItemNormalizer
+from dlt.common.schema.typing import C_DLT_ID
 
-from rmm_assets.warehouse.columns import NOT_AN_OBJECT, Chunk, Column, column_of
+from rmm_assets.warehouse.batches import Batches, Mask, append
+from rmm_assets.warehouse.columns import Chunk, Layout
+from rmm_assets.warehouse.ids import item_ids, key_ids, random_ids
 from rmm_assets.warehouse.keys import NO_KEY, Keys, chunk_keys
 from rmm_assets.warehouse.rows import Page, RowShape
-from rmm_assets.warehouse.values import (
-    Kind,
-    Target,
-    are_timestamps,
-    arrow_type,
-    fit,
-    json_text,
-    kind_of,
-    plain_text,
-    to_python,
-    widen,
-    widened,
-)
+from rmm_assets.warehouse.values import json_text
 
 # A batch is written at so many bytes of bodies even if its rows are few.
 BATCH_BYTES = 32 * 2**20
@@ -44,9 +36,16 @@ REJECTED = pa.schema(
         pa.field("page", pa.int64(), nullable=False),
     ]
 )
-_FIXED = b"fixed"
-
-Misfit = np.ndarray[Any, np.dtype[np.bool_]]
+ROW_ID = C_DLT_ID
+ROOT_ID, _PARENT_ID = DataItemNormalizer.C_DLT_ROOT_ID, DataItemNormalizer.C_DLT_PARENT_ID
+_INDEX = DataItemNormalizer.C_DLT_LIST_IDX
+# What dlt's normalizer says of its own columns.
+_OWN_COLUMNS: dict[str, dict[str, Any]] = {
+    ROOT_ID: {"data_type": "text", "root_key": True},
+    _PARENT_ID: {"data_type": "text", "parent_key": True},
+    _INDEX: {"data_type": "bigint"},
+    ROW_ID: {"data_type": "text", "unique": True, "row_key": True},
+}
 
 
 class _Numbered(NamedTuple):
@@ -55,6 +54,14 @@ class _Numbered(NamedTuple):
     number: int
     page: Page
     keys: Keys | None
+
+
+class _Shaped(NamedTuple):
+    """Rows of one table, ready to be written, and their children."""
+
+    batches: Batches
+    table: pa.Table
+    children: list[_Shaped]
 
 
 class Spool:
@@ -70,7 +77,7 @@ class Spool:
         Args:
             shape: What is known of the rows.
             folder: An empty folder of this spool's own; made if it is not there.
-            batch_rows: Rows a table that `tables` gives, about.
+            batch_rows: Rows of the resource's table, and of each child table, that `tables` gives at once, about.
         """
         self._shape, self._layout = shape, shape.layout
         self._folder, self._batch_rows = folder, batch_rows
@@ -87,16 +94,9 @@ class Spool:
         self._pending_rows = self._pending_bytes = 0
         self._keys: list[Keys] = []
         self._landing: list[Keys] = []
-        self._kinds: dict[str, set[Kind]] = {}
-        self._order: dict[str, Target | None] = {}
-        self._misfits: dict[str, set[Kind]] = {}
-        self._redeclared: dict[str, tuple[str, str]] = {}
-        for path in (self._rows_path, self._rejected_path):
-            path.write_bytes(b"")
-
-    @property
-    def _rows_path(self) -> Path:
-        return self._folder / "rows.arrows"
+        self._root = Batches(self._layout, self._folder / "rows.arrows")
+        self._children: dict[Layout, Batches] = {}
+        self._rejected_path.write_bytes(b"")
 
     @property
     def _rejected_path(self) -> Path:
@@ -154,63 +154,61 @@ class Spool:
         return keys[first].astype(np.uint64, copy=False)
 
     def columns(self) -> dict[str, dict[str, Any]]:
-        """dlt column schemas of the tables, for dlt to know what Arrow's types do not say, such as `json`."""
+        """dlt column schemas of the resource's table, for dlt to know what Arrow's types do not say, such as `json`."""
         self._flush()
-        schemas: dict[str, dict[str, Any]] = {}
-        for name, target in self._order.items():
-            data_type = target.data_type if target else widened(self._kinds[name])
-            schemas[name] = {**(target.hint if target else {}), "name": name, "data_type": data_type}
-            if name in self._layout.required:
-                schemas[name]["nullable"] = False
-        return schemas
+        return {**self._root.columns(), **(_own_columns(ROW_ID) if self._shape.row_ids else {})}
+
+    def children(self) -> dict[str, tuple[str, dict[str, dict[str, Any]]]]:
+        """The child tables that rows came for, parents first: by name, the table above and dlt column schemas."""
+        self._flush()
+        return {
+            child.table: (layout.table, {**self._children[child].columns(), **_own_columns(*self._item_columns)})
+            for layout in self._layout.tree()
+            for child in layout.children.values()
+            if child in self._children
+        }
 
     def changed_types(self) -> Mapping[str, tuple[str, str]]:
         """Columns whose type at the destination holds not all of what came, or contradicts its declaration.
 
         Returns:
-            By column, the type in the table and the type that came.
+            By column, `table.column` in a child table, the type in the table and the type that came.
         """
         self._flush()
-        came = {name: (str(self._layout.known_type(name)), widened(kinds)) for name, kinds in self._misfits.items()}
-        return {**came, **self._redeclared}
+        found = dict(self._root.changed_types())
+        for batches in self._children.values():
+            found.update(batches.changed_types())
+        return found
 
-    def tables(self) -> Iterator[pa.Table]:
-        """The rows that can land, each once: the last one of those that share a key. All tables have one schema."""
+    def tables(self) -> Iterator[tuple[str, pa.Table]]:
+        """The rows that can land, each once, the last one of those that share a key; and their children.
+
+        Yields:
+            The name of a table and some of its rows, parents before children. All tables of one name have one schema.
+        """
         self._flush()
-        schema = self.schema
-        landing = self._landed()
-        gathered: list[pa.Table] = []
-        for chunk, land in zip(_streams(self._rows_path), landing, strict=True):
-            if land is not None:
-                chunk = chunk.filter(pa.array(land))
-            gathered.append(self._settle(chunk, schema))
-            if sum(len(table) for table in gathered) >= self._batch_rows:
-                yield pa.concat_tables(gathered)
-                gathered = []
-        if gathered:
-            yield pa.concat_tables(gathered)
+        schemas = {batches: batches.schema for batches in (self._root, *self._children.values())}
+        gathered: dict[str, list[pa.Table]] = {}
+        for number, land in enumerate(self._landed()):
+            for name, table in self._settled(number, land, schemas):
+                gathered.setdefault(name, []).append(table)
+            if any(sum(map(len, tables)) >= self._batch_rows for tables in gathered.values()):
+                yield from ((name, pa.concat_tables(tables)) for name, tables in gathered.items())
+                gathered = {}
+        yield from ((name, pa.concat_tables(tables)) for name, tables in gathered.items())
 
     @property
     def schema(self) -> pa.Schema:
-        """The schema of the tables. Columns that hold nothing but null are not in it: dlt makes none either."""
+        """The schema of the resource's table, without dlt's own columns."""
         self._flush()
-        return pa.schema(
-            [
-                pa.field(
-                    name,
-                    target.arrow if target else arrow_type(widened(self._kinds[name])),
-                    nullable=name not in self._layout.required,
-                )
-                for name, target in self._order.items()
-            ]
-        )
+        return self._root.schema
 
     def rejected(self) -> Iterator[pa.Table]:
         """The rows that cannot land, as `REJECTED`: the row as JSON, why, and the number of its page, from 1."""
         self._flush()
         return _streams(self._rejected_path)
 
-    def _landed(self) -> list[np.ndarray[Any, np.dtype[np.bool_]] | None]:
+    def _landed(self) -> list[Mask | None]:
         """Which rows of each batch land; None for all of them."""
         keys = _sorted(self._landing)
         if not (keys[1:] == keys[:-1]).any():
@@ -222,20 +220,63 @@ class Spool:
         ends = list(accumulate(len(batch) for batch in self._landing))
         return [land[end - len(batch) : end] for end, batch in zip(ends, self._landing, strict=True)]
 
-    def _settle(self, chunk: pa.Table, schema: pa.Schema) -> pa.Table:
-        arrays: list[Any] = []
-        for entry in schema:
-            index = chunk.schema.get_field_index(entry.name)
-            if index < 0:
-                arrays.append(pa.nulls(len(chunk), entry.type))
+    def _settled(
+        self, number: int, land: Mask | None, schemas: Mapping[Batches, pa.Schema]
+    ) -> Iterator[tuple[str, pa.Table]]:
+        """The rows of a batch that land, and below them their children."""
+        stored = self._root.read(number)
+        assert stored is not None, "a batch without rows"
+        chunk = stored if land is None else stored.filter(pa.array(land))
+        name, schema = self._layout.table, schemas[self._root]
+        if self._shape.row_ids is None:
+            yield name, self._root.settle(chunk, schema)
+            return
+        if not len(chunk):
+            return
+        if self._shape.row_ids == "key":
+            table = self._root.settle(chunk, schema)
+            ids = key_ids(table, self._layout.key)
+            yield name, table.append_column(pa.field(ROW_ID, ids.type, nullable=False), ids)
+        else:
+            ids = random_ids(len(chunk))
+            yield name, self._root.settle(chunk, schema, {ROW_ID: ids})
+        yield from self._settled_below(self._layout, number, land, ids, ids, schemas)
+
+    def _settled_below(
+        self, layout: Layout, number: int, land: Mask | None, ids: pa.Array, roots: pa.Array,
+        schemas: Mapping[Batches, pa.Schema],
+    ) -> Iterator[tuple[str, pa.Table]]:  # fmt: skip
+        """The children of rows that land.
+
+        Args:
+            layout: Of the table that these rows are in.
+            land: Which of its rows land.
+            ids: Of those.
+            roots: The ids of their root rows.
+        """
+        for child in layout.children.values():
+            batches = self._children.get(child)
+            stored = batches.read(number) if batches is not None else None
+            if batches is None or stored is None:
                 continue
-            stored = chunk.schema.field(index)
-            array = chunk.column(index).combine_chunks()
-            kind = stored.metadata[b"kind"]
-            if kind != _FIXED:
-                array = widen(array, kind.decode(), widened(self._kinds[entry.name]))
-            arrays.append(array)
-        return pa.Table.from_arrays(arrays, schema=schema)
+            chunk, stay = _below(stored, land)
+            if not len(chunk):
+                continue
+            parents, positions = chunk[_PARENT_ID].combine_chunks(), chunk[_INDEX].combine_chunks()
+            above, root = ids.take(parents), roots.take(parents)
+            own = item_ids(above, child.table, positions)
+            made = {ROOT_ID: root, _PARENT_ID: above, _INDEX: positions, ROW_ID: own}
+            yield (
+                child.table,
+                batches.settle(chunk, schemas[batches], {name: made[name] for name in self._item_columns}),
+            )
+            yield from self._settled_below(child, number, stay, own, root, schemas)
+
+    @property
+    def _item_columns(self) -> tuple[str, ...]:
+        """dlt's own columns of a child table."""
+        rooted = self._shape.nesting is not None and self._shape.nesting.rooted
+        return (*((ROOT_ID,) if rooted else ()), _PARENT_ID, _INDEX, ROW_ID)
 
     def _flush(self) -> None:
         pending, self._pending = self._pending, []
@@ -248,108 +289,57 @@ class Spool:
             run.append(entry)
         if run:
             self._take(run)
+            self._layout.name_tables()
 
     def _take(self, run: list[_Numbered]) -> None:
         pages = [entry.page for entry in run]
-        chunk = self._layout.flatten(pages)
+        chunk = self._layout.flatten(pages, nest=True)
         given = [entry.keys for entry in run if entry.keys is not None]
         if len(given) == len(run):
             keys = np.concatenate(given)
         else:
-            keys = chunk_keys(chunk, self._layout, [page.rows for page in pages])
+            # Without a primary key a row is told apart by all that it holds, its lists included.
+            whole = chunk if self._layout.key or not self._layout.nests else self._layout.flatten(pages)
+            keys = chunk_keys(whole, self._layout, [page.rows for page in pages])
         self._refuse_empty(chunk)
-        arrays, fields = self._shape_columns(chunk)
+        # A row that holds nothing but lists has no other column, and still counts.
+        numbers = {_INDEX: pa.array(np.arange(chunk.rows))} if self._layout.nests else None
+        shaped = self._shaped(chunk, self._root, numbers)
         self._keys.append(keys)
         self._keyless += int(np.count_nonzero(keys == NO_KEY))
+        land: Mask | None = None
         if chunk.faults:
             self._reject(chunk.faults, run)
             land = np.ones(chunk.rows, np.bool_)
             land[list(chunk.faults)] = False
-            keys, arrays = keys[land], [array.filter(pa.array(land)) for array in arrays]
+            keys = keys[land]
         if len(keys):
-            table = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+            number = len(self._landing)
             self._landing.append(keys)
-            _append(self._rows_path, table)
+            self._root.write(number, shaped.table if land is None else shaped.table.filter(pa.array(land)))
+            self._write_below(shaped, number, land)
 
-    def _shape_columns(self, chunk: Chunk) -> tuple[list[pa.Array], list[pa.Field]]:
-        """The columns to store: declared and known types applied, and the kinds of all others noted.
+    def _shaped(self, chunk: Chunk, batches: Batches, own: Mapping[str, pa.Array] | None) -> _Shaped:
+        """Rows and their children as tables to write. What is wrong with a child is wrong with its row."""
+        table = batches.shape(chunk, own)
+        children = []
+        for items in chunk.children:
+            if items.layout not in self._children:
+                path = self._folder / f"child_{len(self._children)}.arrows"
+                self._children[items.layout] = Batches(items.layout, path, root=False)
+            places = {_PARENT_ID: pa.array(items.parents), _INDEX: pa.array(items.positions)}
+            children.append(self._shaped(items.chunk, self._children[items.layout], places))
+            for index, reasons in items.chunk.faults.items():
+                for reason in reasons:
+                    chunk.add_fault(int(items.parents[index]), reason)
+        return _Shaped(batches, table, children)
 
-        Rows that do not fit get a fault; values that the table's type does not hold go to a variant column, as in dlt.
-        """
-        stored: dict[str, tuple[pa.Array, bytes]] = {}
-        waiting = list(chunk.columns.items())
-        for name, column in waiting:
-            target = self._layout.targets.get(name)
-            self._order.setdefault(name, target)
-            if target is None:
-                self._note_kinds(name, column)
-                stored[name] = (column.values, column.kind.encode())
-                continue
-            values, misfit = fit(column.values, column.kind, target)
-            stored[name] = (values, _FIXED)
-            known = self._layout.known_type(name)
-            if target.declared and known not in (None, target.data_type):
-                self._redeclared[name] = (str(known), target.data_type)
-            if misfit is None:
-                continue
-            variants: dict[str, Column] = {}
-            if not target.declared and name not in self._layout.key and not target.hint.get("variant"):
-                variants = self._variants(name, column, misfit)
-            if not target.declared:
-                came = self._misfits.setdefault(name, set())
-                came.update(*(variant.kinds for variant in variants.values() or [column]))
-            if variants and not variants.keys() & chunk.columns.keys():
-                waiting.extend(variants.items())
-            else:
-                self._refuse(chunk, name, column, misfit, target)
-        self._require(chunk, {name: values for name, (values, _) in stored.items()})
-        fields = [pa.field(name, a.type, metadata={b"kind": kind}) for name, (a, kind) in stored.items()]
-        return [array for array, _ in stored.values()], fields
-
-    def _note_kinds(self, name: str, column: Column) -> None:
-        kinds = self._kinds.setdefault(name, set())
-        if column.kind == "text" and "text" not in kinds and are_timestamps(column.values):
-            kinds.add("stamp")
-        else:
-            kinds |= column.kinds
-
-    def _variants(self, name: str, column: Column, misfit: Misfit) -> dict[str, Column]:
-        """The values that do not fit, by the columns that take them."""
-        if column.kind != "mixed":
-            values = pc.if_else(pa.array(misfit), column.values, pa.scalar(None, column.values.type))
-            return {self._layout.variant_name(name, column.kind): Column(column.kind, values, column.kinds)}
-        by_type: dict[str, list[Any]] = {}
-        values = to_python(column.values, column.kind)
-        for index in np.flatnonzero(misfit):
-            value = values[index]
-            kind = kind_of(value)[0]
-            if kind == "huge":
-                kind, value = "text", plain_text(value)
-            by_type.setdefault(kind, [None] * len(values))[index] = value
-        return {self._layout.variant_name(name, kind): column_of(items) for kind, items in by_type.items()}
-
-    def _refuse(self, chunk: Chunk, name: str, column: Column, misfit: Misfit, target: Target) -> None:
-        values = to_python(column.values, column.kind) if column.kind == "mixed" else None
-        for index in map(int, np.flatnonzero(misfit)):
-            kind = column.kind if values is None else kind_of(values[index])[0]
-            what = {"huge": "a number beyond 64 bits", "json": "a list or an object"}.get(kind, f"this {kind}")
-            chunk.add_fault(index, f"{name}: {what} does not fit {target.data_type}")
-
-    def _require(self, chunk: Chunk, columns: Mapping[str, pa.Array]) -> None:
-        """Give a fault to each row without a value that it must have."""
-        for name in self._layout.required:
-            why = "the primary key" if name in self._layout.key else "declared not nullable"
-            values = columns.get(name)
-            if values is None:
-                empty = np.arange(chunk.rows)
-            elif values.null_count:
-                empty = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
-            else:
-                continue
-            for index in map(int, empty):
-                reasons = chunk.faults.get(index, [])
-                if NOT_AN_OBJECT not in reasons and not any(reason.startswith(f"{name}: ") for reason in reasons):
-                    chunk.add_fault(index, f"{name}: missing or null, and it is {why}")
+    def _write_below(self, shaped: _Shaped, number: int, land: Mask | None) -> None:
+        for child in shaped.children:
+            table, stay = _below(child.table, land)
+            if len(table):
+                child.batches.write(number, table)
+                self._write_below(child, number, stay)
 
     def _refuse_empty(self, chunk: Chunk) -> None:
         """Give a fault to each row that would be null throughout: nothing would show that it came."""
@@ -358,6 +348,8 @@ class Spool:
             if not column.values.null_count:
                 return
             empty &= column.values.is_null().to_numpy(zero_copy_only=False)
+        for items in chunk.children:
+            empty[items.parents] = False
         for index in map(int, np.flatnonzero(empty)):
             if index not in chunk.faults:
                 chunk.add_fault(index, "no value in it")
@@ -372,10 +364,24 @@ class Spool:
                 objects[which] = run[which].page.objects()
             row = objects[which][index - ends[which] + run[which].page.rows]
             rows["row_json"].append(_utf8(row))
-            rows["reason"].append("; ".join(sorted(faults[index])))
+            rows["reason"].append("; ".join(sorted(set(faults[index]))))
             rows["page"].append(run[which].number)
         self._rejected_rows += len(faults)
-        _append(self._rejected_path, pa.table(rows, schema=REJECTED))
+        append(self._rejected_path, pa.table(rows, schema=REJECTED))
+
+
+def _own_columns(*names: str) -> dict[str, dict[str, Any]]:
+    return {name: {"name": name, "nullable": False, **_OWN_COLUMNS[name]} for name in names}
+
+
+def _below(table: pa.Table, land: Mask | None) -> tuple[pa.Table, Mask | None]:
+    """The items of lists whose rows land, with the indices that these rows have then; and which items these are."""
+    if land is None:
+        return table, None
+    parents = table[_PARENT_ID].to_numpy()
+    stay = land[parents]
+    moved = pa.array((np.cumsum(land) - 1)[parents[stay]])
+    return table.filter(pa.array(stay)).set_column(table.schema.get_field_index(_PARENT_ID), _PARENT_ID, moved), stay
 
 
 def _sorted(batches: list[Keys]) -> Keys:
@@ -393,11 +399,6 @@ def _utf8(row: Any) -> str:
     except UnicodeEncodeError:
         return "".join(f"\\u{ord(c):04x}" if "\ud800" <= c <= "\udfff" else c for c in text)
     return text
-
-
-def _append(path: Path, table: pa.Table) -> None:
-    with path.open("ab") as file, pa.ipc.new_stream(file, table.schema) as writer:
-        writer.write_table(table)
 
 
 def _streams(path: Path) -> Iterator[pa.Table]:

@@ -67,5 +67,5 @@ def read(
     spool = Spool(endpoint.shape, folder / "pages")
     with pager_to(base_url, folder, window=window, retry=retry) as pager:
         read_complete(pager, endpoint, spool, report, unique=bool(endpoint.shape.primary_key), **options)
-        rows = [row for table in spool.tables() for row in table.to_pylist()]
+        rows = [row for _, table in spool.tables() for row in table.to_pylist()]
         return Read(report, rows, pager.transport.traffic, spool)

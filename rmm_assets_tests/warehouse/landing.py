@@ -42,7 +42,7 @@ def land(
     for page in pages:
         body = page if isinstance(page, bytes) else json.dumps(page).encode()
         spool.add(read_page(body, None, hints, exact=exact))
-    tables = list(spool.tables())
+    tables = [table for _, table in spool.tables()]
     table = pa.concat_tables(tables) if tables else pa.table({})
     table.validate(full=True)
     return Landed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rmm_assets.warehouse.keys import row_keys
-from rmm_assets.warehouse.rows import BodyError, Hints, RowShape, read_page, read_pages
+from rmm_assets.warehouse.rows import BodyError, Hints, Nesting, RowShape, read_page, read_pages
 from rmm_assets.warehouse.spool import Spool
 
 NAMES = st.sampled_from(["id", "name", "Name", "a", "b", "a b", "__x", "", "organization", "x_", "ünï", "a__b", "tags"])
@@ -105,6 +106,27 @@ SHAPES = st.sampled_from(
         ),
     ]
 )
+NESTED = st.sampled_from(
+    [
+        RowShape("t", ("id",), row_ids="key", nesting=Nesting()),
+        RowShape("t", row_ids="random", nesting=Nesting(rooted=False)),
+        RowShape("t", ("id",), max_table_nesting=2, row_ids="key", nesting=Nesting()),
+        RowShape(
+            "t",
+            ("id",),
+            {"id": {"data_type": "bigint"}},
+            known={"b": {"data_type": "json"}, "a": {"data_type": "bool"}},
+            row_ids="key",
+            nesting=Nesting(
+                {
+                    "t__tags": {"parent": "t", "columns": {"value": {"data_type": "text"}}},
+                    "t__a": {"parent": "t", "columns": {"id": {"data_type": "bool"}, "value": {"data_type": "bigint"}}},
+                    "t__a__b": {"parent": "t", "columns": {}},
+                }
+            ),
+        ),
+    ]
+)
 WRAPS: dict[str | None, Any] = {
     "data": lambda rows: {"data": rows, "total": len(rows), "next": None},
     "r.items": lambda rows: {"at": "2024-01-01T00:00:00", "r": {"items": rows, "n": "2024-01-01"}},
@@ -132,9 +154,10 @@ def outcome(
                 return error.reason
             pages.append((page.rows, page.envelope))
             spool.add(page, row_keys(page, shape) if batch_rows == 1 else None)
-        landed = list(spool.tables())
-        table = pa.concat_tables(landed) if landed else pa.table({})
-        table.validate(full=True)
+        landed: dict[str, list[pa.Table]] = {}
+        for name, part in spool.tables():
+            landed.setdefault(name, []).append(part)
+        tables = {name: pa.concat_tables(parts) for name, parts in landed.items()}
         rejects = [
             (json.loads(row["row_json"]), row["reason"], row["page"])
             for part in spool.rejected()
@@ -142,13 +165,24 @@ def outcome(
         ]
         return (
             pages,
-            {field.name: (str(field.type), field.nullable) for field in table.schema},
-            [{name: repr(value) for name, value in row.items()} for row in table.to_pylist()],
+            {name: shown(table, shape) for name, table in tables.items()},
             rejects,
             (spool.rows, spool.distinct, spool.keyless, spool.rejected_rows, spool.fingerprint()),
             spool.columns(),
+            {name: child for name, child in spool.children().items() if name in tables},
             spool.changed_types(),
         )
+
+
+def shown(table: pa.Table, shape: RowShape) -> Any:
+    """A table's columns and rows, without the ids that are random."""
+    table.validate(full=True)
+    if shape.row_ids == "random":
+        table = table.drop_columns([name for name in table.column_names if re.fullmatch("_dlt_.*id", name)])
+    return (
+        {field.name: (str(field.type), field.nullable) for field in table.schema},
+        [{name: repr(value) for name, value in row.items()} for row in table.to_pylist()],
+    )
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -165,3 +199,24 @@ def test_both_decoders_give_the_same(
     expected = outcome(bodies, selector, shape, None, 1000)
     assert outcome(bodies, selector, shape, Hints(), batch_rows) == expected
     assert outcome(bodies, selector, shape, Hints(), batch_rows, at_once=True) == expected
+
+
+LISTS = st.lists(VALUES | st.dictionaries(NAMES, VALUES, max_size=2), max_size=3)
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(
+    st.lists(
+        tables() | st.lists(st.dictionaries(NAMES, LISTS | VALUES, max_size=4), max_size=3), min_size=1, max_size=3
+    ),
+    NESTED,
+    st.sampled_from([1, 3, 1000]),
+)
+@example(
+    [[{"a": {"b": [1]}}, {"a": [{"b": [2]}]}], [{"a__b": [3]}]], RowShape("t", row_ids="random", nesting=Nesting()), 1
+)
+def test_both_decoders_give_the_same_child_tables(pages: list[Any], shape: RowShape, batch_rows: int) -> None:
+    bodies = [json.dumps(rows).encode() for rows in pages]
+    expected = outcome(bodies, None, shape, None, 1000)
+    assert outcome(bodies, None, shape, Hints(), batch_rows) == expected
+    assert outcome(bodies, None, shape, Hints(), batch_rows, at_once=True) == expected

@@ -108,7 +108,7 @@ def through_arrow(folder: Path, table: str, rows: list[Any], lists: list[str]) -
     for start in range(0, len(rows), 3):
         spool.add(read_page(json.dumps(rows[start : start + 3]).encode(), None, hints))
     columns = {**{name: {"data_type": "json"} for name in lists}, **spool.columns()}
-    return dlt.resource(spool.tables(), name=table, columns=columns, primary_key="id")  # type: ignore[call-overload]
+    return dlt.resource((part for _, part in spool.tables()), name=table, columns=columns, primary_key="id")  # type: ignore[call-overload]
 
 
 def contents(database: Path) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def test_a_read_that_starts_anew_leaves_nothing_of_the_one_before(tmp_path: Path
     assert (spool.rows, spool.distinct, spool.keyless, spool.rejected_rows) == (0, 0, 0, 0)
     assert (list(spool.tables()), list(spool.rejected()), spool.columns(), spool.changed_types()) == ([], [], {}, {})
     spool.add(read_page(b'[{"id":2}]', None))
-    assert [table.to_pylist() for table in spool.tables()] == [[{"id": 2}]]
+    assert [table.to_pylist() for _, table in spool.tables()] == [[{"id": 2}]]
 
 
 def test_all_tables_have_one_schema_although_types_change_on_the_last_page(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_all_tables_have_one_schema_although_types_change_on_the_last_page(tmp_p
         [{"id": 5, "a": "x", "b": "never", "d": {"e": 1}}],
     ):
         spool.add(read_page(json.dumps(rows).encode(), None))
-    tables = list(spool.tables())
+    tables = [table for _, table in spool.tables()]
     assert len(tables) == 3
     assert all(table.schema.equals(spool.schema) for table in tables)
     assert pa.concat_tables(tables).select(["id", "a", "b", "c", "d__e"]).to_pydict() == {
@@ -152,7 +152,7 @@ def test_keys_that_were_made_already_are_taken(tmp_path: Path) -> None:
     spool.add(page, keys)
     spool.add(page.slice(1), keys[1:])
     assert (spool.rows, spool.distinct) == (5, 3)
-    assert sum(len(table) for table in spool.tables()) == 3
+    assert sum(len(table) for _, table in spool.tables()) == 3
 
 
 def pages_of(count: int) -> Iterator[bytes]:
@@ -171,7 +171,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
             spool.add(read_page(body, "data", hints))
             most = max(most, pa.total_allocated_bytes())
         rows = 0
-        for table in spool.tables():
+        for _, table in spool.tables():
             rows += len(table)
             most = max(most, pa.total_allocated_bytes())
         python = tracemalloc.get_traced_memory()[1]

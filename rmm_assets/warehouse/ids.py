@@ -1,0 +1,72 @@
+"""Turns primary keys, and places in lists, into dlt's row ids: the same ids that dlt makes, a whole column at a time.
+
+dlt hashes what names a row and writes the digest in base64: the primary key's values as JSON, and for a list's item its
+parent's id, its table and its index. Here only the hash is made row by row, because nothing makes it of a column.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from hashlib import shake_128
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from dlt.common.normalizers.json.helpers import get_row_hash
+from dlt.common.normalizers.utils import DLT_ID_LENGTH_BYTES, generate_dlt_ids
+
+# Text that JSON writes as it is.
+_TO_ESCAPE = r'["\\\x00-\x1f\x7f]'
+
+
+def random_ids(rows: int) -> pa.Array:
+    """Ids that no other load has."""
+    return pa.array(generate_dlt_ids(rows), pa.string())
+
+
+def key_ids(table: pa.Table, key: Sequence[str]) -> pa.Array:
+    """One id a row, made of the primary key's values as they land: a key that is written anew stays the same row."""
+    parts: list[Any] = []
+    for name in sorted(key):
+        text = _as_json(table[name].combine_chunks())
+        if text is None:
+            rows = table.select(list(key)).to_pylist()
+            return pa.array([get_row_hash(row, list(key)) for row in rows], pa.string())
+        parts += ["," if parts else "{", f'"{name}":', text]
+    return _digests(pc.binary_join_element_wise(*parts, "}", ""))
+
+
+def item_ids(parents: pa.Array, table: str, positions: pa.Array) -> pa.Array:
+    """One id an item of a list.
+
+    Args:
+        parents: By item, the id of the row that the list is in.
+        table: The items' table.
+        positions: By item, its index in the list.
+    """
+    return _digests(pc.binary_join_element_wise(parents, f"_{table}_", pc.cast(positions, pa.string()), ""))
+
+
+def _as_json(array: pa.Array) -> pa.Array | None:
+    """Integers and plain text as JSON; None for what takes more than quotes."""
+    if pa.types.is_int64(array.type):
+        return pc.cast(array, pa.string())
+    if pa.types.is_string(array.type) and not pc.any(pc.match_substring_regex(array, _TO_ESCAPE)).as_py():
+        return pc.binary_join_element_wise('"', array, '"', "")
+    return None
+
+
+def _digests(texts: pa.Array) -> pa.Array:
+    """dlt's `digest128` of each text."""
+    count, size = len(texts), DLT_ID_LENGTH_BYTES
+    digests = b"".join([shake_128(text).digest(size) for text in pc.cast(texts, pa.binary()).to_pylist()])
+    # base64 turns three bytes into four characters: padded, all digests are turned at once, and the padding cut off.
+    padded = np.zeros((count, -(-size // 3) * 3), np.uint8)
+    padded[:, :size] = np.frombuffer(digests, np.uint8).reshape(count, size)
+    length = -(-size * 4 // 3)
+    characters = np.frombuffer(base64.b64encode(padded.tobytes()), np.uint8).reshape(count, -1)[:, :length]
+    offsets = np.arange(count + 1, dtype=np.int32) * np.int32(length)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(characters))]
+    return pa.Array.from_buffers(pa.string(), count, buffers)
