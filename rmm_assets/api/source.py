@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from threading import BoundedSemaphore
 from types import SimpleNamespace
 from typing import Any, Literal
 
 import dlt
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from dlt.common.configuration.container import Container
@@ -45,7 +47,7 @@ from rmm_assets.connection_file import Connection, Resource
 from rmm_assets.warehouse.absences import MOST_PRESENT, Present
 from rmm_assets.warehouse.pipeline import ABSENT_SINCE, LOAD_ID
 from rmm_assets.warehouse.records import RecordSpool
-from rmm_assets.warehouse.rows import Nesting, Page, RowShape, loads
+from rmm_assets.warehouse.rows import Nesting, Page, RowShape, loads, value_at
 from rmm_assets.warehouse.spool import ROOT_ID, ROW_ID, Spool
 from rmm_assets.warehouse.values import plain_text
 
@@ -59,6 +61,10 @@ class SchemaContractError(Exception):
 class ChildTablesError(Exception):
     """A table without child tables cannot get them; nothing was read."""
 
+
+# No field is named so.
+_NUMBER = " number"
+_FIELD = r"[A-Za-z_]\w*"
 
 # Where no real address is known yet (the embedded RMM starts with the run), dlt still wants one to describe the source.
 _NO_ADDRESS = "http://127.0.0.1"
@@ -108,20 +114,39 @@ def build_source(connection: Connection, resource: Resource, reading: Reading | 
 
 
 def uses_arrow(resource: Resource) -> bool:
-    """Whether rows land as Arrow tables. What only dlt's own normalizer does goes there: history, incremental ranges,
-    and child tables that have a schema contract or hints of their own.
+    """Whether rows land as Arrow tables. What only dlt's own normalizer does goes there: history, incremental ranges that
+    are not told by plain fields, and child tables that have a schema contract or hints of their own.
     """
-    special = resource.history or resource.strategy == "scd2" or is_incremental(resource)
+    special = (
+        resource.history or resource.strategy == "scd2" or (is_incremental(resource) and not range_paths(resource))
+    )
     ruled = resource.schema_contract is not None or resource.nested_hints is not None
     return resource.normalizer == "arrow" and not special and not (resource.child_tables and ruled)
 
 
 def is_incremental(resource: Resource) -> bool:
     """Whether a run reads only what changed."""
+    return _range_config(resource) is not None
+
+
+def _range_config(resource: Resource) -> Mapping[str, Any] | None:
+    if resource.endpoint.incremental is not None:
+        return resource.endpoint.incremental.model_dump()
     params = resource.endpoint.params.values()
-    return resource.endpoint.incremental is not None or any(
-        isinstance(value, Mapping) and value.get("type") == "incremental" for value in params
-    )
+    return next((value for value in params if isinstance(value, Mapping) and value.get("type") == "incremental"), None)
+
+
+def range_paths(resource: Resource) -> tuple[tuple[str, ...], ...]:
+    """Where in a row the fields are that an incremental range goes by: the cursor, then the key by which rows at the border
+    are told apart. None where it is not incremental, or where only dlt finds them.
+    """
+    config = _range_config(resource) or {}
+    key = config.get("primary_key")
+    keys = tuple(resource.keys if key is None else [key] if isinstance(key, str) else key)
+    cursor = str(config.get("cursor_path", ""))
+    plain = re.fullmatch(rf"{_FIELD}(\.{_FIELD})*", cursor) and all(re.fullmatch(_FIELD, name) for name in keys)
+    # Without a key, rows are told apart by all that they hold.
+    return (tuple(cursor.split(".")), *((name,) for name in keys)) if plain and (keys or key is not None) else ()
 
 
 def skips_unchanged(resource: Resource) -> bool:
@@ -225,6 +250,10 @@ def _plan(connection: Connection, resource: Resource) -> _Plan:
         incremental, param, _ = setup_incremental_object(params, found["endpoint"].get("incremental"))
         if param is not None:
             params.pop(str(param.start), None)
+        if incremental is not None:
+            # All pages are here before the first row is handed on, so that nothing is saved by an early end, and rejected
+            # rows would be lost.
+            incremental.row_order = None
         resolved_params = resolved[resource.name] or []
         for bound in resolved_params:
             params.pop(bound.param_name, None)
@@ -297,13 +326,16 @@ def _rows(resource: Resource, plan: _Plan, reading: Reading, incremental: Increm
         discards = resource.schema_contract is not None and resource.schema_contract.data_type == "discard_row"
         dlt.current.resource().apply_hints(columns={k: v for k, v in columns.items() if k not in refused})
         children = spool.children()
-        for name, table in spool.tables():
+        choose = None if incremental is None else partial(_in_range, incremental, range_paths(resource))
+        for name, table in spool.tables(choose):
             if name == shape.table:
-                yield _stamped(_without(table, refused, rows=discards), load_id, marks_absences(resource))
+                table = _stamped(_without(table, refused, rows=discards), load_id, marks_absences(resource))
+                yield table if incremental is None else _at_the_end(table)
                 continue
             if name in children:
                 _declare_child(name, *children.pop(name))
-            yield dlt.mark.with_table_name(table, name)
+            marked = dlt.mark.with_table_name(table, name)
+            yield marked if incremental is None else _at_the_end(marked.data, marked.meta)
     if not spool.rows and shape.known and incremental is None:
         # Of nothing, dlt makes no load: versions would stay valid although their rows are gone.
         yield dlt.mark.materialize_table_schema()
@@ -315,9 +347,36 @@ def _rows(resource: Resource, plan: _Plan, reading: Reading, incremental: Increm
     for rejected in spool.rejected():
         keys += _keys_of(rejected, shape)[: MOST_PRESENT + 1 - len(keys)]
         marked = dlt.mark.with_hints(_rejects(rejected, load_id), hints, create_table_variant=True)
-        # To the pipe's end at once: on the way, dlt looks for the range's cursor in every row.
-        pipe = dlt.current.resource()._pipe
-        yield ResolvablePipeItem(marked.data, len(pipe) - 1, pipe, marked.meta)
+        yield _at_the_end(marked.data, marked.meta)
+
+
+def _at_the_end(data: Any, meta: Any = None) -> ResolvablePipeItem:
+    """Rows that go to the pipe's end at once: on the way, dlt looks for the range's cursor in every row."""
+    pipe = dlt.current.resource()._pipe
+    return ResolvablePipeItem(data, len(pipe) - 1, pipe, meta)
+
+
+def _in_range(
+    incremental: Incremental[Any], paths: tuple[tuple[str, ...], ...], rows: list[list[Any]]
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which rows dlt's range lets in, and its state moved on.
+
+    Args:
+        paths: What `range_paths` says.
+        rows: By row, the values at these paths, as they came.
+    """
+    shown = []
+    for number, values in enumerate(rows):
+        row: dict[str, Any] = {_NUMBER: number}
+        for path, value in zip(paths, values, strict=True):
+            inner = row
+            for name in path[:-1]:
+                inner = inner.setdefault(name, {})
+            inner[path[-1]] = value
+        shown.append(row)
+    wanted = np.zeros(len(rows), np.bool_)
+    wanted[[row[_NUMBER] for row in incremental(shown) or []]] = True
+    return wanted
 
 
 class _ChildTable(dict[str, Any]):
@@ -377,16 +436,10 @@ def _keys_of(rejected: pa.Table, shape: RowShape) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for text in rejected["row_json"].to_pylist():
         row = loads(text)
-        values = [_value_at(row, re.split(r"\.|__", name)) for name in shape.primary_key]
+        values = [value_at(row, re.split(r"\.|__", name)) for name in shape.primary_key]
         if values and None not in values:
             found.append(tuple(plain_text(value) for value in values))
     return found
-
-
-def _value_at(row: Any, path: list[str]) -> Any:
-    for name in path:
-        row = row.get(name) if isinstance(row, dict) else None
-    return row
 
 
 def row_shape(
@@ -421,6 +474,7 @@ def row_shape(
         max_identifier_length=max_identifier_length,
         row_ids=row_ids,
         nesting=nesting,
+        kept=range_paths(resource) if uses_arrow(resource) else (),
     )
 
 

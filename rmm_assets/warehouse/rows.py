@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property, lru_cache
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pajson
 from dlt.common import jsonpath
 
@@ -64,6 +65,7 @@ class RowShape:
         row_ids: Whether rows get an id, as dlt calls it: made of the primary key, so that it stays the same from load to
             load, or random, where the same row lands again beside what is there.
         nesting: How lists become child tables, which takes ids; None where each list is one JSON column.
+        kept: Paths in a row whose values are wanted as they came, beside the columns that they become.
     """
 
     table: str
@@ -74,6 +76,7 @@ class RowShape:
     max_identifier_length: int | None = None
     row_ids: Literal["key", "random"] | None = None
     nesting: Nesting | None = None
+    kept: tuple[tuple[str, ...], ...] = ()
 
     @cached_property
     def layout(self) -> Layout:
@@ -140,6 +143,19 @@ class Page:
         # `field` leaves out that a row may be null itself; such a row is no object and has no structs.
         return self.structs.field(field)[index].as_py() if field >= 0 else None
 
+    def values(self, path: tuple[str, ...]) -> list[Any]:
+        """What the rows have there, exactly as it came; None where a row has nothing there."""
+        if self.structs is not None:
+            found: Any = self.structs
+            for name in path:
+                if not pa.types.is_struct(found.type) or found.type.get_field_index(name) < 0:
+                    return [None] * self.rows
+                found = pc.struct_field(found, [found.type.get_field_index(name)])
+            # Of integers among floats Arrow makes floats.
+            if not pa.types.is_nested(found.type) and not pa.types.is_floating(found.type):
+                return list(found.to_pylist())
+        return [value_at(row, path) for row in self.objects()]
+
     def is_like(self, other: Page) -> bool:
         """Whether both were decoded alike, so that their rows can be shaped together."""
         if self.structs is None or other.structs is None:
@@ -156,6 +172,13 @@ class Page:
         else:
             rows = []
         return rows[self._start :]
+
+
+def value_at(row: Any, path: Iterable[str]) -> Any:
+    """What a row has at the end of a path; None where it has nothing there."""
+    for name in path:
+        row = row.get(name) if isinstance(row, dict) else None
+    return row
 
 
 class Hints:

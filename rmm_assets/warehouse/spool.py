@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from rmm_assets.warehouse.batches import Batches, Mask, append
 from rmm_assets.warehouse.columns import Chunk, Layout
 from rmm_assets.warehouse.ids import item_ids, key_ids, random_ids
 from rmm_assets.warehouse.keys import NO_KEY, Keys, chunk_keys
-from rmm_assets.warehouse.rows import Page, RowShape
+from rmm_assets.warehouse.rows import Page, RowShape, loads
 from rmm_assets.warehouse.values import json_text
 
 # A batch is written at so many bytes of bodies even if its rows are few.
@@ -46,6 +46,12 @@ _OWN_COLUMNS: dict[str, dict[str, Any]] = {
     _INDEX: {"data_type": "bigint"},
     ROW_ID: {"data_type": "text", "unique": True, "row_key": True},
 }
+
+
+# No column is named so.
+_KEPT = " kept"
+
+Choose = Callable[[list[list[Any]]], Mask]
 
 
 class _Numbered(NamedTuple):
@@ -180,8 +186,12 @@ class Spool:
             found.update(batches.changed_types())
         return found
 
-    def tables(self) -> Iterator[tuple[str, pa.Table]]:
+    def tables(self, choose: Choose | None = None) -> Iterator[tuple[str, pa.Table]]:
         """The rows that can land, each once, the last one of those that share a key; and their children.
+
+        Args:
+            choose: Says of the values that the shape has kept, a list a row in the order in which rows land, which rows are
+                wanted.
 
         Yields:
             The name of a table and some of its rows, parents before children. All tables of one name have one schema.
@@ -190,7 +200,7 @@ class Spool:
         schemas = {batches: batches.schema for batches in (self._root, *self._children.values())}
         gathered: dict[str, list[pa.Table]] = {}
         for number, land in enumerate(self._landed()):
-            for name, table in self._settled(number, land, schemas):
+            for name, table in self._settled(number, land, schemas, choose):
                 gathered.setdefault(name, []).append(table)
             if any(sum(map(len, tables)) >= self._batch_rows for tables in gathered.values()):
                 yield from ((name, pa.concat_tables(tables)) for name, tables in gathered.items())
@@ -221,11 +231,18 @@ class Spool:
         return [land[end - len(batch) : end] for end, batch in zip(ends, self._landing, strict=True)]
 
     def _settled(
-        self, number: int, land: Mask | None, schemas: Mapping[Batches, pa.Schema]
+        self, number: int, land: Mask | None, schemas: Mapping[Batches, pa.Schema], choose: Choose | None
     ) -> Iterator[tuple[str, pa.Table]]:
         """The rows of a batch that land, and below them their children."""
         stored = self._root.read(number)
         assert stored is not None, "a batch without rows"
+        if choose is not None:
+            kept = stored[_KEPT] if land is None else stored[_KEPT].filter(pa.array(land))
+            wanted = choose([loads(text) for text in kept.to_pylist()])
+            if land is None:
+                land = wanted
+            else:
+                land[land] = wanted
         chunk = stored if land is None else stored.filter(pa.array(land))
         name, schema = self._layout.table, schemas[self._root]
         if self._shape.row_ids is None:
@@ -303,8 +320,10 @@ class Spool:
             keys = chunk_keys(whole, self._layout, [page.rows for page in pages])
         self._refuse_empty(chunk)
         # A row that holds nothing but lists has no other column, and still counts.
-        numbers = {_INDEX: pa.array(np.arange(chunk.rows))} if self._layout.nests else None
-        shaped = self._shaped(chunk, self._root, numbers)
+        own = {_INDEX: pa.array(np.arange(chunk.rows))} if self._layout.nests else {}
+        if self._shape.kept:
+            own[_KEPT] = pa.array(self._kept(pages), pa.string())
+        shaped = self._shaped(chunk, self._root, own)
         self._keys.append(keys)
         self._keyless += int(np.count_nonzero(keys == NO_KEY))
         land: Mask | None = None
@@ -318,6 +337,11 @@ class Spool:
             self._landing.append(keys)
             self._root.write(number, shaped.table if land is None else shaped.table.filter(pa.array(land)))
             self._write_below(shaped, number, land)
+
+    def _kept(self, pages: list[Page]) -> Iterator[str]:
+        for page in pages:
+            for values in zip(*(page.values(path) for path in self._shape.kept), strict=True):
+                yield _utf8(list(values))
 
     def _shaped(self, chunk: Chunk, batches: Batches, own: Mapping[str, pa.Array] | None) -> _Shaped:
         """Rows and their children as tables to write. What is wrong with a child is wrong with its row."""

@@ -13,7 +13,7 @@ import pytest
 from dlt.common.schema.exceptions import DataValidationError
 
 from rmm_assets.api.completeness import IncompleteError
-from rmm_assets.api.source import SchemaContractError
+from rmm_assets.api.source import SchemaContractError, uses_arrow
 from rmm_assets.api.transport import TransportError
 from rmm_assets.simulator import Simulator
 from rmm_assets.simulator.faults import Faults
@@ -238,6 +238,66 @@ def test_a_second_run_asks_for_what_changed_since_also_without_its_working_folde
         assert {request.query["updated_since"] for request in server.requests[asked:]} == {"2024-01-11T00:00:00Z"}
         assert outcome.report.rows == 2
     assert ids(rows_of(tmp_path)) == list(range(1, 102))
+
+
+RANGES: dict[str, dict[str, Any]] = {
+    "text": {"initial_value": "2024-01-02T00:00:00Z"},
+    "number": {"cursor_path": "version", "initial_value": 0},
+    "float": {"cursor_path": "score"},
+    "nested": {"cursor_path": "meta.at"},
+    "least": {"cursor_path": "version", "last_value_func": "min"},
+    "open": {"range_start": "open"},
+    "until": {"initial_value": "2024-01-01T00:00:00Z", "end_value": "2024-01-05T00:00:00Z"},
+    "lag": {"cursor_path": "version", "lag": 3},
+    "ordered": {"row_order": "desc", "initial_value": "2024-01-03T00:00:00Z"},
+    "gaps in": {"cursor_path": "sometimes", "on_cursor_value_missing": "include"},
+    "gaps out": {"cursor_path": "sometimes", "on_cursor_value_missing": "exclude"},
+    "other key": {"primary_key": "name"},
+    "no key": {"primary_key": []},
+}
+
+
+def ranged(numbers: range, day: int) -> list[dict[str, Any]]:
+    """Rows that changed on that day, with every kind of cursor."""
+    return [
+        {
+            "id": i, "name": f"PC-{i % 7}", "updated_at": f"2024-01-{day + i % 3:02}T00:00:00Z", "version": day * 10 + i % 3,
+            "score": day + (i % 4) / 2, "meta": {"at": f"{day:03}-{i % 2}"}, "sometimes": day if i % 3 else None,
+        }
+        for i in numbers
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "disposition"), [*((kind, "merge") for kind in RANGES), ("text", "append"), ("no key", "append")]
+)
+def test_a_range_lets_in_the_same_rows_on_the_fast_path_as_on_dlt_s(
+    kind: str, disposition: str, tmp_path: Path
+) -> None:
+    stages = [ranged(range(1, 40), 1), ranged(range(1, 60), 2), ranged(range(20, 70), 2), ranged(range(5), 1)]
+    endpoint = {
+        "incremental": {"cursor_path": "updated_at", **RANGES[kind]},
+        "params": {"since": "{incremental.start_value}"},
+    }
+    seen: dict[str, list[Any]] = {}
+    for normalizer in ("arrow", "dlt"):
+        made = connection(resource(endpoint=endpoint, normalizer=normalizer, write_disposition=disposition))
+        assert uses_arrow(made.resource("devices")) == (normalizer == "arrow")
+        seen[normalizer] = []
+        with Simulator(tables={"devices": []}) as server:
+            for stage in stages:
+                server.set_rows("devices", [*stage, {**stage[-1]}])  # its last row comes twice
+                asked = len(server.requests)
+                run(tmp_path / normalizer, server.base_url, made)
+                # dlt's normalizer makes one JSON column of an object where it is to make no child tables.
+                rows = [
+                    {k: v for k, v in row.items() if not k.startswith("meta")} for row in rows_of(tmp_path / normalizer)
+                ]
+                found = sorted(rows, key=repr)
+                seen[normalizer].append([{request.query["since"] for request in server.requests[asked:]}, found])
+    assert seen["arrow"] == seen["dlt"]
+    assert any(rows for _, rows in seen["arrow"])
 
 
 def test_a_failed_run_does_not_move_the_cursor(tmp_path: Path) -> None:
