@@ -66,7 +66,8 @@ def _digests(texts: pa.Array) -> pa.Array:
     padded = np.zeros((count, -(-size // 3) * 3), np.uint8)
     padded[:, :size] = np.frombuffer(digests, np.uint8).reshape(count, size)
     length = -(-size * 4 // 3)
-    characters = np.frombuffer(base64.b64encode(padded.tobytes()), np.uint8).reshape(count, -1)[:, :length]
+    encoded = np.frombuffer(base64.b64encode(padded.tobytes()), np.uint8)
+    characters = encoded.reshape(count, padded.shape[1] * 4 // 3)[:, :length]
     offsets = np.arange(count + 1, dtype=np.int32) * np.int32(length)
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(characters))]
     return pa.Array.from_buffers(pa.string(), count, buffers)

@@ -118,6 +118,24 @@ def test_selecting_one_asset_asks_for_that_one_alone(instance: dg.DagsterInstanc
         assert {request.resource for request in rmm.requests} == {"tickets"}
 
 
+def test_child_tables_land_beside_their_asset_run_after_run(instance: dg.DagsterInstance) -> None:
+    nested = {"name": "devices", "endpoint": {"path": "/v1/devices"}, "child_tables": True}
+    with Simulator(tables={"devices": devices(30, disks=["C", "D"])}) as rmm:
+        target = connection(rmm.base_url, [nested])
+        assert metadata(sync(target, instance))["dagster/row_count"] == 30
+        rmm.set_rows("devices", devices(30, disks=["E"]))
+        result = sync(target, instance)
+
+    assert result.success, failures(result)
+    assert all(check.passed for check in checks(result).values())
+    found = metadata(result)
+    assert (found["rows_loaded"], found["dagster/row_count"], found["dagster/table_name"]) == (
+        30, 30, "rmm.acme.devices",
+    )  # fmt: skip
+    linked = "acme.devices AS d JOIN acme.devices__disks AS k ON k._dlt_parent_id = d._dlt_id"
+    assert query(f"SELECT d.id, k.value FROM {linked} ORDER BY 1") == [(number, "E") for number in range(1, 31)]
+
+
 @pytest.mark.parametrize("loaded_before", [False, True])
 def test_an_empty_answer_gives_whole_metadata_with_zeros(loaded_before: bool, instance: dg.DagsterInstance) -> None:
     with Simulator(tables={"devices": devices(3) if loaded_before else []}) as rmm:

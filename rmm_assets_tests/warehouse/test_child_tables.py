@@ -324,6 +324,14 @@ def test_a_table_of_json_columns_says_that_it_cannot_get_child_tables(fleet: Fle
     assert json.loads(rows_of(fleet.folder)[0]["disks"]) == ["D"]
 
 
+def test_children_come_although_the_first_load_brought_no_row(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, columns={"id": {"data_type": "bigint"}, "name": {"data_type": "text"}})
+    fleet.holds()
+    fleet.holds({"id": "none", "disks": ["C"]})
+    fleet.holds({"id": 1, "disks": ["C"]})
+    assert fleet.items() == {(1, 0, "C"): 1}
+
+
 def test_rows_keep_having_ids_when_lists_are_json_again(fleet: Fleet) -> None:
     fleet.holds({"id": 1, "disks": ["C"]}, {"id": 2})
     ids = [row["_dlt_id"] for row in rows_of(fleet.folder, own=True)]
