@@ -26,6 +26,7 @@ from rmm_assets.api.source import SchemaContractError, build_source, source_name
 from rmm_assets.api.transport import TransportError
 from rmm_assets.connection_file import Connection, Resource
 from rmm_assets.orchestration.checks import COMPLETE, Check, Loaded, checks_of, reference_checks
+from rmm_assets.orchestration.columns import COLUMN_SCHEMA, declared_columns
 from rmm_assets.orchestration.descriptions import describe
 from rmm_assets.orchestration.metadata import materialization
 from rmm_assets.orchestration.pictures import build_fleet_overview
@@ -250,6 +251,7 @@ class Translator(DagsterDltTranslator):
             owners=list(resource.owners),
             tags=dict(resource.tags),
             metadata={
+                **({COLUMN_SCHEMA: declared} if (declared := declared_columns(resource)) else {}),
                 "dagster/table_name": f"{connection.dataset_name}.{resource.table}",
                 "rmm_assets/place": store_of(connection).place(),
             },

@@ -71,6 +71,47 @@ def test_the_preview_shows_ten_rows_and_masks_what_is_sensitive(instance: dg.Dag
     assert not any(name.startswith("_") for name in preview.records[0].data)
 
 
+def test_a_sensitive_column_is_masked_however_it_is_spelled_and_whatever_is_below_it(
+    instance: dg.DagsterInstance,
+) -> None:
+    rows = devices(3, LastUser="somebody@acme.example", contact={"phone": "0664 1234", "name": None})
+    columns = {"LastUser": {"sensitive": True}, "contact": {"sensitive": True}}
+    with Simulator(tables={"devices": rows}) as rmm:
+        result = sync(connection(rmm.base_url, [resource(columns=columns)]), instance)
+    [event] = result.get_asset_materialization_events()
+    preview = event.materialization.metadata["preview"]
+    assert isinstance(preview, dg.TableMetadataValue)
+    for record in preview.records:
+        assert record.data["last_user"] == record.data["contact__phone"] == "***"
+        assert record.data["name"] != "***"
+
+
+def test_a_preview_of_a_table_with_many_columns_still_has_ten_rows(instance: dg.DagsterInstance) -> None:
+    more = {f"some_agent_field_{number:03}": "x" * 90 for number in range(45)}
+    with Simulator(tables={"devices": devices(30, **more)}) as rmm:
+        result = sync(connection(rmm.base_url), instance)
+    [event] = result.get_asset_materialization_events()
+    preview = event.materialization.metadata["preview"]
+    assert isinstance(preview, dg.TableMetadataValue)
+    assert len(preview.records) == 10
+    assert [column.name for column in preview.schema.columns][:3] == ["id", "name", "status"]
+
+
+def test_columns_are_described_on_the_asset_before_anything_is_loaded_and_not_again_on_each_run(
+    instance: dg.DagsterInstance,
+) -> None:
+    columns = {"id": {"data_type": "bigint", "nullable": False}, "LastSeen": {"description": "When it was last there."}}
+    with Simulator(tables={"devices": devices(2, LastSeen="2026-01-02T03:04:05Z")}) as rmm:
+        target = connection(rmm.base_url, [resource(columns=columns)])
+        result = sync(target, instance)
+    declared = spec_of(target).metadata["dagster/column_schema"]
+    assert {column.name: column.description for column in declared.columns} == {
+        "id": None,
+        "last_seen": "When it was last there.",  # as the table has it: the UI puts the two together by name
+    }
+    assert not any(column.description for column in metadata(result)["dagster/column_schema"].columns)
+
+
 def test_a_row_count_outside_its_bounds_fails(instance: dg.DagsterInstance) -> None:
     with Simulator(tables={"devices": devices(10)}) as rmm:
         bounded = connection(rmm.base_url, [resource(checks={"row_count": {"min": 5, "max": 9}})])
@@ -134,6 +175,14 @@ def test_a_users_own_query_finds_rows_at_fault(instance: dg.DagsterInstance) -> 
     }
     assert not found["sql_no_pc_7"].passed
     assert found["sql_known_elsewhere"].passed
+
+
+def test_what_a_query_selects_is_quoted_in_short(instance: dg.DagsterInstance) -> None:
+    own = {"long": "SELECT * FROM {table}"}
+    with Simulator(tables={"devices": devices(10, note="x" * 5000)}) as rmm:
+        found = checks(sync(connection(rmm.base_url, [resource(checks={"sql": own})]), instance))
+    examples = plain(found["sql_long"].metadata)["examples"]
+    assert len(examples) == 5 and {len(example) for example in examples} == {200}
 
 
 def test_more_absences_than_allowed_are_held_back_and_told(instance: dg.DagsterInstance) -> None:
