@@ -128,6 +128,13 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
             except dg.DagsterInvalidDefinitionError:
                 sentence = f"`{self.schedule.cron}` is no cron expression; write five fields, like `0 * * * *`"
                 found.append(line_error(("schedule", "cron"), sentence))
+        for index, resource in enumerate(self.resources):
+            for key, said in (("owners", {"owners": list(resource.owners)}), ("tags", {"tags": dict(resource.tags)})):
+                try:
+                    dg.AssetSpec(resource.name, **said)
+                except dg.DagsterInvalidDefinitionError as error:
+                    sentence = str(error).replace(f" for asset '{dg.AssetKey(resource.name)}'", "")
+                    found.append(line_error(("resources", index, key), f"Dagster refuses this: {sentence}"))
         return found
 
 

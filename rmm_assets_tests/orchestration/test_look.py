@@ -204,6 +204,32 @@ def test_an_asset_says_where_it_comes_from() -> None:
         assert fact in spec.description
 
 
+def test_an_asset_links_to_the_vendors_documentation_and_a_resources_own_wins() -> None:
+    everywhere = {"docs": "https://developer.example.com/api"}
+    own = resource("alerts", description="What is wrong.", docs="https://developer.example.com/alerts_(v2)")
+    target = connection("https://api.example.com", [resource(), own], **everywhere)
+    assert (spec_of(target).description or "").startswith(
+        "[API documentation](https://developer.example.com/api)\n\n| | |"
+    )
+    assert (spec_of(target, "alerts").description or "").startswith(
+        "What is wrong.\n\n[API documentation](https://developer.example.com/alerts_%28v2%29)\n\n| | |"
+    )
+    assert "documentation" not in (spec_of(connection("https://api.example.com")).description or "")
+
+
+def test_owners_and_tags_are_those_of_the_file_and_of_its_defaults() -> None:
+    defaults = {"owners": "team:infrastructure", "tags": {"domain": "inventory"}, "primary_key": "id"}
+    own = resource("alerts", owners=["noc@acme.example", "team:noc"])
+    target = connection(
+        "https://api.example.com",
+        [resource(), own],
+        resource_defaults=defaults | {"endpoint": {"paginator": "single_page"}},
+    )
+    assert list(spec_of(target).owners) == ["team:infrastructure"]
+    assert list(spec_of(target, "alerts").owners) == ["noc@acme.example", "team:noc"]
+    assert spec_of(target, "alerts").tags["domain"] == "inventory"
+
+
 @pytest.mark.parametrize(
     ("cron", "hours"),
     [("0 * * * *", 2), ("*/15 * * * *", 0.5), ("0 6 * * *", 48), ("0 6 * * 1-5", 144)],
