@@ -12,13 +12,21 @@ from typing import Any
 import dagster as dg
 from dlt.common.schema.typing import TTableSchemaColumns
 
+from rmm_assets.api.source import settles_absences
 from rmm_assets.connection_file import Resource, rules
 
 COLUMN_SCHEMA = "dagster/column_schema"
 
 
-def declared_columns(resource: Resource) -> dg.TableSchema | None:
-    """The columns that the connection file declares, with what it says of them; None where it declares none."""
+# What a load adds to what the API sends.
+_OURS = {
+    "_dlt_load_id": ("text", "The load that last brought the row: `load_id` of its run."),
+    "_absent_since": ("timestamp", "When a read first did not hold the row; null while it is there."),
+}
+
+
+def declared_columns(resource: Resource) -> dg.TableSchema:
+    """The columns that the connection file declares, with what it says of them, and those that a load adds."""
     columns = [
         dg.TableColumn(
             name=rules.normalized_column(name),
@@ -28,7 +36,10 @@ def declared_columns(resource: Resource) -> dg.TableSchema | None:
         )
         for name, hints in resource.columns.items()
     ]
-    return dg.TableSchema(columns=columns) if columns else None
+    ours = [
+        name for name in _OURS if name != "_absent_since" or (settles_absences(resource) and resource.absent == "mark")
+    ]
+    return dg.TableSchema(columns=[*columns, *(dg.TableColumn(name, *_OURS[name]) for name in ours)])
 
 
 def column_schema(columns: TTableSchemaColumns, resource: Resource) -> dg.TableSchema:

@@ -45,6 +45,7 @@ def build_fleet_overview(
         key=dg.AssetKey([connection.name, NAME]),
         deps=[keys[name] for name in resources],
         group_name=connection.name,
+        owners=list(connection.resource_defaults.owners),
         kinds={"matplotlib", connection.destination.type},
         pool=pool,
         description=(

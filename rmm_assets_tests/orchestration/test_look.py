@@ -108,6 +108,8 @@ def test_columns_are_described_on_the_asset_before_anything_is_loaded_and_not_ag
     assert {column.name: column.description for column in declared.columns} == {
         "id": None,
         "last_seen": "When it was last there.",  # as the table has it: the UI puts the two together by name
+        "_dlt_load_id": "The load that last brought the row: `load_id` of its run.",
+        "_absent_since": "When a read first did not hold the row; null while it is there.",
     }
     assert not any(column.description for column in metadata(result)["dagster/column_schema"].columns)
 
@@ -215,6 +217,17 @@ def test_an_asset_links_to_the_vendors_documentation_and_a_resources_own_wins() 
         "What is wrong.\n\n[API documentation](https://developer.example.com/alerts_%28v2%29)\n\n| | |"
     )
     assert "documentation" not in (spec_of(connection("https://api.example.com")).description or "")
+
+
+def test_a_child_hangs_under_its_parent_in_the_graph() -> None:
+    child = resource("disks") | {"endpoint": {"path": "/v1/devices/{resources.devices.id}/disks"}}
+    target = connection("https://api.example.com", [resource(), child])
+    assert [dep.asset_key for dep in spec_of(target, "disks").deps] == [dg.AssetKey(["acme", "devices"])]
+    assert not list(spec_of(target).deps)
+    # A parent that only feeds its child is no asset, and nothing hangs under it.
+    target = connection("https://api.example.com", [resource(selected=False), child])
+    assert [spec.key.path[-1] for spec in build_connection_defs(target).resolve_all_asset_specs()] == ["disks"]
+    assert not list(spec_of(target, "disks").deps)
 
 
 def test_owners_and_tags_are_those_of_the_file_and_of_its_defaults() -> None:
