@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import dagster as dg
 from dagster_shared.yaml_utils.source_position import SourcePosition, SourcePositionTree
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 from pydantic_core import InitErrorDetails
 
 from rmm_assets.api.settings import line_error, messages, refuse
@@ -85,6 +85,9 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
     key lies; the key itself is looked up when a run starts. Everything else has a default.
     """
 
+    # Where in its file each key stands; None where there is no file.
+    _positions: SourcePositionTree | None = PrivateAttr(default=None)
+
     @classmethod
     def model(cls) -> type[BaseModel]:
         return ConnectionAttributes
@@ -108,16 +111,35 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
             refuse(rules.secrets(attributes))
             rendered = _rendered(attributes, context, (), errors)
             refuse(errors)
-            return cls.model_validate(rendered)
+            connection = cls.model_validate(rendered)
         except ValidationError as error:
             raise ConnectionFileError(list(faults_of(error, context.source_position_tree))) from None
+        connection._positions = context.source_position_tree
+        return connection
+
+    @classmethod
+    def get_code_references_for_yaml(cls, *_: Any, **__: Any) -> Sequence[dg.LocalFileCodeReference]:
+        """None for all assets alike: `build_defs` gives each the line of its resource."""
+        return []
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The connection's assets, checks, job and schedule."""
         # Loading a file must not cost what building assets imports.
         from rmm_assets.orchestration.assets import build_connection_defs
 
-        return build_connection_defs(self)
+        definitions = build_connection_defs(self)
+        return definitions.map_asset_specs(func=self._with_its_line) if self._positions is not None else definitions
+
+    def _with_its_line(self, spec: dg.AssetSpec) -> dg.AssetSpec:
+        """An asset with a link to the place in the file that describes it."""
+        index = next((at for at, one in enumerate(self.resources) if one.name == spec.key.path[-1]), None)
+        path: tuple[str | int, ...] = ("attributes",) if index is None else ("attributes", "resources", index)
+        assert self._positions is not None
+        place = self._positions.lookup_closest_and_path(path, trace=None)[0]
+        reference = dg.LocalFileCodeReference(file_path=place.filename, line_number=place.start.line)
+        return spec.merge_attributes(
+            metadata={"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
+        )
 
     def faults(self) -> list[InitErrorDetails]:
         """What is wrong between the keys, and what Dagster would refuse."""
@@ -128,6 +150,13 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
             except dg.DagsterInvalidDefinitionError:
                 sentence = f"`{self.schedule.cron}` is no cron expression; write five fields, like `0 * * * *`"
                 found.append(line_error(("schedule", "cron"), sentence))
+        for index, resource in enumerate(self.resources):
+            for key, said in (("owners", {"owners": list(resource.owners)}), ("tags", {"tags": dict(resource.tags)})):
+                try:
+                    dg.AssetSpec(resource.name, **said)
+                except dg.DagsterInvalidDefinitionError as error:
+                    sentence = str(error).replace(f" for asset '{dg.AssetKey(resource.name)}'", "")
+                    found.append(line_error(("resources", index, key), f"Dagster refuses this: {sentence}"))
         return found
 
 

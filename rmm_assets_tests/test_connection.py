@@ -466,6 +466,31 @@ REFUSED = {
         "  resources: [] # <-\n",
         ["at least one resource"],
     ),
+    "a link that runs a script": (
+        "  name: acme",
+        "  name: acme\n  docs: javascript:alert(1) # <-",
+        ["attributes.docs", "no address of a web page", "https://host/page"],
+    ),
+    "a link to no page": (
+        "- name: devices",
+        "- name: devices\n      docs: see the wiki # <-",
+        ["resources[0].docs", "https://host/page"],
+    ),
+    "a link that ends the link": (
+        "  name: acme",
+        "  name: acme\n  docs: 'https://h/a> [b](javascript:x)' # <-",
+        ["attributes.docs", "https://host/page"],
+    ),
+    "an owner that is nobody": (
+        "- name: devices",
+        "- name: devices\n      owners: [infrastructure] # <-",
+        ["resources[0].owners", "infrastructure", "team:"],
+    ),
+    "a tag that Dagster does not take": (
+        "- name: devices",
+        '- name: devices\n      tags: {"a tag": b} # <-',
+        ["resources[0].tags", "a tag"],
+    ),
     "the simulator and an address": (
         "  client:\n    base_url: https://rmm.example.com/api",
         "  simulator: {}\n  client:\n    base_url: https://rmm.example.com/api # <-",

@@ -47,6 +47,23 @@ def broken(root: Path, folder: str) -> str:
     return specs(root)[f"{folder}/broken_connection"].description or ""
 
 
+def test_each_asset_links_to_the_line_of_the_file_that_describes_it(tmp_path: Path) -> None:
+    text = GOOD.format(name="acme").replace(
+        "[devices, tickets]", "\n    - devices\n    - name: alerts\n      absent: keep"
+    )
+    folder = write(tmp_path, "acme", text)
+
+    lines = dict(enumerate(text.splitlines(), 1))
+    for key, line in (
+        ("acme/devices", "    - devices"),
+        ("acme/alerts", "    - name: alerts"),
+        ("acme/fleet_overview", "attributes:"),
+    ):
+        [reference] = specs(tmp_path)[key].metadata["dagster/code_references"].code_references
+        assert reference.file_path == str(folder / "defs.yaml")
+        assert lines[reference.line_number] == line
+
+
 def test_one_broken_file_leaves_the_good_connections_standing(tmp_path: Path) -> None:
     write(tmp_path, "acme", GOOD.format(name="acme"))
     write(tmp_path, "bad", GOOD.format(name="bad").replace("paginator", "paginater"))

@@ -51,12 +51,12 @@ class Progress:
             pages = round(self._pages / share) if share else 0
             left = max(total - self._rows, 0) / speed if speed else 0.0
             parts = [
-                f"{self._rows:,} of {total:,} rows ({share:.0%})",
+                f"{self._rows:,} of {total:,} rows ({share * 100:.0f} %)",
                 f"{self._pages:,} of {pages:,} pages",
                 f"{speed:,.0f} rows/s",
                 f"about {left:.0f} s left",
             ]
         else:
             parts = [f"{self._rows:,} rows", f"{self._pages:,} pages", f"{speed:,.0f} rows/s"]
-        parts += [f"{retries} retries"] if retries else []
+        parts += [f"{retries} {'retry' if retries == 1 else 'retries'}"] if retries else []
         return f"{self._name} {', '.join(parts)}"

@@ -6,9 +6,11 @@ The words are those of dlt's `rest_api` source; the secret itself is never among
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from rmm_assets.api.settings import Settings, did_you_mean, line_error, refuse
 from rmm_assets.connection_file import rules
@@ -25,6 +27,23 @@ Names = Annotated[
     BeforeValidator(_as_names, json_schema_input_type=str | list[str]),
 ]
 """One name or a list of names."""
+
+
+def _web_address(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        right = (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and not re.search(r"[\s<>\"\\\x00-\x1f]", url)
+        )
+    except ValueError:
+        right = False
+    if not right:
+        refuse([line_error((), "this is no address of a web page; write https://host/page")])
+    return url
+
+
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+"""Where a browser may be sent: nothing but http and https, and nothing that ends a link in Markdown."""
 
 
 # --- secret and auth

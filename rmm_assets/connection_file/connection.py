@@ -25,7 +25,7 @@ from pydantic_core import InitErrorDetails
 
 from rmm_assets.api.settings import Limits, Retry, Settings, Tls, line_error, refuse
 from rmm_assets.connection_file import rules
-from rmm_assets.connection_file.client import ApiKey, Client
+from rmm_assets.connection_file.client import ApiKey, Client, WebAddress
 from rmm_assets.connection_file.resource import Resource, ResourceDefaults, as_lists, resolved
 
 # Where the data goes when a connection file names no place; relative to the working directory.
@@ -123,6 +123,11 @@ class Connection(Settings):
         pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$",
         description="Name of the connection: first part of every asset key, the group, and the dataset by "
         "default. Small letters, digits and single underscores.",
+    )
+    docs: WebAddress | None = Field(
+        default=None,
+        description="Address of the vendor's API documentation, http or https: a link in the description of every "
+        "asset, unless a resource names its own.",
     )
     client: Client = Field(default=Client(), description="How the API is reached, in dlt's words.")
     api_key: ApiKey | None = Field(

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, StrictBool, StrictFloat, StrictInt,
 
 from rmm_assets.api.settings import Settings
 from rmm_assets.connection_file import rules
-from rmm_assets.connection_file.client import PYTHON_ONLY, Auth, Client, Names, Paginator
+from rmm_assets.connection_file.client import PYTHON_ONLY, Auth, Client, Names, Paginator, WebAddress
 
 # --- endpoint
 
@@ -330,6 +330,11 @@ class ResourceDefaults(Settings):
     )
 
     description: str | None = Field(default=None, description="What the resource is, in Markdown; shown in Dagster.")
+    docs: WebAddress | None = Field(
+        default=None,
+        description="Address of the vendor's documentation of this resource, a link in its asset's description; the "
+        "connection's `docs` by default.",
+    )
     tags: dict[str, str] = Field(default_factory=dict, description="Dagster tags of the asset.")
     owners: Names = Field(default=(), description="Owners of the asset: e-mail addresses, or `team:name`.")
     checks: Checks = Field(default=Checks(), description="What is checked in the table after every load.")
@@ -459,7 +464,7 @@ class Resource(ResourceDefaults):
 
 # Columns' `sensitive` is ours, too.
 OUR_KEYS = {
-    *("description", "tags", "owners", "checks"),
+    *("description", "docs", "tags", "owners", "checks"),
     *("absent", "max_absent_share", "history", "child_tables"),
     *("on_incomplete", "on_rejected", "total_path", "verify", "normalizer", "deadline", "fresh_within"),
     "max_concurrency",

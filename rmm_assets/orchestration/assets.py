@@ -6,6 +6,7 @@ each run, because dlt keeps state in both.
 
 # No `from __future__ import annotations`: Dagster reads the type of `context` off the function.
 
+import logging
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -26,6 +27,7 @@ from rmm_assets.api.source import SchemaContractError, build_source, source_name
 from rmm_assets.api.transport import TransportError
 from rmm_assets.connection_file import Connection, Resource
 from rmm_assets.orchestration.checks import COMPLETE, Check, Loaded, checks_of, reference_checks
+from rmm_assets.orchestration.columns import COLUMN_SCHEMA, declared_columns
 from rmm_assets.orchestration.descriptions import describe
 from rmm_assets.orchestration.metadata import materialization
 from rmm_assets.orchestration.pictures import build_fleet_overview
@@ -150,6 +152,8 @@ def _load(
             ) as run,
         ):
             redact = run.redact
+            # Dagster gives loggers that it manages its own level, at which dlt says some hundred things a run.
+            logging.getLogger("dlt").setLevel(dlt.current.run_context().runtime_config.log_level)
             loader = _Loader.of(run)
             [result] = loader.run(
                 context, dlt_source=run.source, dlt_pipeline=run.pipeline, dagster_dlt_translator=translator
@@ -250,6 +254,7 @@ class Translator(DagsterDltTranslator):
             owners=list(resource.owners),
             tags=dict(resource.tags),
             metadata={
+                COLUMN_SCHEMA: declared_columns(resource),
                 "dagster/table_name": f"{connection.dataset_name}.{resource.table}",
                 "rmm_assets/place": store_of(connection).place(),
             },

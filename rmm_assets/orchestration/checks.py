@@ -17,7 +17,8 @@ import dagster as dg
 
 from rmm_assets.connection_file import Connection, Resource, rules
 from rmm_assets.connection_file.resource import RowCount
-from rmm_assets.orchestration.metadata import schema_of
+from rmm_assets.orchestration.columns import schema_of
+from rmm_assets.orchestration.metadata import shorten
 from rmm_assets.warehouse.inspection import Finding, dangling, duplicates, nulls, selected, unaccepted
 from rmm_assets.warehouse.pipeline import Table
 
@@ -27,6 +28,9 @@ NO_REJECTED_ROWS = "no_rejected_rows"
 
 # Columns that a load adds to what the API sends; they say nothing of the API.
 _OWN_COLUMNS = ("_dlt_id", "_dlt_load_id", "_absent_since")
+
+# A query of a user's own may select every column of a table.
+_EXAMPLE_LETTERS = 200
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,7 @@ def _asked(rule: Callable[[Table], Finding]) -> Callable[[Table, Loaded], tuple[
         metadata: dict[str, Any] = {
             "rows_looked_at": finding.looked_at,
             "rows_at_fault": finding.at_fault,
-            "examples": list(finding.examples),
+            "examples": [shorten(example, _EXAMPLE_LETTERS) for example in finding.examples],
         }
         return finding.passed, {**metadata, "note": finding.note} if finding.note else metadata
 

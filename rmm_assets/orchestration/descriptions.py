@@ -7,7 +7,7 @@ from rmm_assets.connection_file import Connection, Resource
 
 
 def describe(connection: Connection, resource: Resource) -> str:
-    """The description of a resource's asset: the connection file's words, then facts in a table."""
+    """The description of a resource's asset: the connection file's words, the vendor's, then facts."""
     facts = {
         "endpoint": f"`{resource.endpoint.method} {resource.path}`",
         "API": f"`{connection.client.base_url}`" if connection.client.base_url else "the embedded RMM",
@@ -25,7 +25,13 @@ def describe(connection: Connection, resource: Resource) -> str:
     if resource.parent:
         facts["one request for each row of"] = f"`{resource.parent}`"
     lines = [f"| {name} | {value} |" for name, value in facts.items()]
-    return "\n".join([*([resource.description, ""] if resource.description else []), "| | |", "|---|---|", *lines])
+    docs = resource.docs or connection.docs
+    words = [resource.description, f"[API documentation]({_in_markdown(docs)})" if docs else None]
+    return "\n\n".join([*filter(None, words), "\n".join(["| | |", "|---|---|", *lines])])
+
+
+def _in_markdown(url: str) -> str:
+    return url.replace("(", "%28").replace(")", "%29")
 
 
 def _paging(resource: Resource) -> str:

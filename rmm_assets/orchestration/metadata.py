@@ -5,18 +5,19 @@ Small: numbers, the column schema, no paths, no job dumps. Every key is there on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import dagster as dg
 from dagster._serdes import serialize_value
 from dlt.common.schema.typing import TTableSchemaColumns
 
-from rmm_assets.connection_file import Resource
+from rmm_assets.connection_file import Resource, rules
+from rmm_assets.orchestration.columns import COLUMN_SCHEMA, column_schema, short_column
 from rmm_assets.sync import Outcome
 
-# A run's metadata in Dagster's own form: what the UI loads for each dot of a plot. The preview takes what is left; the
-# column schema, 200 bytes a column, is never cut, so that from some thirty columns on there is more.
+# A run's metadata in Dagster's own form: what the UI loads for each dot of a plot. The numbers take 1,500 bytes and the
+# columns, which are never cut, some 75 each; the preview gets what is left.
 MAX_BYTES = 8000
 
 
@@ -29,7 +30,7 @@ def materialization(outcome: Outcome, columns: TTableSchemaColumns, resource: Re
     report, traffic = outcome.report, outcome.traffic
     found: dict[str, Any] = {
         "dagster/row_count": outcome.row_count,
-        "dagster/column_schema": column_schema(columns, resource),
+        COLUMN_SCHEMA: column_schema(columns, resource),
         "dagster/table_name": outcome.table_name,
         "rows_loaded": outcome.rows_loaded,
         "rows_new": outcome.rows_new,
@@ -52,16 +53,17 @@ def materialization(outcome: Outcome, columns: TTableSchemaColumns, resource: Re
     }
     # As Dagster stores it: every value in an envelope of its own.
     stored: Any = dg.AssetMaterialization("any", metadata=found).metadata
-    return {**found, "preview": _preview(outcome, resource, MAX_BYTES - len(serialize_value(stored)))}
+    room = MAX_BYTES - len(serialize_value(stored)) - len(', "preview": ')
+    return {**found, "preview": _preview(outcome, resource, room)}
 
 
 def _preview(outcome: Outcome, resource: Resource, most_bytes: int) -> dg.TableMetadataValue:
-    """Rows of the table for people, sensitive columns masked, as many columns and rows as there is room for."""
-    masked = {name for name, column in resource.columns.items() if column.sensitive}
+    """Rows of the table for people, sensitive columns masked: as many columns and rows as there is room for."""
+    masked = sensitive_columns(resource, outcome.preview_columns)
     names = [name for name in outcome.preview_columns if not name.startswith("_")]
     rows = [
         {
-            name: "***" if name in masked else _cell(value)
+            name: "***" if name in masked and value is not None else _cell(value)
             for name, value in zip(outcome.preview_columns, row, strict=True)
         }
         for row in outcome.preview
@@ -69,49 +71,29 @@ def _preview(outcome: Outcome, resource: Resource, most_bytes: int) -> dg.TableM
     while True:
         table = dg.MetadataValue.table(
             records=[dg.TableRecord({name: row[name] for name in names}) for row in rows],
-            schema=dg.TableSchema(columns=[dg.TableColumn(name) for name in names]),
+            schema=dg.TableSchema(columns=[short_column(name) for name in names]),
         )
-        if len(serialize_value(table)) <= most_bytes or (len(names) <= 1 and len(rows) <= 1):
+        if not names or len(serialize_value(table)) <= most_bytes:
             return table
-        if len(names) > 6:
-            names.pop()
-        elif len(rows) > 3:
-            rows.pop()
-        elif len(names) > 1:
+        # Ten rows of a few columns say more than one row of many.
+        if len(names) > 3 or not rows:
             names.pop()
         else:
             rows.pop()
 
 
+def sensitive_columns(resource: Resource, columns: Iterable[str]) -> set[str]:
+    """Those of a table's columns that the file marks as sensitive, fields of a nested object with their object."""
+    marked = [rules.normalized_column(name) for name, hints in resource.columns.items() if hints.sensitive]
+    return {name for name in columns if any(name == mark or name.startswith(f"{mark}__") for mark in marked)}
+
+
 def _cell(value: Any) -> str | int | float | bool | None:
     if value is None or isinstance(value, bool | int | float):
         return value
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:39]}…"
+    return shorten(str(value), 40)
 
 
-def column_schema(columns: TTableSchemaColumns, resource: Resource) -> dg.TableSchema:
-    """A table's columns with types, nullability and what the connection file says of them."""
-    described = {name: column.description for name, column in resource.columns.items()}
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                name=name,
-                type=str(column.get("data_type", "text")),
-                description=described.get(name),
-                constraints=dg.TableColumnConstraints(
-                    nullable=bool(column.get("nullable", True)),
-                    unique=bool(column.get("unique") or (column.get("primary_key") and len(resource.keys) == 1)),
-                ),
-            )
-            for name, column in columns.items()
-            if "data_type" in column
-        ]
-    )
-
-
-def schema_of(metadata: Mapping[str, Any]) -> dict[str, str] | None:
-    """Column types by name that an earlier materialization noted; None where it noted none."""
-    value = metadata.get("dagster/column_schema")
-    schema = getattr(value, "value", value)
-    return {column.name: column.type for column in schema.columns} if isinstance(schema, dg.TableSchema) else None
+def shorten(text: str, letters: int) -> str:
+    """A text of that many letters at most."""
+    return text if len(text) <= letters else f"{text[: letters - 1]}…"

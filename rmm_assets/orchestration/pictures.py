@@ -12,7 +12,8 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from rmm_assets.connection_file import Connection, Resource, rules
+from rmm_assets.connection_file import Connection
+from rmm_assets.orchestration.metadata import sensitive_columns
 from rmm_assets.sync import store_of
 from rmm_assets.warehouse.pipeline import Table
 
@@ -44,6 +45,7 @@ def build_fleet_overview(
         key=dg.AssetKey([connection.name, NAME]),
         deps=[keys[name] for name in resources],
         group_name=connection.name,
+        owners=list(connection.resource_defaults.owners),
         kinds={"matplotlib", connection.destination.type},
         pool=pool,
         description=(
@@ -60,11 +62,9 @@ def build_fleet_overview(
 
         store, name = store_of(connection), f"{connection.name}__{NAME}"
         with store.alone(name, context.log), store.pipeline(name, read_only=True).sql_client() as client:
-            overview = read_overview(
-                connection.name,
-                {name: Table(client, resource.table) for name, resource in resources.items()},
-                hidden={name: _sensitive(resource) for name, resource in resources.items()},
-            )
+            tables = {name: Table(client, resource.table) for name, resource in resources.items()}
+            hidden = {name: sensitive_columns(resources[name], table.columns()) for name, table in tables.items()}
+            overview = read_overview(connection.name, tables, hidden=hidden)
         pictures = {chart.name: draw(chart) for chart in overview.charts if chart.series}
         metadata: dict[str, dg.MetadataValue[Any] | str | int] = {"pictures": len(pictures)}
         for chart in overview.charts:
@@ -76,7 +76,3 @@ def build_fleet_overview(
         return dg.MaterializeResult(metadata=metadata)
 
     return fleet_overview
-
-
-def _sensitive(resource: Resource) -> set[str]:
-    return {rules.normalized_column(column) for column, hints in resource.columns.items() if hints.sensitive}

@@ -58,7 +58,7 @@ def draw(chart: Chart) -> str:
         raise ValueError(f"{chart.name} has nothing to draw")
     lying = chart.bars == "lying"
     legend = 0.42 if len(chart.series) > 1 else 0.08
-    height = 0.58 + legend + 0.27 * len(chart.labels) if lying else 2.7 + legend
+    height = 0.58 + legend + 0.27 * len(chart.labels) if lying else 2.76 + legend
     settings: dict[Any, Any] = {
         "svg.fonttype": "none", "svg.hashsalt": chart.name, "font.size": _FONT, "text.color": _INK,
         "axes.labelcolor": _FAINT, "xtick.color": _GRID, "ytick.color": _GRID,
@@ -74,7 +74,7 @@ def draw(chart: Chart) -> str:
         axes.set_axisbelow(True)
         left = (max(map(_cells, chart.labels)) * 0.52 * _FONT + 16) / (72 * _WIDTH) if lying else 0.07
         top = 1 - legend / height
-        figure.subplots_adjust(left=left, right=0.97, top=top, bottom=0.52 / height)
+        figure.subplots_adjust(left=left, right=0.97, top=top, bottom=(0.52 if lying else 0.58) / height)
         if len(chart.series) > 1:
             _legend(axes, list(chart.series), left=left, top=top + 0.14 / height)
         text = StringIO()
@@ -125,6 +125,7 @@ def _standing(axes: Axes, chart: Chart) -> None:
         reached = [one + other for one, other in zip(reached, counts, strict=True)]
     step = -(-len(chart.labels) // 6)
     axes.set_xticks(places[::step], chart.labels[::step])
+    axes.tick_params(axis="x", pad=8)  # below the 0 of the other axis, which the first label may reach
     axes.set_xlim(-0.7, len(chart.labels) - 0.3)
     axes.margins(y=0.06)
     axes.yaxis.grid(color=_GRID, lw=0.8)

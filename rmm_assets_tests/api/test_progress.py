@@ -17,7 +17,7 @@ def test_a_line_says_how_far_how_fast_and_how_long_still(caplog: pytest.LogCaptu
     progress.page(34_500, 100_000)
 
     [line] = caplog.messages
-    assert line.startswith("devices 34,500 of 100,000 rows (34%), 1 of 3 pages, 3,4")
+    assert line.startswith("devices 34,500 of 100,000 rows (34 %), 1 of 3 pages, 3,4")
     assert line.endswith("rows/s, about 19 s left, 2 retries")
 
 

@@ -174,6 +174,12 @@ def test_a_green_asset_shows_rows_columns_numbers_and_checks(ui: Ui, picture: Pi
     page = ui.open("/assets/demo/devices")
     expect(page.get_by_text("Row count", exact=True)).to_be_visible()
     expect(page.get_by_text("Host name.")).to_be_attached()
+    expect(page.get_by_text("service-desk", exact=True)).to_be_attached()
+    expect(page.get_by_text("inventory").first).to_be_attached()
+    line = (PROJECT / "rmm_assets/defs/demo/defs.yaml").read_text().splitlines().index("    - name: devices") + 1
+    expect(page.get_by_role("link", name=re.compile("defs.yaml in editor"))).to_have_attribute(
+        "href", re.compile(rf"/rmm_assets/defs/demo/defs\.yaml:{line}$")
+    )
     # Fresh: the daemon looks about once a minute.
     expect(page.get_by_text("Passing", exact=True).first).to_be_visible(timeout=4 * PAGE_WITHIN)
     picture("devices")
@@ -185,6 +191,20 @@ def test_a_green_asset_shows_rows_columns_numbers_and_checks(ui: Ui, picture: Pi
     expect(page.get_by_text(re.compile("as many rows as the stated total of")).first).to_be_attached()
     expect(page.get_by_text("preview", exact=True).first).to_be_attached()
     picture("devices_run")
+
+    page.get_by_text("[Show Table]").first.click()
+    preview = page.get_by_role("dialog")
+    expect(preview.locator("tbody tr")).to_have_count(10)
+    for column in ("id", "name", "status"):
+        expect(preview.get_by_text(column, exact=True).first).to_be_visible()
+    picture("devices_preview")
+
+    page = ui.open("/assets/demo/organizations?view=events")
+    page.get_by_text("[Show Table]").first.click()
+    masked = page.get_by_role("dialog").get_by_text("***", exact=True)
+    expect(masked.first).to_be_attached()
+    assert masked.count() >= 10, "e-mail addresses and telephone numbers are sensitive"
+    expect(page.get_by_role("dialog").get_by_text("@")).to_have_count(0)
 
     page = ui.open("/assets/demo/devices?view=checks")
     for check in ("complete", "unique_id", "not_null_status", "accepted_values_status"):

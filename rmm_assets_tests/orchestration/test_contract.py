@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,25 +120,59 @@ def test_metadata_has_these_keys_and_types_on_every_run(
     assert found["dagster/table_name"] == "rmm.acme.devices"
 
 
-@pytest.mark.parametrize("fields", [5, 60])
-def test_metadata_is_small_and_names_no_path_of_the_machine(
-    fields: int, workplace: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+# As real ones are called: eighteen letters, and the timestamps of dlt for every third.
+def wide(fields: int) -> dict[str, Any]:
+    values = ("x" * 90, 7, "2026-01-02T03:04:05Z")
+    return {f"some_agent_field_{number:03}": values[number % 3] for number in range(fields)}
+
+
+@pytest.mark.parametrize("columns", [8, 70, 120])
+def test_metadata_is_under_8_kb_up_to_70_columns_and_names_no_path_of_the_machine(
+    columns: int, workplace: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
 ) -> None:
     monkeypatch.setenv("ACME_API_KEY", KEY)
-    more: dict[str, Any] = {f"field_{number}": f"{number} " * 30 for number in range(fields)}
-    with Simulator(tables={"devices": devices(50, **more)}) as rmm:
+    with Simulator(tables={"devices": devices(50, **wide(columns - 5))}) as rmm:
         result = sync(connection(rmm.base_url), instance)
-    events = [event.materialization.metadata for event in result.get_asset_materialization_events()]
-    events += [evaluation.metadata for evaluation in result.get_asset_check_evaluations()]
-    assert len(events) == 1 + len(checks(result))
-    for found in events:
-        # A table's columns are never left out, however many there are: some 200 bytes each.
-        schema = len(serialize_value(found["dagster/column_schema"])) if "dagster/column_schema" in found else 0
-        assert len(serialize_value(found)) <= max(MAX_BYTES, schema + 2500)
-        assert schema < 250 * (fields + 5) + 200
-        assert str(workplace) not in serialize_value(found)
-        assert "127.0.0.1" not in serialize_value(found)
-        assert KEY not in serialize_value(found)
+    # As they are stored and come back.
+    [loaded] = instance.fetch_materializations(dg.AssetKey(["acme", "devices"]), limit=1).records
+    assert loaded.asset_materialization is not None
+    found = loaded.asset_materialization.metadata
+    schema = found["dagster/column_schema"]
+    assert isinstance(schema, dg.TableSchemaMetadataValue)
+    # A table's columns are never left out, however many there are.
+    assert len(schema.schema.columns) == columns
+
+    [event] = result.get_asset_materialization_events()
+    stored = serialize_value(event.materialization.metadata)
+    columns_take = len(serialize_value(event.materialization.metadata["dagster/column_schema"]))
+    assert columns_take < 85 * columns + 350
+    assert len(stored) <= (MAX_BYTES if columns <= 70 else columns_take + 2000)
+    for said in (stored, *(serialize_value(evaluation.metadata) for evaluation in checks(result).values())):
+        assert said is stored or len(said) <= 2000
+        assert str(workplace) not in said
+        assert "127.0.0.1" not in said
+        assert KEY not in said
+
+
+def test_a_column_is_read_back_as_dagsters_own_by_whoever_lacks_this_package(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+) -> None:
+    monkeypatch.setenv("ACME_API_KEY", KEY)
+    with Simulator(tables={"devices": devices(5)}) as rmm:
+        sync(connection(rmm.base_url), instance)
+    [record] = instance.fetch_materializations(dg.AssetKey(["acme", "devices"]), limit=1).records
+    text = serialize_value(record.event_log_entry)
+    read = (
+        "import sys; from dagster._serdes import deserialize_value; "
+        "event = deserialize_value(sys.stdin.read()); "
+        "[print(column) for column in event.asset_materialization.metadata['dagster/column_schema'].value.columns]; "
+        "assert not [name for name in sys.modules if name.startswith('rmm_assets')]"
+    )
+    done = subprocess.run([sys.executable, "-c", read], input=text, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[:2] == [
+        str(dg.TableColumn("id", "bigint", constraints=dg.TableColumnConstraints(nullable=False, unique=True))),
+        str(dg.TableColumn("name", "text")),
+    ]
 
 
 def test_nested_objects_are_flattened_and_lists_are_json(

@@ -71,6 +71,49 @@ def test_the_preview_shows_ten_rows_and_masks_what_is_sensitive(instance: dg.Dag
     assert not any(name.startswith("_") for name in preview.records[0].data)
 
 
+def test_a_sensitive_column_is_masked_however_it_is_spelled_and_whatever_is_below_it(
+    instance: dg.DagsterInstance,
+) -> None:
+    rows = devices(3, LastUser="somebody@acme.example", contact={"phone": "0664 1234", "name": None})
+    columns = {"LastUser": {"sensitive": True}, "contact": {"sensitive": True}}
+    with Simulator(tables={"devices": rows}) as rmm:
+        result = sync(connection(rmm.base_url, [resource(columns=columns)]), instance)
+    [event] = result.get_asset_materialization_events()
+    preview = event.materialization.metadata["preview"]
+    assert isinstance(preview, dg.TableMetadataValue)
+    for record in preview.records:
+        assert record.data["last_user"] == record.data["contact__phone"] == "***"
+        assert record.data["name"] != "***"
+
+
+def test_a_preview_of_a_table_with_many_columns_still_has_ten_rows(instance: dg.DagsterInstance) -> None:
+    more = {f"some_agent_field_{number:03}": "x" * 90 for number in range(45)}
+    with Simulator(tables={"devices": devices(30, **more)}) as rmm:
+        result = sync(connection(rmm.base_url), instance)
+    [event] = result.get_asset_materialization_events()
+    preview = event.materialization.metadata["preview"]
+    assert isinstance(preview, dg.TableMetadataValue)
+    assert len(preview.records) == 10
+    assert [column.name for column in preview.schema.columns][:3] == ["id", "name", "status"]
+
+
+def test_columns_are_described_on_the_asset_before_anything_is_loaded_and_not_again_on_each_run(
+    instance: dg.DagsterInstance,
+) -> None:
+    columns = {"id": {"data_type": "bigint", "nullable": False}, "LastSeen": {"description": "When it was last there."}}
+    with Simulator(tables={"devices": devices(2, LastSeen="2026-01-02T03:04:05Z")}) as rmm:
+        target = connection(rmm.base_url, [resource(columns=columns)])
+        result = sync(target, instance)
+    declared = spec_of(target).metadata["dagster/column_schema"]
+    assert {column.name: column.description for column in declared.columns} == {
+        "id": None,
+        "last_seen": "When it was last there.",  # as the table has it: the UI puts the two together by name
+        "_dlt_load_id": "The load that last brought the row: `load_id` of its run.",
+        "_absent_since": "When a read first did not hold the row; null while it is there.",
+    }
+    assert not any(column.description for column in metadata(result)["dagster/column_schema"].columns)
+
+
 def test_a_row_count_outside_its_bounds_fails(instance: dg.DagsterInstance) -> None:
     with Simulator(tables={"devices": devices(10)}) as rmm:
         bounded = connection(rmm.base_url, [resource(checks={"row_count": {"min": 5, "max": 9}})])
@@ -136,6 +179,14 @@ def test_a_users_own_query_finds_rows_at_fault(instance: dg.DagsterInstance) -> 
     assert found["sql_known_elsewhere"].passed
 
 
+def test_what_a_query_selects_is_quoted_in_short(instance: dg.DagsterInstance) -> None:
+    own = {"long": "SELECT * FROM {table}"}
+    with Simulator(tables={"devices": devices(10, note="x" * 5000)}) as rmm:
+        found = checks(sync(connection(rmm.base_url, [resource(checks={"sql": own})]), instance))
+    examples = plain(found["sql_long"].metadata)["examples"]
+    assert len(examples) == 5 and {len(example) for example in examples} == {200}
+
+
 def test_more_absences_than_allowed_are_held_back_and_told(instance: dg.DagsterInstance) -> None:
     with Simulator(tables={"devices": devices(10)}) as rmm:
         target = connection(rmm.base_url)
@@ -153,6 +204,43 @@ def test_an_asset_says_where_it_comes_from() -> None:
     assert spec.description.startswith("What hums.\n\n| | |")
     for fact in ("`GET /v1/devices`", "`https://api.example.com`", "`id`", "`offset` (limit 100)", "acme.devices"):
         assert fact in spec.description
+
+
+def test_an_asset_links_to_the_vendors_documentation_and_a_resources_own_wins() -> None:
+    everywhere = {"docs": "https://developer.example.com/api"}
+    own = resource("alerts", description="What is wrong.", docs="https://developer.example.com/alerts_(v2)")
+    target = connection("https://api.example.com", [resource(), own], **everywhere)
+    assert (spec_of(target).description or "").startswith(
+        "[API documentation](https://developer.example.com/api)\n\n| | |"
+    )
+    assert (spec_of(target, "alerts").description or "").startswith(
+        "What is wrong.\n\n[API documentation](https://developer.example.com/alerts_%28v2%29)\n\n| | |"
+    )
+    assert "documentation" not in (spec_of(connection("https://api.example.com")).description or "")
+
+
+def test_a_child_hangs_under_its_parent_in_the_graph() -> None:
+    child = resource("disks") | {"endpoint": {"path": "/v1/devices/{resources.devices.id}/disks"}}
+    target = connection("https://api.example.com", [resource(), child])
+    assert [dep.asset_key for dep in spec_of(target, "disks").deps] == [dg.AssetKey(["acme", "devices"])]
+    assert not list(spec_of(target).deps)
+    # A parent that only feeds its child is no asset, and nothing hangs under it.
+    target = connection("https://api.example.com", [resource(selected=False), child])
+    assert [spec.key.path[-1] for spec in build_connection_defs(target).resolve_all_asset_specs()] == ["disks"]
+    assert not list(spec_of(target, "disks").deps)
+
+
+def test_owners_and_tags_are_those_of_the_file_and_of_its_defaults() -> None:
+    defaults = {"owners": "team:infrastructure", "tags": {"domain": "inventory"}, "primary_key": "id"}
+    own = resource("alerts", owners=["noc@acme.example", "team:noc"])
+    target = connection(
+        "https://api.example.com",
+        [resource(), own],
+        resource_defaults=defaults | {"endpoint": {"paginator": "single_page"}},
+    )
+    assert list(spec_of(target).owners) == ["team:infrastructure"]
+    assert list(spec_of(target, "alerts").owners) == ["noc@acme.example", "team:noc"]
+    assert spec_of(target, "alerts").tags["domain"] == "inventory"
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,8 @@ def test_the_page_can_be_elsewhere_or_nowhere(fleet: Simulator, instance: dg.Dag
 
 
 def test_a_sensitive_column_is_not_drawn(fleet: Simulator, instance: dg.DagsterInstance) -> None:
-    hidden = {"columns": {"name": {"sensitive": True}, "organization__name": {"sensitive": True}}}
+    # The object with all that is in it.
+    hidden = {"columns": {"name": {"sensitive": True}, "organization": {"sensitive": True}}}
     result = bench.run(build_connection_defs(fleet_connection(fleet.base_url, **hidden)), "sync_acme", instance)
     pictures = images(bench.metadata(result, "fleet_overview"))
     assert len(pictures) == 4

@@ -1,0 +1,74 @@
+"""What stands in a run's own log while it runs: how far it is, and what dlt has to say. The instance is the shipped one."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+import rmm_assets
+from rmm_assets.api import progress
+from rmm_assets.simulator import Faults, Simulator
+from rmm_assets_tests.orchestration.bench import KEY, connection, devices, sync
+
+SETTINGS = Path(rmm_assets.__file__).parents[1] / "dagster.yaml"
+
+
+@pytest.fixture
+def instance(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    monkeypatch.setenv("ACME_API_KEY", KEY)
+    levels = {name: logging.getLogger(name).level for name in ("dlt", "rmm_assets", "dagster")}
+    (workplace / "home").mkdir()
+    shutil.copy(SETTINGS, workplace / "home" / "dagster.yaml")
+    with dg.DagsterInstance.from_config(str(workplace / "home")) as shipped:
+        yield shipped
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def said(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> list[str]:
+    """Lines of a run's log that are no events of Dagster's."""
+    return [entry.user_message for entry in instance.all_logs(result.run_id) if not entry.is_dagster_event]
+
+
+@pytest.mark.slow
+def test_a_run_says_every_few_seconds_how_far_it_is(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert progress.EVERY_SECONDS == 5
+    monkeypatch.setitem(progress.Progress.__init__.__kwdefaults__ or {}, "every", 0.3)
+    faults = [Faults(delay=0.1), Faults(status=503, every=5, times=2)]
+    with Simulator(tables={"devices": devices(1400), "alerts": devices(1400)}, faults=faults) as rmm:
+        rmm.set_faults([*faults, Faults(resource="alerts", no_total=True)])
+        target = connection(rmm.base_url, ["devices", "alerts"])
+        result = sync(target, instance)
+    assert result.success
+    lines = said(result, instance)
+    known = re.compile(
+        r"devices [\d,]+ of 1,400 rows \(\d+ %\), \d+ of 14 pages, [\d,]+ rows/s, about \d+ s left(, (1 retry|2 retries))?"
+    )
+    unknown = re.compile(r"alerts [\d,]+ rows, \d+ pages, [\d,]+ rows/s(, (1 retry|2 retries))?")
+    assert [line for line in lines if known.fullmatch(line)], lines
+    assert [line for line in lines if unknown.fullmatch(line)], lines
+    assert [line for line in lines if re.search(r"(1 retry|2 retries)$", line)], lines
+
+
+def test_what_dlt_warns_of_reaches_the_run_and_its_chatter_does_not(instance: dg.DagsterInstance) -> None:
+    # Twice: Dagster sets levels anew for each run, dlt only once in a process.
+    for _ in range(2):
+        with Simulator(tables={"devices": devices(5)}) as rmm:
+            columns = {"id": {"data_type": "bigint", "nullable": False}, "seen": {"nullable": True}}
+            resource = {"name": "devices", "endpoint": {"path": "/v1/devices"}, "columns": columns, "normalizer": "dlt"}
+            result = sync(connection(rmm.base_url, [resource]), instance)
+        lines = said(result, instance)
+        # Of dlt's own: a declared column that never held a value.
+        assert [line for line in lines if "seen" in line and "did not receive any data" in line], lines
+        # Stages of the load, by dlt's progress; but not the some fifty lines at INFO of each load.
+        assert [line for line in lines if "Extract acme__devices" in line], lines
+        assert not [line for line in lines if "Closing processing pool" in line], lines
+        assert len(lines) < 20
