@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+from dagster._serdes import deserialize_value, serialize_value
 from dlt.common.schema.typing import TTableSchemaColumns
 
 from rmm_assets.api.source import settles_absences
@@ -81,19 +82,21 @@ def short_column(name: str, kind: str = "string") -> dg.TableColumn:
     return _ShortColumn(name, kind)
 
 
-def _store_short() -> None:
+def _store_short() -> bool:
+    """Have Dagster store short columns as what they are to everybody else; whether that works."""
     try:
         from dagster_shared.serdes.serdes import _WHITELIST_MAP, RecordSerializer
-    except ImportError:  # it is Dagster's own, and may move: columns are stored at length then
-        globals()["_ShortColumn"] = dg.TableColumn
-        return
 
-    class Short(RecordSerializer[Any]):
-        def object_as_mapping(self, value: Any) -> Mapping[str, Any]:
-            return {"name": value.name} | ({"type": value.type} if value.type != "string" else {})
+        class Short(RecordSerializer[Any]):
+            def object_as_mapping(self, value: Any) -> Mapping[str, Any]:
+                return {"name": value.name} | ({"type": value.type} if value.type != "string" else {})
 
-    # One entry more; nobody else's column is stored in another way than before.
-    _WHITELIST_MAP.object_serializers[_ShortColumn.__name__] = Short(klass=dg.TableColumn)
+        # One entry more; nobody else's column is stored in another way than before.
+        _WHITELIST_MAP.object_serializers[_ShortColumn.__name__] = Short(klass=dg.TableColumn)
+        return bool(deserialize_value(serialize_value(_ShortColumn("a", "b"))) == dg.TableColumn("a", "b"))
+    except Exception:  # it is Dagster's own and may change in any way; columns are stored at length then
+        return False
 
 
-_store_short()
+if not _store_short():
+    _ShortColumn = dg.TableColumn  # type: ignore[misc,assignment]
