@@ -32,6 +32,9 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 logging.getLogger("dlt").addFilter(_is_news)
 
+# dlt sleeps for as long as that at the end of each of a load's two extractions, by default for a hundredth of a second.
+_POLL_INTERVAL = "extract.futures_poll_interval"
+
 
 @dataclass(frozen=True)
 class Store:
@@ -108,6 +111,8 @@ class Store:
             read_only: DuckDB only: open the file so that others can read it at the same time.
             progress: dlt's progress collector.
         """
+        if dlt.config.get(_POLL_INTERVAL) is None:
+            dlt.config[_POLL_INTERVAL] = 0.001
         return dlt.pipeline(
             pipeline_name=name,
             destination=self.factory(read_only=read_only),

@@ -1,0 +1,116 @@
+"""Turns one load without Dagster into the time that each of its steps takes: the profile behind docs/performance.md.
+
+    python -m benchmarks.steps                  # 100,000 rows
+    python -m benchmarks.steps --resources 20   # what a small resource costs, whatever it loads
+
+Steps are timed from outside, by wrapping the functions that do them; what is left of the whole is the last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders.task import API_KEY, Task
+from benchmarks.server import SMALL_ROWS, RunningServer
+
+
+class Stopwatch:
+    """Seconds by step. A step within another one counts for the inner one only."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+        self._running: list[str] = []
+        self._since = time.perf_counter()
+
+    def _lap(self) -> None:
+        now = time.perf_counter()
+        if self._running:
+            self.seconds[self._running[-1]] += now - self._since
+        self._since = now
+
+    def timed(self, step: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, its time counted as that step."""
+
+        @functools.wraps(function)
+        def run(*args: Any, **options: Any) -> Any:
+            self._lap()
+            self._running.append(step)
+            try:
+                return function(*args, **options)
+            finally:
+                self._lap()
+                self._running.pop()
+
+        return run
+
+
+def main() -> None:
+    """Load once and print the steps."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--page", type=int, default=100, help="rows a page")
+    parser.add_argument("--latency", type=float, default=0, help="ms a page")
+    parser.add_argument("--resources", type=int, default=0, help="load so many resources of 200 rows instead")
+    given = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        RunningServer(
+            rows=SMALL_ROWS if given.resources else given.rows, page_size=given.page, latency_ms=given.latency,
+            resources=given.resources,
+        ) as server,
+    ):  # fmt: skip
+        os.chdir(folder)
+        os.environ.update(DLT_DATA_DIR=f"{folder}/dlt", RUNTIME__DLTHUB_TELEMETRY="false")
+        database = Path(folder) / "loaded.duckdb"
+        _load(Task(server.base_url, database, given.rows, given.page, given.resources, concurrency=8))
+
+
+def _load(task: Task) -> None:
+    watch = Stopwatch()
+    began = time.perf_counter()
+    watch.timed("imports", _imports)()
+    import dlt
+    import yaml
+
+    import rmm_assets.api.source
+    import rmm_assets.sync
+    from benchmarks.contenders.ours_connection import connection_file
+    from rmm_assets.connection_file import Connection
+
+    pipeline: Any = dlt.Pipeline
+    for place, name, step in (
+        (rmm_assets.api.source, "_read", "requests, decoding, columns, keys"),
+        (pipeline, "sync_destination", "dlt: state and schema from the destination"),
+        (pipeline, "extract", "types settled, parquet written"),
+        (pipeline, "normalize", "dlt: normalize step"),
+        (pipeline, "load", "dlt: load step, DuckDB's insert in it"),
+        (rmm_assets.sync.Run, "settle", "counts, changes, preview"),
+    ):
+        setattr(place, name, watch.timed(step, getattr(place, name)))
+    os.environ["RMM_DATABASE"] = str(task.database)
+    connection = Connection.model_validate(yaml.safe_load(connection_file(task))["attributes"])
+    for resource in connection.resources:
+        rmm_assets.sync.sync(connection, resource, API_KEY)
+    whole = time.perf_counter() - began
+    count = max(task.resources, 1)
+    for step, seconds in watch.seconds.items():
+        each = f"{seconds / count * 1000:8.0f} ms a resource" if task.resources and step != "imports" else ""
+        print(f"{seconds:7.2f} s  {step}{each}")
+    print(f"{whole - sum(watch.seconds.values()):7.2f} s  pipelines made, DuckDB's file opened and closed")
+    print(f"{whole:7.2f} s  together")
+
+
+def _imports() -> None:
+    import rmm_assets.sync  # noqa: F401
+
+
+if __name__ == "__main__":
+    main()
