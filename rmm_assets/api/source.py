@@ -178,9 +178,8 @@ def _dlt_resource(connection: Connection, resource: Resource, reading: Reading |
     hints = resource.as_dlt()
     for key in ("endpoint", "include_from_parent", "processing_steps"):
         hints.pop(key, None)
-    if resource.disposition == "merge" and resource.strategy is None and not resource.merge_key:
-        # Keys are unique by the time rows land, which is what upsert asks for and delete-insert pays to establish.
-        strategy = "upsert" if uses_arrow(resource) else "delete-insert"
+    if _chooses_strategy(resource):
+        strategy = "upsert" if _upserts(resource) else "delete-insert"
         hints["write_disposition"] = {**_as_mapping(hints.get("write_disposition")), "disposition": "merge",
                                       "strategy": strategy}  # fmt: skip
     hints.setdefault("write_disposition", resource.disposition)
@@ -209,11 +208,22 @@ def _dlt_resource(connection: Connection, resource: Resource, reading: Reading |
     return made
 
 
+def _chooses_strategy(resource: Resource) -> bool:
+    """Whether how a merge is done is left to us."""
+    return resource.disposition == "merge" and resource.strategy is None and not resource.merge_key
+
+
+def _upserts(resource: Resource) -> bool:
+    """Whether a merge is an upsert. Keys are unique by the time rows land, which is what upsert asks for and delete-insert
+    pays to establish. dlt's upsert puts a row in that comes with the mark of a deleted one, and takes it out the next time.
+    """
+    marked = any(column.hard_delete for column in resource.columns.values())
+    return _chooses_strategy(resource) and uses_arrow(resource) and not marked
+
+
 def _may_append(resource: Resource) -> bool:
     """Whether a merge into an empty table comes to the same as an append."""
-    ours = resource.disposition == "merge" and resource.strategy is None and not resource.merge_key
-    hints = resource.columns.values()
-    return ours and uses_arrow(resource) and not resource.child_tables and not any(hint.hard_delete for hint in hints)
+    return _upserts(resource) and not resource.child_tables
 
 
 def _as_mapping(value: Any) -> dict[str, Any]:

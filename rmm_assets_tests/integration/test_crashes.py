@@ -96,6 +96,27 @@ def test_a_run_killed_anywhere_is_put_right_by_the_next(tmp_path: Path) -> None:
     assert all(killer.killed[phase] for phase in PHASES), killer.killed
 
 
+def test_a_first_load_that_is_killed_leaves_all_of_its_rows_or_none(tmp_path: Path) -> None:
+    # A first load has no staging table behind which it could hide half of its rows.
+    rng = random.Random(7)
+    made = connection()
+    rows = devices(4000, note="x" * 300)
+    found: Counter[int] = Counter()
+    with Simulator(tables={"devices": rows}) as server:
+        for number in range(12):
+            folder = tmp_path / str(number)
+            running = Running(folder, server.base_url, made)
+            running.reaches("loading")
+            time.sleep(rng.random() * 0.15)
+            running.kill()
+            found[len(rows_of(folder)) if (folder / "rmm.duckdb").exists() else 0] += 1
+            assert run(folder, server.base_url, made).row_count == 4000
+            assert rows_of(folder) == rows
+    print(f"rows after a kill: {dict(found)}")
+    assert set(found) <= {0, 4000}
+    assert found[0]
+
+
 OTHERS: dict[str, dict[str, Any]] = {
     "history": {"history": True, "max_absent_share": 1},
     "children": {"child_tables": True, "absent": "remove", "max_absent_share": 1},

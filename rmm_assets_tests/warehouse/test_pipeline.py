@@ -13,7 +13,7 @@ from rmm_assets.simulator import Simulator
 from rmm_assets.warehouse.absences import forget_unfinished
 from rmm_assets.warehouse.pipeline import Store, Table
 from rmm_assets_tests.api.servers import Say, Scripted, Seen
-from rmm_assets_tests.syncing import connection, devices, resource, rows_of, run, store_in
+from rmm_assets_tests.syncing import connection, devices, ids, resource, rows_of, run, store_in
 
 
 @pytest.fixture
@@ -102,3 +102,31 @@ def test_rows_of_a_load_that_was_never_finished_are_forgotten_and_no_others(tmp_
     with store_in(tmp_path).pipeline("asked").sql_client() as opened:
         forget_unfinished(Table(opened, "devices"), "acme__devices")
     assert [row["name"] for row in rows_of(tmp_path)] == ["PC-0001", "PC-0002", "PC-0003", "old"]
+
+
+def test_rows_that_say_they_are_deleted_are_left_out_each_time(tmp_path: Path) -> None:
+    made = connection(resource(columns={"gone": {"data_type": "bool", "hard_delete": True}}))
+    rows = [{**row, "gone": row["id"] == 3} for row in devices(5)]
+    with Simulator(tables={"devices": rows}) as server:
+        for _ in range(3):
+            run(tmp_path, server.base_url, made)
+            assert ids(rows_of(tmp_path)) == [1, 2, 4, 5]
+
+
+def test_a_first_load_makes_no_second_copy(tmp_path: Path) -> None:
+    with Simulator(tables={"devices": devices(50)}) as server:
+        run(tmp_path, server.base_url)
+        assert _copies(tmp_path) == 0
+        run(tmp_path, server.base_url)
+        assert _copies(tmp_path) == 50  # a merge goes by way of dlt's staging table
+    assert ids(rows_of(tmp_path)) == list(range(1, 51))
+
+
+def _copies(folder: Path) -> int:
+    with duckdb.connect(str(folder / "rmm.duckdb"), read_only=True) as client:
+        tables = (
+            "SELECT 1 FROM information_schema.tables WHERE table_schema = 'acme_staging' AND table_name = 'devices'"
+        )
+        return (
+            len(client.sql("SELECT * FROM acme_staging.devices").fetchall()) if client.execute(tables).fetchall() else 0
+        )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rmm_assets.warehouse.rows import MAX_DEPTH, BodyError, Hints, read_page
+from rmm_assets.warehouse.rows import MAX_DEPTH, BodyError, Hints, read_page, read_pages
 
 
 def body(value: Any) -> bytes:
@@ -97,6 +97,38 @@ def test_a_body_that_is_no_page_says_why(text: bytes, selector: str | None, reas
     with pytest.raises(BodyError) as raised:
         read_page(text, selector, hints)
     assert raised.value.reason == reason
+
+
+PAGE = b'{"data":[{"id":1}]}'
+
+
+@pytest.mark.parametrize(
+    "bodies",
+    [
+        [PAGE + b"\n" + PAGE, b" "],
+        [b'{"data":[{"id":1}', b',"x":{}}]}'],
+        [b'{"data":[{"id":"a}', b'{"}]}'],
+        [PAGE, b'{"data":[{"id":2},'],
+        [PAGE, b'{"error":"no"}'],
+        [PAGE, b'{"data":{"id":2}}'],
+        [PAGE, b'{"data":null}'],
+        [PAGE, b"<html>"],
+        [PAGE, b'{"data":[1]}'],
+        [PAGE, b'{"data":[{"id":"\xff"}]}'],
+        [PAGE, b'{"data":[{"id":' + b"[" * 600 + b"]" * 600 + b"}]}"],
+    ],
+)
+def test_bodies_that_only_look_right_together_are_read_one_by_one(bodies: list[bytes]) -> None:
+    assert read_pages(bodies, "data", Hints()) is None
+
+
+def test_bodies_that_are_read_at_once_are_the_pages_that_they_are_alone() -> None:
+    documents = [{"data": [{"id": i, "at": "2024-01-01T00:00:00Z"}] * i, "total": 9, "n": i} for i in (2, 0, 3)]
+    pages = read_pages([body(document) for document in documents], "data", Hints())
+    assert pages is not None
+    assert [(page.objects(), page.envelope) for page in pages] == [
+        (document.pop("data"), document) for document in documents
+    ]
 
 
 def test_an_error_quotes_nothing_of_the_body() -> None:
