@@ -127,14 +127,14 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
         # Loading a file must not cost what building assets imports.
         from rmm_assets.orchestration.assets import build_connection_defs
 
-        definitions = build_connection_defs(self)
-        return definitions.map_asset_specs(func=self._with_its_line) if self._positions is not None else definitions
+        return build_connection_defs(self, described=self._with_its_line)
 
     def _with_its_line(self, spec: dg.AssetSpec) -> dg.AssetSpec:
         """An asset with a link to the place in the file that describes it."""
+        if self._positions is None:
+            return spec
         index = next((at for at, one in enumerate(self.resources) if one.name == spec.key.path[-1]), None)
         path: tuple[str | int, ...] = ("attributes",) if index is None else ("attributes", "resources", index)
-        assert self._positions is not None
         place = self._positions.lookup_closest_and_path(path, trace=None)[0]
         reference = dg.LocalFileCodeReference(file_path=place.filename, line_number=place.start.line)
         return spec.merge_attributes(

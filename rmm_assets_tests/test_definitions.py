@@ -64,6 +64,14 @@ def test_each_asset_links_to_the_line_of_the_file_that_describes_it(tmp_path: Pa
         assert lines[reference.line_number] == line
 
 
+@pytest.mark.slow
+def test_loading_the_location_says_nothing() -> None:
+    # What is said here is said at every start, before a newcomer has seen anything else.
+    code = "from rmm_assets.definitions import build_defs; build_defs().get_repository_def()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""
+
+
 def test_one_broken_file_leaves_the_good_connections_standing(tmp_path: Path) -> None:
     write(tmp_path, "acme", GOOD.format(name="acme"))
     write(tmp_path, "bad", GOOD.format(name="bad").replace("paginator", "paginater"))

@@ -50,17 +50,24 @@ def asset_key(connection: Connection, resource_name: str) -> dg.AssetKey:
     return dg.AssetKey([connection.name, resource_name])
 
 
-def build_connection_defs(connection: Connection) -> dg.Definitions:
-    """Everything that Dagster shows of a connection."""
+def build_connection_defs(
+    connection: Connection, *, described: Callable[[dg.AssetSpec], dg.AssetSpec] = lambda spec: spec
+) -> dg.Definitions:
+    """Everything that Dagster shows of a connection.
+
+    Args:
+        described: From an asset's spec to the one that is shown, with what only the file's reader knows.
+    """
     resource_key = f"{connection.name}_api"
     resources = [resource for resource in connection.resources if resource.selected]
     keys = {resource.name: asset_key(connection, resource.name) for resource in resources}
     pictures = build_fleet_overview(connection, keys, pool=_pool(connection))
     behind = [pictures] if pictures is not None else []
     job = build_job(connection, [*keys.values(), *(asset.key for asset in behind)])
+    assets = [*(build_resource_asset(connection, resource, resource_key) for resource in resources), *behind]
     schedule = build_schedule(connection, job)
     return dg.Definitions(
-        assets=[*(build_resource_asset(connection, resource, resource_key) for resource in resources), *behind],
+        assets=[asset.map_asset_specs(described) for asset in assets],
         asset_checks=[check for resource in resources for check in _reference_checks(connection, resource)],
         jobs=[job],
         schedules=[schedule] if schedule else [],

@@ -81,6 +81,19 @@ def test_it_hangs_behind_what_it_reads_in_the_pool_of_the_loads() -> None:
     assert asset.op.pool == definitions.get_assets_def(dg.AssetKey(["acme", "devices"])).op.pool == "duckdb"
 
 
+def test_devices_and_alerts_are_enough_and_what_is_missing_is_said(
+    fleet: Simulator, instance: dg.DagsterInstance
+) -> None:
+    target = bench.connection(
+        fleet.base_url, [{"name": name, "endpoint": {"path": f"/v1/{name}"}} for name in ("devices", "alerts")]
+    )
+    result = bench.run(build_connection_defs(target), "sync_acme", instance)
+    assert result.success
+    metadata = bench.metadata(result, "fleet_overview")
+    assert set(images(metadata)) == {"status_by_organization", "agents_not_seen", "alerts_by_severity"}
+    assert "no patches are loaded" in metadata["patch_age"].lower()
+
+
 @pytest.mark.parametrize("resources", [("devices",), ("alerts", "patches")])
 def test_a_connection_without_devices_or_alerts_has_none(resources: tuple[str, ...]) -> None:
     definitions = build_connection_defs(bench.connection("https://rmm.example.com", resources))

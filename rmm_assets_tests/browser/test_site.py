@@ -1,0 +1,48 @@
+"""The docs as a site, in a real browser: what somebody looks for is found."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from rmm_assets_tests.browser.dagster_dev import PROJECT
+from rmm_assets_tests.browser.test_browser import CHROMIUM, OPTIONS
+
+playwright_api = pytest.importorskip("playwright.sync_api", reason="needs the extra `browser`")
+pytest.importorskip("mkdocs", reason="needs the extra `docs`")
+from playwright.sync_api import expect, sync_playwright  # noqa: E402
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium; .ci/run installs it with apt-get"),
+]
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_the_search_finds_a_key_that_is_made_from_the_code_and_a_how_to(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
+    subprocess.run(build, cwd=PROJECT, check=True, capture_output=True)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        page = browser.new_page()
+        page.route(lambda asked: not asked.startswith((address, "data:")), lambda route: route.abort())
+        for words, found in (("max_absent_share", "connection-file.html"), ("webhook", "how-to/alerts.html")):
+            page.goto(f"{address}/index.html")
+            page.get_by_placeholder("Search").fill(words)
+            expect(page.locator(f"a.md-search-result__link[href*='{found}']").first).to_be_visible(timeout=20_000)
+        browser.close()
+    server.shutdown()
+    server.server_close()
