@@ -55,6 +55,7 @@ CONTENDERS = {
         Contender("f", "hand-written ceiling", "ceiling"),
         Contender("s", "singer-sdk, target-duckdb", "singer", environment="singer"),
         Contender("p", "PyAirbyte, manifest", "pyairbyte", environment="pyairbyte"),
+        Contender("y", "Dagster alone, empty assets with checks", "dagster_checked", loads=False),
         Contender("z", "Dagster alone, one empty asset", "dagster_alone", loads=False),
     )
 }
