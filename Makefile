@@ -60,7 +60,7 @@ docs: $(STAMP) ## Build the docs as a site, into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict && echo "The docs are in site/index.html."
 
 screenshots: $(STAMP) ## Take the pictures of README and docs anew
-	@RMM_PICTURES=docs/images $(BIN)/pytest --quiet rmm_assets_tests/browser
+	@RMM_PICTURES=$(CURDIR)/docs/images $(BIN)/pytest --quiet rmm_assets_tests/browser
 
 .PHONY: docs screenshots
 
