@@ -375,8 +375,9 @@ class ResourceDefaults(Settings):
     )
     normalizer: Literal["arrow", "dlt"] = Field(
         default="arrow",
-        description="`arrow` is the fast path; `dlt` sends rows through dlt's own normalizer, where `history`, incremental "
-        "ranges, and child tables with a schema contract or `nested_hints` go by themselves.",
+        description="`arrow` is the fast path; `dlt` sends rows through dlt's own normalizer, where `history`, child "
+        "tables with a schema contract or `nested_hints`, and incremental ranges without a plain cursor or a key go by "
+        "themselves.",
     )
     fresh_within: float | None = Field(
         default=None,

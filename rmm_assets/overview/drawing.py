@@ -35,6 +35,7 @@ _OTHERS = ("#5b8def", "#8e6bbf", "#3aa6a6", "#c77dba", "#a07d4f", "#6f8f3a")
 
 _WIDTH = 7.6  # inches, of 72 points
 _FONT = 10.0  # points
+_LEFT, _RIGHT = 0.07, 0.97  # of the width, where bars stand
 _LONGEST = 34  # cells of a label; a wide letter takes two
 _STYLE = """<style>
 :root {{ color-scheme: light dark; {light} }}
@@ -72,9 +73,9 @@ def draw(chart: Chart) -> str:
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
         axes.set_axisbelow(True)
-        left = (max(map(_cells, chart.labels)) * 0.52 * _FONT + 16) / (72 * _WIDTH) if lying else 0.07
+        left = (max(map(_cells, chart.labels)) * 0.52 * _FONT + 16) / (72 * _WIDTH) if lying else _LEFT
         top = 1 - legend / height
-        figure.subplots_adjust(left=left, right=0.97, top=top, bottom=(0.52 if lying else 0.58) / height)
+        figure.subplots_adjust(left=left, right=_RIGHT, top=top, bottom=(0.52 if lying else 0.58) / height)
         if len(chart.series) > 1:
             _legend(axes, list(chart.series), left=left, top=top + 0.14 / height)
         text = StringIO()
@@ -124,7 +125,15 @@ def _standing(axes: Axes, chart: Chart) -> None:
         )  # fmt: skip
         reached = [one + other for one, other in zip(reached, counts, strict=True)]
     step = -(-len(chart.labels) // 6)
-    axes.set_xticks(places[::step], chart.labels[::step])
+    # A label in the middle under its bar; the last one may find no room to the right of it.
+    width = 72 * _WIDTH
+    bar = (_RIGHT - _LEFT) * width / (len(chart.labels) + 0.4)
+    shown = [
+        place for place in places[::step]
+        if step == 1
+        or (len(chart.labels) - 0.3 - place) * bar + (1 - _RIGHT) * width >= _cells(chart.labels[place]) * 0.28 * _FONT
+    ]  # fmt: skip
+    axes.set_xticks(shown, [chart.labels[place] for place in shown])
     axes.tick_params(axis="x", pad=8)  # below the 0 of the other axis, which the first label may reach
     axes.set_xlim(-0.7, len(chart.labels) - 0.3)
     axes.margins(y=0.06)

@@ -1,6 +1,6 @@
 """Gathers the pages of one read on disk as JSON lines, and gives them back as Python rows for dlt's own normalizer.
 
-For what only that normalizer does: history, incremental ranges, rules for child tables. Slower than `spool`, the same
+For what only that normalizer does: history, rules for child tables, ranges without a plain cursor. Slower than `spool`, the same
 promises: each key lands once, a row without its key goes to the rejects, nothing is handed on before the read is complete.
 """
 

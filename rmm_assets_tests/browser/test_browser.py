@@ -203,7 +203,7 @@ def test_a_green_asset_shows_rows_columns_numbers_and_checks(ui: Ui, picture: Pi
     expect(preview.locator("tbody tr")).to_have_count(10)
     for column in ("id", "name", "status"):
         expect(preview.get_by_text(column, exact=True).first).to_be_visible()
-    preview.scroll_into_view_if_needed()
+    preview.locator("thead").evaluate("head => head.scrollIntoView()")
     picture("devices_preview")
 
     preview = _preview(ui.open("/assets/demo/organizations?view=events"))

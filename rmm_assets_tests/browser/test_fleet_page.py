@@ -127,6 +127,9 @@ def test_no_words_of_a_picture_lie_over_others_and_all_can_be_read(
                         ink: getComputedStyle(text).fill}
             })"""
         )
+        frame = tab.evaluate(
+            "(({right, bottom}) => ({right, bottom}))(document.querySelector('svg').getBoundingClientRect())"
+        )
         # The first thing that is drawn is the ground.
         ground = colour(tab.evaluate("getComputedStyle(document.querySelector('path, rect')).fill"))
         assert len(words) > 5
@@ -139,4 +142,5 @@ def test_no_words_of_a_picture_lie_over_others_and_all_can_be_read(
         for one in words:
             assert contrast(colour(one["ink"]), ground) >= 4.5, one
             assert one["left"] >= 0 and one["top"] >= 0, one
+            assert one["right"] <= frame["right"] and one["bottom"] <= frame["bottom"], (one, frame)
     context.close()
