@@ -33,7 +33,7 @@ dev: $(STAMP) $(DAGSTER_HOME)/dagster.yaml ## Open Dagster's UI on 127.0.0.1
 	@ulimit -c 0 && $(BIN)/dagster dev --host 127.0.0.1 --workspace workspace.yaml
 
 test: $(STAMP) ## Run the whole suite
-	@$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
+	@$(BIN)/pytest -n 2 --dist loadscope
 
 test-fast: $(STAMP) ## Run what takes no process and less than a minute
 	@$(BIN)/pytest -n 2 -m 'not slow'
@@ -41,7 +41,7 @@ test-fast: $(STAMP) ## Run what takes no process and less than a minute
 test-embedded-elt: ## Run the suite with dagster-embedded-elt in the place of the newer pair
 	@$(PYTHON) -m venv .venv-embedded-elt
 	@.venv-embedded-elt/bin/pip install -qq --disable-pip-version-check -c constraints-embedded-elt.txt -e '.[embedded-elt,dev]'
-	@PATH="$(CURDIR)/.venv-embedded-elt/bin:$$PATH" .venv-embedded-elt/bin/pytest -n 2 --dist loadscope --no-loadscope-reorder
+	@PATH="$(CURDIR)/.venv-embedded-elt/bin:$$PATH" .venv-embedded-elt/bin/pytest -n 2 --dist loadscope
 
 lint: $(STAMP) ## Check style (ruff) and types (mypy, strict)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -73,7 +73,7 @@ def draw(chart: Chart) -> str:
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
         axes.set_axisbelow(True)
-        left = (max(map(_cells, chart.labels)) * 0.52 * _FONT + 16) / (72 * _WIDTH) if lying else _LEFT
+        left = (max(map(_cells, chart.labels)) * 0.54 * _FONT + 18) / (72 * _WIDTH) if lying else _LEFT
         top = 1 - legend / height
         figure.subplots_adjust(left=left, right=_RIGHT, top=top, bottom=(0.52 if lying else 0.58) / height)
         if len(chart.series) > 1:
