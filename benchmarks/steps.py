@@ -2,6 +2,7 @@
 
     python -m benchmarks.steps                  # 100,000 rows
     python -m benchmarks.steps --resources 20   # what a small resource costs, whatever it loads
+    python -m benchmarks.steps --keys '{"child_tables": true}'   # with further keys of each resource
 
 Steps are timed from outside, by wrapping the functions that do them; what is left of the whole is the last line.
 """
@@ -10,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import os
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 from benchmarks.contenders.task import API_KEY, Task
@@ -59,6 +62,8 @@ def main() -> None:
     parser.add_argument("--page", type=int, default=100, help="rows a page")
     parser.add_argument("--latency", type=float, default=0, help="ms a page")
     parser.add_argument("--resources", type=int, default=0, help="load so many resources of 200 rows instead")
+    parser.add_argument("--keys", type=json.loads, default={}, help="further keys of each resource, as JSON")
+    parser.add_argument("--times", type=int, default=1, help="load so many times; the last one is shown")
     given = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -70,10 +75,11 @@ def main() -> None:
         os.chdir(folder)
         os.environ.update(DLT_DATA_DIR=f"{folder}/dlt", RUNTIME__DLTHUB_TELEMETRY="false")
         database = Path(folder) / "loaded.duckdb"
-        _load(Task(server.base_url, database, given.rows, given.page, given.resources, concurrency=8))
+        task = Task(server.base_url, database, given.rows, given.page, given.resources, concurrency=8)
+        _load(task, given.keys, given.times)
 
 
-def _load(task: Task) -> None:
+def _load(task: Task, keys: dict[str, Any], times: int) -> None:
     watch = Stopwatch()
     began = time.perf_counter()
     watch.timed("imports", _imports)()
@@ -88,7 +94,7 @@ def _load(task: Task) -> None:
     pipeline: Any = dlt.Pipeline
     for place, name, step in (
         (rmm_assets.api.source, "_read", "requests, decoding, columns, keys"),
-        (pipeline, "sync_destination", "dlt: state and schema from the destination"),
+        (pipeline, "_sync_destination", "dlt: state and schema from the destination"),
         (pipeline, "extract", "types settled, parquet written"),
         (pipeline, "normalize", "dlt: normalize step"),
         (pipeline, "load", "dlt: load step, DuckDB's insert in it"),
@@ -96,16 +102,25 @@ def _load(task: Task) -> None:
     ):
         setattr(place, name, watch.timed(step, getattr(place, name)))
     os.environ["RMM_DATABASE"] = str(task.database)
-    connection = Connection.model_validate(yaml.safe_load(connection_file(task))["attributes"])
-    for resource in connection.resources:
-        rmm_assets.sync.sync(connection, resource, API_KEY)
+    attributes = yaml.safe_load(connection_file(task))["attributes"]
+    for resource in attributes["resources"]:
+        endpoint = {**resource["endpoint"], **keys.get("endpoint", {})}
+        resource.update({**keys, "endpoint": endpoint})
+    connection = Connection.model_validate(attributes)
+    for number in range(times):
+        if number:
+            watch.seconds.clear()
+            began = time.perf_counter()
+        for one in connection.resources:
+            rmm_assets.sync.sync(connection, one, API_KEY)
     whole = time.perf_counter() - began
     count = max(task.resources, 1)
     for step, seconds in watch.seconds.items():
         each = f"{seconds / count * 1000:8.0f} ms a resource" if task.resources and step != "imports" else ""
         print(f"{seconds:7.2f} s  {step}{each}")
     print(f"{whole - sum(watch.seconds.values()):7.2f} s  pipelines made, DuckDB's file opened and closed")
-    print(f"{whole:7.2f} s  together")
+    peak_mb = getrusage(RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{whole:7.2f} s  together; {peak_mb:,.0f} MB at the peak")
 
 
 def _imports() -> None:

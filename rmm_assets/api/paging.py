@@ -10,12 +10,12 @@ import json as jsonlib
 import re
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 from dlt.common import jsonpath
@@ -34,6 +34,8 @@ _NO_SUCH_PAGE = (400, 404, 410, 416, 422)
 # Pages that one worker fetches before they are decoded at once: from here on more of them save nothing (measured).
 _MOST_AT_ONCE = 16
 _MOST_BYTES_AT_ONCE = 1 << 20
+
+Taken = TypeVar("Taken")
 
 
 class PagingError(Exception):
@@ -372,8 +374,7 @@ class Pager:
             for request in requests:
                 if stop.is_set():
                     break
-                with endpoint.gate, self._window:
-                    replies.append(self.transport.send(request, lambda reply: reply))
+                replies.append(self._send(endpoint, request, lambda reply: reply))
                 if 2 * len(replies[-1].body) < len(replies[0].body):
                     break
         except TransportError as error:
@@ -414,10 +415,14 @@ class Pager:
                 ) from None
             return _fetched(reply, page, _look_up(endpoint, page.envelope))
 
+        if endpoint.ignore:
+            return self._send(endpoint, request, accept, tolerate=lambda reply: _is_ignored(endpoint.ignore, reply))
+        return self._send(endpoint, request, accept, given=given)
+
+    def _send(self, endpoint: Endpoint, request: Request, accept: Callable[[Reply], Taken], **options: Any) -> Taken:
+        """What the transport makes of a request, once there is room for one more."""
         with endpoint.gate, self._window:
-            if endpoint.ignore:
-                return self.transport.send(request, accept, tolerate=lambda reply: _is_ignored(endpoint.ignore, reply))
-            return self.transport.send(request, accept, given=given)
+            return self.transport.send(request, accept, **options)
 
 
 # An end mark that is not there at all, which says nothing; one that is null is None.

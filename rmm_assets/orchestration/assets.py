@@ -23,7 +23,7 @@ from pydantic import PrivateAttr
 
 from rmm_assets.api.completeness import IncompleteError
 from rmm_assets.api.paging import PagingError
-from rmm_assets.api.source import SchemaContractError, build_source, source_name
+from rmm_assets.api.source import ChildTablesError, SchemaContractError, build_source, source_name
 from rmm_assets.api.transport import TransportError
 from rmm_assets.connection_file import Connection, Resource
 from rmm_assets.orchestration.checks import COMPLETE, Check, Loaded, checks_of, reference_checks
@@ -37,7 +37,9 @@ from rmm_assets.sync import Run, SuspiciousLossError, open_run, store_of
 from rmm_assets.warehouse.pipeline import Table
 
 # What a person can act on: told in one sentence, without the frames of dlt and Dagster around it.
-EXPLAINED = (IncompleteError, PagingError, SchemaContractError, SuspiciousLossError, TransportError)
+EXPLAINED = (
+    ChildTablesError, IncompleteError, PagingError, SchemaContractError, SuspiciousLossError, TransportError
+)  # fmt: skip
 
 # Loads that a band around a table's row count looks back on.
 HISTORY = 10

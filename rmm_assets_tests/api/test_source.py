@@ -300,6 +300,22 @@ def test_a_range_lets_in_the_same_rows_on_the_fast_path_as_on_dlt_s(
     assert any(rows for _, rows in seen["arrow"])
 
 
+@pytest.mark.parametrize("normalizer", ["arrow", "dlt"])
+def test_a_range_lets_in_children_with_their_rows(normalizer: str, tmp_path: Path) -> None:
+    endpoint = {"incremental": {**RANGE, "end_value": "2024-01-03T00:00:00Z"}}
+    made = connection(resource(endpoint=endpoint, normalizer=normalizer, child_tables=True))
+    rows = [{**row, "disks": [{"drive": f"{row['id']}{letter}"} for letter in "CD"]} for row in STAMPED]
+    with Simulator(tables={"devices": rows}) as server:
+        for _ in range(2):
+            run(tmp_path, server.base_url, made)
+            parents = {row["_dlt_id"]: row["id"] for row in rows_of(tmp_path, own=True)}
+            items = [
+                (parents[item["_dlt_parent_id"]], item["drive"])
+                for item in rows_of(tmp_path, "devices__disks", own=True)
+            ]
+            assert sorted(items) == [(i, f"{i}{letter}") for i in range(1, 20) for letter in "CD"]
+
+
 def test_a_failed_run_does_not_move_the_cursor(tmp_path: Path) -> None:
     made = connection(resource(endpoint={"incremental": RANGE}))
     with Simulator(tables={"devices": STAMPED[:50]}) as server:

@@ -309,3 +309,12 @@ def test_checks_alone_ask_the_api_for_nothing(instance: dg.DagsterInstance) -> N
         asked = len(rmm.requests)
         assert check_alone(target, instance, "unique_id", "complete")["unique_id"].passed
         assert len(rmm.requests) == asked
+
+
+def test_a_table_that_cannot_get_child_tables_is_red_with_the_sentence_alone(instance: dg.DagsterInstance) -> None:
+    with Simulator(tables={"devices": [{"id": 1, "disks": ["C"]}]}) as rmm:
+        resource = {"name": "devices", "endpoint": {"path": "/v1/devices"}}
+        assert sync(connection(rmm.base_url, [resource]), instance).success
+        result = sync(connection(rmm.base_url, [{**resource, "child_tables": True}]), instance)
+    [failure] = failures(result)
+    assert failure.startswith("devices: the table is there already, and its lists are JSON columns")

@@ -130,3 +130,13 @@ def _copies(folder: Path) -> int:
         return (
             len(client.sql("SELECT * FROM acme_staging.devices").fetchall()) if client.execute(tables).fetchall() else 0
         )
+
+
+def test_a_first_load_keeps_to_the_condition_of_a_merge(tmp_path: Path) -> None:
+    made = connection(
+        resource(write_disposition={"disposition": "merge", "strategy": "upsert", "source_filter": "id <= 3"})
+    )
+    with Simulator(tables={"devices": devices(5)}) as server:
+        for _ in range(2):
+            run(tmp_path, server.base_url, made)
+            assert ids(rows_of(tmp_path)) == [1, 2, 3]
