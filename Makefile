@@ -43,8 +43,8 @@ test-embedded-elt: ## Run the suite with dagster-embedded-elt in the place of th
 	@.venv-embedded-elt/bin/pip install -qq --disable-pip-version-check -c constraints-embedded-elt.txt -e '.[embedded-elt,dev]'
 	@PATH="$(CURDIR)/.venv-embedded-elt/bin:$$PATH" .venv-embedded-elt/bin/pytest -n 2 --dist loadscope
 
-lint: $(STAMP) ## Check style (ruff) and types (mypy, strict)
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+lint: $(STAMP) ## Check style (ruff), imports between rooms (import-linter) and types (mypy, strict)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
 
 format: $(STAMP) ## Put the code into shape
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .

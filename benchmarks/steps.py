@@ -86,19 +86,19 @@ def _load(task: Task, keys: dict[str, Any], times: int) -> None:
     import dlt
     import yaml
 
-    import rmm_assets.api.source
-    import rmm_assets.sync
+    import rmm_assets.loading.run
+    import rmm_assets.loading.source
     from benchmarks.contenders.ours_connection import connection_file
-    from rmm_assets.connection_file import Connection
+    from rmm_assets.config import Connection
 
     pipeline: Any = dlt.Pipeline
     for place, name, step in (
-        (rmm_assets.api.source, "_read", "requests, decoding, columns, keys"),
+        (rmm_assets.loading.source, "_read", "requests, decoding, columns, keys"),
         (pipeline, "_sync_destination", "dlt: state and schema from the destination"),
         (pipeline, "extract", "types settled, parquet written"),
         (pipeline, "normalize", "dlt: normalize step"),
         (pipeline, "load", "dlt: load step, DuckDB's insert in it"),
-        (rmm_assets.sync.Run, "settle", "counts, changes, preview"),
+        (rmm_assets.loading.run.Run, "settle", "counts, changes, preview"),
     ):
         setattr(place, name, watch.timed(step, getattr(place, name)))
     os.environ["RMM_DATABASE"] = str(task.database)
@@ -112,7 +112,7 @@ def _load(task: Task, keys: dict[str, Any], times: int) -> None:
             watch.seconds.clear()
             began = time.perf_counter()
         for one in connection.resources:
-            rmm_assets.sync.sync(connection, one, API_KEY)
+            rmm_assets.loading.run.sync(connection, one, API_KEY)
     whole = time.perf_counter() - began
     count = max(task.resources, 1)
     for step, seconds in watch.seconds.items():
@@ -124,7 +124,7 @@ def _load(task: Task, keys: dict[str, Any], times: int) -> None:
 
 
 def _imports() -> None:
-    import rmm_assets.sync  # noqa: F401
+    import rmm_assets.loading.run  # noqa: F401
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from typing import Any
 import click
 
 from rmm_assets.cli import main
-from rmm_assets.connection import RmmConnection
-from rmm_assets.connection_file import Connection
-from rmm_assets.connection_file.resource import ResourceDefaults
+from rmm_assets.config import Connection
+from rmm_assets.config.resource import ResourceDefaults
+from rmm_assets.orchestration.component import RmmConnection
 
 Schema = Mapping[str, Any]
 

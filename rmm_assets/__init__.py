@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rmm_assets.connection import RmmConnection
+    from rmm_assets.orchestration.component import RmmConnection
 
 __all__ = ["RmmConnection"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "RmmConnection":
-        from rmm_assets.connection import RmmConnection
+        from rmm_assets.orchestration.component import RmmConnection
 
         return RmmConnection
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,9 +8,9 @@ from typing import Any
 
 import duckdb
 
-from rmm_assets.connection_file import Connection
-from rmm_assets.sync import Outcome, sync
-from rmm_assets.warehouse.pipeline import Store
+from rmm_assets.config import Connection
+from rmm_assets.loading.run import Outcome, sync
+from rmm_assets.tables.store import Store
 
 KEY = "demo-key"
 

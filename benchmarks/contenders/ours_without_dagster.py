@@ -8,8 +8,8 @@ import yaml
 
 from benchmarks.contenders.ours_connection import connection_file
 from benchmarks.contenders.task import API_KEY, task_from_arguments
-from rmm_assets.connection_file import Connection
-from rmm_assets.sync import sync
+from rmm_assets.config import Connection
+from rmm_assets.loading.run import sync
 
 if __name__ == "__main__":
     task = task_from_arguments()

@@ -21,20 +21,20 @@ from dlt.common.runtime.collector import LogCollector
 from dlt.extract.resource import DltResource
 from pydantic import PrivateAttr
 
-from rmm_assets.api.completeness import IncompleteError
-from rmm_assets.api.paging import PagingError
-from rmm_assets.api.source import ChildTablesError, SchemaContractError, build_source, source_name
-from rmm_assets.api.transport import TransportError
-from rmm_assets.connection_file import Connection, Resource
+from rmm_assets.config import Connection, Resource
+from rmm_assets.http.transport import TransportError
+from rmm_assets.loading.run import Run, SuspiciousLossError, open_run, store_of
+from rmm_assets.loading.source import ChildTablesError, SchemaContractError, build_source, source_name
 from rmm_assets.orchestration.checks import COMPLETE, Check, Loaded, checks_of, reference_checks
-from rmm_assets.orchestration.columns import COLUMN_SCHEMA, declared_columns
+from rmm_assets.orchestration.column_schema import COLUMN_SCHEMA, declared_columns
 from rmm_assets.orchestration.descriptions import describe
 from rmm_assets.orchestration.metadata import materialization
 from rmm_assets.orchestration.pictures import build_fleet_overview
 from rmm_assets.orchestration.resources import RmmApi, api_resource
 from rmm_assets.orchestration.schedules import build_job, build_schedule, freshness
-from rmm_assets.sync import Run, SuspiciousLossError, open_run, store_of
-from rmm_assets.warehouse.pipeline import Table
+from rmm_assets.reading.completeness import IncompleteError
+from rmm_assets.reading.paging import PagingError
+from rmm_assets.tables.table import Table
 
 # What a person can act on: told in one sentence, without the frames of dlt and Dagster around it.
 EXPLAINED = (

@@ -15,12 +15,12 @@ from typing import Any
 
 import dagster as dg
 
-from rmm_assets.connection_file import Connection, Resource, rules
-from rmm_assets.connection_file.resource import RowCount
-from rmm_assets.orchestration.columns import schema_of
+from rmm_assets.config import Connection, Resource, rules
+from rmm_assets.config.resource import RowCount
+from rmm_assets.orchestration.column_schema import schema_of
 from rmm_assets.orchestration.metadata import shorten
-from rmm_assets.warehouse.inspection import Finding, dangling, duplicates, nulls, selected, unaccepted
-from rmm_assets.warehouse.pipeline import Table
+from rmm_assets.tables.inspection import Finding, dangling, duplicates, nulls, selected, unaccepted
+from rmm_assets.tables.table import Table
 
 COMPLETE = "complete"
 SCHEMA_CHANGE = "schema_change"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rmm_assets.api.source import is_incremental
-from rmm_assets.connection_file import Connection, Resource
+from rmm_assets.config import Connection, Resource
+from rmm_assets.loading.source import is_incremental
 
 
 def describe(connection: Connection, resource: Resource) -> str:

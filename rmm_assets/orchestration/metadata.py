@@ -12,9 +12,9 @@ import dagster as dg
 from dagster._serdes import serialize_value
 from dlt.common.schema.typing import TTableSchemaColumns
 
-from rmm_assets.connection_file import Resource, rules
-from rmm_assets.orchestration.columns import COLUMN_SCHEMA, column_schema, short_column
-from rmm_assets.sync import Outcome
+from rmm_assets.config import Resource, rules
+from rmm_assets.loading.run import Outcome
+from rmm_assets.orchestration.column_schema import COLUMN_SCHEMA, column_schema, short_column
 
 # A run's metadata in Dagster's own form: what the UI loads for each dot of a plot. The numbers take 1,500 bytes and the
 # columns, which are never cut, some 75 each; the preview gets what is left.

@@ -12,10 +12,10 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from rmm_assets.connection_file import Connection
+from rmm_assets.config import Connection
+from rmm_assets.loading.run import store_of
 from rmm_assets.orchestration.metadata import sensitive_columns
-from rmm_assets.sync import store_of
-from rmm_assets.warehouse.pipeline import Table
+from rmm_assets.tables.table import Table
 
 NAME = "fleet_overview"
 NEEDED = ("devices", "alerts")

@@ -12,8 +12,8 @@ from typing import Any
 import dagster as dg
 from pydantic import Field, SecretStr
 
-from rmm_assets.api.auth import hidden
-from rmm_assets.connection_file import Connection
+from rmm_assets.config import Connection
+from rmm_assets.http.auth import hidden
 
 
 class RmmApi(dg.ConfigurableResource[None]):

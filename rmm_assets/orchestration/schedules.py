@@ -9,7 +9,7 @@ from itertools import islice, pairwise
 import dagster as dg
 from dagster._utils.schedules import schedule_execution_time_iterator
 
-from rmm_assets.connection_file import Connection, Resource
+from rmm_assets.config import Connection, Resource
 
 # One process for all resources of a run: a process each costs seconds of imports, several times what most resources
 # take, and DuckDB lets one of them write at a time anyway. Pages are read ahead within each resource.

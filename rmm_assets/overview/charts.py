@@ -15,7 +15,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
-from rmm_assets.warehouse.pipeline import ABSENT_SINCE, LOAD_ID, Table
+from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID, Table
 
 # Names as dlt normalizes them, the likeliest first.
 ORGANIZATION = (

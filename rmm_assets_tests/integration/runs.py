@@ -14,13 +14,13 @@ from typing import Any
 
 from dlt.common.runtime.collector import Collector
 
-from rmm_assets.connection_file import Connection
-from rmm_assets.sync import open_run
+from rmm_assets.config import Connection
+from rmm_assets.loading.run import open_run
 from rmm_assets_tests.syncing import KEY, store_in
 
 # A server of processes that has imported everything: a run begins in milliseconds, and shares nothing with the tests.
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["rmm_assets.sync", "rmm_assets_tests.integration.runs"])
+context.set_forkserver_preload(["rmm_assets.loading.run", "rmm_assets_tests.integration.runs"])
 
 PHASES = ("fetching", "normalizing", "loading", "marking")
 _STEPS = {"Extract": "fetching", "Normalize": "normalizing", "Load": "loading"}

@@ -10,10 +10,10 @@ from typing import Any
 import duckdb
 import pytest
 
+from rmm_assets.loading.run import sync
 from rmm_assets.simulator import Simulator
 from rmm_assets.simulator.faults import Faults
-from rmm_assets.sync import sync
-from rmm_assets.warehouse.pipeline import Store
+from rmm_assets.tables.store import Store
 from rmm_assets_tests.integration.runs import Running, context
 from rmm_assets_tests.syncing import KEY, connection, devices, resource, rows_of, run
 

@@ -106,36 +106,31 @@ def test_dg_checks_the_connection_files(tmp_path: Path) -> None:
 
 
 def test_the_core_is_imported_without_dagster() -> None:
-    check = "import sys, rmm_assets.sync; assert not [name for name in sys.modules if name.startswith('dagster')]"
+    check = (
+        "import sys, rmm_assets.loading.run; assert not [name for name in sys.modules if name.startswith('dagster')]"
+    )
     subprocess.run([sys.executable, "-c", check], check=True, cwd=PROJECT)
 
 
 @pytest.mark.parametrize(
-    ("room", "line", "allowed"),
+    ("file", "line"),
     [
-        ("api", "import dagster", False),
-        ("api", "from dagster_dlt import DagsterDltResource", False),
-        ("api", "from rmm_assets.orchestration.checks import Check", False),
-        ("api", "from rmm_assets.api.paging import Pager", True),
-        ("api", "from rmm_assets.warehouse.rows import Page", True),
-        ("warehouse", "import dagster", False),
-        ("warehouse", "from rmm_assets.api.paging import Pager", False),
-        ("warehouse", "from rmm_assets import api", False),
-        ("warehouse", "from rmm_assets.warehouse.rows import Page", True),
-        ("overview", "import dagster", False),
-        ("overview", "from rmm_assets.warehouse.pipeline import Table", True),
-        ("orchestration", "import dagster", True),
-        ("orchestration", "from rmm_assets.api.paging import Pager", True),
+        ("rows/decode.py", "import dagster"),
+        ("http/auth.py", "from dagster_dlt import DagsterDltResource"),
+        ("reading/progress.py", "from rmm_assets.orchestration.checks import Check"),
+        ("tables/table.py", "from rmm_assets.reading.completeness import Report"),
+        ("rows/decode.py", "from rmm_assets.rows.layout import Layout"),
+        ("overview/page.py", "import urllib3"),
     ],
 )
-def test_a_room_imports_only_what_it_may(room: str, line: str, allowed: bool) -> None:
-    # Through stdin, under the name of a file that is not there: ruff takes the settings of that folder.
+def test_an_import_that_goes_up_or_round_is_refused(tmp_path: Path, file: str, line: str) -> None:
+    clone = tmp_path / "clone"
+    shutil.copytree(PROJECT / "rmm_assets", clone / "rmm_assets")
+    shutil.copy(PROJECT / "pyproject.toml", clone)
+    (clone / "rmm_assets" / file).open("a").write(f"\n{line}\n")
     done = subprocess.run(
-        [str(BIN / "ruff"), "check", "--select", "TID251", "--stdin-filename", f"rmm_assets/{room}/any.py", "-"],
-        input=line + "\n",
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode == 0) is allowed, done.stdout + done.stderr
-    assert ("TID251" in done.stdout) is not allowed
+        [str(BIN / "lint-imports"), "--no-cache"], cwd=clone, env={**os.environ, "PYTHONPATH": str(clone)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 broken" in done.stdout

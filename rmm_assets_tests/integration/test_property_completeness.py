@@ -16,15 +16,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rmm_assets.api.completeness import IncompleteError
-from rmm_assets.api.paging import PagingError
-from rmm_assets.api.settings import Retry
-from rmm_assets.api.transport import TransportError
-from rmm_assets.connection_file import Connection
-from rmm_assets.sync import sync
-from rmm_assets.warehouse.pipeline import Store
-from rmm_assets_tests.api.reading import endpoint_of, read
+from rmm_assets.config import Connection
+from rmm_assets.http.settings import Retry
+from rmm_assets.http.transport import TransportError
+from rmm_assets.loading.run import sync
+from rmm_assets.reading.completeness import IncompleteError
+from rmm_assets.reading.paging import PagingError
+from rmm_assets.tables.store import Store
 from rmm_assets_tests.integration.drifting import Api, Style, World, Worlds, paginator_of
+from rmm_assets_tests.reading.reading import endpoint_of, read
 
 RED = (IncompleteError, PagingError, TransportError)
 IMPATIENT = Retry(max_retries=2, backoff_factor=0)

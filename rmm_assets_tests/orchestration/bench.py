@@ -10,8 +10,8 @@ from typing import Any
 import dagster as dg
 import duckdb
 
-from rmm_assets.connection import RmmConnection
 from rmm_assets.orchestration.assets import build_connection_defs
+from rmm_assets.orchestration.component import RmmConnection
 
 KEY = "demo-key"
 DATABASE = Path("data/rmm.duckdb")

@@ -10,8 +10,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from rmm_assets.connection import RmmConnection
 from rmm_assets.orchestration.assets import build_connection_defs
+from rmm_assets.orchestration.component import RmmConnection
 from rmm_assets.simulator import Simulator
 from rmm_assets_tests.orchestration.bench import (
     KEY,

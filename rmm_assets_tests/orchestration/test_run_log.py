@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 import rmm_assets
-from rmm_assets.api import progress
+from rmm_assets.reading import progress
 from rmm_assets.simulator import Faults, Simulator
 from rmm_assets_tests.orchestration.bench import KEY, connection, devices, sync
 

@@ -10,7 +10,8 @@ import duckdb
 import pytest
 
 from rmm_assets.overview.charts import Chart, Overview, read_overview
-from rmm_assets.warehouse.pipeline import Store, Table
+from rmm_assets.tables.store import Store
+from rmm_assets.tables.table import Table
 
 # The load id of every row: 2026-03-10 12:00 UTC.
 LOADED = "1773144000.5"

@@ -1,1 +1,0 @@
-"""How pages come in: a request to an answer, answers to proven-complete reads, reads to a dlt source. No Dagster here."""

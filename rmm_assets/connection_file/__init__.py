@@ -1,6 +1,0 @@
-"""What a user may write in a connection file, as frozen values. No Dagster here, and nothing is looked up."""
-
-from rmm_assets.connection_file.connection import Connection
-from rmm_assets.connection_file.resource import Resource
-
-__all__ = ["Connection", "Resource"]

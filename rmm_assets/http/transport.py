@@ -1,0 +1,488 @@
+"""One request to one answer: retries, redirects, limits, and errors without the secret.
+
+The secret is added below, in `wire`, at the connection that writes to the socket. Whatever could log, store or raise a
+URL (urllib3 at DEBUG included) sees it without. Every error leaves this module as a `TransportError` built anew,
+without a cause or context that has seen the wire. When an answer's rows are complete is not decided here.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json as jsonlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+from urllib.parse import urlencode, urljoin, urlsplit
+
+import urllib3
+from dlt.common import jsonpath
+
+from rmm_assets.http.auth import Auth, NoAuth, Redactor
+from rmm_assets.http.rate_limit import Pace, StoppedError
+from rmm_assets.http.settings import Limits, Retry, Tls
+from rmm_assets.http.wire import (
+    LateError,
+    TooLargeError,
+    Wire,
+    describe,
+    is_loopback,
+    may_pass,
+    read_origin,
+    tls_context,
+)
+
+_MAX_REDIRECTS = 5
+_EXCERPT = 200
+
+Answer = TypeVar("Answer")
+
+
+class TransportError(Exception):
+    """A request that failed for good. The text is redacted and holds at most 200 characters of an answer."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class BodyFault(Exception):
+    """A body that came with 200 but is damaged (cut off, HTML): worth another try."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, without a secret.
+
+    Attributes:
+        path: Relative to the base URL, or an absolute URL of the same origin.
+        label: What log lines and errors call it, such as `devices page 3`.
+    """
+
+    path: str
+    method: str = "GET"
+    params: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    json: Any = None
+    data: Any = None
+    label: str = "request"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer, its body decompressed and with the secret struck out."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+
+    @property
+    def content_type(self) -> str:
+        """The header of that name, or that there is none."""
+        return self.headers.get("Content-Type", "no content type")
+
+
+@dataclass
+class Traffic:
+    """What a run asked of the API.
+
+    Attributes:
+        requests: Sent, repetitions and followed redirects included, requests for a token not.
+        retries: Repetitions after a fault.
+        throttled: Answers that asked for less.
+        seconds_waiting: From request to answer, summed over the workers.
+    """
+
+    requests: int = 0
+    retries: int = 0
+    throttled: int = 0
+    seconds_waiting: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Trouble:
+    """Why an attempt failed; a plain value, so that the exception behind it, and its frames, are gone.
+
+    Attributes:
+        text: Redacted.
+        wait: Seconds that the server asked to wait.
+        throttled: The server asks for less.
+    """
+
+    text: str
+    status: int | None = None
+    retryable: bool = False
+    wait: float | None = None
+    throttled: bool = False
+
+
+class _TokenRefusedError(Exception):
+    """The token endpoint did not answer with a token."""
+
+    def __init__(self, trouble: _Trouble) -> None:
+        super().__init__(trouble.text)
+        self.trouble = trouble
+
+
+class Transport:
+    """Sends a connection's requests. The clock of the deadline starts with the first one.
+
+    Args:
+        base_url: Of the API; its origin is the only one that the secret goes to.
+        auth: Attaches the secret.
+        redactor: Knows the secret in all its forms.
+        pace: Permits, shared by the connection's processes.
+        headers: Sent with every request.
+        retry: Which statuses are tried again, how often, after how long.
+        limits: Timeouts (s), deadline (s), size of an answer (bytes), throttle signals.
+        tls: A private authority.
+        allow_http: Plain http to a host that is not this machine.
+        log: Where a retry is a line.
+
+    Raises:
+        ValueError: the base URL is none, holds a password, or is plain http to another machine and `allow_http` is not
+            set; the private authority's file cannot be read; the environment's proxy is of an unknown kind.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        auth: Auth,
+        redactor: Redactor,
+        pace: Pace,
+        retry: Retry,
+        limits: Limits,
+        tls: Tls | None = None,
+        headers: Mapping[str, str] | None = None,
+        allow_http: bool = False,
+        log: logging.Logger | None = None,
+    ) -> None:
+        self.base_url = base_url
+        self.traffic = Traffic()
+        self.redactor = redactor
+        self._auth = auth
+        self._pace = pace
+        self._retry = retry
+        self._limits = limits
+        self._tls = tls
+        self._headers = dict(headers or {})
+        self._allow_http = allow_http
+        self._log = log or logging.getLogger("rmm_assets")
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._deadline: float | None = None
+        self._alarm: threading.Timer | None = None
+        self._wait_path = jsonpath.compile_path(limits.wait_path) if limits.wait_path else None
+        self._on_throttle: Callable[[], None] = lambda: None
+        self._refuse_address("client.base_url", base_url)
+        self._origin = read_origin(base_url)
+        if not is_loopback(self._origin[1]):
+            # On loopback, packing costs more than it saves.
+            self._headers.setdefault("Accept-Encoding", "gzip, deflate")
+        self._wire = self._wire_to(base_url, auth)
+        self._token_wire: Wire | None = None
+
+    def close(self) -> None:
+        """End what is under way, waits included, and drop kept connections."""
+        self._closing.set()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        for wire in self._wires():
+            wire.close()
+
+    def on_throttle(self, callback: Callable[[], None]) -> None:
+        """Call this whenever the API asks for less."""
+        self._on_throttle = callback
+
+    def send(
+        self, request: Request, accept: Callable[[Reply], Answer], *, tolerate: Callable[[Reply], bool] | None = None,
+        given: Reply | None = None,
+    ) -> Answer:  # fmt: skip
+        """Send a request until `accept` takes the answer.
+
+        Args:
+            request: What to ask for.
+            accept: Turns the answer into what the caller wants, in the calling thread. It may raise `BodyFault` to have
+                the request sent again.
+            tolerate: Whether an answer goes to `accept` although its status speaks against it.
+            given: The answer to the first try, where it was had before.
+
+        Raises:
+            TransportError: the last try failed, or the answer is not one to be tried again.
+        """
+        retry, attempt = self._retry, 1
+        while True:
+            outcome = self._attempt(request, accept, tolerate, given)
+            given = None
+            if not isinstance(outcome, _Trouble):
+                return outcome
+            # No exception is being handled here, so the new one has neither cause nor context.
+            if self._closing.is_set():
+                raise TransportError(f"{request.label}: stopped")
+            problem = f"{request.label}: {outcome.text}"
+            wait = retry.backoff_factor * 2 ** (attempt - 1) if outcome.wait is None else outcome.wait
+            wait = min(wait, retry.max_wait)
+            if outcome.throttled:
+                with self._lock:
+                    self.traffic.throttled += 1
+                self._on_throttle()
+            # A 503 that names no time may be one endpoint's own trouble; whatever else throttles is about the key.
+            if outcome.retryable and (outcome.wait or (outcome.throttled and outcome.status != 503)):
+                self._pace.pause(wait)
+            if not outcome.retryable or attempt > retry.max_retries:
+                tries = f" (after {attempt} requests)" if attempt > 1 else ""
+                raise TransportError(problem + tries, status=outcome.status)
+            if time.monotonic() + wait >= self._start_clock():
+                raise TransportError(f"{problem}; the deadline of {self._limits.deadline:g} s leaves no time to wait "
+                                     f"{wait:g} s and try again", status=outcome.status)  # fmt: skip
+            self._log.warning("%s; retry %d of %d in %.1f s", problem, attempt, retry.max_retries, wait)
+            with self._lock:
+                self.traffic.retries += 1
+            if self._closing.wait(wait):
+                raise TransportError(f"{request.label}: stopped")
+            attempt += 1
+
+    def same_origin(self, url: str, *, relative_to: str | None = None) -> str:
+        """A URL that the server named, absolute and without an echoed key.
+
+        Args:
+            url: As the server wrote it.
+            relative_to: The address that it answered; by default the base URL.
+
+        Raises:
+            TransportError: it leads to another origin, where the key must not go.
+        """
+        try:
+            absolute = urljoin(relative_to or self.base_url, url)
+            same = read_origin(absolute) == self._origin
+        except ValueError:
+            absolute, same = url, False
+        if not same:
+            shown = self.redactor.text(_without_query(absolute))[:_EXCERPT]
+            raise TransportError(
+                f"the server points to another origin, {shown!r}; "
+                f"the key goes to {_without_query(self.base_url)} only. If that is right, name it in client.base_url"
+            )
+        return self._auth.strip(absolute)
+
+    def excerpt(self, body: bytes) -> str:
+        """The first 200 characters of a body, on one line, redacted."""
+        text = self.redactor.text(self.redactor.body(body[: 1 << 16]).decode("utf-8", "replace"))
+        return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:_EXCERPT]
+
+    def _attempt(
+        self, request: Request, accept: Callable[[Reply], Answer], tolerate: Callable[[Reply], bool] | None,
+        given: Reply | None,
+    ) -> Answer | _Trouble:  # fmt: skip
+        """One request, and what came of it."""
+        reply = self._ask(request) if given is None else given
+        if isinstance(reply, _Trouble):
+            return reply
+        if tolerate is None or not tolerate(reply):
+            trouble = self._objection(reply)
+            if trouble is not None:
+                return trouble
+        try:
+            return accept(reply)
+        except BodyFault as error:
+            text = f"HTTP {reply.status}, {reply.content_type}: {error}, {self.excerpt(reply.body)!r}"
+            return _Trouble(self.redactor.text(text), reply.status, retryable=True)
+
+    def _ask(self, request: Request) -> Reply | _Trouble:
+        """One request to a whole answer, with a fresh token if the old one is refused."""
+        deadline = self._start_clock()
+        try:
+            with self._pace.permit(stop=self._closing, until=deadline):
+                token = self._auth.prepare(self._post_form)
+                reply = self._follow(request)
+                if reply.status == 401 and self._auth.renew(token):
+                    self._log.warning("%s: HTTP 401; sent again with a new token", request.label)
+                    self._auth.prepare(self._post_form)
+                    reply = self._follow(request)
+                return reply
+        except StoppedError:
+            return _Trouble("stopped")
+        except _TokenRefusedError as error:
+            return error.trouble
+        except TooLargeError:
+            most = f"{self._limits.max_response_bytes:,}"
+            return _Trouble(f"the answer exceeds limits.max_response_bytes ({most}); ask for smaller pages or raise it")
+        except TransportError as error:
+            return _Trouble(str(error), error.status)
+        except (urllib3.exceptions.HTTPError, OSError, LateError) as error:
+            if time.monotonic() >= deadline:
+                return _Trouble(f"limits.deadline of {self._limits.deadline:g} s for one resource has passed")
+            return _Trouble(self._shown(describe(error, self._limits)), retryable=may_pass(error))
+        except ValueError as error:
+            # http.client and urllib3 refuse a malformed URL or header with all of it in the text.
+            return _Trouble(self._shown(str(error)))
+
+    def _follow(self, request: Request) -> Reply:
+        """Send a request, and follow redirects within the origin."""
+        method, url, headers = request.method.upper(), self._url(request), {**self._headers, **request.headers}
+        body: bytes | None = None
+        if request.json is not None:
+            body = jsonlib.dumps(request.json).encode()
+            headers.setdefault("Content-Type", "application/json")
+        elif request.data is not None:
+            data = request.data
+            body = (data if isinstance(data, str) else urlencode(data, doseq=True)).encode()
+            headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
+        for _ in range(_MAX_REDIRECTS + 1):
+            reply = self._exchange(method, url, headers, body)
+            if reply.status not in (301, 302, 303, 307, 308) or "Location" not in reply.headers:
+                return reply
+            try:
+                url = self.same_origin(reply.headers["Location"], relative_to=url)
+            except TransportError as error:
+                raise TransportError(f"HTTP {reply.status}: {error}", status=reply.status) from None
+            if reply.status == 303 or (reply.status in (301, 302) and method == "POST"):
+                method, body = "GET", None  # as every client does
+        raise TransportError(f"HTTP {reply.status}: {_MAX_REDIRECTS} redirects led nowhere", status=reply.status)
+
+    def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
+        started = time.monotonic()
+        try:
+            raw = self._wire.exchange(method, url, headers, body, until=self._start_clock())
+        finally:
+            with self._lock:
+                self.traffic.requests += 1
+                self.traffic.seconds_waiting += time.monotonic() - started
+        shown = urllib3.HTTPHeaderDict({k: self.redactor.header(v) for k, v in raw.headers.itermerged()})
+        return Reply(raw.status, shown, self.redactor.body(raw.body), url)
+
+    def _post_form(self, url: str, fields: dict[str, str]) -> Mapping[str, Any]:
+        """The token request of OAuth: to its own URL, which the connection file names, never with the API's auth."""
+        self._refuse_address("client.auth.access_token_url", url)
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+        if self._token_wire is None:
+            self._token_wire = self._wire_to(url, NoAuth())
+        form = urlencode(fields).encode()
+        raw = self._token_wire.exchange("POST", url, headers, form, until=self._start_clock())
+        try:
+            # Not redacted: a server may well answer with the token that it gave before.
+            answer = jsonlib.loads(raw.body) if 200 <= raw.status < 300 else None
+        except ValueError:
+            answer = None
+        if isinstance(answer, dict):
+            return answer
+        shown = urllib3.HTTPHeaderDict({k: self.redactor.header(v) for k, v in raw.headers.itermerged()})
+        trouble = self._objection(Reply(raw.status, shown, self.redactor.body(raw.body), url))
+        if trouble is None:
+            # Not shown: it may be a token in a form that we do not know.
+            trouble = _Trouble(f"HTTP {raw.status}, {shown.get('Content-Type')}: no JSON object", raw.status)
+        raise _TokenRefusedError(replace(trouble, text=f"no token from {_without_query(url)}: {trouble.text}"))
+
+    def _url(self, request: Request) -> str:
+        if urlsplit(request.path).scheme in ("http", "https"):
+            url = self.same_origin(request.path)
+        else:
+            url = f"{self.base_url.rstrip('/')}/{request.path.lstrip('/')}" if request.path else self.base_url
+        params = {key: value for key, value in request.params.items() if value is not None}
+        if params:
+            flat = {key: _as_parameter(value) for key, value in params.items()}
+            url += ("&" if "?" in url else "?") + urlencode(flat, doseq=True)
+        return url
+
+    def _wire_to(self, url: str, auth: Auth) -> Wire:
+        context = tls_context(self._tls) if read_origin(url)[0] == "https" else None
+        return Wire(url, auth=auth, redactor=self.redactor, limits=self._limits, context=context)
+
+    def _wires(self) -> list[Wire]:
+        return [self._wire] if self._token_wire is None else [self._wire, self._token_wire]
+
+    def _abort(self) -> None:
+        for wire in self._wires():
+            wire.abort()
+
+    def _start_clock(self) -> float:
+        """The moment of the deadline; the first call sets it."""
+        with self._lock:
+            if self._deadline is None:
+                seconds = self._limits.deadline
+                self._deadline = time.monotonic() + seconds
+                # A read timeout ends a silence. This ends a server that sends a byte now and then, for ever.
+                self._alarm = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self._abort)
+                self._alarm.name, self._alarm.daemon = "rmm-deadline", True
+                self._alarm.start()
+            return self._deadline
+
+    def _objection(self, reply: Reply) -> _Trouble | None:
+        """Why this answer is not one to read rows from; None where it is."""
+        signal = self._is_throttle(reply)
+        if reply.status < 300 and not signal:
+            return None
+        throttled = signal or reply.status in (429, 503)
+        hints = {401: "the API refused the key; ", 403: "the key may not read this; "}
+        hint = "the API asks for less; " if throttled else hints.get(reply.status, "")
+        if 300 <= reply.status < 400:
+            hint = "a redirect that leads nowhere; "
+        text = f"HTTP {reply.status}: {hint}{reply.content_type}, {self.excerpt(reply.body)!r}"
+        retryable = signal or reply.status in self._retry.status_codes
+        return _Trouble(text, reply.status, retryable, self._wait_asked_for(reply, throttled), throttled)
+
+    def _is_throttle(self, reply: Reply) -> bool:
+        return any(
+            reply.status == signal.status
+            and (not signal.text or signal.text.lower() in reply.body.decode("utf-8", "replace").lower())
+            for signal in self._limits.throttle
+        )
+
+    def _wait_asked_for(self, reply: Reply, throttled: bool) -> float | None:
+        """Seconds the server asks to wait: `Retry-After` in either form, or a place in a throttled answer's body."""
+        value = reply.headers.get("Retry-After")
+        if value:
+            try:
+                return max(0.0, float(value))
+            except ValueError:
+                moment = _epoch_seconds(value)
+                if moment is not None:
+                    # By the server's own clock, where it tells it: ours may go wrong.
+                    now = _epoch_seconds(reply.headers.get("Date", ""))
+                    return max(0.0, moment - (time.time() if now is None else now))
+        if throttled and self._wait_path is not None:
+            try:
+                found = jsonpath.find_values(self._wait_path, jsonlib.loads(reply.body))
+                return max(0.0, float(found[0])) if found else None
+            except (ValueError, TypeError):
+                return None
+        return None
+
+    def _shown(self, text: str) -> str:
+        return self.redactor.text(text)[: 2 * _EXCERPT]
+
+    def _refuse_address(self, key: str, url: str) -> None:
+        """Refuse an address that a secret must not travel to, or with."""
+        try:
+            scheme, host, _ = read_origin(url)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
+        if "@" in url.partition("://")[2].partition("/")[0]:
+            raise ValueError(f"{key} holds a user name or password; write `auth` and `api_key` instead")
+        if scheme == "http" and not self._allow_http and not is_loopback(host):
+            raise ValueError(
+                f"{key}: {_without_query(url)} is plain http: the key would travel readable. Use https, or set "
+                "allow_http: true if the network is yours"
+            )
+
+
+def _epoch_seconds(http_date: str) -> float | None:
+    parts = email.utils.parsedate_tz(http_date)
+    try:
+        # A date without a zone is in GMT here, whatever zone this machine is in.
+        return None if parts is None else float(email.utils.mktime_tz((*parts[:9], parts[9] or 0)))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _as_parameter(value: Any) -> Any:
+    """A parameter's value as APIs expect it: true, not Python's True."""
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _without_query(url: str) -> str:
+    return url.partition("?")[0]

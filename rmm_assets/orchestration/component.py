@@ -1,0 +1,230 @@
+"""A connection file, as Dagster's component machinery read it, to an `RmmConnection`, or to one error that
+says what is wrong, in which file and line, and what to write instead.
+
+The keys, and what must hold between them, stand in `connection_file`. Making Dagster definitions is
+`orchestration`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import dagster as dg
+from dagster_shared.yaml_utils.source_position import SourcePosition, SourcePositionTree
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+from pydantic_core import InitErrorDetails
+
+from rmm_assets.config import rules
+from rmm_assets.config.client import AUTHS, PAGINATORS
+from rmm_assets.config.connection import Connection
+from rmm_assets.config.resource import Resource
+from rmm_assets.orchestration.scaffolding import ConnectionScaffolder
+from rmm_assets.settings import line_error, messages, refuse
+
+__all__ = ["ConnectionFileError", "Fault", "Resource", "RmmConnection"]
+
+
+KINDS = frozenset({*AUTHS, *PAGINATORS})
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong in a connection file.
+
+    Attributes:
+        path: The key at fault, for example `attributes.resources[0].endpoint.paginator`.
+        message: What is wrong and what to write; never a value that could be a secret.
+        file: The file, None where the connection came from elsewhere.
+        line: Line in the file, counted from 1.
+    """
+
+    path: str
+    message: str
+    file: str | None = None
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return ": ".join([*([f"{self.file}:{self.line}"] if self.file else []), self.path, self.message])
+
+
+class ConnectionFileError(Exception):
+    """A connection file cannot be loaded.
+
+    Attributes:
+        faults: Everything that is wrong with it.
+    """
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("\n".join(str(fault) for fault in faults))
+        self.faults = tuple(faults)
+
+
+class ConnectionAttributes(BaseModel):
+    """A file's `attributes` as they stand there: templates not yet rendered, nothing checked.
+
+    Checking waits for `RmmConnection.resolve_from_model`, for two reasons: a template stands for a value of
+    any type, and Dagster shows the lines around an error, in which a secret may stand.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The connection's own schema: what editors, `dg check yaml` and `dg list components` show."""
+        return Connection.model_json_schema(*args, **kwargs)
+
+
+@dg.scaffold_with(ConnectionScaffolder)
+class RmmConnection(Connection, dg.Component, dg.Resolvable):
+    """One RMM API: each of its resources becomes an asset, a table, a check.
+
+    Say where the API is and which resources it has, in the words of dlt's `rest_api` source, and where the
+    key lies; the key itself is looked up when a run starts. Everything else has a default.
+    """
+
+    # Where in its file each key stands; None where there is no file.
+    _positions: SourcePositionTree | None = PrivateAttr(default=None)
+
+    @classmethod
+    def model(cls) -> type[BaseModel]:
+        return ConnectionAttributes
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
+        """Load from a file's attributes; a file without any says what is missing."""
+        return super().load(attributes or ConnectionAttributes(), context)
+
+    @classmethod
+    def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> Self:
+        """Render the templates of a file's attributes and check them.
+
+        Raises:
+            ConnectionFileError: with every fault, each with its file and line.
+        """
+        attributes = model.model_extra or {}
+        errors: list[InitErrorDetails] = []
+        try:
+            # Before anything is rendered: a secret that a template reads is refused, too.
+            refuse(rules.secrets(attributes))
+            rendered = _rendered(attributes, context, (), errors)
+            refuse(errors)
+            connection = cls.model_validate(rendered)
+        except ValidationError as error:
+            raise ConnectionFileError(list(faults_of(error, context.source_position_tree))) from None
+        connection._positions = context.source_position_tree
+        return connection
+
+    @classmethod
+    def get_code_references_for_yaml(cls, *_: Any, **__: Any) -> Sequence[dg.LocalFileCodeReference]:
+        """None for all assets alike: `build_defs` gives each the line of its resource."""
+        return []
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The connection's assets, checks, job and schedule."""
+        # Loading a file must not cost what building assets imports.
+        from rmm_assets.orchestration.assets import build_connection_defs
+
+        return build_connection_defs(self, described=self._with_its_line)
+
+    def _with_its_line(self, spec: dg.AssetSpec) -> dg.AssetSpec:
+        """An asset with a link to the place in the file that describes it."""
+        if self._positions is None:
+            return spec
+        index = next((at for at, one in enumerate(self.resources) if one.name == spec.key.path[-1]), None)
+        path: tuple[str | int, ...] = ("attributes",) if index is None else ("attributes", "resources", index)
+        place = self._positions.lookup_closest_and_path(path, trace=None)[0]
+        reference = dg.LocalFileCodeReference(file_path=place.filename, line_number=place.start.line)
+        return spec.merge_attributes(
+            metadata={"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
+        )
+
+    def faults(self) -> list[InitErrorDetails]:
+        """What is wrong between the keys, and what Dagster would refuse."""
+        found = super().faults()
+        if self.schedule is not None:
+            try:
+                dg.ScheduleDefinition(job_name="any", cron_schedule=self.schedule.cron)
+            except dg.DagsterInvalidDefinitionError:
+                sentence = f"`{self.schedule.cron}` is no cron expression; write five fields, like `0 * * * *`"
+                found.append(line_error(("schedule", "cron"), sentence))
+        for index, resource in enumerate(self.resources):
+            for key, said in (("owners", {"owners": list(resource.owners)}), ("tags", {"tags": dict(resource.tags)})):
+                try:
+                    dg.AssetSpec(resource.name, **said)
+                except dg.DagsterInvalidDefinitionError as error:
+                    sentence = str(error).replace(f" for asset '{dg.AssetKey(resource.name)}'", "")
+                    found.append(line_error(("resources", index, key), f"Dagster refuses this: {sentence}"))
+        return found
+
+
+def _rendered(
+    value: Any, context: dg.ResolutionContext, path: tuple[str | int, ...], errors: list[InitErrorDetails]
+) -> Any:
+    if isinstance(value, dict):
+        return {key: _rendered(inner, context, (*path, key), errors) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_rendered(inner, context, (*path, index), errors) for index, inner in enumerate(value)]
+    # Only where there is a template: rendering would make a number of the string "007".
+    if not isinstance(value, str) or not ("{{" in value or "{%" in value):
+        return value
+    try:
+        return context.resolve_value(value)
+    except Exception as error:  # a template may raise anything
+        # The last line is the sentence; before it stand the lines of the file.
+        sentence = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+        errors.append(line_error(path, f"the template cannot be rendered: {sentence.strip()}"))
+        return value
+
+
+def faults_of(error: ValidationError, positions: SourcePositionTree | None) -> Iterator[Fault]:
+    """What a validation error says, without any value of the file.
+
+    Args:
+        error: Of a whole connection, with paths below `attributes`.
+        positions: Positions in the file, from its root; None where there is no file.
+    """
+    for below, message in messages(error):
+        path: tuple[str | int, ...] = ("attributes", *below)
+        if positions is None:
+            yield Fault(path=_written(path), message=message)
+            continue
+        path, place = _located(path, positions)
+        yield Fault(path=_written(path), message=message, file=shown(place.filename), line=place.start.line)
+
+
+def _located(
+    path: tuple[str | int, ...], positions: SourcePositionTree
+) -> tuple[tuple[str | int, ...], SourcePosition]:
+    """A fault's path without what is pydantic's own, and the nearest place in the file."""
+    if path[1:2] == ("resources",) and len(path) > 3:
+        own, defaults = _below(positions, path[:3]), _below(positions, ("attributes", "resource_defaults"))
+        if path[3] not in own and path[3] in defaults:
+            path = ("attributes", "resource_defaults", *path[3:])
+    # Between an auth or a paginator and its keys, pydantic names the kind.
+    path = tuple(
+        part
+        for before, part in zip(("", *path), path, strict=False)
+        if not (before in ("auth", "paginator") and part in KINDS)
+    )
+    return path, positions.lookup_closest_and_path(path, trace=None)[0]
+
+
+def _below(positions: SourcePositionTree, path: tuple[str | int, ...]) -> Mapping[str | int, SourcePositionTree]:
+    for part in path:
+        if part not in positions.children:
+            return {}
+        positions = positions.children[part]
+    return positions.children
+
+
+def _written(path: tuple[str | int, ...]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+
+
+def shown(filename: str) -> str:
+    """A file's path from the working directory, where it lies below it."""
+    path, here = Path(filename), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else filename

@@ -1,0 +1,219 @@
+"""One table of a read, on its way: chunks to batches on disk, and back as Arrow tables of one schema when all have come.
+
+What a chunk shows of its columns' types is noted when it is written; types are settled when it is read back. Which rows
+land, and in which order tables go on, is the business of `spool`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rmm_assets.rows.layout import NOT_AN_OBJECT, Chunk, Column, Layout, column_of
+from rmm_assets.rows.types import (
+    Kind,
+    Target,
+    are_timestamps,
+    arrow_type,
+    fit,
+    kind_of,
+    plain_text,
+    to_python,
+    widen,
+    widened,
+)
+
+_FIXED = b"fixed"
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+class Batches:
+    """The batches of one table.
+
+    Attributes:
+        layout: Of the table.
+    """
+
+    def __init__(self, layout: Layout, path: Path, *, root: bool = True) -> None:
+        """Start empty.
+
+        Args:
+            path: A file of these batches' own.
+            root: Whether the table is the resource's own, and not one of its child tables.
+        """
+        self.layout, self._path = layout, path
+        self._root = root
+        self._offsets: dict[int, int] = {}
+        self._kinds: dict[str, set[Kind]] = {}
+        self._order: dict[str, Target | None] = {}
+        self._misfits: dict[str, set[Kind]] = {}
+        self._redeclared: dict[str, tuple[str, str]] = {}
+        path.write_bytes(b"")
+
+    def write(self, number: int, table: pa.Table) -> None:
+        """Keep a table that `shape` made, under its batch's number."""
+        self._offsets[number] = self._path.stat().st_size
+        append(self._path, table)
+
+    def read(self, number: int) -> pa.Table | None:
+        """The table of that number as it was kept; None where this batch had no such rows."""
+        if number not in self._offsets:
+            return None
+        with pa.OSFile(str(self._path)) as file:
+            file.seek(self._offsets[number])
+            return pa.ipc.open_stream(file).read_all()
+
+    def columns(self) -> dict[str, dict[str, Any]]:
+        """dlt column schemas of the table, for dlt to know what Arrow's types do not say, such as `json`."""
+        schemas: dict[str, dict[str, Any]] = {}
+        for name, target in self._order.items():
+            data_type = target.data_type if target else widened(self._kinds[name])
+            schemas[name] = {**(target.hint if target else {}), "name": name, "data_type": data_type}
+            if name in self.layout.required:
+                schemas[name]["nullable"] = False
+        return schemas
+
+    def changed_types(self) -> Mapping[str, tuple[str, str]]:
+        """By column, the type in the table at the destination and the type that came, where these do not go together."""
+        came = {name: (str(self.layout.known_type(name)), widened(kinds)) for name, kinds in self._misfits.items()}
+        return {self._label(name): types for name, types in {**came, **self._redeclared}.items()}
+
+    def _label(self, name: str) -> str:
+        return name if self._root else f"{self.layout.table}.{name}"
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema of the table. Columns that hold nothing but null are not in it: dlt makes none either."""
+        return pa.schema(
+            [
+                pa.field(
+                    name,
+                    target.arrow if target else arrow_type(widened(self._kinds[name])),
+                    nullable=name not in self.layout.required,
+                )
+                for name, target in self._order.items()
+            ]
+        )
+
+    def settle(self, chunk: pa.Table, schema: pa.Schema, own: Mapping[str, pa.Array] | None = None) -> pa.Table:
+        """A table that was read back, with its columns' types settled.
+
+        Args:
+            schema: Of all that came.
+            own: Columns to add, none of them null.
+        """
+        arrays: list[Any] = []
+        for entry in schema:
+            index = chunk.schema.get_field_index(entry.name)
+            if index < 0:
+                arrays.append(pa.nulls(len(chunk), entry.type))
+                continue
+            stored = chunk.schema.field(index)
+            array = chunk.column(index).combine_chunks()
+            kind = stored.metadata[b"kind"]
+            if kind != _FIXED:
+                array = widen(array, kind.decode(), widened(self._kinds[entry.name]))
+            arrays.append(array)
+        for name, array in (own or {}).items():
+            schema = schema.append(pa.field(name, array.type, nullable=False))
+            arrays.append(array)
+        return pa.Table.from_arrays(arrays, schema=schema)
+
+    def shape(self, chunk: Chunk, own: Mapping[str, pa.Array] | None = None) -> pa.Table:
+        """The table to write: declared and known types applied, and the kinds of all others noted.
+
+        Rows that do not fit get a fault; values that the table's type does not hold go to a variant column, as in dlt.
+
+        Args:
+            own: Columns to add as they are.
+        """
+        stored: dict[str, tuple[pa.Array, bytes]] = {}
+        waiting = list(chunk.columns.items())
+        for name, column in waiting:
+            target = self.layout.targets.get(name)
+            self._order.setdefault(name, target)
+            if target is None:
+                self._note_kinds(name, column)
+                stored[name] = (column.values, column.kind.encode())
+                continue
+            values, misfit = fit(column.values, column.kind, target)
+            stored[name] = (values, _FIXED)
+            known = self.layout.known_type(name)
+            if target.declared and known not in (None, target.data_type):
+                self._redeclared[name] = (str(known), target.data_type)
+            if misfit is None:
+                continue
+            variants: dict[str, Column] = {}
+            if not target.declared and name not in self.layout.key and not target.hint.get("variant"):
+                variants = self._variants(name, column, misfit)
+            if not target.declared:
+                came = self._misfits.setdefault(name, set())
+                came.update(*(variant.kinds for variant in variants.values() or [column]))
+            if variants and not variants.keys() & chunk.columns.keys():
+                waiting.extend(variants.items())
+            else:
+                self._refuse(chunk, name, column, misfit, target)
+        self._require(chunk, {name: values for name, (values, _) in stored.items()})
+        fields = [pa.field(name, a.type, metadata={b"kind": kind}) for name, (a, kind) in stored.items()]
+        arrays = [array for array, _ in stored.values()]
+        for name, array in (own or {}).items():
+            fields.append(pa.field(name, array.type))
+            arrays.append(array)
+        return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+    def _note_kinds(self, name: str, column: Column) -> None:
+        kinds = self._kinds.setdefault(name, set())
+        if column.kind == "text" and "text" not in kinds and are_timestamps(column.values):
+            kinds.add("stamp")
+        else:
+            kinds |= column.kinds
+
+    def _variants(self, name: str, column: Column, misfit: Mask) -> dict[str, Column]:
+        """The values that do not fit, by the columns that take them."""
+        if column.kind != "mixed":
+            values = pc.if_else(pa.array(misfit), column.values, pa.scalar(None, column.values.type))
+            return {self.layout.variant_name(name, column.kind): Column(column.kind, values, column.kinds)}
+        by_type: dict[str, list[Any]] = {}
+        values = to_python(column.values, column.kind)
+        for index in np.flatnonzero(misfit):
+            value = values[index]
+            kind = kind_of(value)[0]
+            if kind == "huge":
+                kind, value = "text", plain_text(value)
+            by_type.setdefault(kind, [None] * len(values))[index] = value
+        return {self.layout.variant_name(name, kind): column_of(items) for kind, items in by_type.items()}
+
+    def _refuse(self, chunk: Chunk, name: str, column: Column, misfit: Mask, target: Target) -> None:
+        values = to_python(column.values, column.kind) if column.kind == "mixed" else None
+        for index in map(int, np.flatnonzero(misfit)):
+            kind = column.kind if values is None else kind_of(values[index])[0]
+            what = {"huge": "a number beyond 64 bits", "json": "a list or an object"}.get(kind, f"this {kind}")
+            chunk.add_fault(index, f"{self._label(name)}: {what} does not fit {target.data_type}")
+
+    def _require(self, chunk: Chunk, columns: Mapping[str, pa.Array]) -> None:
+        """Give a fault to each row without a value that it must have."""
+        for name in self.layout.required:
+            why = "the primary key" if name in self.layout.key else "declared not nullable"
+            values = columns.get(name)
+            if values is None:
+                empty = np.arange(chunk.rows)
+            elif values.null_count:
+                empty = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
+            else:
+                continue
+            for index in map(int, empty):
+                reasons = chunk.faults.get(index, [])
+                if NOT_AN_OBJECT not in reasons and not any(reason.startswith(f"{name}: ") for reason in reasons):
+                    chunk.add_fault(index, f"{name}: missing or null, and it is {why}")
+
+
+def append(path: Path, table: pa.Table) -> None:
+    """Add a table to the end of a file."""
+    with path.open("ab") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)

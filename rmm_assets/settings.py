@@ -1,0 +1,85 @@
+"""Reads a part of a connection file into frozen values, and names what is wrong by its path, never by its value."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+
+def line_error(path: tuple[str | int, ...], message: str) -> InitErrorDetails:
+    """One fault at a path, in the form that pydantic nests into the path of the model around it.
+
+    It carries no input: what stands in a connection file may be a secret.
+    """
+    # pydantic formats the message with braces, so the text travels as a value.
+    return InitErrorDetails(
+        type=PydanticCustomError("connection_file", "{message}", {"message": message}), loc=path, input=None
+    )
+
+
+def refuse(errors: list[InitErrorDetails]) -> None:
+    """Raise a `pydantic.ValidationError` that holds these errors; do nothing without any."""
+    if errors:
+        raise ValidationError.from_exception_data("connection file", errors, hide_input=True)
+
+
+def messages(error: ValidationError) -> list[tuple[tuple[str | int, ...], str]]:
+    """Path and sentence of every fault that an error holds, without the values that stood there."""
+    return [
+        (line["loc"], "missing" if line["type"] == "missing" else line["msg"])
+        for line in error.errors(include_input=False, include_url=False, include_context=False)
+    ]
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """`did you mean `x`?`, or every word there is where none is near."""
+    near = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
+    return f"did you mean `{near[0]}`?" if near else f"known are: {', '.join(sorted(known))}"
+
+
+class Settings(BaseModel):
+    """A mapping of a connection file: frozen, and a key that it does not know is an error that names the
+    nearest one.
+
+    Raises:
+        pydantic.ValidationError: a wrong or unknown key; its text never repeats what the file says.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        coerce_numbers_to_str=True,
+        hide_input_in_errors=True,
+        populate_by_name=True,
+        allow_inf_nan=False,
+    )
+
+    elsewhere: ClassVar[dict[str, str]] = {}
+    """Keys that people write here and what to write instead."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _known_keys(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(data, dict):
+            return handler(data)
+        known = [field.alias or name for name, field in cls.model_fields.items()]
+        accepted = {*known, *cls.model_fields}
+        errors = [
+            line_error(
+                (str(key),),
+                f"unknown key `{key}`; {cls.elsewhere.get(str(key)) or did_you_mean(str(key), known)}",
+            )
+            for key in data
+            if key not in accepted
+        ]
+        if not errors:
+            return handler(data)
+        try:
+            value = handler({key: inner for key, inner in data.items() if key in accepted})
+        except ValidationError as error:
+            errors += [line_error(path, message) for path, message in messages(error)]
+        refuse(errors)
+        return value

@@ -1,0 +1,178 @@
+"""After a complete load: rows that the API no longer holds to marks, or to nothing.
+
+Every row of a load carries its load id, so what a complete full read did not bring is what carries another one. Marking
+is one statement that a later run repeats in full: a run killed before, during or after it is put right by the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID, Table
+
+Policy = Literal["keep", "mark", "remove"]
+
+_LOADS = "_dlt_loads"
+_ROW_ID, _PARENT_ID = "_dlt_id", "_dlt_parent_id"
+
+
+class Nested(NamedTuple):
+    """A child table, and the one above it."""
+
+    table: Table
+    parent: Table
+
+
+# More keys than that are not put into a statement.
+MOST_PRESENT = 1000
+
+
+@dataclass(frozen=True)
+class Present:
+    """Rows that a read brought and that could not land: gone from the load, not from the source.
+
+    Attributes:
+        columns: The primary key's columns.
+        keys: Their values as text, by row; at most one more than `MOST_PRESENT` are looked at.
+    """
+
+    columns: tuple[str, ...]
+    keys: Sequence[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Absences:
+    """What became of rows that are gone at the source.
+
+    Attributes:
+        gone: Rows that this read did not hold and that were there before it.
+        marked: Rows newly marked `_absent_since`.
+        removed: Rows deleted.
+        held_back: More than the allowed share would have gone, or too many rows could not land: nothing was done.
+    """
+
+    gone: int = 0
+    marked: int = 0
+    removed: int = 0
+    held_back: bool = False
+
+
+def rows_of_last_load(table: Table) -> int:
+    """Rows that the last complete read held, 0 where there was none."""
+    if LOAD_ID not in table.columns():
+        return 0
+    # Load ids are seconds since 1970 as text of one length, so the greatest one is the latest.
+    load_id = table.quote(LOAD_ID)
+    return table.count(f"{load_id} = (SELECT max({load_id}) FROM {table.qualified})")
+
+
+def rows_alive(table: Table) -> int:
+    """Rows that are not marked absent, 0 where there is no table."""
+    return table.count(f"{table.quote(ABSENT_SINCE)} IS NULL" if ABSENT_SINCE in table.columns() else "")
+
+
+def rows_valid(table: Table, valid_to: str, open_end: str | None) -> int:
+    """Rows of a table of versions that are the present ones.
+
+    Args:
+        valid_to: The column in which a version's end stands.
+        open_end: What stands there while there is no end; None for null.
+    """
+    if valid_to not in table.columns():
+        return 0
+    column = table.quote(valid_to)
+    if open_end is None:
+        return table.count(f"{column} IS NULL")
+    return int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {column} = %s", open_end)[0][0])
+
+
+def settle(
+    table: Table,
+    load_id: str,
+    policy: Policy,
+    *,
+    max_share: float,
+    alive_before: int,
+    present: Present = Present((), ()),
+    nested: Sequence[Nested] = (),
+) -> Absences:
+    """Mark or remove what this load did not bring.
+
+    Args:
+        load_id: Of the load that holds a complete full read; empty where the API held nothing to load.
+        max_share: The share (0 to 1) of the rows alive before that may go at once.
+        alive_before: Rows that were alive before the load.
+        present: Rows that the API holds and that could not land.
+        nested: The table's child tables, parents first; a removed row takes its children along.
+    """
+    if policy == "keep":
+        return Absences()
+    columns = table.columns()
+    if LOAD_ID not in columns or (policy == "mark" and ABSENT_SINCE not in columns):
+        return Absences()
+    other, parameters = _other(table, load_id, present)
+    alive = f" AND {table.quote(ABSENT_SINCE)} IS NULL" if ABSENT_SINCE in columns else ""
+    gone = int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {other}{alive}", *parameters)[0][0])
+    if gone > max_share * alive_before or len(present.keys) > MOST_PRESENT:
+        return Absences(gone=gone, held_back=True)
+    if policy == "remove":
+        with table.client.begin_transaction():
+            removed = int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {other}", *parameters)[0][0])
+            if removed:
+                table.change(f"DELETE FROM {{table}} WHERE {other}", *parameters)
+                remove_orphans(nested)
+        return Absences(gone=gone, removed=removed)
+    if gone:
+        table.change(
+            f"UPDATE {{table}} SET {table.quote(ABSENT_SINCE)} = CURRENT_TIMESTAMP WHERE {other}{alive}", *parameters
+        )
+    return Absences(gone=gone, marked=gone)
+
+
+def _other(table: Table, load_id: str, present: Present) -> tuple[str, list[str]]:
+    """The condition that a row is not one of this load, nor present all the same; and its parameters."""
+    condition, parameters = f"{table.quote(LOAD_ID)} <> %s", [load_id]
+    if present.keys:
+        one = " AND ".join(f"CAST({table.quote(column)} AS VARCHAR) = %s" for column in present.columns)
+        condition += f" AND NOT ({' OR '.join([f'({one})'] * len(present.keys))})"
+        parameters += [value for key in present.keys for value in key]
+    return condition, parameters
+
+
+def remove_orphans(nested: Sequence[Nested]) -> None:
+    """Delete the children of rows that are no longer there.
+
+    Args:
+        nested: Child tables, parents first.
+    """
+    for child, parent in nested:
+        if _PARENT_ID in child.columns():
+            row_id = parent.quote(_ROW_ID)
+            child.change(
+                f"DELETE FROM {{table}} WHERE {child.quote(_PARENT_ID)} NOT IN "
+                f"(SELECT {row_id} FROM {parent.qualified} WHERE {row_id} IS NOT NULL)"
+            )
+
+
+def forget_unfinished(table: Table, schema: str, nested: Sequence[Nested] = ()) -> None:
+    """Delete the rows of loads that a killed run began and never finished: appended again, they would be there twice.
+
+    Args:
+        schema: Name of the dlt schema that the table belongs to.
+        nested: The table's child tables, parents first.
+    """
+    if LOAD_ID not in table.columns():
+        return
+    loads = Table(table.client, _LOADS)
+    if not loads.exists():
+        return
+    finished = f"SELECT load_id FROM {loads.qualified} WHERE status = 0"
+    # Only what is newer than the last finished load: whoever empties dlt's own table must not lose rows by it.
+    table.change(
+        f"DELETE FROM {{table}} WHERE {table.quote(LOAD_ID)} NOT IN ({finished}) AND {table.quote(LOAD_ID)} > "
+        f"(SELECT coalesce(max(load_id), '') FROM {loads.qualified} WHERE schema_name = %s AND status = 0)",
+        schema,
+    )
+    remove_orphans(nested)

@@ -1,0 +1,78 @@
+"""A table before and after a load to what the load changed: rows that are new, rows that differ. All of it in SQL there.
+
+Before the merge the table is copied beside itself, in dlt's staging dataset; after it both are compared and the copy is
+dropped. A first load copies nothing. A copy that a killed run left behind is replaced by the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID, Table
+
+_SUFFIX = "__before"
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a load changed.
+
+    Attributes:
+        new: Rows whose key was not in the table.
+        changed: Rows that were there with another content, or that had been absent.
+    """
+
+    new: int
+    changed: int
+
+
+def remember(table: Table) -> bool:
+    """Copy the table as it is before a load; False where there is none yet."""
+    forget(table)
+    if not table.columns():
+        return False
+    with table.client.with_staging_dataset():
+        if not table.client.has_dataset():
+            table.client.create_dataset()
+        copy = table.client.make_qualified_table_name(table.name + _SUFFIX)
+    table.rows(f"CREATE TABLE {copy} AS SELECT * FROM {{table}}")
+    return True
+
+
+def forget(table: Table) -> None:
+    """Drop the copy, if there is one."""
+    with table.client.with_staging_dataset():
+        if table.client.has_dataset():
+            table.client.drop_tables(table.name + _SUFFIX)
+
+
+def compare(table: Table, keys: Sequence[str], load_id: str) -> Changes:
+    """What the rows of a load changed against the copy, which is dropped.
+
+    Args:
+        keys: The primary key's columns.
+        load_id: Of the load.
+    """
+    with table.client.with_staging_dataset():
+        copy = table.client.make_qualified_table_name(table.name + _SUFFIX)
+        before = Table(table.client, table.name + _SUFFIX).columns()
+    ours = (LOAD_ID, ABSENT_SINCE, "_dlt_id")
+    quote = table.quote
+    differs = [
+        f"new.{quote(name)} IS DISTINCT FROM old.{quote(name)}" if name in before else f"new.{quote(name)} IS NOT NULL"
+        for name in table.columns()
+        if name not in ours and name not in keys
+    ]
+    if ABSENT_SINCE in before:
+        differs.append(f"old.{quote(ABSENT_SINCE)} IS NOT NULL")
+    same_row = " AND ".join(f"new.{quote(key)} = old.{quote(key)}" for key in keys)
+    unknown = f"old.{quote(keys[0])} IS NULL"
+    [(new, changed)] = table.rows(
+        f"SELECT coalesce(sum(CASE WHEN {unknown} THEN 1 ELSE 0 END), 0), "
+        f"coalesce(sum(CASE WHEN NOT ({unknown}) AND ({' OR '.join(differs) or '1 = 0'}) THEN 1 ELSE 0 END), 0) "
+        f"FROM {{table}} AS new LEFT JOIN {copy} AS old ON {same_row} WHERE new.{quote(LOAD_ID)} = %s",
+        load_id,
+    )
+    forget(table)
+    return Changes(int(new), int(changed))

@@ -1,0 +1,110 @@
+"""A table and a rule to what is at fault: counts and up to five example keys, found in SQL at the destination."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rmm_assets.tables.table import Table
+
+EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a rule found.
+
+    Attributes:
+        looked_at: Rows the rule was applied to.
+        at_fault: Rows that break it.
+        examples: Keys of up to five of them, as text.
+        note: Why the rule could not be applied, where it could not.
+    """
+
+    looked_at: int
+    at_fault: int
+    examples: tuple[str, ...] = ()
+    note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.at_fault and not self.note
+
+
+def duplicates(table: Table, columns: Sequence[str]) -> Finding:
+    """Rows whose values in these columns stand in another row as well; nulls are `nulls`' business."""
+    if (missing := _missing(table, columns)) is not None:
+        return missing
+    listed = ", ".join(table.quote(column) for column in columns)
+    present = " AND ".join(f"{table.quote(column)} IS NOT NULL" for column in columns)
+    groups = f"SELECT {listed}, count(*) AS n FROM {{table}} WHERE {present} GROUP BY {listed} HAVING count(*) > 1"
+    at_fault = int(table.rows(f"SELECT coalesce(sum(n), 0) FROM ({groups}) AS repeated")[0][0])
+    examples = table.rows(f"{groups} ORDER BY {listed} LIMIT {EXAMPLES}") if at_fault else []
+    return Finding(table.count(), at_fault, tuple(_text(row[:-1]) for row in examples))
+
+
+def nulls(table: Table, column: str, key: Sequence[str]) -> Finding:
+    """Rows without a value in the column."""
+    return _at_fault(table, [column], f"{table.quote(column)} IS NULL", key)
+
+
+def unaccepted(table: Table, column: str, accepted: Sequence[Any], key: Sequence[str]) -> Finding:
+    """Rows whose value is none of the accepted ones; nulls are not looked at."""
+    marks = ", ".join(["%s"] * len(accepted))
+    quoted = table.quote(column)
+    condition = f"{quoted} IS NOT NULL" + (f" AND {quoted} NOT IN ({marks})" if accepted else "")
+    return _at_fault(table, [column], condition, [*key, column], *accepted)
+
+
+def dangling(table: Table, column: str, other: Table, other_column: str, key: Sequence[str]) -> Finding:
+    """Rows whose value stands in no row of the other table; nulls are not looked at."""
+    if not other.columns():
+        rows = table.count()
+        return Finding(rows, rows, note=f"the table {other.name} is not there yet" if rows else "")
+    if (missing := _missing(other, [other_column])) is not None and missing.note:
+        return Finding(table.count(), missing.at_fault, note=missing.note)
+    quoted = table.quote(column)
+    found = (
+        f"SELECT 1 FROM {other.qualified} AS other WHERE other.{other.quote(other_column)} = {table.qualified}.{quoted}"
+    )
+    return _at_fault(table, [column], f"{quoted} IS NOT NULL AND NOT EXISTS ({found})", [*key, column])
+
+
+def selected(table: Table, query: str) -> Finding:
+    """Rows that a user's query selects: each of them is at fault."""
+    text = query.strip().rstrip(";")
+    at_fault = int(table.rows(f"SELECT count(*) FROM ({text}) AS at_fault")[0][0])
+    examples = table.rows(f"SELECT * FROM ({text}) AS at_fault LIMIT {EXAMPLES}") if at_fault else []
+    return Finding(table.count(), at_fault, tuple(_text(row) for row in examples))
+
+
+def _at_fault(table: Table, columns: Sequence[str], condition: str, key: Sequence[str], *parameters: Any) -> Finding:
+    if (missing := _missing(table, columns)) is not None:
+        return missing
+    at_fault = int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {condition}", *parameters)[0][0])
+    examples: list[tuple[Any, ...]] = []
+    known = [column for column in key if column in table.columns()]
+    if at_fault and known:
+        listed = ", ".join(table.quote(column) for column in known)
+        examples = table.rows(
+            f"SELECT {listed} FROM {{table}} WHERE {condition} ORDER BY {listed} LIMIT {EXAMPLES}", *parameters
+        )
+    return Finding(table.count(), at_fault, tuple(_text(row) for row in examples))
+
+
+def _missing(table: Table, columns: Sequence[str]) -> Finding | None:
+    """A table that is not there holds no row at fault; a column that is not there cannot be judged."""
+    there = table.columns()
+    if not there:
+        return Finding(0, 0)
+    absent = [column for column in columns if column not in there]
+    if absent:
+        rows = table.count()
+        # No row ever held a value there, so every row has a null in it.
+        return Finding(rows, rows, note=f"the table has no column {', '.join(absent)}" if rows else "")
+    return None
+
+
+def _text(values: Sequence[Any]) -> str:
+    return ", ".join("null" if value is None else str(value) for value in values)

@@ -1,0 +1,156 @@
+"""A resource's name and a place to a dlt pipeline of its own, and to tables that can be asked in SQL.
+
+One pipeline a resource, all of a connection in one dataset: a failing endpoint leaves the others alone. The working
+folder belongs to one run at a time; state and schema come back from the destination.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dlt
+from dlt.common.destination import Destination
+from filelock import FileLock, Timeout
+
+_LOAD_MEMORY = "400MB"
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """dlt warns on each batch that a JSON column is text in Arrow, which is how JSON columns travel."""
+    return "when merging arrow schema with dlt schema" not in record.getMessage()
+
+
+logging.getLogger("dlt").addFilter(_is_news)
+
+# dlt sleeps for as long as that at the end of each of a load's two extractions, by default for a hundredth of a second.
+_POLL_INTERVAL = "extract.futures_poll_interval"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where tables land.
+
+    Attributes:
+        destination: dlt's name of the destination, such as `duckdb`.
+        credentials: What dlt takes for it: a path, a connection string, a mapping; None leaves the look-up to dlt.
+        dataset: Dataset (schema) of the tables.
+        work: Folder for dlt's working files.
+        options: Further arguments of dlt's destination.
+    """
+
+    destination: str
+    credentials: Any
+    dataset: str
+    work: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is one DuckDB file, which has one writer at a time."""
+        return (
+            self.destination == "duckdb"
+            and isinstance(self.credentials, str)
+            and "://" not in self.credentials
+            and not self.credentials.startswith((":memory:", "md:"))
+        )
+
+    def prepare(self) -> None:
+        """Make the folder of a database file that is not there yet.
+
+        Raises:
+            ValueError: the file is named like the dataset.
+        """
+        if self.is_file:
+            path = Path(self.credentials)
+            if path.stem.lower() == self.dataset.lower():
+                # DuckDB calls the database after its file, and then reads `acme.devices` both ways.
+                raise ValueError(
+                    f"the database file {path.name} is named like the dataset {self.dataset}, and DuckDB cannot tell the "
+                    "two apart: give the file another name, or set `dataset` in the connection file"
+                )
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+    def place(self) -> str:
+        """Where the data is, for people: a file, or destination and dataset."""
+        if self.is_file:
+            return str(self.credentials)
+        return f"{self.destination}, dataset {self.dataset}"
+
+    def factory(self, *, read_only: bool = False) -> Destination[Any, Any]:
+        """dlt's destination."""
+        credentials = self.credentials
+        if self.is_file:
+            from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
+
+            # A file that is not there yet is made for a writer only.
+            read_only = read_only and Path(self.credentials).exists()
+            # By attribute: dlt imports SQLAlchemy, which takes a third of a second, to see that a path is no address. And
+            # resolved here, because it asks for the destination's capabilities thirty times a run.
+            credentials = DuckDbCredentials(read_only=read_only)
+            credentials.database = self.credentials
+            credentials.resolve()
+        options = dict(self.options) if credentials is None else {**self.options, "credentials": credentials}
+        destination = Destination.from_reference(self.destination, **options)
+        assert destination is not None, "a destination without a name"
+        return destination
+
+    def pipeline(self, name: str, *, read_only: bool = False, progress: Any = None) -> dlt.Pipeline:
+        """The pipeline of that name.
+
+        Args:
+            read_only: DuckDB only: open the file so that others can read it at the same time.
+            progress: dlt's progress collector.
+        """
+        if dlt.config.get(_POLL_INTERVAL) is None:
+            dlt.config[_POLL_INTERVAL] = 0.001
+        return dlt.pipeline(
+            pipeline_name=name,
+            destination=self.factory(read_only=read_only),
+            dataset_name=self.dataset,
+            pipelines_dir=str(self.work / ("read" if read_only else "load")),
+            progress=progress,
+        )
+
+    def working_folder(self, name: str) -> Path:
+        """Where the pipeline of that name keeps its files while it loads."""
+        return self.work / "load" / name
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the database file open: dlt opens it half a dozen times a load, 20 ms each, and shares what is open."""
+        if not self.is_file:
+            yield
+            return
+        import duckdb
+
+        connection = duckdb.connect(str(self.credentials))
+        # DuckDB would take four fifths of the machine for one merge; with less it spills, hardly slower (measured: a
+        # million rows in 0.5 GB instead of 0.9, same time).
+        connection.execute(f"SET memory_limit = '{_LOAD_MEMORY}'")
+        try:
+            yield
+        finally:
+            connection.close()
+
+    @contextmanager
+    def alone(self, name: str, log: logging.Logger | None = None) -> Iterator[None]:
+        """Wait until nobody else of this machine works here: in the pipeline's folder, or, as DuckDB has one writer and
+        no reader beside it, in the database file.
+        """
+        self.work.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{self.credentials}.lock" if self.is_file else self.work / f"{name}.lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            if log is not None:
+                log.info("waiting for another run that works in %s", self.place())
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()

@@ -1,0 +1,86 @@
+"""Asks one table in SQL at the destination; rows are never pulled to be counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from dlt.common.schema.typing import C_DLT_LOAD_ID
+from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
+from dlt.destinations.sql_client import SqlClientBase
+
+LOAD_ID = C_DLT_LOAD_ID
+ABSENT_SINCE = "_absent_since"
+
+
+class Table:
+    """One table, asked in SQL at the destination; rows are never pulled to be counted.
+
+    Args:
+        client: dlt's SQL client of the dataset, open.
+        name: Normalized name of the table.
+    """
+
+    def __init__(self, client: SqlClientBase[Any], name: str) -> None:
+        self.client = client
+        self.name = name
+
+    @property
+    def qualified(self) -> str:
+        """`database.dataset.table`, quoted."""
+        return self.client.make_qualified_table_name(self.name)
+
+    @property
+    def full_name(self) -> str:
+        """`database.dataset.table` as people write it, such as `rmm.acme.devices`."""
+        path = self.client.make_qualified_table_name_path(self.name, quote=False)
+        if len(path) < 3:
+            with suppress(DatabaseException):  # a destination that has datasets only
+                path = [str(self.rows("SELECT current_database()")[0][0]), *path]
+        return ".".join(path)
+
+    def quote(self, column: str) -> str:
+        """A column's name, quoted."""
+        return self.client.escape_column_name(column)
+
+    def exists(self) -> bool:
+        """Whether the table is there."""
+        try:
+            self.client.execute_sql(f"SELECT 1 FROM {self.qualified} WHERE 1 = 0")
+        except DatabaseUndefinedRelation:
+            return False
+        return True
+
+    def columns(self) -> tuple[str, ...]:
+        """The columns' names; empty where there is no table."""
+        try:
+            with self.client.execute_query(f"SELECT * FROM {self.qualified} WHERE 1 = 0") as cursor:
+                return tuple(column[0] for column in cursor.description or ())
+        except DatabaseUndefinedRelation:
+            return ()
+
+    def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """What a query answers; `{table}` in it stands for this table."""
+        found = self.client.execute_sql(sql.replace("{table}", self.qualified), *parameters)
+        return [tuple(row) for row in found or ()]
+
+    def change(self, sql: str, *parameters: Any) -> None:
+        """Run a statement that answers nothing; `{table}` in it stands for this table."""
+        self.client.execute_sql(sql.replace("{table}", self.qualified), *parameters)
+
+    def first(self, count: int, order: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[Any, ...], ...]]:
+        """Columns and first rows, in the order of these columns."""
+        columns = self.columns()
+        known = [self.quote(name) for name in order if name in columns]
+        ordered = f" ORDER BY {', '.join(known)}" if known else ""
+        rows = self.rows(f"SELECT * FROM {{table}}{ordered} LIMIT {count}") if columns else []
+        return columns, tuple(rows)
+
+    def count(self, where: str = "") -> int:
+        """How many rows there are, 0 where there is no table."""
+        try:
+            found = self.rows(f"SELECT count(*) FROM {{table}} {f'WHERE {where}' if where else ''}")
+        except DatabaseUndefinedRelation:
+            return 0
+        return int(found[0][0])

@@ -1,0 +1,709 @@
+"""A connection file is what it says, or it is refused with file, line, what is wrong and what to write."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+import traceback
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, get_args
+
+import dlt
+import jsonschema
+import pytest
+import yaml
+from dlt.common.data_types import TDataType
+from dlt.common.schema.typing import TColumnSchema, TLoaderMergeStrategy
+from dlt.sources.rest_api import config_setup, rest_api_resources
+from dlt.sources.rest_api.typing import AuthType, Endpoint, EndpointResource, PaginatorType
+
+import rmm_assets
+from rmm_assets.config import Connection, client, resource, rules
+from rmm_assets.config.connection import DEFAULT_DATABASE, Destination
+from rmm_assets.definitions import load_connections
+from rmm_assets.http.settings import Limits, Retry, Throttle, Tls
+from rmm_assets.orchestration.component import RmmConnection
+from rmm_assets.settings import Settings
+
+PACKAGE = Path(rmm_assets.__file__).parent
+SECRET = "s3cr3t-9f8e7d6c5b"
+
+ACME = """\
+type: rmm_assets.RmmConnection
+attributes:
+  name: acme
+  client:
+    base_url: https://rmm.example.com/api
+    auth: {type: api_key, name: key, location: query}
+  api_key: {env: ACME_API_KEY}
+  resource_defaults:
+    primary_key: id
+    write_disposition: merge
+    endpoint:
+      paginator: {type: offset, limit: 100}
+  resources:
+    - name: devices
+      endpoint: {path: /v1/devices, data_selector: data}
+    - name: alerts
+      endpoint: {path: "/v1/devices/{resources.devices.id}/alerts", data_selector: data}
+"""
+
+
+def load(tmp_path: Path, text: str) -> RmmConnection:
+    folder = tmp_path / "acme"
+    folder.mkdir(exist_ok=True)
+    (folder / "defs.yaml").write_text(text, encoding="utf-8")
+    (connection,) = load_connections(folder)
+    return connection
+
+
+def refusal(tmp_path: Path, text: str) -> str:
+    with pytest.raises(ValueError, match=r"defs\.yaml") as raised:
+        load(tmp_path, text)
+    return str(raised.value)
+
+
+def attributes(**changes: Any) -> dict[str, Any]:
+    return {**yaml.safe_load(ACME)["attributes"], **changes}
+
+
+# --- what is right
+
+
+def test_the_generic_profile_is_dlts_own_config() -> None:
+    (connection,) = load_connections_of(PACKAGE / "profiles" / "generic.yaml")
+
+    assert connection.api_key is not None and connection.api_key.dlt_secret == "api_key"
+    assert connection.rest_api_config() == {
+        "client": {
+            "base_url": "https://api.example.com",
+            "auth": {"type": "api_key", "name": "api_key", "location": "query"},
+        },
+        "resources": [
+            {
+                "name": "resource_name",
+                "primary_key": ["id"],
+                "write_disposition": "merge",
+                "endpoint": {
+                    "path": "/v1/resource",
+                    "data_selector": "data",
+                    "paginator": {"type": "offset", "limit": 100},
+                },
+            }
+        ],
+    }
+
+
+def load_connections_of(file: Path) -> list[RmmConnection]:
+    return [RmmConnection.from_attributes_dict(attributes=yaml.safe_load(file.read_text())["attributes"])]
+
+
+def test_a_connection_loads_with_no_secret_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACME_API_KEY", raising=False)
+    assert load(tmp_path, ACME).api_key is not None
+
+
+def test_defaults_are_merged_as_dlt_merges_them() -> None:
+    defaults: dict[str, Any] = {
+        "primary_key": ["id"],
+        "write_disposition": "append",
+        "columns": {"id": {"data_type": "bigint", "nullable": False}, "name": {"data_type": "text"}},
+        "endpoint": {
+            "method": "POST",
+            "params": {"expand": "all", "sort": "id"},
+            "json": {"a": 1, "b": {"c": 2}},
+            "paginator": {"type": "page_number", "base_page": 1, "total_path": None},
+            "data_selector": "rows",
+        },
+    }
+    resources: list[Any] = [
+        "plain",
+        {"name": "named"},
+        {"name": "path_only", "endpoint": "some/path"},
+        {
+            "name": "own",
+            "primary_key": ["uid"],
+            "columns": {"id": {"nullable": True}, "seen": {"data_type": "timestamp"}},
+            "endpoint": {
+                "path": "own/{kind}",
+                "params": {"sort": "uid", "kind": "x"},
+                "json": {"b": 3},
+                "paginator": {"type": "cursor", "cursor_path": "next"},
+            },
+        },
+        {"name": "one", "endpoint": {"path": "plain/{resources.plain.id}"}},
+    ]
+    theirs: dict[str, Any] = {}
+    merged: Any = defaults
+    for one in resources:  # each with its own copy: dlt writes a resource's hints back into the defaults
+        theirs |= config_setup.expand_and_index_resources(deepcopy([one]), deepcopy(merged))
+    ours = Connection.model_validate(
+        {
+            "name": "x",
+            "client": {"base_url": "https://h"},
+            "resource_defaults": defaults,
+            "resources": resources,
+        }
+    ).rest_api_config()["resources"]
+    # dlt puts path parameters into the path as it goes; ours are still as written, so it does that to both.
+    ours_in_dlt: dict[str, Any] = dict(config_setup.expand_and_index_resources(ours, {}))
+    for name, expected in theirs.items():
+        got = dict(ours_in_dlt[name])
+        for config in (expected, got):
+            config["columns"] = {
+                column: {key: value for key, value in hints.items() if key != "name"}
+                for column, hints in config.get("columns", {}).items()
+            }
+        assert got == expected
+
+
+def test_a_path_that_names_one_thing_is_a_single_page_as_in_dlt(tmp_path: Path) -> None:
+    text = ACME.replace("    endpoint:\n      paginator: {type: offset, limit: 100}\n", "")
+    text = text.replace(
+        "data_selector: data}\n    - name: alerts",
+        "data_selector: data, paginator: json_link}\n    - name: one",
+    )
+    text = text.replace('/{resources.devices.id}/alerts", data_selector: data', '/{resources.devices.id}"')
+    one = load(tmp_path, text).resource("one")
+    assert one.endpoint.paginator is not None and one.endpoint.paginator.type == "single_page"
+    assert one.endpoint.data_selector == "$"
+    assert one.parent == "devices"
+
+
+def test_the_clients_paginator_reaches_resources_that_name_none() -> None:
+    connection = Connection.model_validate(
+        {
+            "name": "x",
+            "client": {"base_url": "https://h", "paginator": "header_link"},
+            "resources": ["devices"],
+        }
+    )
+    assert connection.resources[0].endpoint.paginator == client.HeaderLinkPaginator()
+
+
+def test_a_connection_can_be_made_in_python() -> None:
+    connection = Connection(
+        name="x",
+        client=client.Client(base_url="https://h", paginator=client.OffsetPaginator(limit=5)),
+        resources=(resource.Resource(name="devices", primary_key=("id",)),),
+    )
+    assert connection.rest_api_config()["resources"][0]["endpoint"]["paginator"] == {
+        "type": "offset",
+        "limit": 5,
+    }
+
+
+def test_a_template_stands_for_a_value_of_any_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACME_BASE_URL", "https://other.example.com")
+    monkeypatch.setenv("ACME_CONCURRENCY", "3")
+    text = ACME.replace("https://rmm.example.com/api", "\"{{ env('ACME_BASE_URL') }}\"")
+    connection = load(tmp_path, text + "  limits: {max_concurrency: \"{{ env('ACME_CONCURRENCY') }}\"}\n")
+    assert connection.client.base_url == "https://other.example.com"
+    assert connection.limits.max_concurrency == 3
+
+
+def test_text_that_looks_like_a_number_stays_text(tmp_path: Path) -> None:
+    text = ACME.replace(
+        "data_selector: data}\n    - name: alerts",
+        'data_selector: data, params: {site: "12"}}\n    - name: alerts',
+    )
+    assert load(tmp_path, text).resource("devices").endpoint.params == {"site": "12"}
+
+
+def test_unique_checks_default_to_the_primary_key_in_the_tables_names() -> None:
+    one, two, none = Connection.model_validate(
+        {
+            "name": "x",
+            "client": {"base_url": "https://h", "paginator": "single_page"},
+            "resources": [
+                {"name": "one", "primary_key": ["siteId", "id"]},
+                {"name": "two", "primary_key": "id", "checks": {"unique": [["id"], ["a", "b"]]}},
+                {"name": "none", "primary_key": "id", "checks": {"unique": []}},
+            ],
+        }
+    ).resources
+    assert one.unique == (("site_id", "id"),)
+    assert two.unique == (("id",), ("a", "b"))
+    assert none.unique == ()
+
+
+def test_history_is_dlts_scd2() -> None:
+    (devices,) = Connection.model_validate(
+        {
+            "name": "x",
+            "client": {"base_url": "https://h", "paginator": "single_page"},
+            "resources": [{"name": "devices", "primary_key": "id", "history": True}],
+        }
+    ).resources
+    assert (devices.disposition, devices.strategy) == ("merge", "scd2")
+    assert devices.as_dlt()["write_disposition"] == {"disposition": "merge", "strategy": "scd2"}
+
+
+def test_the_database_is_a_file_unless_the_file_or_the_environment_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RMM_DATABASE", raising=False)
+    assert Destination().resolved_credentials() == DEFAULT_DATABASE
+    monkeypatch.setenv("RMM_DATABASE", "elsewhere.duckdb")
+    assert Destination().resolved_credentials() == "elsewhere.duckdb"
+    assert Destination(credentials="mine.duckdb").resolved_credentials() == "mine.duckdb"
+    assert Destination(type="postgres").resolved_credentials() is None
+
+
+def test_the_demo_runs_on_the_simulator_and_stands_still_until_somebody_starts_it() -> None:
+    (demo,) = load_connections(PACKAGE / "defs" / "demo")
+    assert demo.simulator is not None and demo.api_key is None and demo.client.base_url is None
+    assert [resource.name for resource in demo.resources] == ["organizations", "devices", "alerts", "patches"]
+    assert all(resource.unique == (("id",),) and "status" in resource.checks.not_null for resource in demo.resources)
+    assert demo.schedule is not None and demo.schedule.status == "stopped"
+
+
+# --- dlt's words stay dlt's words
+
+
+def test_every_paginator_of_dlt_but_guessing_can_be_written_with_all_its_keys() -> None:
+    assert set(client.PAGINATORS) == set(get_args(PaginatorType)) - {"auto", "json_response"}
+    for model in get_args(client._AnyPaginator):
+        kind = model.model_fields["type"].default
+        keys = set(inspect.signature(config_setup.PAGINATOR_MAP[kind]).parameters)
+        assert set(model.model_fields) - {"type"} == keys, kind
+
+
+def test_every_auth_of_dlt_can_be_written_with_all_its_keys_but_the_secret() -> None:
+    assert set(client.AUTHS) == set(get_args(AuthType))
+    secrets = {"api_key", "token", "password", "client_secret", "access_token", "session"}
+    for model in get_args(client._AnyAuth):
+        keys = set(config_setup.AUTH_MAP[model.model_fields["type"].default].get_resolvable_fields())
+        assert set(model.model_fields) - {"type"} == keys - secrets
+
+
+def test_every_key_of_dlts_resources_endpoints_and_columns_can_be_written() -> None:
+    python_only = {"processing_steps"}
+    assert set(EndpointResource.__annotations__) - python_only <= _keys(resource.Resource)
+    assert set(Endpoint.__annotations__) == _keys(resource.Endpoint)
+    assert {key for key in TColumnSchema.__annotations__ if not key.startswith("x-")} <= _keys(resource.Column)
+    assert _keys(resource.Resource) - set(EndpointResource.__annotations__) == resource.OUR_KEYS
+    assert set(_literals(resource.Column, "data_type")) == set(get_args(TDataType))
+    assert set(_literals(resource.WriteDisposition, "strategy")) == set(get_args(TLoaderMergeStrategy))
+
+
+def _keys(model: type[Settings]) -> set[str]:
+    return {field.alias or name for name, field in model.model_fields.items()}
+
+
+def _literals(model: type[Settings], key: str) -> list[str]:
+    literal = next(kind for kind in get_args(model.model_fields[key].annotation) if kind is not type(None))
+    return list(get_args(literal))
+
+
+def test_dlt_builds_its_resources_from_what_a_connection_says() -> None:
+    connection = Connection.model_validate(
+        {
+            "name": "full",
+            "client": {
+                "base_url": "https://h/",
+                "headers": {"Accept": "application/json"},
+                "auth": "bearer",
+                "paginator": {"type": "page_number", "base_page": 1, "total_path": None},
+            },
+            "api_key": {"env": "FULL"},
+            "resources": [
+                {
+                    "name": "devices",
+                    "endpoint": {
+                        "path": "devices",
+                        "method": "get",
+                        "params": {"site": "{incremental.start_value}"},
+                        "incremental": {"cursor_path": "updated", "initial_value": "2024-01-01", "lag": 60},
+                        "response_actions": [{"status_code": 404, "action": "ignore"}],
+                    },
+                    "primary_key": ["site", "id"],
+                    "merge_key": "site",
+                    "write_disposition": {"disposition": "merge", "strategy": "upsert"},
+                    "columns": [{"name": "id", "data_type": "bigint"}, {"name": "who", "sensitive": True}],
+                    "schema_contract": {"columns": "freeze"},
+                    "references": [{"columns": "site", "referenced_table": "sites", "referenced_columns": "id"}],
+                    "max_table_nesting": 0,
+                    "table_name": "machines",
+                    "tags": {"a": "b"},
+                    "owners": "team:rmm",
+                },
+                {
+                    "name": "disks",
+                    "endpoint": {"path": "devices/{resources.devices.id}/disks", "json": {"all": True}},
+                    "include_from_parent": "id",
+                    "schema_contract": "evolve",
+                },
+            ],
+        }
+    )
+    config = connection.rest_api_config()
+    assert "sensitive" not in json.dumps(config) and "tags" not in json.dumps(config)
+    config["client"]["auth"]["token"] = "x"
+    devices, disks = rest_api_resources(config)  # type: ignore[arg-type]
+    assert devices.compute_table_schema()["name"] == "machines"
+    assert disks.name == "disks"
+    assert isinstance(devices, dlt.sources.DltResource)
+
+
+# --- what is refused, by the line marked with `<-`
+
+REFUSED = {
+    "an unknown key": ("  name: acme", "  nmae: acme # <-", ["`nmae`", "did you mean `name`?"]),
+    "a key in the wrong place": (
+        "  name: acme",
+        "  name: acme\n  base_url: x # <-",
+        ["write it under `client`"],
+    ),
+    "an unknown key deep inside": (
+        "{type: offset, limit: 100}",
+        "{type: offset, limit: 100, offset_parm: o} # <-",
+        ["resource_defaults.endpoint.paginator.offset_parm", "did you mean `offset_param`?"],
+    ),
+    "a wrong type": ("limit: 100}", "limit: many} # <-", ["paginator.limit", "integer"]),
+    "an unknown paginator": ("type: offset, limit: 100}", "type: ofset} # <-", ["did you mean `offset`?"]),
+    "a guessed paginator": ("{type: offset, limit: 100}", "auto # <-", ["page_number", "single_page"]),
+    "no paginator at all": (
+        ACME[ACME.index("    endpoint:\n") : ACME.index("    - name: alerts")],
+        "  resources:\n    - name: devices\n      endpoint: {path: /v1/devices} # <-\n",
+        ["`devices` has no paginator", "offset", "cursor", "single_page"],
+    ),
+    "no primary key under merge": (
+        "    primary_key: id\n    write_disposition: merge\n",
+        "    write_disposition: merge # <-\n",
+        ["`devices` merges", "primary_key: id"],
+    ),
+    "an unknown parent": (
+        '{resources.devices.id}/alerts", data_selector: data}',
+        '{resources.device.id}/alerts", data_selector: data} # <-',
+        ["no resource `device`", "did you mean `devices`?"],
+    ),
+    "two resources with one name": ("- name: alerts", "- name: devices # <-", ["two resources `devices`"]),
+    "two resources with one table": (
+        "- name: alerts",
+        "- name: Devices # <-",
+        ["`Devices`", "`devices`", "both write the table `devices`", "table_name"],
+    ),
+    "a table that holds another one's rejects": (
+        "- name: alerts",
+        "- name: devices_rejected # <-",
+        ["both write the table `devices_rejected`"],
+    ),
+    "plain http": (
+        "https://rmm.example.com/api",
+        "http://rmm.example.com/api # <-",
+        ["https", "allow_http: true"],
+    ),
+    "no address": ("https://rmm.example.com/api", "rmm.example.com # <-", ["https://host/path"]),
+    "another origin": (
+        "path: /v1/devices, data_selector: data}",
+        "path: https://other.example.com/devices, data_selector: data} # <-",
+        ["another origin"],
+    ),
+    "a key with nowhere to go": (
+        "    auth: {type: api_key, name: key, location: query}\n  api_key: {env: ACME_API_KEY}",
+        "  api_key: {env: ACME_API_KEY} # <-",
+        ["client.auth", "bearer"],
+    ),
+    "an auth with no key": (
+        "    auth: {type: api_key, name: key, location: query}\n  api_key: {env: ACME_API_KEY}\n",
+        "    auth: bearer # <-\n",
+        ["api_key: {env: ACME_API_KEY}"],
+    ),
+    "two places for the key": (
+        "  api_key: {env: ACME_API_KEY}",
+        "  api_key: {env: A, dlt_secret: b} # <-",
+        ["one of `env: NAME_OF_A_VARIABLE` and `dlt_secret: path.in.dlt.secrets`"],
+    ),
+    "a check on a column of another name": (
+        "    - name: alerts\n",
+        "    - name: alerts\n      checks: {not_null: [deviceId]} # <-\n",
+        ["`deviceId`", "`device_id`"],
+    ),
+    "a check on a column that the contract keeps out": (
+        "    - name: alerts\n",
+        "    - name: alerts\n      schema_contract: freeze\n      columns: {status: {data_type: text}}\n"
+        "      checks: {not_null: [statsu]} # <-\n",
+        ["`statsu`", "did you mean `status`?"],
+    ),
+    "a truth value where YAML ate a word": (
+        "    - name: alerts\n",
+        "    - name: alerts\n      columns: {status: {data_type: text}}\n"
+        "      checks: {accepted_values: {status: [on, off]}} # <-\n",
+        ["put them in quotes"],
+    ),
+    "a bad cron expression": (
+        "  name: acme",
+        "  name: acme\n  schedule: {cron: every hour} # <-",
+        ["`every hour`", "`0 * * * *`"],
+    ),
+    "an unknown time zone": (
+        "  name: acme",
+        "  name: acme\n  schedule: {cron: 0 * * * *, timezone: Mars/Olympus} # <-",
+        ["Mars/Olympus", "Europe/Vienna"],
+    ),
+    "an unknown destination": (
+        "  name: acme",
+        "  name: acme\n  destination: duckdbb # <-",
+        ["did you mean `duckdb`?"],
+    ),
+    "a name with two underscores": ("  name: acme", "  name: ac__me # <-", ["attributes.name"]),
+    "Python": ("- name: devices", "- name: devices\n      processing_steps: [] # <-", ["Python"]),
+    "a template that cannot be rendered": (
+        "https://rmm.example.com/api",
+        "\"{{ env('RMM_NOT_SET_ANYWHERE') }}\" # <-",
+        ["RMM_NOT_SET_ANYWHERE"],
+    ),
+    "what only dlt knows": (
+        "- name: devices\n      endpoint: {path: /v1/devices,",
+        "- name: devices # <-\n      endpoint: {path: '/v1/{site}/devices',",
+        ["dlt refuses this", "requires a param named 'site'"],
+    ),
+    "no resource": (
+        ACME[ACME.index("  resources:\n") :],
+        "  resources: [] # <-\n",
+        ["at least one resource"],
+    ),
+    "a link that runs a script": (
+        "  name: acme",
+        "  name: acme\n  docs: javascript:alert(1) # <-",
+        ["attributes.docs", "no address of a web page", "https://host/page"],
+    ),
+    "a link to no page": (
+        "- name: devices",
+        "- name: devices\n      docs: see the wiki # <-",
+        ["resources[0].docs", "https://host/page"],
+    ),
+    "a link that ends the link": (
+        "  name: acme",
+        "  name: acme\n  docs: 'https://h/a> [b](javascript:x)' # <-",
+        ["attributes.docs", "https://host/page"],
+    ),
+    "an owner that is nobody": (
+        "- name: devices",
+        "- name: devices\n      owners: [infrastructure] # <-",
+        ["resources[0].owners", "infrastructure", "team:"],
+    ),
+    "a tag that Dagster does not take": (
+        "- name: devices",
+        '- name: devices\n      tags: {"a tag": b} # <-',
+        ["resources[0].tags", "a tag"],
+    ),
+    "the simulator and an address": (
+        "  client:\n    base_url: https://rmm.example.com/api",
+        "  simulator: {}\n  client:\n    base_url: https://rmm.example.com/api # <-",
+        ["leave out one of the two"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_fault_is_refused_with_its_line_and_what_to_write(tmp_path: Path, case: str) -> None:
+    right, wrong, words = REFUSED[case]
+    assert right in ACME
+    text = ACME.replace(right, wrong, 1)
+    line = next(number for number, row in enumerate(text.splitlines(), 1) if "# <-" in row)
+    if case == "no primary key under merge":  # said by the defaults, missed by the resource
+        line = next(number for number, row in enumerate(text.splitlines(), 1) if "- name: devices" in row)
+
+    message = refusal(tmp_path, text)
+
+    assert f"defs.yaml:{line}: " in message
+    assert all(word in message for word in words), message
+
+
+def test_a_fault_that_the_defaults_brought_in_is_told_where_it_stands(tmp_path: Path) -> None:
+    text = ACME.replace("    primary_key: id\n", "    primary_key: id\n    checks: {not_null: [deviceId]}\n")
+    assert "defs.yaml:10: attributes.resource_defaults.checks.not_null: " in refusal(tmp_path, text)
+
+
+def test_a_table_may_not_hold_another_ones_rejects_in_any_order() -> None:
+    for names in (["devices", "devices_rejected"], ["devices_rejected", "devices"]):
+        with pytest.raises(ValueError, match="both write the table"):
+            Connection.model_validate(attributes(resources=names))
+
+
+def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+    text = (
+        ACME.replace("base_url:", "bas_url:")
+        .replace("limit: 100", "limit: 0")
+        .replace("- name: alerts", "- nam: alerts")
+    )
+    message = refusal(tmp_path, text)
+    assert {f":{line}: " in message for line in (5, 12, 16)} == {True}, message
+
+
+def test_plain_http_is_fine_on_loopback_and_where_it_is_allowed(tmp_path: Path) -> None:
+    for address in ("http://127.0.0.1:8099", "http://localhost:1/x", "http://[::1]:5"):
+        assert load(tmp_path, ACME.replace("https://rmm.example.com/api", address)).client.base_url == address
+    load(tmp_path, ACME.replace("https:", "http:") + "  allow_http: true\n")
+
+
+# --- secrets
+
+PLAIN = {
+    "the key itself": ("{env: ACME_API_KEY}", SECRET),
+    "the key in auth": ("name: key, location", f"api_key: {SECRET}, name: key, location"),
+    "a token": ("{type: api_key, name: key, location: query}", f"{{token: {SECRET}}}"),
+    "a word where auth's type belongs": ("{type: api_key, name: key, location: query}", SECRET),
+    "a password": (
+        "{type: api_key, name: key, location: query}",
+        f"{{type: http_basic, username: me, password: {SECRET}}}",
+    ),
+    "a client secret": (
+        "{type: api_key, name: key, location: query}",
+        f"{{type: oauth2_client_credentials, client_id: a, access_token_url: https://h, client_secret: {SECRET}}}",
+    ),
+    "a secret in the token request": (
+        "{type: api_key, name: key, location: query}",
+        "{type: oauth2_client_credentials, client_id: a, access_token_url: https://h, "
+        f"access_token_request_data: {{password: {SECRET}}}}}",
+    ),
+    "an Authorization header": ("    auth:", f"    headers: {{Authorization: Bearer {SECRET}}}\n    auth:"),
+    "an X-API-KEY header": ("    auth:", f"    headers: {{X-API-KEY: {SECRET}}}\n    auth:"),
+    "a bearer under another name": ("    auth:", f"    headers: {{X-Forward: Bearer {SECRET}}}\n    auth:"),
+    "a header of an endpoint": (
+        "data_selector: data}",
+        f"headers: {{Ocp-Apim-Subscription-Key: {SECRET}}}}}",
+    ),
+    "a parameter": ("data_selector: data}", f"params: {{apiKey: {SECRET}}}}}"),
+    "the base URL": ("https://rmm.example.com/api", f"https://rmm.example.com/api?api_key={SECRET}"),
+    "a user in the base URL": ("https://rmm.example.com/api", f"https://me:{SECRET}@rmm.example.com/api"),
+    "a path": ("path: /v1/devices,", f"path: /v1/devices?token={SECRET},"),
+    "the top": ("  name: acme", f"  name: acme\n  password: {SECRET}"),
+    "a resource": ("    - name: devices", f"    - name: devices\n      api_key: {SECRET}"),
+    "the destination": (
+        "  name: acme",
+        f"  name: acme\n  destination: {{type: postgres, credentials: 'postgresql://me:{SECRET}@h/db'}}",
+    ),
+    "the destination's mapping": (
+        "  name: acme",
+        f"  name: acme\n  destination: {{type: postgres, credentials: {{password: {SECRET}}}}}",
+    ),
+    "a wrong key beside it": ("{env: ACME_API_KEY}", f"{{envv: {SECRET}}}"),
+    "a wrong type": ("{type: offset, limit: 100}", f"{{type: offset, limit: {SECRET}}}"),
+    "a name that is none": ("  name: acme", f"  name: {SECRET}!"),
+    "an alias that is none": ("{env: ACME_API_KEY}", f"*{SECRET}"),
+    "a tag that is none": ("{env: ACME_API_KEY}", f"!{SECRET} x"),
+    "text that YAML cannot read": ("{env: ACME_API_KEY}", f"'{SECRET}"),
+}
+
+
+@pytest.mark.parametrize("case", PLAIN)
+def test_a_secret_in_the_file_is_refused_and_never_repeated(tmp_path: Path, case: str) -> None:
+    right, wrong = PLAIN[case]
+    assert right in ACME
+    text = ACME.replace(right, wrong, 1)
+    with pytest.raises(ValueError, match=r"defs\.yaml:\d+: ") as raised:
+        load(tmp_path, text)
+
+    told = "".join(traceback.format_exception(raised.value)) + repr(raised.value)
+    assert SECRET not in told
+
+
+@pytest.mark.parametrize(
+    ("case", "advice"),
+    [
+        ("the key itself", "`api_key: {env: ACME_API_KEY}`"),
+        ("an X-API-KEY header", "`auth: {type: api_key, name: X-API-KEY, location: header}`"),
+        ("an Authorization header", "`auth: bearer`"),
+        ("a parameter", "`auth: {type: api_key, name: apiKey, location: query}`"),
+        ("the base URL", "`auth: {type: api_key, name: api_key, location: query}`"),
+        ("the destination", "DESTINATION__POSTGRES__CREDENTIALS"),
+    ],
+)
+def test_a_refused_secret_comes_with_what_to_write(tmp_path: Path, case: str, advice: str) -> None:
+    right, wrong = PLAIN[case]
+    assert advice in refusal(tmp_path, ACME.replace(right, wrong, 1))
+
+
+def test_a_template_that_would_read_a_secret_is_refused_without_reading_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ACME_API_KEY", raising=False)  # reading it would fail with another sentence
+    for right, wrong in (
+        ("{env: ACME_API_KEY}", "\"{{ env('ACME_API_KEY') }}\""),
+        ("    auth:", "    headers: {X-API-KEY: \"{{ env('ACME_API_KEY') }}\"}\n    auth:"),
+        ("https://rmm.example.com/api", "\"https://h/?api_key={{ env('ACME_API_KEY') }}\""),
+    ):
+        message = refusal(tmp_path, ACME.replace(right, wrong, 1))
+        assert "nor come out of a template" in message and "is not set" not in message
+
+
+def test_a_url_that_brings_a_secret_from_the_environment_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACME_BASE_URL", f"https://h/?token={SECRET}")
+    message = refusal(tmp_path, ACME.replace("https://rmm.example.com/api", "\"{{ env('ACME_BASE_URL') }}\""))
+    assert "defs.yaml:5: attributes.client.base_url" in message and SECRET not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [
+        *(
+            (name, True)
+            for name in ("api_key", "apiKey", "X-API-KEY", "apikey", "token", "access_token", "X-Auth-Token")
+        ),
+        *((name, True) for name in ("Authorization", "Cookie", "client_secret", "password", "key", "sig", "App-Token")),
+        *((name, False) for name in ("primary_key", "merge_key", "cursor_key", "page_token", "links_next_key")),
+        *(
+            (name, False)
+            for name in ("client_id", "clientId", "username", "sort", "access_token_url", "monkey", "author")
+        ),
+    ],
+)
+def test_names_that_hold_secrets_are_told_from_names_that_do_not(name: str, secret: bool) -> None:
+    assert rules.is_secret_name(name) is secret
+
+
+def test_columns_and_parent_fields_may_be_called_as_secrets_are() -> None:
+    Connection.model_validate(
+        attributes(
+            resources=[
+                {
+                    "name": "tokens",
+                    "columns": {"token": {"data_type": "text", "sensitive": True}},
+                    "checks": {"not_null": ["token"], "accepted_values": {"key": ["a", "b"]}},
+                },
+                {
+                    "name": "uses",
+                    "endpoint": {"path": "uses", "params": {"token": "{resources.tokens.token}"}},
+                },
+            ]
+        )
+    )
+
+
+# --- documentation
+
+
+def test_every_key_is_described() -> None:
+    models: set[type[Settings]] = {Connection, Retry, Limits, Tls, Throttle}
+    models |= {model for module in (client, resource) for model in vars(module).values()
+               if isinstance(model, type) and issubclass(model, Settings)}  # fmt: skip
+    undescribed = [
+        f"{model.__name__}.{name}"
+        for model in models
+        for name, field in model.model_fields.items()
+        if name != "type" and not (field.description or "").endswith(".")
+    ]
+    assert undescribed == []
+
+
+def test_the_schema_that_editors_see_accepts_the_shipped_files_and_refuses_a_wrong_key() -> None:
+    model = RmmConnection.get_model_cls()
+    assert model is not None
+    schema = model.model_json_schema()
+    for file in (PACKAGE / "profiles" / "generic.yaml", PACKAGE / "defs" / "demo" / "defs.yaml"):
+        jsonschema.validate(yaml.safe_load(file.read_text())["attributes"], schema)
+    with pytest.raises(jsonschema.ValidationError, match="paginater"):
+        jsonschema.validate(attributes(client={"base_url": "https://h", "paginater": "auto"}), schema)
+
+
+def test_reading_a_connection_takes_no_dagster() -> None:
+    check = "import sys, rmm_assets.config, rmm_assets.http.settings; sys.exit('dagster' in sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True, cwd=PACKAGE.parent)

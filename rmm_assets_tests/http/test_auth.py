@@ -1,0 +1,308 @@
+"""How a secret goes onto the wire, and every form of it that is struck out of what comes back."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import pytest
+
+from rmm_assets.http.auth import MASK, Redactor, build_auth
+from rmm_assets.http.rate_limit import Pace
+from rmm_assets.http.settings import Limits, Retry
+from rmm_assets.http.transport import Request, Transport, TransportError
+from rmm_assets_tests.http.leaks import WRITTEN
+from rmm_assets_tests.http.servers import Say, Scripted, Seen
+
+PLAIN = "plain-key-0123456789"
+ODD = "k3y/+=&%ü\"'\\<€> ~:zz"
+KEYS = [PLAIN, ODD]
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+@pytest.mark.parametrize("key", KEYS)
+def test_a_written_form_is_struck_out_of_messages_bodies_and_headers(key: str, form: str) -> None:
+    redactor = Redactor()
+    redactor.add(key)
+    written = WRITTEN[form](key)
+    assert redactor.text(f"before {written} after") == f"before {MASK} after"
+    assert redactor.body(f'{{"a": "{written}"}}'.encode()) == f'{{"a": "{MASK}"}}'.encode()
+    as_header = f"/x?a={written}&b=1".encode().decode("latin-1")
+    assert redactor.header(as_header) == f"/x?a={MASK}&b=1"
+
+
+@pytest.mark.parametrize("before", ["", "u", "us", "user:"])
+@pytest.mark.parametrize("key", KEYS)
+def test_base64_is_struck_out_at_every_alignment(key: str, before: str) -> None:
+    redactor = Redactor()
+    redactor.add(key)
+    for after in ("", "a", "ab", "abc"):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            written = encode(f"{before}{key}{after}".encode())
+            masked = redactor.body(written)
+            assert MASK.encode() in masked
+            # No more of it stays than the letters that mix with what stands beside.
+            assert len(masked) <= len(MASK) + 4 * (len(before) + 2) // 3 + 4 * (len(after) + 2) // 3 + 4
+            assert redactor.text(written.decode()) == masked.decode()
+
+
+def test_a_short_secret_is_struck_out_of_messages_but_leaves_rows_alone() -> None:
+    redactor = Redactor()
+    redactor.add("id")
+    assert redactor.text("the id was refused") == f"the {MASK} was refused"
+    assert redactor.body(b'{"id": 1}') == b'{"id": 1}'
+    assert redactor.header('</a?id=1>; rel="next"') == '</a?id=1>; rel="next"'
+
+
+def test_what_is_not_the_secret_stays_as_it_is() -> None:
+    redactor = Redactor()
+    redactor.add(ODD)
+    body = json.dumps([{"name": "Ünïcode/+=&%", "key": "k3y"}]).encode()
+    assert redactor.body(body) is body
+
+
+# On the wire
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Transport]]:
+    made: list[Transport] = []
+
+    def build(url: str, auth: Any, secret: str, **more: Any) -> Transport:
+        redactor = Redactor()
+        made.append(
+            Transport(
+                url,
+                auth=build_auth(auth, secret, redactor),
+                redactor=redactor,
+                limits=Limits(),
+                pace=Pace(tmp_path, max_concurrency=8),
+                retry=Retry(backoff_factor=0.01),
+                **more,
+            )
+        )
+        return made[-1]
+
+    yield build
+    for transport in made:
+        transport.close()
+
+
+def ask(transport: Transport) -> bytes:
+    return transport.send(Request("/v1/devices?limit=2", label="devices page 1"), lambda reply: reply.body)
+
+
+@pytest.mark.parametrize("key", [PLAIN, ODD])
+@pytest.mark.parametrize(
+    ("auth", "place"),
+    [
+        ({"type": "api_key", "name": "api key", "location": "query"}, "query"),
+        ({"type": "api_key", "name": "k", "location": "param"}, "query"),
+        ({"type": "api_key", "name": "X-API-KEY", "location": "header"}, "x-api-key"),
+        ({"type": "api_key", "name": "session", "location": "cookie"}, "cookie"),
+        ("bearer", "authorization"),
+        ({"type": "http_basic", "username": "me"}, "authorization"),
+    ],
+)
+def test_the_server_gets_the_secret_whole(make: Callable[..., Transport], auth: Any, place: str, key: str) -> None:
+    with Scripted(lambda seen: Say()) as server:
+        ask(make(server.url, auth, key))
+    [seen] = server.seen
+    if place == "query":
+        assert parse_qs(seen.target.partition("?")[2]) == {"limit": ["2"], auth["name"]: [key]}
+        return
+    assert seen.target == "/v1/devices?limit=2"
+    value = seen.headers[place].encode("latin-1")
+    if place == "authorization" and auth != "bearer":
+        assert base64.b64decode(value.removeprefix(b"Basic ")).decode() == f"me:{key}"
+        return
+    expected = {"x-api-key": key, "cookie": f"session={key}", "authorization": f"Bearer {key}"}[place]
+    assert value == expected.encode("latin-1" if key == PLAIN else "utf-8")
+
+
+def test_the_secret_takes_the_place_of_a_header_of_that_name(make: Callable[..., Transport]) -> None:
+    with Scripted(lambda seen: Say()) as server:
+        ask(make(server.url, "bearer", PLAIN, headers={"authorization": "nobody", "X-Tenant": "7"}))
+    assert server.seen[0].headers["authorization"] == f"Bearer {PLAIN}"
+    assert server.seen[0].headers["x-tenant"] == "7"
+
+
+@pytest.mark.parametrize("secret", ["line\nbreak-in-it", "ends-with-one\n", "a\0b-and-more", "bad\udcffletter", ""])
+def test_a_secret_that_cannot_be_sent_is_refused_without_repeating_it(secret: str) -> None:
+    with pytest.raises(ValueError, match="the secret") as caught:
+        build_auth("bearer", secret, Redactor())
+    assert not secret or secret not in str(caught.value)
+
+
+def test_an_auth_without_a_secret_names_what_to_set() -> None:
+    with pytest.raises(ValueError, match="set api_key in the connection file"):
+        build_auth("bearer", None, Redactor())
+
+
+# OAuth
+
+
+class Issuer:
+    """An API behind tokens: issues them, accepts those it has not revoked."""
+
+    def __init__(self, *, same: bool = False, lifetime: Any = 3600) -> None:
+        self.same, self.lifetime = same, lifetime
+        self.issued = 0
+        self.good: set[str] = set()
+        self.troubles: list[Say] = []
+
+    def __call__(self, seen: Seen) -> Say:
+        if seen.target == "/token":
+            if self.troubles:
+                return self.troubles.pop(0)
+            self.issued += 1
+            token = "token-that-stays-one" if self.same else f"token-number-{self.issued:08}"
+            self.good.add(token)
+            return Say({"access_token": token, "expires_in": self.lifetime})
+        token = seen.headers.get("authorization", "").removeprefix("Bearer ")
+        time.sleep(0.02)
+        return Say({"data": []}) if token in self.good else Say({"error": f"bad token {token}"}, 401)
+
+
+def oauth(server: Scripted) -> dict[str, Any]:
+    return {
+        "type": "oauth2_client_credentials",
+        "access_token_url": f"{server.url}/token",
+        "client_id": "me",
+        "access_token_request_data": {"scope": "read"},
+    }
+
+
+def test_one_token_serves_many_requests(make: Callable[..., Transport]) -> None:
+    issuer = Issuer()
+    with Scripted(issuer) as server:
+        transport = make(server.url, oauth(server), ODD)
+        with ThreadPoolExecutor(8) as workers:
+            list(workers.map(lambda _: ask(transport), range(40)))
+    form = parse_qs(server.seen[0].body.decode())
+    assert form == {
+        "grant_type": ["client_credentials"],
+        "client_id": ["me"],
+        "client_secret": [ODD],
+        "scope": ["read"],
+    }
+    assert (issuer.issued, transport.traffic.requests, transport.traffic.retries) == (1, 40, 0)
+    assert not any(ODD in unquote(seen.target) for seen in server.seen)
+
+
+@pytest.mark.parametrize("lifetime", [0.4, "0.4"])
+def test_a_token_is_renewed_before_it_ends(make: Callable[..., Transport], lifetime: Any) -> None:
+    issuer = Issuer(lifetime=lifetime)
+    with Scripted(issuer) as server:
+        transport = make(server.url, oauth(server), PLAIN)
+        for _ in range(3):
+            ask(transport)
+            time.sleep(0.15)
+    assert issuer.issued == 2
+
+
+def test_eight_workers_that_are_refused_together_fetch_one_new_token(make: Callable[..., Transport]) -> None:
+    issuer = Issuer()
+    with Scripted(issuer) as server:
+        transport = make(server.url, oauth(server), PLAIN)
+        ask(transport)
+        issuer.good.clear()
+        with ThreadPoolExecutor(8) as workers:
+            list(workers.map(lambda _: ask(transport), range(16)))
+    assert (issuer.issued, transport.traffic.retries) == (2, 0)
+
+
+def test_a_server_that_gives_the_same_token_again_is_understood(make: Callable[..., Transport]) -> None:
+    issuer = Issuer(same=True)
+    with Scripted(issuer) as server:
+        transport = make(server.url, oauth(server), PLAIN)
+        ask(transport)
+        issuer.good.clear()
+        ask(transport)
+    assert issuer.issued == 2
+
+
+def test_a_token_that_is_refused_for_good_is_renewed_once(make: Callable[..., Transport]) -> None:
+    issuer = Issuer()
+    with (
+        Scripted(lambda seen: issuer(seen) if seen.target == "/token" else Say({"token": seen.headers}, 401)) as server,
+        pytest.raises(TransportError, match="HTTP 401: the API refused the key") as caught,
+    ):
+        ask(make(server.url, oauth(server), PLAIN))
+    assert (issuer.issued, len(server.seen)) == (2, 4)
+    assert "token-number" not in str(caught.value)
+
+
+def test_a_token_endpoint_that_is_down_for_a_moment_is_asked_again(make: Callable[..., Transport]) -> None:
+    issuer = Issuer()
+    issuer.troubles = [Say(status=503, headers=(("Retry-After", "0.3"),)), Say(status=500)]
+    with Scripted(issuer) as server:
+        ask(make(server.url, oauth(server), PLAIN))
+    assert [seen.target[:6] for seen in server.seen] == ["/token", "/token", "/token", "/v1/de"]
+    assert server.seen[1].at - server.seen[0].at >= 0.3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Say({"error": "invalid_client", "secret": PLAIN}, 401),
+        Say({"secret": PLAIN}),
+        Say(PLAIN.encode()),
+        Say({"access_token": ["x"], "secret": PLAIN}),
+        Say({"access_token": "x", "expires_in": PLAIN}),
+        Say(status=302, headers=(("Location", f"http://127.0.0.1:1/{PLAIN}"),)),
+    ],
+)
+def test_an_answer_without_a_token_fails_at_once_and_says_so(make: Callable[..., Transport], answer: Say) -> None:
+    with Scripted(lambda seen: answer) as server, pytest.raises(TransportError, match="devices page 1: ") as caught:
+        ask(make(server.url, oauth(server), PLAIN))
+    assert len(server.seen) == 1
+    assert PLAIN not in str(caught.value)
+
+
+def test_the_client_secret_is_not_posted_over_plain_http(make: Callable[..., Transport]) -> None:
+    with Scripted(lambda seen: Say()) as server:
+        auth = {**oauth(server), "access_token_url": "http://login.example.com/token"}
+        with pytest.raises(TransportError, match=r"access_token_url: .* is plain http"):
+            ask(make(server.url, auth, PLAIN))
+
+
+# Core files
+
+CRASH = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY,) * 2)
+from rmm_assets.http.auth import Redactor, build_auth
+if sys.argv[1] == "secret":
+    build_auth("bearer", os.environ["KEY"], Redactor())
+print(resource.getrlimit(resource.RLIMIT_CORE)[0], flush=True)
+os.abort()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no core files")
+def test_a_process_that_holds_a_secret_leaves_no_core_file(tmp_path: Path) -> None:
+    import resource
+
+    if resource.getrlimit(resource.RLIMIT_CORE)[1] != resource.RLIM_INFINITY:
+        pytest.skip("core files are forbidden on this machine anyway")
+    found = {}
+    for case in ("secret", "none"):
+        folder = tmp_path / case
+        folder.mkdir()
+        environment = {**os.environ, "KEY": PLAIN, "PYTHONPATH": str(Path(__file__).parents[2])}
+        ran = subprocess.run(
+            [sys.executable, "-c", CRASH, case], cwd=folder, env=environment, capture_output=True, text=True
+        )
+        found[case] = (int(ran.stdout), [file.name for file in folder.iterdir()])
+    assert found["secret"] == (0, [])
+    assert found["none"][0] == resource.RLIM_INFINITY

@@ -1,0 +1,172 @@
+"""Limits hold over threads and over processes that share nothing but a folder."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from rmm_assets.http.rate_limit import Pace, StoppedError
+
+# Each takes permits and notes from when to when it held one, by the clock that all processes share.
+WORKER = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from rmm_assets.http.rate_limit import Pace
+folder, concurrency, per_minute, requests, hold = sys.argv[1:]
+pace = Pace(Path(folder), max_concurrency=int(concurrency), requests_per_minute=float(per_minute) or None)
+def one(_):
+    with pace.permit():
+        began = time.time()
+        time.sleep(float(hold))
+        return began, time.time()
+print("ready", flush=True)
+sys.stdin.readline()
+with ThreadPoolExecutor(4) as workers:
+    for began, ended in workers.map(one, range(int(requests))):
+        print(began, ended)
+"""
+
+
+class Processes:
+    """Three processes that ask for permits from one folder."""
+
+    def __init__(self, folder: Path, *, concurrency: int, per_minute: float, requests: int, hold: float) -> None:
+        arguments = [str(value) for value in (folder, concurrency, per_minute, requests, hold)]
+        self._running = [
+            subprocess.Popen(
+                [sys.executable, "-c", WORKER, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            for _ in range(3)
+        ]
+        for process in self._running:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+
+    def run(self) -> list[tuple[float, float]]:
+        """When each permit was held, in the order of their begin."""
+        for process in self._running:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        lines = [line for process in self._running for line in process.communicate(timeout=60)[0].splitlines()]
+        return sorted((float(began), float(ended)) for began, ended in map(str.split, lines))
+
+
+def most_at_once(held: list[tuple[float, float]]) -> int:
+    moments = sorted([(began, 1) for began, _ in held] + [(ended, -1) for _, ended in held])
+    most = now = 0
+    for _, change in moments:
+        now += change
+        most = max(most, now)
+    return most
+
+
+@pytest.mark.slow
+def test_three_processes_share_one_limit_of_requests_at_once(tmp_path: Path) -> None:
+    held = Processes(tmp_path, concurrency=3, per_minute=0, requests=12, hold=0.03).run()
+    assert len(held) == 36
+    assert most_at_once(held) == 3
+
+
+@pytest.mark.slow
+def test_three_processes_share_one_limit_of_requests_a_minute(tmp_path: Path) -> None:
+    held = Processes(tmp_path, concurrency=8, per_minute=1200, requests=10, hold=0).run()
+    gaps = [later[0] - earlier[0] for earlier, later in itertools.pairwise(held)]
+    assert len(held) == 30
+    # One start every 50 ms, evenly: none nearer, save for the time from permit to note.
+    assert min(gaps) > 0.035
+    assert sum(gaps) == pytest.approx(29 * 0.05, rel=0.25)
+
+
+@pytest.mark.slow
+def test_a_pause_stops_every_process_of_a_connection(tmp_path: Path) -> None:
+    processes = Processes(tmp_path, concurrency=8, per_minute=0, requests=4, hold=0)
+    Pace(tmp_path, max_concurrency=8).pause(1.0)
+    paused_until = time.time() + 1.0
+    held = processes.run()
+    assert len(held) == 12
+    assert paused_until - 0.05 < held[0][0] < paused_until + 0.5
+
+
+@pytest.mark.slow
+def test_a_killed_process_gives_its_permits_back(tmp_path: Path) -> None:
+    code = WORKER.replace("time.sleep(float(hold))", "print('held', flush=True); time.sleep(60)")
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path), "1", "0", "1", "0"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert [process.stdout.readline() for _ in range(2)] == ["ready\n", "held\n"]
+    pace = Pace(tmp_path, max_concurrency=1)
+    with pytest.raises(TimeoutError), pace.permit(until=time.monotonic() + 0.2):
+        pytest.fail("two held the one permit")
+    process.kill()
+    process.communicate()
+    with pace.permit(until=time.monotonic() + 1):
+        pass
+
+
+def test_threads_share_the_limit(tmp_path: Path) -> None:
+    pace = Pace(tmp_path, max_concurrency=2)
+
+    def one(_: int) -> tuple[float, float]:
+        with pace.permit():
+            began = time.time()
+            time.sleep(0.01)
+            return began, time.time()
+
+    with ThreadPoolExecutor(8) as workers:
+        assert most_at_once(sorted(workers.map(one, range(24)))) == 2
+
+
+def test_a_longer_pause_wins_and_a_shorter_one_takes_nothing_away(tmp_path: Path) -> None:
+    pace = Pace(tmp_path, max_concurrency=2)
+    began = time.monotonic()
+    pace.pause(0.3)
+    pace.pause(0.1)
+    with pace.permit():
+        assert 0.29 <= time.monotonic() - began < 0.5
+
+
+def test_a_clock_that_was_set_back_does_not_stop_a_connection_for_ever(tmp_path: Path) -> None:
+    pace = Pace(tmp_path, max_concurrency=1)
+    pace.pause(7200)  # what a pause of an hour ago looks like once the clock is two hours behind
+    with pace.permit(until=time.monotonic() + 1):
+        pass
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"far too long for a moment"])
+def test_a_damaged_clock_file_is_no_limit(tmp_path: Path, content: bytes) -> None:
+    pace = Pace(tmp_path, max_concurrency=1)
+    (tmp_path / "clock").write_bytes(content)
+    with pace.permit(until=time.monotonic() + 1):
+        pass
+    pace.pause(0.2)
+    began = time.monotonic()
+    with pace.permit():
+        assert time.monotonic() - began > 0.15
+
+
+def test_a_wait_for_a_permit_can_be_stopped(tmp_path: Path) -> None:
+    pace, stop = Pace(tmp_path, max_concurrency=1), threading.Event()
+    pace.pause(30)
+    threading.Timer(0.1, stop.set).start()
+    began = time.monotonic()
+    with pytest.raises(StoppedError), pace.permit(stop=stop):
+        pytest.fail("it was paused")
+    assert time.monotonic() - began < 0.5
+    # And nothing was kept of what it had taken.
+    (tmp_path / "clock").unlink()
+    with pace.permit(until=time.monotonic() + 0.5):
+        pass

@@ -1,0 +1,146 @@
+"""The secret is nowhere but on the wire, whatever goes wrong: every file that a run writes is searched for it."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import http.client
+import logging
+import pickle
+import re
+import shutil
+import traceback
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import rmm_assets.loading.run
+from rmm_assets.config import Connection
+from rmm_assets.loading.run import sync
+from rmm_assets_tests.http.leaks import WRITTEN, base64_cores, leaks_in
+from rmm_assets_tests.reading.hostile import AUTHS, ODD, PLAIN, Case, Hostile
+
+
+@pytest.fixture
+def everything_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working folder in which every log line of every library, at DEBUG, and every file of a run stays."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("RUNTIME__LOG_LEVEL", "DEBUG")
+    # What a run clears away at its end is what we want to look into.
+    monkeypatch.setattr(rmm_assets.loading.run, "shutil", SimpleNamespace(rmtree=lambda *args, **options: None))
+    monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
+    handler = logging.FileHandler(folder / "debug.log")
+    watched = [logging.getLogger(name) for name in ("", "dlt", "urllib3", "rmm_assets", "filelock")]
+    levels = [logger.level for logger in watched]
+    for logger in watched:
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(handler)
+    yield folder
+    for logger, level in zip(watched, levels):
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+    handler.close()
+
+
+def run(case: Case, hostile: Hostile, folder: Path, token_path: str = "token") -> str:
+    """Runs into one failure; the error with its whole chain and all variables of its frames goes to a file.
+
+    Returns:
+        The chain's texts, or nothing where the run succeeded.
+    """
+    connection = Connection.model_validate(case.connection(hostile.auth(token_path)))
+    try:
+        sync(connection, connection.resources[0], hostile.key)
+    except Exception as error:
+        # The first frame is this test's own, and knows the key.
+        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+        with (folder / "exceptions.txt").open("a") as file:
+            file.write("".join(traceback.format_exception(error)))
+            file.write("".join(traceback.TracebackException.from_exception(error, capture_locals=True).format()))
+            file.write(repr(error))
+        with (folder / "exceptions.pickle").open("ab") as pickles, contextlib.suppress(Exception):
+            pickles.write(pickle.dumps(error))
+        chain, seen = [error], [str(error)]
+        while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+            chain.append(cause)  # type: ignore[arg-type]
+            seen.append(str(cause))
+        return "\n".join(seen)
+    return ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("way", "key"),
+    [pytest.param("query", PLAIN, id="query, plain"), *(pytest.param(way, ODD, id=f"{way}, odd") for way in AUTHS)],
+)
+def test_the_secret_is_in_no_file_log_output_or_exception(
+    way: str, key: str, everything_kept: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hostile = Hostile(way, key, tmp_path / "certificates")
+    with hostile.running() as cases:
+        plain = http.client.HTTPConnection(hostile.url.partition("://")[2])
+        plain.request("GET", "/token")  # shows that http.client does print what it sends
+        plain.close()
+        shown, _ = capfd.readouterr()
+        assert "send: b'GET /token" in shown
+        said = {case.name: run(case, hostile, everything_kept) for case in cases}
+        unexpected = {
+            case.name: said[case.name] or "it succeeded"
+            for case in cases
+            if bool(said[case.name]) != case.red or not re.search(case.says, said[case.name])
+        }
+        assert not unexpected
+        if way == "oauth2":
+            for path in ("no_token", "bare_token"):
+                assert "no token from" in run(replace(cases[0], name=path), hostile, everything_kept, path)
+        assert not hostile.other.seen
+    assert hostile.arrived >= 30
+    captured = capfd.readouterr()
+    (everything_kept / "stdout").write_text(captured.out)
+    (everything_kept / "stderr").write_text(captured.err)
+
+    searched, finds = leaks_in(everything_kept, hostile.secrets)
+    assert not finds, "\n".join(finds[:20])
+
+    # It was searched where there was something to find.
+    log = (everything_kept / "debug.log").read_text()
+    assert "GET /refused_401" in log
+    assert "retry 1 of 1" in log
+    names = [str(file.relative_to(everything_kept)) for file in everything_kept.rglob("*") if file.is_file()]
+    for kind in ("rmm.duckdb", "trace.pickle", ".parquet", "exceptions.txt", "data/work/pages/"):
+        assert any(kind in name for name in names), kind
+    assert searched > 100
+    with duckdb.connect("data/rmm.duckdb", read_only=True) as database:
+        assert "***" in str(database.sql("SELECT * FROM acme.rows").fetchall())
+        assert "***" in str(database.sql("SELECT * FROM acme.rejected_rejected").fetchall())
+
+
+@pytest.mark.parametrize("form", [*WRITTEN, "base64 0", "base64 1", "base64 2"])
+@pytest.mark.parametrize("key", [PLAIN, ODD], ids=["plain", "odd"])
+def test_the_search_finds_a_key_where_there_is_one(tmp_path: Path, key: str, form: str) -> None:
+    kind, _, number = form.partition(" ")
+    written = base64_cores(key)[int(number)] if kind == "base64" else WRITTEN[form](key)
+    places = tmp_path / "places"
+    places.mkdir()
+    (places / "plain.log").write_text(f"a {written} b")
+    with gzip.open(places / "load.jsonl.gz", "wt") as packed:
+        packed.write(f"a {written} b")
+    pq.write_table(pa.table({"x": [f"a {written} b"]}), places / "x.parquet", compression="zstd")
+    with duckdb.connect(str(places / "x.duckdb")) as database:
+        database.execute("CREATE TABLE t AS SELECT ? AS x", [f"a {written} b"])
+    searched, finds = leaks_in(places, [key])
+    assert searched == 4
+    for file in ("plain.log", "load.jsonl.gz", "x.parquet", "x.duckdb"):
+        assert any(find.startswith(file) for find in finds), file
+    shutil.rmtree(places)

@@ -1,0 +1,735 @@
+"""What a request survives, what it does not, and where the key goes meanwhile; at real servers on loopback."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import logging
+import resource
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rmm_assets.http.auth import Redactor, build_auth
+from rmm_assets.http.rate_limit import Pace
+from rmm_assets.http.settings import Limits, Retry, Throttle, Tls
+from rmm_assets.http.transport import BodyFault, Reply, Request, Transport, TransportError
+from rmm_assets_tests.http.servers import (
+    Say,
+    Scripted,
+    Seen,
+    drip,
+    free_port,
+    make_certificates,
+    raw_server,
+    reset,
+    silent,
+)
+
+KEY = "plain-key-0123456789"
+QUICK = Retry(backoff_factor=0.01)
+
+Make = Callable[..., Transport]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Makes transports, and closes them."""
+    made: list[Transport] = []
+
+    def build(
+        url: str, *, auth: Any = None, secret: str | None = KEY, retry: Retry = QUICK, pace: Pace | None = None,
+        log: logging.Logger | None = None, headers: dict[str, str] | None = None, tls: Tls | None = None,
+        allow_http: bool = False, **limits: Any,
+    ) -> Transport:  # fmt: skip
+        redactor = Redactor()
+        bounds = Limits(**limits)
+        made.append(
+            Transport(
+                url,
+                auth=build_auth(auth, secret, redactor),
+                redactor=redactor,
+                retry=retry,
+                limits=bounds,
+                log=log,
+                pace=pace or Pace(tmp_path / f"pace-{len(made)}", max_concurrency=bounds.max_concurrency),
+                headers=headers,
+                tls=tls,
+                allow_http=allow_http,
+            )
+        )
+        return made[-1]
+
+    yield build
+    for transport in made:
+        transport.close()
+
+
+def body(reply: Reply) -> bytes:
+    return reply.body
+
+
+def get(transport: Transport, path: str = "/v1/devices", **more: Any) -> bytes:
+    return transport.send(Request(path, label="devices page 1", **more), body)
+
+
+def failing(*statuses: int, headers: tuple[tuple[str, str], ...] = (), text: Any = None) -> Callable[[Seen], Say]:
+    """Answers with these statuses in turn, and with 200 after them."""
+    left = list(statuses)
+
+    def answer(_: Seen) -> Say:
+        return Say({"error": text}, left.pop(0), headers) if left else Say({"data": []})
+
+    return answer
+
+
+# Retries
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_a_passing_fault_costs_four_requests_at_most(make: Make, status: int) -> None:
+    with Scripted(failing(*[status] * 9)) as server:
+        transport = make(server.url)
+        with pytest.raises(TransportError, match=rf"devices page 1: HTTP {status}.*after 4 requests") as caught:
+            get(transport)
+    assert (len(server.seen), caught.value.status, transport.traffic.requests, transport.traffic.retries) == (
+        4,
+        status,
+        4,
+        3,
+    )
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 501])
+def test_other_statuses_are_not_tried_again(make: Make, status: int) -> None:
+    with Scripted(failing(status)) as server, pytest.raises(TransportError, match=f"HTTP {status}"):
+        get(make(server.url))
+    assert len(server.seen) == 1
+
+
+def test_the_file_says_which_statuses_are_tried_again(make: Make) -> None:
+    with Scripted(failing(429)) as server, pytest.raises(TransportError, match="429"):
+        get(make(server.url, retry=Retry(status_codes=(500,), backoff_factor=0.01)))
+    assert len(server.seen) == 1
+
+
+def test_waits_double(make: Make) -> None:
+    with Scripted(failing(500, 500, 500)) as server:
+        get(make(server.url, retry=Retry(backoff_factor=0.1)))
+    at = [seen.at for seen in server.seen]
+    assert [round(b - a, 1) for a, b in itertools.pairwise(at)] == [0.1, 0.2, 0.4]
+
+
+def test_each_retry_is_a_line_with_page_status_attempt_and_wait(
+    make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Scripted(failing(502, 502, 502)) as server:
+        transport = make(server.url, retry=Retry())
+        monkeypatch.setattr(transport, "_closing", Impatient())
+        get(transport)
+    assert [record.getMessage() for record in caplog.records if record.name == "rmm_assets"] == [
+        "devices page 1: HTTP 502: application/json, '{\"error\": null}'; retry " + line
+        for line in ("1 of 3 in 2.0 s", "2 of 3 in 4.0 s", "3 of 3 in 8.0 s")
+    ]
+
+
+class Impatient(threading.Event):
+    """Waits for nothing."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self.is_set()
+
+
+def test_retry_after_in_seconds_is_waited(make: Make) -> None:
+    with Scripted(failing(503, headers=(("Retry-After", "0.3"),))) as server:
+        get(make(server.url))
+    assert 0.3 <= server.seen[1].at - server.seen[0].at < 0.6
+
+
+def test_retry_after_as_a_date_is_waited(make: Make) -> None:
+    with Scripted(failing(429, headers=(("Retry-After", formatdate(time.time() + 2, usegmt=True)),))) as server:
+        get(make(server.url))
+    assert 0.9 <= server.seen[1].at - server.seen[0].at < 2.5  # a date knows whole seconds only
+
+
+def test_a_date_is_read_by_the_servers_own_clock(make: Make) -> None:
+    # A server that is an hour behind: for us its date has long passed.
+    then = time.time() - 3600
+    headers = (("Date", formatdate(then, usegmt=True)), ("Retry-After", formatdate(then + 1, usegmt=True)))
+    with Scripted(failing(429, headers=headers)) as server:
+        get(make(server.url))
+    assert 1 <= server.seen[1].at - server.seen[0].at < 1.5
+
+
+@pytest.mark.parametrize("value", ["3600", "1e400", "a date"])
+def test_retry_after_is_capped(make: Make, value: str) -> None:
+    value = formatdate(time.time() + 3600, usegmt=True) if value == "a date" else value
+    with Scripted(failing(429, headers=(("Retry-After", value),))) as server:
+        get(make(server.url, retry=Retry(max_wait=0.2)))
+    assert 0.2 <= server.seen[1].at - server.seen[0].at < 0.6
+
+
+@pytest.mark.parametrize("value", ["soon", "-5", "nan", "Wed, 99 Foo 2020", ""])
+def test_a_retry_after_that_says_nothing_does_no_harm(make: Make, value: str) -> None:
+    with Scripted(failing(429, headers=(("Retry-After", value),))) as server:
+        get(make(server.url))
+    assert len(server.seen) == 2
+
+
+def test_retry_after_stops_every_worker(make: Make) -> None:
+    with Scripted(failing(429, headers=(("Retry-After", "0.4"),))) as server:
+        transport = make(server.url)
+        with ThreadPoolExecutor(4) as workers:
+            first = workers.submit(get, transport)
+            time.sleep(0.15)
+            others = [workers.submit(get, transport) for _ in range(3)]
+            [job.result() for job in (first, *others)]
+    at = [seen.at for seen in server.seen]
+    assert len(at) == 5
+    assert all(moment - at[0] >= 0.39 for moment in at[1:])
+
+
+@pytest.mark.parametrize(("status", "others_wait"), [(429, True), (503, False), (500, False)])
+def test_without_a_stated_time_only_a_429_slows_the_others_too(make: Make, status: int, others_wait: bool) -> None:
+    with Scripted(failing(status)) as server:
+        transport = make(server.url, retry=Retry(backoff_factor=0.5))
+        with ThreadPoolExecutor(2) as workers:
+            first = workers.submit(get, transport)
+            while not server.seen or transport.traffic.retries == 0:
+                time.sleep(0.01)
+            other = workers.submit(get, transport)
+            first.result(), other.result()
+    assert (server.seen[1].at - server.seen[0].at >= 0.49) == others_wait
+
+
+@pytest.mark.parametrize(("status", "calls"), [(429, 1), (503, 1), (500, 0)])
+def test_only_a_throttled_answer_narrows_the_window(make: Make, status: int, calls: int) -> None:
+    called: list[int] = []
+    with Scripted(failing(status)) as server:
+        transport = make(server.url)
+        transport.on_throttle(lambda: called.append(1))
+        get(transport)
+    assert (len(called), transport.traffic.throttled) == (calls, calls)
+
+
+def test_a_configured_status_and_text_mean_slower(make: Make) -> None:
+    throttle = [Throttle(status=403, text="rate LIMIT")]
+    with Scripted(failing(403, text="API Rate Limit exceeded")) as server:
+        get(make(server.url, throttle=throttle))
+    assert len(server.seen) == 2
+    with Scripted(failing(403, text="not yours")) as server, pytest.raises(TransportError, match="may not read this"):
+        get(make(server.url, throttle=throttle))
+    assert len(server.seen) == 1
+
+
+def test_a_200_that_means_slower_gives_no_rows(make: Make) -> None:
+    with Scripted(failing(200, text="slow down")) as server:
+        transport = make(server.url, throttle=[Throttle(status=200, text="slow down")])
+        assert get(transport) == b'{"data": []}'
+    assert transport.traffic.throttled == 1
+
+
+def test_a_wait_in_the_body_is_waited(make: Make) -> None:
+    with Scripted(failing(429, text={"wait": 0.3})) as server:
+        get(make(server.url, wait_path="error.wait"))
+    assert 0.3 <= server.seen[1].at - server.seen[0].at < 0.6
+
+
+def test_a_damaged_body_is_asked_for_again(make: Make) -> None:
+    def accept(reply: Reply) -> str:
+        if b"good" not in reply.body:
+            raise BodyFault("the body is no JSON")
+        return "taken"
+
+    bodies = [b"<html>", b'{"a', b"good"]
+    with Scripted(lambda seen: Say(bodies.pop(0))) as server:
+        assert make(server.url).send(Request("/v1/devices"), accept) == "taken"
+    assert len(server.seen) == 3
+
+
+def test_what_the_caller_raises_is_not_taken_for_the_network(make: Make) -> None:
+    def accept(reply: Reply) -> None:
+        raise OSError("disk full")
+
+    with Scripted(failing()) as server, pytest.raises(OSError, match="disk full"):
+        make(server.url).send(Request("/v1/devices"), accept)
+    assert len(server.seen) == 1
+
+
+# What the network does
+
+
+def test_nobody_listening_is_tried_four_times_and_said_plainly(make: Make) -> None:
+    with pytest.raises(TransportError, match=r"page 1: no connection: Connection refused \(after 4 requests\)$"):
+        get(make(f"http://127.0.0.1:{free_port()}"))
+
+
+def test_a_reset_connection_is_tried_again(make: Make) -> None:
+    with raw_server(reset) as (url, accepted), pytest.raises(TransportError, match="dropped: Connection reset by peer"):
+        get(make(url))
+    assert len(accepted) == 4
+
+
+def test_a_connection_closed_without_an_answer_is_tried_again(make: Make) -> None:
+    answers = [None, Say({"data": []})]
+    with Scripted(lambda seen: answers.pop(0)) as server:
+        assert get(make(server.url)) == b'{"data": []}'
+
+
+def test_a_body_cut_short_is_never_taken_for_whole(make: Make) -> None:
+    answers = [Say({"data": [1, 2]}, length=1000), Say({"data": [1, 2, 3]})]
+    with Scripted(lambda seen: answers.pop(0)) as server:
+        assert get(make(server.url)) == b'{"data": [1, 2, 3]}'
+    with Scripted(lambda seen: Say({"data": []}, length=99)) as server, pytest.raises(TransportError, match="cut off"):
+        get(make(server.url))
+    assert len(server.seen) == 4
+
+
+def test_chunks_cut_short_are_never_taken_for_whole(make: Make) -> None:
+    def talk(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n[1,2]\r\n")
+
+    with raw_server(talk) as (url, accepted), pytest.raises(TransportError, match="cut off"):
+        get(make(url))
+    assert len(accepted) == 4
+
+
+def test_damaged_compression_is_tried_again(make: Make) -> None:
+    whole = gzip.compress(b'{"data": []}')
+    packed = (("Content-Encoding", "gzip"),)
+    bodies = [b"no gzip at all", whole]
+    with Scripted(lambda seen: Say(bodies.pop(0), headers=packed)) as server:
+        assert get(make(server.url)) == b'{"data": []}'
+    assert len(server.seen) == 2
+
+
+def test_a_silent_server_hits_the_read_timeout_and_is_tried_again(make: Make) -> None:
+    with raw_server(silent) as (url, accepted), pytest.raises(TransportError, match=r"no bytes came for 0\.1 s"):
+        get(make(url, read_timeout=0.1))
+    assert len(accepted) == 4
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+DRIPS = {
+    "body": HEAD + b"Content-Length: 100000\r\n\r\n",
+    "body of a connection that closes": HEAD + b"Connection: close\r\n\r\n",
+    "headers": HEAD + b"X-Endless: ",
+    "status line": b"HTT",
+}
+
+
+@pytest.mark.parametrize("where", DRIPS)
+def test_a_server_that_drips_meets_the_deadline(make: Make, where: str) -> None:
+    began = time.monotonic()
+    with (
+        raw_server(drip(DRIPS[where], b"x")) as (url, accepted),
+        pytest.raises(TransportError, match=r"deadline of 0\.5 s for one resource has passed"),
+    ):
+        get(make(url, deadline=0.5, read_timeout=5))
+    assert 0.45 < time.monotonic() - began < 1.0
+    assert len(accepted) == 1
+
+
+def test_a_tls_handshake_that_drips_meets_the_deadline(make: Make) -> None:
+    began = time.monotonic()
+    with raw_server(drip(b"\x16\x03\x03\x40\x00", b"\0")) as (url, _), pytest.raises(TransportError, match="deadline"):
+        get(make(url.replace("http:", "https:"), deadline=0.5))
+    assert time.monotonic() - began < 1.5
+
+
+def test_the_deadline_counts_from_the_first_request_over_all(make: Make) -> None:
+    with Scripted(failing()) as server:
+        transport = make(server.url, deadline=0.3)
+        time.sleep(0.35)
+        get(transport)
+        time.sleep(0.35)
+        with pytest.raises(TransportError, match="deadline"):
+            get(transport)
+    assert len(server.seen) == 1
+
+
+def test_a_wait_beyond_the_deadline_is_not_begun(make: Make) -> None:
+    began = time.monotonic()
+    with (
+        Scripted(failing(503, headers=(("Retry-After", "50"),))) as server,
+        pytest.raises(TransportError, match="leaves no"),
+    ):
+        get(make(server.url, deadline=2))
+    assert time.monotonic() - began < 1
+
+
+def test_a_pause_of_others_ends_at_the_deadline(make: Make, tmp_path: Path) -> None:
+    pace = Pace(tmp_path, max_concurrency=2)
+    pace.pause(30)
+    with Scripted(failing()) as server, pytest.raises(TransportError, match="deadline"):
+        get(make(server.url, pace=pace, deadline=0.3))
+    assert not server.seen
+
+
+@pytest.mark.parametrize("where", ["silence", *DRIPS])
+def test_closing_ends_what_is_under_way(make: Make, where: str) -> None:
+    with raw_server(silent if where == "silence" else drip(DRIPS[where], b"x")) as (url, accepted):
+        transport = make(url)
+        with ThreadPoolExecutor(1) as workers:
+            job = workers.submit(get, transport)
+            while not accepted:
+                time.sleep(0.01)
+            time.sleep(0.1)
+            began = time.monotonic()
+            transport.close()
+            with pytest.raises(TransportError, match="stopped"):
+                job.result(timeout=2)
+    assert time.monotonic() - began < 1
+
+
+def test_closing_ends_a_wait_between_tries(make: Make) -> None:
+    with Scripted(failing(500)) as server, ThreadPoolExecutor(1) as workers:
+        transport = make(server.url, retry=Retry(backoff_factor=30))
+        job = workers.submit(get, transport)
+        while not server.seen:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        transport.close()
+        with pytest.raises(TransportError, match="stopped"):
+            job.result(timeout=2)
+
+
+# Size
+
+
+def test_a_body_that_announces_too_much_is_not_read(make: Make) -> None:
+    with (
+        Scripted(lambda seen: Say(b"", length=10**12)) as server,
+        pytest.raises(TransportError, match="max_response_bytes"),
+    ):
+        get(make(server.url))
+    assert len(server.seen) == 1
+
+
+def test_a_small_packed_body_that_is_huge_is_stopped_early(make: Make) -> None:
+    bomb = gzip.compress(gzip.compress(bytes(300 << 20), 9), 9)
+    assert len(bomb) < 5000
+    packed = (("Content-Encoding", "gzip, gzip"),)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with (
+        Scripted(lambda seen: Say(bomb, headers=packed)) as server,
+        pytest.raises(TransportError, match=r"exceeds limits\.max_response_bytes"),
+    ):
+        get(make(server.url, max_response_bytes=1 << 20))
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10
+    assert grown < 30, f"{grown} MB"
+
+
+def test_a_body_given_up_half_way_costs_no_connection(make: Make) -> None:
+    def talk(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(100):
+            connection.sendall(b"8000\r\n" + b" " * 0x8000 + b"\r\n")
+
+    with raw_server(talk) as (url, accepted):
+        transport = make(url, max_response_bytes=1 << 20, max_concurrency=2, deadline=10)
+        for _ in range(5):
+            with pytest.raises(TransportError, match=r"exceeds limits\.max_response_bytes"):
+                get(transport)
+    assert len(accepted) == 5
+
+
+# Connections
+
+
+def test_connections_are_kept(make: Make) -> None:
+    with Scripted(failing()) as server:
+        transport = make(server.url)
+        for _ in range(30):
+            get(transport)
+    assert (len(server.seen), server.connections) == (30, 1)
+
+
+def test_no_more_connections_than_permits(make: Make) -> None:
+    def slowly(_: Seen) -> Say:
+        time.sleep(0.01)
+        return Say()
+
+    with Scripted(slowly) as server:
+        transport = make(server.url, max_concurrency=3)
+        with ThreadPoolExecutor(12) as workers:
+            list(workers.map(lambda _: get(transport), range(60)))
+    assert server.connections == 3
+    assert server.most_at_once == 3
+
+
+def test_a_connection_that_the_server_closed_meanwhile_is_replaced_without_a_retry(make: Make) -> None:
+    with Scripted(lambda seen: Say(headers=(("Connection", "close"),))) as server:
+        transport = make(server.url)
+        for _ in range(3):
+            get(transport)
+    assert (server.connections, transport.traffic.retries) == (3, 0)
+
+
+def test_headers_that_come_twice_are_both_there(make: Make) -> None:
+    links = (("Link", '</a>; rel="prev"'), ("Link", '</b>; rel="next"'))
+    with Scripted(lambda seen: Say(headers=links)) as server:
+        found = make(server.url).send(Request("/v1/devices"), lambda reply: reply.headers["Link"])
+    assert found == '</a>; rel="prev", </b>; rel="next"'
+
+
+# Redirects and addresses that the server names
+
+QUERY = {"type": "api_key", "name": "api_key", "location": "query"}
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_within_the_origin_is_followed_with_the_key(make: Make, status: int) -> None:
+    def answer(seen: Seen) -> Say:
+        return (
+            Say(status=status, headers=(("Location", "/v2/devices?page=1"),)) if "v1" in seen.target else Say("there")
+        )
+
+    with Scripted(answer) as server:
+        assert get(make(server.url, auth=QUERY)) == b'"there"'
+    assert server.seen[1].target == f"/v2/devices?page=1&api_key={KEY}"
+
+
+@pytest.mark.parametrize(("status", "method"), [(302, "GET"), (303, "GET"), (307, "POST"), (308, "POST")])
+def test_a_redirected_post_becomes_what_clients_make_of_it(make: Make, status: int, method: str) -> None:
+    def answer(seen: Seen) -> Say:
+        return Say(status=status, headers=(("Location", "/v2"),)) if seen.target == "/v1" else Say()
+
+    with Scripted(answer) as server:
+        get(make(server.url), "/v1", method="POST", json={"page": 1})
+    assert (server.seen[1].method, server.seen[1].body) == (method, b'{"page": 1}' if method == "POST" else b"")
+
+
+def test_a_circle_of_redirects_ends(make: Make) -> None:
+    circle = Say(status=302, headers=(("Location", "/v1/devices"),))
+    with Scripted(lambda seen: circle) as server, pytest.raises(TransportError, match="5 redirects led nowhere"):
+        get(make(server.url))
+    assert len(server.seen) == 6
+
+
+def test_a_redirect_without_a_place_to_go_is_no_answer(make: Make) -> None:
+    with Scripted(lambda seen: Say(status=302)) as server, pytest.raises(TransportError, match="leads nowhere"):
+        get(make(server.url))
+
+
+ELSEWHERE = [
+    "http://{other}/v1",
+    "//{other}/v1",
+    "http://{other}\\@{host}/v1",
+    "http:\\\\{other}/v1",
+    "http://{host}@{other}/v1",
+    "http://{host}:1@{other}/v1",
+    "http://{other}#@{host}/v1",
+    "https://{host}/v1",
+    "http://localhost:{port}/v1",
+    "ftp://{host}/v1",
+    "file:///etc/passwd",
+    "http://[/v1",
+]
+
+
+@pytest.mark.parametrize("way", ["redirect", "next link"])
+@pytest.mark.parametrize("auth", [QUERY, {"type": "api_key", "name": "X-API-KEY", "location": "header"}, "bearer"])
+def test_the_key_never_goes_to_another_origin(make: Make, way: str, auth: Any) -> None:
+    location = [""]
+    with (
+        Scripted(failing()) as other,
+        Scripted(lambda seen: Say(status=307, headers=(("Location", location[0]),))) as server,
+    ):
+        transport = make(server.url, auth=auth)
+        for trick in ELSEWHERE:
+            host = f"127.0.0.1:{server.port}"
+            location[0] = trick.format(other=f"127.0.0.1:{other.port}", host=host, port=server.port)
+            before = len(server.seen)
+            with pytest.raises(TransportError) as caught:
+                get(transport, "/v1" if way == "redirect" else transport.same_origin(location[0]))
+            # Without slashes it is a path of the same origin, for browsers something else.
+            own = trick.startswith("http:\\\\")
+            assert ("led nowhere" if own else "another origin") in str(caught.value), trick
+            assert KEY not in str(caught.value)
+            assert len(server.seen) - before <= (6 if own else 1)
+    assert not other.seen
+
+
+def test_a_next_link_loses_the_echoed_key_and_keeps_its_spelling(make: Make) -> None:
+    with Scripted(failing()) as server:
+        transport = make(server.url, auth=QUERY)
+        link = transport.same_origin(f"{server.url}/v1?$top=2&api_key={KEY}&after=a%2Bb~;c#x")
+        assert link == f"{server.url}/v1?$top=2&after=a%2Bb~;c#x"
+        get(transport, link)
+    assert server.seen[0].target == f"/v1?$top=2&after=a%2Bb~;c&api_key={KEY}"
+
+
+@pytest.mark.parametrize("url", ["http://192.0.2.1/v1", "http://rmm.example.com", "http://127.0.0.1.example.com"])
+def test_plain_http_beyond_this_machine_is_refused(make: Make, url: str) -> None:
+    with pytest.raises(ValueError, match=r"plain http: the key would travel readable. Use https, or set allow_http"):
+        make(url)
+    make(url, allow_http=True)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1", "http://127.8.9.1:80/x", "http://[::1]:1", "http://localhost:8"])
+def test_plain_http_on_this_machine_is_fine(make: Make, url: str) -> None:
+    make(url)
+
+
+@pytest.mark.parametrize("url", ["ftp://x/y", "rmm.example.com", "http://", "https://me:s3cret-word@rmm.example.com/"])
+def test_an_address_that_is_none_or_holds_a_password_is_refused_without_repeating_it(make: Make, url: str) -> None:
+    with pytest.raises(ValueError, match=r"client\.base_url") as caught:
+        make(url)
+    assert "s3cret-word" not in str(caught.value)
+
+
+# TLS
+
+
+def test_a_private_authority_is_trusted_when_given(make: Make, tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path)
+    with Scripted(failing(), context=certificates.context()) as server:
+        transport = make(server.url, auth="bearer", tls=Tls(ca_file=str(certificates.authority)))
+        get(transport), get(transport)
+    assert [seen.headers["authorization"] for seen in server.seen] == [f"Bearer {KEY}"] * 2
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "sentence"),
+    [
+        ({"self_signed": True}, False, "not trusted: self-signed certificate. If an authority of your own signed it"),
+        ({}, False, "not trusted: unable to get local issuer certificate"),
+        ({"host": "rmm.example.com"}, True, "not trusted: IP address mismatch"),
+        ({"days": -1}, True, "not trusted: certificate has expired"),
+    ],
+)
+def test_a_certificate_that_is_not_trusted_is_refused_at_once(
+    make: Make, tmp_path: Path, options: dict[str, Any], given: bool, sentence: str
+) -> None:
+    certificates = make_certificates(tmp_path, **options)
+    tls = Tls(ca_file=str(certificates.authority)) if given else None
+    with Scripted(failing(), context=certificates.context()) as server, pytest.raises(TransportError, match=sentence):
+        get(make(server.url, auth="bearer", tls=tls))
+    assert not server.seen
+    assert server.connections == 1
+
+
+def test_a_port_that_speaks_no_tls_is_named_at_once(make: Make) -> None:
+    with (
+        Scripted(failing()) as server,
+        pytest.raises(TransportError, match=r"TLS failed: .*Does this port speak https\?$"),
+    ):
+        get(make(server.url.replace("http:", "https:")))
+    assert server.connections == 1
+
+
+def test_a_connection_cut_during_tls_is_tried_again(make: Make) -> None:
+    with (
+        raw_server(lambda connection: connection.recv(100)) as (url, accepted),
+        pytest.raises(TransportError, match=r"cut during TLS|connection was dropped"),
+    ):
+        get(make(url.replace("http:", "https:")))
+    assert len(accepted) == 4
+
+
+def test_a_file_that_is_no_authority_is_named(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").write_text("nothing")
+    with pytest.raises(ValueError, match=r"tls\.ca_file: .*empty\.pem holds no certificate"):
+        make("https://127.0.0.1:1", tls=Tls(ca_file=str(tmp_path / "empty.pem")))
+    with pytest.raises(ValueError, match=r"tls\.ca_file: .*gone\.pem: No such file"):
+        make("https://127.0.0.1:1", tls=Tls(ca_file=str(tmp_path / "gone.pem")))
+
+
+# Proxies
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Without the proxies of the machine that the tests run on."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    return monkeypatch
+
+
+def test_this_machine_is_never_asked_through_a_proxy(make: Make, environment: pytest.MonkeyPatch) -> None:
+    with Scripted(failing()) as proxy, Scripted(failing()) as server:
+        environment.setenv("HTTP_PROXY", proxy.url)
+        get(make(server.url, auth="bearer"))
+    assert (len(proxy.seen), len(server.seen)) == (0, 1)
+
+
+def test_https_goes_through_the_environments_proxy_and_the_proxy_sees_no_key(
+    make: Make, environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    certificates = make_certificates(tmp_path, host="rmm.example.com")
+    heads: list[bytes] = []
+    with Scripted(failing(), context=certificates.context()) as server:
+
+        def tunnel(connection: socket.socket) -> None:
+            heads.append(connection.recv(65536))
+            connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            with socket.create_connection(("127.0.0.1", server.port)) as onward:
+
+                def back() -> None:
+                    while data := onward.recv(65536):
+                        connection.sendall(data)
+
+                threading.Thread(target=back, daemon=True).start()
+                while data := connection.recv(65536):
+                    heads.append(data)
+                    onward.sendall(data)
+
+        with raw_server(tunnel) as (url, _):
+            environment.setenv("HTTPS_PROXY", url.replace("http://", "http://user:pr%40xy-word@"))
+            transport = make("https://rmm.example.com/api", auth=QUERY, tls=Tls(ca_file=str(certificates.authority)))
+            get(transport), get(transport)
+    assert [seen.target for seen in server.seen] == [f"/api/v1/devices?api_key={KEY}"] * 2
+    assert heads[0].startswith(b"CONNECT rmm.example.com:443")
+    assert b"dXNlcjpwckB4eS13b3Jk" in heads[0]
+    assert KEY.encode() not in b"".join(heads)
+    assert "pr@xy-word" not in transport.redactor.text("pr@xy-word")
+
+
+def test_plain_http_through_a_proxy_asks_for_the_whole_address(make: Make, environment: pytest.MonkeyPatch) -> None:
+    with Scripted(failing()) as proxy:
+        environment.setenv("HTTP_PROXY", proxy.url)
+        get(make("http://rmm.example.com/api", auth=QUERY, allow_http=True))
+        environment.setenv("NO_PROXY", "example.com")
+        transport = make("http://rmm.example.com/api", auth=QUERY, allow_http=True, connect_timeout=1)
+        with pytest.raises(TransportError, match=r"not known|no connection"):
+            get(transport)
+    assert [seen.target for seen in proxy.seen] == [f"http://rmm.example.com/api/v1/devices?api_key={KEY}"]
+
+
+def test_a_proxy_that_is_down_or_of_another_kind_is_named(make: Make, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("HTTPS_PROXY", f"127.0.0.1:{free_port()}")
+    with pytest.raises(TransportError, match="the proxy of the environment: no connection: Connection refused"):
+        get(make("https://rmm.example.com"))
+    environment.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1080")
+    with pytest.raises(ValueError, match="proxy of kind socks5"):
+        make("https://rmm.example.com")
+
+
+# What errors say
+
+
+def test_an_error_holds_at_most_200_characters_of_a_body(make: Make) -> None:
+    body = Say(b"secret of a customer \n\t\x00" * 500, 400)
+    with Scripted(lambda seen: body) as server, pytest.raises(TransportError) as caught:
+        get(make(server.url))
+    assert len(str(caught.value)) < 260
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+def test_a_parameter_is_sent_as_apis_expect_it(make: Make) -> None:
+    with Scripted(failing()) as server:
+        get(make(server.url + "/api/"), "v1", params={"all": True, "none": None, "id": [1, 2], "q": "a b&c"})
+    assert server.seen[0].target == "/api/v1?all=true&id=1&id=2&q=a+b%26c"

@@ -1,0 +1,290 @@
+"""Rows that disappear at the source: marked, removed or kept, and only where a complete full read shows it."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rmm_assets.config import Connection
+from rmm_assets.loading.run import Outcome, SuspiciousLossError
+from rmm_assets.reading.completeness import IncompleteError
+from rmm_assets.simulator import Simulator
+from rmm_assets.simulator.faults import Faults, Move
+from rmm_assets.tables.absences import Absences
+from rmm_assets_tests.syncing import absent, connection, devices, ids, resource, rows_of, run
+
+
+class Fleet:
+    """A server whose rows change between runs, and the table they land in."""
+
+    def __init__(self, folder: Path, made: Connection | None = None) -> None:
+        self.folder, self.connection = folder, made or connection()
+        self.server = Simulator(tables={"devices": []})
+
+    def holds(self, rows: list[dict[str, Any]], **options: Any) -> Outcome:
+        """Run once while the server holds these rows."""
+        self.server.set_rows("devices", rows)
+        return run(self.folder, self.server.base_url, options.pop("connection", self.connection), **options)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return rows_of(self.folder)
+
+    @property
+    def absent(self) -> set[Any]:
+        return absent(self.folder)
+
+    def since(self, row_id: int) -> datetime | None:
+        [found] = [row["_absent_since"] for row in rows_of(self.folder, own=True) if row["id"] == row_id]
+        return found  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    return Fleet(tmp_path)
+
+
+def test_a_row_that_is_gone_is_marked_once_and_cleared_when_it_comes_back(fleet: Fleet) -> None:
+    fleet.holds(devices(10))
+    assert fleet.absent == set()
+
+    assert fleet.holds(devices(9)).absences == Absences(gone=1, marked=1)
+    assert fleet.absent == {10}
+    first = fleet.since(10)
+
+    assert fleet.holds(devices(9)).absences == Absences()
+    assert fleet.since(10) == first
+
+    assert fleet.holds(devices(10)).absences == Absences()
+    assert fleet.absent == set()
+    assert fleet.rows == devices(10)
+
+
+def test_rows_that_are_gone_are_kept_as_they_were(fleet: Fleet) -> None:
+    fleet.holds(devices(10))
+    assert fleet.holds(devices(9, name="renamed")).row_count == 10
+    assert fleet.rows[9] == devices(1, first=10)[0]
+
+
+def test_absent_remove_deletes_rows_and_absent_keep_leaves_them(tmp_path: Path) -> None:
+    removes = Fleet(tmp_path / "removes", connection(resource(absent="remove")))
+    keeps = Fleet(tmp_path / "keeps", connection(resource(absent="keep")))
+    for fleet in (removes, keeps):
+        fleet.holds(devices(10))
+    assert removes.holds(devices(8)).absences == Absences(gone=2, removed=2)
+    assert removes.rows == devices(8)
+    assert keeps.holds(devices(8)).absences == Absences()
+    assert keeps.rows == devices(10)
+    assert "_absent_since" not in rows_of(keeps.folder, own=True)[0]
+
+
+def test_a_marked_row_goes_too_once_the_connection_says_remove(fleet: Fleet) -> None:
+    fleet.holds(devices(10))
+    fleet.holds(devices(9))
+    fleet.holds(devices(9), connection=connection(resource(absent="remove")))
+    assert fleet.rows == devices(9)
+
+
+@pytest.mark.parametrize("absent_is", ["mark", "remove"])
+def test_child_rows_stay_with_a_marked_row_and_go_with_a_removed_one(absent_is: str, tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, connection(resource(absent=absent_is, child_tables=True)))
+    tagged = [{**row, "disks": [{"name": "C", "parts": [{"size": 1}, {"size": 2}]}]} for row in devices(4)]
+    fleet.holds(tagged)
+    assert len(rows_of(tmp_path, "devices__disks__parts")) == 8
+    fleet.holds(tagged[:3])
+    left = 4 if absent_is == "mark" else 3
+    assert len(rows_of(tmp_path, "devices__disks")) == left
+    assert len(rows_of(tmp_path, "devices__disks__parts")) == 2 * left
+    assert fleet.absent == ({4} if absent_is == "mark" else set())
+    fleet.holds(tagged)
+    assert fleet.absent == set()
+    assert len(rows_of(tmp_path, "devices__disks__parts")) == 8
+
+
+# Where nothing may be marked
+
+
+def test_too_many_other_rows_are_held_back_and_said_so(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    # As many rows as before, but other ones: another customer's fleet, say. Their number alone shows nothing.
+    fleet.holds(devices(10))
+    with caplog.at_level(logging.WARNING, "rmm_assets"):
+        assert fleet.holds(devices(10, first=101)).absences == Absences(gone=10, held_back=True)
+    assert fleet.absent == set()
+    assert "10 rows are gone at the source, more than max_absent_share (50 %)" in caplog.text
+
+
+def test_the_share_is_that_of_the_rows_that_were_there_before(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, connection(resource(max_absent_share=0.2)))
+    fleet.holds(devices(10))
+    # 3 of 10 are gone, above the share, though the table has 100 rows by now.
+    assert fleet.holds([*devices(7), *devices(90, first=101)]).absences == Absences(gone=3, held_back=True)
+    # The next read sees the same three among 100.
+    assert fleet.holds([*devices(7), *devices(90, first=101)]).absences == Absences(gone=3, marked=3)
+
+
+def test_a_table_that_empties_is_red_and_untouched(fleet: Fleet) -> None:
+    fleet.holds(devices(10))
+    before = rows_of(fleet.folder, own=True)
+    for left in (0, 4):
+        with pytest.raises(SuspiciousLossError, match=f"sent {left} rows where the last read had 10"):
+            fleet.holds(devices(left))
+        assert rows_of(fleet.folder, own=True) == before
+    assert fleet.holds(devices(5)).absences.marked == 5
+
+
+def test_a_wrong_key_that_answers_200_and_nothing_is_red_and_the_table_untouched(fleet: Fleet) -> None:
+    fleet.holds(devices(10))
+    fleet.server.set_faults(Faults(empty=True))
+    with pytest.raises(SuspiciousLossError, match="A key that lost its rights looks like this too"):
+        fleet.holds(devices(10))
+    assert fleet.absent == set()
+
+
+def test_an_empty_fleet_is_believed_where_the_connection_allows_it(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, connection(resource(max_absent_share=1)))
+    fleet.holds(devices(3))
+    outcome = fleet.holds([])
+    assert (outcome.absences, outcome.row_count) == (Absences(gone=3, marked=3), 3)
+    fleet.holds(devices(3))
+    assert fleet.absent == set()
+
+
+def test_after_an_incomplete_read_nothing_is_marked(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, connection(resource(on_incomplete="warn", max_absent_share=1)))
+    fleet.holds(devices(300))
+    fleet.server.set_faults(Faults(total_off=1))
+    outcome = fleet.holds(devices(290))
+    assert not outcome.report.complete
+    assert "says 291 rows, 290 different ones" in outcome.report.reason
+    assert fleet.absent == set()
+    fleet.server.set_faults([])
+    assert fleet.holds(devices(290)).absences.marked == 10
+
+
+def test_on_incomplete_warn_lands_what_came_though_rows_kept_moving(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, connection(resource(on_incomplete="warn")))
+    fleet.server.set_faults(Faults(move=Move(delete=1)))
+    outcome = fleet.holds(devices(600))
+    assert not outcome.report.complete
+    assert outcome.row_count > 500
+    with pytest.raises(IncompleteError):
+        fleet.holds(devices(600), connection=connection())
+
+
+def test_after_a_partial_read_nothing_is_marked(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    fleet.holds(devices(300))
+    paginator = {"type": "offset", "limit": 100, "maximum_offset": 200}
+    outcome = fleet.holds(devices(300), connection=connection(resource(endpoint={"paginator": paginator})))
+    assert outcome.report.partial
+    assert (outcome.rows_loaded, fleet.absent) == (200, set())
+
+
+def test_after_an_incremental_read_nothing_is_marked(tmp_path: Path) -> None:
+    stamped = [{**row, "updated_at": f"2024-01-{row['id']:02}T00:00:00Z"} for row in devices(10)]
+    incremental = {"cursor_path": "updated_at", "start_param": "updated_since", "initial_value": "2024-01-01T00:00:00Z"}
+    fleet = Fleet(tmp_path, connection(resource(endpoint={"incremental": incremental})))
+    fleet.holds(stamped)
+    assert fleet.holds(stamped[5:]).absences == Absences()
+    assert ids(fleet.rows) == list(range(1, 11))
+    assert fleet.absent == set()
+
+
+def test_a_rejected_row_is_not_gone(tmp_path: Path) -> None:
+    columns = {"id": {"data_type": "bigint"}, "age": {"data_type": "bigint"}}
+    for policy in ("mark", "remove"):
+        fleet = Fleet(tmp_path / policy, connection(resource(columns=columns, absent=policy)))
+        fleet.holds(devices(10, age=1))
+        outcome = fleet.holds([*devices(8, age=2), *devices(1, first=9, age="unknown")])
+        assert outcome.rows_rejected == 1
+        assert outcome.absences.gone == 1
+        assert fleet.absent == ({10} if policy == "mark" else set())
+        assert 9 in ids(fleet.rows)
+
+
+# History
+
+
+def versions(fleet: Fleet) -> list[tuple[int, str, bool]]:
+    """Id, name and whether it holds now, of every version."""
+    found = rows_of(fleet.folder, own=True)
+    return sorted((row["id"], row["name"], row["_dlt_valid_to"] is None) for row in found)
+
+
+def test_history_keeps_every_version_and_ends_rows_that_are_gone(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, connection(resource(history=True)))
+    fleet.holds(devices(3))
+    fleet.holds([*devices(1), *devices(1, first=2, name="new")])
+    assert versions(fleet) == [
+        (1, "PC-0001", True), (2, "PC-0002", False), (2, "new", True), (3, "PC-0003", False),
+    ]  # fmt: skip
+    fleet.holds(devices(3))
+    assert [version for version in versions(fleet) if version[2]] == [(i, f"PC-{i:04}", True) for i in (1, 2, 3)]
+
+
+def test_history_is_not_ended_by_a_loss_that_is_not_believed(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, connection(resource(history=True)))
+    fleet.holds(devices(10))
+    fleet.holds([*devices(9), *devices(1, first=10, name="renamed")])
+    # One row has the last load id, but ten are valid.
+    with pytest.raises(SuspiciousLossError, match="sent 4 rows where the last read had 10"):
+        fleet.holds(devices(4))
+
+
+def test_history_is_not_ended_by_an_incomplete_or_partial_read(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, connection(resource(history=True, on_incomplete="warn")))
+    fleet.holds(devices(300))
+    fleet.server.set_faults(Faults(total_off=1))
+    with pytest.raises(IncompleteError, match="history would end every row that this read did not hold"):
+        fleet.holds(devices(290))
+    assert all(valid for _, _, valid in versions(fleet))
+
+
+def test_history_with_an_incremental_range_ends_what_changed_and_nothing_else(tmp_path: Path) -> None:
+    stamped = [{**row, "updated_at": f"2024-01-{row['id']:02}T00:00:00Z"} for row in devices(5)]
+    incremental = {"cursor_path": "updated_at", "start_param": "updated_since", "initial_value": "2024-01-01T00:00:00Z"}
+    fleet = Fleet(tmp_path, connection(resource(history=True, endpoint={"incremental": incremental})))
+    fleet.holds(stamped)
+    fleet.holds([*stamped[:4], {**stamped[4], "name": "new", "updated_at": "2024-02-01T00:00:00Z"}])
+    assert [version for version in versions(fleet) if version[2]] == [
+        *((i, f"PC-{i:04}", True) for i in range(1, 5)), (5, "new", True),
+    ]  # fmt: skip
+
+
+# Other ways to write
+
+
+def test_replace_holds_what_the_api_holds(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, connection(resource(write_disposition="replace")))
+    fleet.holds(devices(10))
+    fleet.holds(devices(8, first=3))
+    assert fleet.rows == devices(8, first=3)
+    with pytest.raises(SuspiciousLossError):
+        fleet.holds([])
+
+
+@pytest.mark.parametrize("strategy", ["upsert", "delete-insert"])
+@pytest.mark.parametrize("normalizer", ["arrow", "dlt"])
+def test_marks_are_the_same_whatever_way_rows_are_merged(strategy: str, normalizer: str, tmp_path: Path) -> None:
+    disposition = {"disposition": "merge", "strategy": strategy}
+    fleet = Fleet(tmp_path, connection(resource(write_disposition=disposition, normalizer=normalizer)))
+    fleet.holds(devices(6))
+    fleet.holds(devices(4))
+    assert fleet.absent == {5, 6}
+    fleet.holds(devices(6))
+    assert fleet.absent == set()
+    assert fleet.rows == devices(6)
+
+
+def test_where_rows_that_did_not_change_are_skipped_nothing_is_marked(tmp_path: Path) -> None:
+    # They keep their load id, so that it tells nothing.
+    disposition = {"disposition": "merge", "strategy": "upsert", "skip_unchanged_rows": True}
+    fleet = Fleet(tmp_path, connection(resource(write_disposition=disposition)))
+    fleet.holds(devices(10))
+    assert fleet.holds([*devices(7, name="renamed"), *devices(2, first=8)]).absences == Absences()
+    with pytest.raises(SuspiciousLossError, match="sent 4 rows where the last read had 10"):
+        fleet.holds(devices(4))

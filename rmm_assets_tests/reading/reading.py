@@ -1,0 +1,71 @@
+"""Reads an endpoint the way a run does, up to the rows that would land: pager, completeness, spool; no dlt."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rmm_assets.http.auth import Redactor, build_auth
+from rmm_assets.http.rate_limit import Pace
+from rmm_assets.http.settings import Limits, Retry
+from rmm_assets.http.transport import Traffic, Transport
+from rmm_assets.reading.completeness import Report, read_complete
+from rmm_assets.reading.paging import Endpoint, Pager
+from rmm_assets.rows.layout import RowShape
+from rmm_assets.rows.spool import Spool
+
+KEY = "demo-key"
+QUICK = Retry(backoff_factor=0.001)
+
+
+@dataclass
+class Read:
+    """What a read brought."""
+
+    report: Report
+    rows: list[dict[str, Any]]
+    traffic: Traffic
+    spool: Spool
+
+
+@contextmanager
+def pager_to(base_url: str, folder: Path, *, window: int = 8, retry: Retry = QUICK) -> Iterator[Pager]:
+    """A pager to a server on loopback, with the simulator's key."""
+    redactor = Redactor()
+    auth = build_auth({"type": "api_key", "name": "api_key", "location": "query"}, KEY, redactor)
+    limits = Limits(max_concurrency=window, connect_timeout=5, read_timeout=5, deadline=60)
+    pace = Pace(folder / "pace", max_concurrency=window)
+    log = logging.getLogger("rmm_assets_tests.reading")
+    transport = Transport(base_url, auth=auth, redactor=redactor, pace=pace, retry=retry, limits=limits, log=log)
+    pager = Pager(transport, width=window)
+    try:
+        yield pager
+    finally:
+        pager.close()
+
+
+def endpoint_of(paginator: Mapping[str, Any], **changes: Any) -> Endpoint:
+    """`/v1/devices` of the simulator, its rows told apart by `id`."""
+    key = changes.pop("key", ("id",))
+    given: dict[str, Any] = {"name": "devices", "path": "/v1/devices", "data_selector": "data"}
+    return Endpoint(**{**given, "paginator": paginator, "shape": RowShape("devices", key), **changes})
+
+
+def read(
+    base_url: str, folder: Path, endpoint: Endpoint, *, window: int = 8, retry: Retry = QUICK, **options: Any
+) -> Read:
+    """Read until proven complete.
+
+    Raises:
+        IncompleteError, PagingError, TransportError: as `read_complete` does.
+    """
+    report = Report(endpoint.name)
+    spool = Spool(endpoint.shape, folder / "pages")
+    with pager_to(base_url, folder, window=window, retry=retry) as pager:
+        read_complete(pager, endpoint, spool, report, unique=bool(endpoint.shape.primary_key), **options)
+        rows = [row for _, table in spool.tables() for row in table.to_pylist()]
+        return Read(report, rows, pager.transport.traffic, spool)

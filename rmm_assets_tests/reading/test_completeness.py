@@ -1,0 +1,494 @@
+"""The completeness table of the promise, row by row, at a real server: all rows arrive, or the read is red and says why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from rmm_assets.http.transport import TransportError
+from rmm_assets.reading.completeness import IncompleteError
+from rmm_assets.reading.paging import PagingError
+from rmm_assets.simulator import Simulator
+from rmm_assets.simulator.faults import Faults, Move
+from rmm_assets_tests.http.servers import Say, Scripted, Seen
+from rmm_assets_tests.reading.reading import Read, endpoint_of, read
+
+OFFSET = {"type": "offset", "limit": 100}
+PAGES = {"type": "page_number", "base_page": 1, "total_path": None}
+CURSOR = {"type": "cursor", "cursor_path": "next_cursor", "cursor_param": "cursor"}
+
+
+def devices(number: int) -> list[dict[str, Any]]:
+    return [{"id": i, "name": f"PC-{i:04}", "status": "online"} for i in range(1, number + 1)]
+
+
+def read_from(
+    faults: Faults | list[Faults], folder: Path, paginator: dict[str, Any] = OFFSET, rows: int = 205, **options: Any
+) -> tuple[Read, list[dict[str, str]]]:
+    """Read 205 devices from a simulator with these faults; what came, and the queries that it took.
+
+    Every row that was there before and is there afterwards must have come.
+    """
+    changes = {name: options.pop(name) for name in ("total_path", "key", "params", "path") if name in options}
+    with Simulator(tables={"devices": devices(rows)}, faults=faults) as server:
+        try:
+            found = read(server.base_url, folder, endpoint_of(paginator, **changes), **options)
+        finally:
+            queries[:] = [request.query for request in server.requests]
+        stayed = {row["id"] for row in devices(rows)} & {row["id"] for row in server.rows("devices")}
+        assert stayed <= {row["id"] for row in found.rows}
+        return found, queries
+
+
+queries: list[dict[str, str]] = []
+
+
+# Page sizes
+
+
+def test_a_clamped_page_size_loses_no_rows_and_is_named_once(tmp_path: Path) -> None:
+    found, _ = read_from(Faults(clamp=50), tmp_path)
+    assert found.report.complete
+    assert found.report.rows == found.report.last_total == 205
+    assert found.report.warnings == [
+        "the server sends 50 rows a page where more are asked for; all rows came, paging by what comes. "
+        "Set paginator.limit to 50 to say so"
+    ]
+
+
+def test_pages_of_changing_size_lose_no_rows(tmp_path: Path) -> None:
+    rows = devices(400)
+
+    def answer(seen: Seen) -> Say:
+        offset = int(dict(parse_qsl(urlsplit(seen.target).query))["offset"])
+        return Say({"data": rows[offset : offset + 7 + offset % 40], "total": len(rows)})
+
+    with Scripted(answer) as server:
+        found = read(server.url, tmp_path, endpoint_of(OFFSET))
+    assert found.rows == rows
+    assert found.report.passes == 1
+
+
+# Bodies that are no page
+
+
+def test_an_error_body_with_200_is_red_with_status_type_and_excerpt(tmp_path: Path) -> None:
+    with pytest.raises(TransportError, match="data_selector") as raised:
+        read_from(Faults(status=200, text="licence expired", skip=1), tmp_path)
+    assert "HTTP 200, application/json" in str(raised.value)
+    assert """'{"error":"licence expired"}'""" in str(raised.value)
+
+
+def test_a_body_without_the_selected_key_is_red(tmp_path: Path) -> None:
+    with pytest.raises(TransportError, match="the body has no 'data'"):
+        read_from(Faults(no_data=True), tmp_path)
+
+
+def test_an_excerpt_holds_no_more_than_200_characters(tmp_path: Path) -> None:
+    with pytest.raises(TransportError) as raised:
+        read_from(Faults(status=200, text="x" * 10_000), tmp_path)
+    assert str(raised.value).count("x") < 200
+
+
+@pytest.mark.parametrize("fault", [{"html": True}, {"truncated": True}, {"cut": True}, {"drop": True}])
+def test_html_and_broken_json_are_tried_again(fault: dict[str, Any], tmp_path: Path) -> None:
+    found, _ = read_from(Faults(**fault, skip=1, times=2), tmp_path)
+    assert found.report.complete
+    assert found.traffic.retries == 2
+
+
+@pytest.mark.parametrize("fault", [{"html": True}, {"truncated": True}])
+def test_html_and_broken_json_that_stay_are_red_after_four_requests(fault: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(TransportError, match=r"HTTP 200.*not JSON.*after 4 requests"):
+        read_from(Faults(**fault), tmp_path)
+    assert len(queries) == 4
+
+
+# Totals
+
+
+def test_without_a_total_a_short_page_is_not_the_end(tmp_path: Path) -> None:
+    found, _ = read_from([Faults(no_total=True), Faults(clamp=30, skip=1, times=1)], tmp_path)
+    assert found.report.complete
+    assert found.report.reason == "two passes hold the same rows"
+
+
+def test_a_total_too_high_is_red_after_one_more_pass_with_both_numbers(tmp_path: Path) -> None:
+    with pytest.raises(IncompleteError, match=r"says 215 rows, 205 different ones came in 4 pages \(after 2 passes\)"):
+        read_from(Faults(total_off=10), tmp_path)
+
+
+def test_a_total_too_low_loses_no_rows_and_is_warned_of(tmp_path: Path) -> None:
+    found, _ = read_from(Faults(total_off=-105), tmp_path)
+    assert found.report.rows == 205
+    assert found.report.passes == 2
+    assert found.report.warnings == ["the server says 100 rows, and holds 205: two passes show the same ones"]
+
+
+def test_a_total_of_pages_that_counts_rows_is_taken_for_what_it_is(tmp_path: Path) -> None:
+    # dlt's default: `total` is the number of pages. Many APIs mean rows by it, the simulator among them.
+    found, _ = read_from([], tmp_path, {"type": "page_number", "base_page": 1})
+    assert found.report.complete
+    assert found.report.last_total == 205
+
+
+def test_a_page_number_total_that_counts_more_rows_than_came_is_red(tmp_path: Path) -> None:
+    with pytest.raises(IncompleteError, match="says 208 rows, 205 different ones"):
+        read_from(Faults(total_off=3), tmp_path, {"type": "page_number", "base_page": 1})
+
+
+# Rows that move
+
+
+@pytest.mark.parametrize("paginator", [OFFSET, PAGES], ids=["offset", "page_number"])
+@pytest.mark.parametrize("total", [True, False], ids=["total", "no_total"])
+@pytest.mark.parametrize("where", ["front", "random"])
+@pytest.mark.parametrize(
+    ("delete", "insert"), [(1, 0), (0, 1), (1, 1), (7, 3)], ids=["deletes", "inserts", "both", "many"]
+)
+def test_rows_that_move_during_one_read_are_read_again_until_they_hold_still(
+    paginator: dict[str, Any], total: bool, where: Any, delete: int, insert: int, tmp_path: Path
+) -> None:
+    if paginator is PAGES and (delete, insert) == (1, 1) and total:
+        pytest.skip("the hole that docs/reliability.md names: a total that stays the same")
+    faults = Faults(move=Move(delete=delete, insert=insert, where=where, reads=1), no_total=not total)
+    path = "total" if total and paginator is PAGES else None
+    found, _ = read_from(faults, tmp_path, paginator, total_path=path)
+    assert found.report.complete
+    assert found.report.passes <= 3
+
+
+@pytest.mark.parametrize("total", [True, False], ids=["total", "no_total"])
+def test_rows_that_never_hold_still_are_red_after_three_passes(total: bool, tmp_path: Path) -> None:
+    faults = Faults(move=Move(delete=1), no_total=not total)
+    with pytest.raises(IncompleteError, match=r"\(after 3 passes\)"):
+        read_from(faults, tmp_path, rows=450)
+    assert len(queries) <= 5 * (5 + 8)
+
+
+def test_a_changing_total_is_red_with_both_numbers(tmp_path: Path) -> None:
+    rows = devices(250)
+
+    def answer(seen: Seen) -> Say:
+        page = int(dict(parse_qsl(urlsplit(seen.target).query))["page"])
+        return Say({"data": rows[page * 100 - 100 : page * 100], "total": 249 + page})
+
+    with Scripted(answer) as server, pytest.raises(IncompleteError, match="the total changed from 250 to 253"):
+        read(server.url, tmp_path, endpoint_of(PAGES, total_path="total"))
+
+
+def test_a_row_lost_for_a_row_that_came_twice_is_not_confirmed_by_a_second_pass_like_it(tmp_path: Path) -> None:
+    # Both passes show the rows 1 to 19 and 19 again in another place: row 20 is there and never came.
+    passes = [[*range(1, 20), 19], [1, 19, *range(2, 20)], [*range(1, 21)], [*range(1, 21)]]
+    started = [0]
+
+    def answer(seen: Seen) -> Say:
+        page = int(dict(parse_qsl(urlsplit(seen.target).query))["page"])
+        started[0] += page == 1
+        ids = passes[started[0] - 1]
+        return Say({"data": [{"id": i} for i in ids[page * 10 - 10 : page * 10]]})
+
+    with Scripted(answer) as server, pytest.raises(IncompleteError, match="two passes differ"):
+        read(server.url, tmp_path, endpoint_of(PAGES))
+
+
+# Servers that do not follow their own paging
+
+
+@pytest.mark.parametrize("paginator", [OFFSET, PAGES, CURSOR], ids=["offset", "page_number", "cursor"])
+@pytest.mark.parametrize("rows", [1, 2, 205])
+def test_the_same_page_again_is_red_after_the_second(paginator: dict[str, Any], rows: int, tmp_path: Path) -> None:
+    def answer(seen: Seen) -> Say:
+        return Say({"data": devices(rows), "next_cursor": f"{len(server.seen)}"})
+
+    with Scripted(answer) as server:
+        with pytest.raises(PagingError, match="page 2 is the same as page 1"):
+            read(server.url, tmp_path, endpoint_of(paginator))
+        assert len(server.seen) <= 4
+
+
+def test_the_same_page_with_a_total_is_red_within_a_window_of_requests(tmp_path: Path) -> None:
+    with pytest.raises(PagingError, match="the server ignores 'offset'"):
+        read_from(Faults(same_page=True), tmp_path, rows=5000)
+    assert len(queries) <= 2 * (1 + 8)
+
+
+def test_a_server_that_begins_again_at_the_end_is_red(tmp_path: Path) -> None:
+    rows = devices(997)
+
+    def answer(seen: Seen) -> Say:
+        offset = int(dict(parse_qsl(urlsplit(seen.target).query))["offset"])
+        return Say({"data": [rows[place % len(rows)] for place in range(offset, offset + 500)]})
+
+    with Scripted(answer) as server, pytest.raises(PagingError, match="begins again where it should end"):
+        read(server.url, tmp_path, endpoint_of({"type": "offset", "limit": 500}))
+
+
+def test_a_full_page_with_no_next_cursor_is_red(tmp_path: Path) -> None:
+    def answer(seen: Seen) -> Say:
+        return Say({"data": devices(100)})
+
+    with Scripted(answer) as server, pytest.raises(PagingError, match=r"full \(100 rows\) and names no next page"):
+        read(server.url, tmp_path, endpoint_of(CURSOR, params={"limit": 100}))
+
+
+@pytest.mark.parametrize("path", ["/v1/linked/devices", "/v1/link-header/devices"])
+def test_a_missing_link_is_red_where_a_total_tells(path: str, tmp_path: Path) -> None:
+    kind = "json_link" if path == "/v1/linked/devices" else "header_link"
+    with pytest.raises(IncompleteError, match="says 205 rows, 100 different ones"):
+        read_from(Faults(no_next=True), tmp_path, {"type": kind}, path=path, params={"limit": 100}, total_path="total")
+
+
+@pytest.mark.parametrize(
+    ("paginator", "path"),
+    [
+        (CURSOR, "/v1/devices"),
+        ({"type": "json_link"}, "/v1/linked/devices"),
+        ({"type": "header_link"}, "/v1/link-header/devices"),
+    ],
+)
+def test_a_cursor_that_does_not_move_is_red(paginator: dict[str, Any], path: str, tmp_path: Path) -> None:
+    with pytest.raises(PagingError, match=r"does not move|is the same as page"):
+        read_from(Faults(stuck_next=True), tmp_path, paginator, path=path)
+    assert len(queries) <= 3
+
+
+@pytest.mark.parametrize("end", ["", None])
+def test_an_empty_or_null_next_is_the_end_also_of_a_full_page(end: str | None, tmp_path: Path) -> None:
+    def answer(seen: Seen) -> Say:
+        second = "cursor" in seen.target
+        rows = devices(20)
+        return Say({"data": rows[10:] if second else rows[:10], "next_cursor": end if second else "second"})
+
+    with Scripted(answer) as server:
+        found = read(server.url, tmp_path, endpoint_of(CURSOR, params={"limit": 10}))
+    assert found.rows == devices(20)
+
+
+@pytest.mark.parametrize("mark", [None, False])
+@pytest.mark.parametrize("style", ["cursor", "offset", "page_number"])
+def test_a_null_or_false_end_mark_is_the_end(style: str, mark: bool | None, tmp_path: Path) -> None:
+    rows = devices(25)
+    paginators: dict[str, dict[str, Any]] = {
+        "cursor": {**CURSOR, "has_more_path": "more"},
+        "offset": {"type": "offset", "limit": 10, "has_more_path": "more"},
+        "page_number": {**PAGES, "base_page": 0, "has_more_path": "more"},
+    }
+
+    def answer(seen: Seen) -> Say:
+        query = dict(parse_qsl(urlsplit(seen.target).query))
+        start = int(query.get("offset") or query.get("cursor") or int(query.get("page", 0)) * 10)
+        more = start + 10 < len(rows)
+        return Say(
+            {"data": rows[start : start + 10], "more": more or mark, "next_cursor": str(start + 10) if more else None}
+        )
+
+    with Scripted(answer) as server:
+        found = read(server.url, tmp_path, endpoint_of(paginators[style]))
+        assert found.rows == rows
+        # Ahead of the end, no more pages are asked for than there were.
+        assert len(server.seen) <= 2 * 2 * 3
+
+
+def test_an_end_mark_that_never_comes_is_not_taken_for_the_end(tmp_path: Path) -> None:
+    # A misspelt has_more_path: dlt would stop with an error, a careless reader after the first page.
+    found, _ = read_from([], tmp_path, {**OFFSET, "has_more_path": "has_moar"})
+    assert found.report.rows == 205
+
+
+def test_an_empty_page_that_says_there_is_more_is_red(tmp_path: Path) -> None:
+    def answer(seen: Seen) -> Say:
+        return Say({"data": [] if "offset=0" not in seen.target else devices(10), "more": True})
+
+    with Scripted(answer) as server, pytest.raises(PagingError, match="is empty but says there is more"):
+        read(server.url, tmp_path, endpoint_of({**PAGES, "has_more_path": "more"}))
+
+
+def test_empty_pages_between_full_ones_are_no_end_where_the_connection_says_so(tmp_path: Path) -> None:
+    rows = devices(30)
+
+    def answer(seen: Seen) -> Say:
+        page = int(dict(parse_qsl(urlsplit(seen.target).query))["page"])
+        return Say({"data": [] if page % 2 else rows[page * 5 : page * 5 + 10], "pages": 6})
+
+    paginator = {"type": "page_number", "base_page": 0, "total_path": "pages", "stop_after_empty_page": False}
+    with Scripted(answer) as server:
+        assert read(server.url, tmp_path, endpoint_of(paginator)).rows == rows
+
+
+# Rows that come twice
+
+
+def test_rows_repeated_across_pages_land_once_and_are_counted(tmp_path: Path) -> None:
+    with Simulator(tables={"devices": devices(250)}, faults=Faults(duplicate_every=50)) as server:
+        found = read(server.base_url, tmp_path, endpoint_of(OFFSET))
+    assert sorted(row["id"] for row in found.rows) == list(range(1, 251))
+    assert found.report.complete
+    assert found.report.duplicates == 5
+    assert "5 rows came more than once and landed once" in found.report.warnings
+
+
+def test_repeated_rows_that_fill_up_a_total_do_not_hide_the_last_ones(tmp_path: Path) -> None:
+    # 13 rows, 6 of them served twice, 13 stated: the first page is as long as the total, and holds 9 of them.
+    served = [row for row in devices(13) for _ in range(1 + (row["id"] % 2 == 0))]
+
+    def answer(seen: Seen) -> Say:
+        offset = int(dict(parse_qsl(urlsplit(seen.target).query))["offset"])
+        return Say({"data": served[offset : offset + 13], "total": 13})
+
+    with Scripted(answer) as server:
+        found = read(server.url, tmp_path, endpoint_of(OFFSET))
+    assert found.rows == devices(13)
+    assert found.report.complete
+
+
+def test_rows_without_a_key_are_counted_and_do_not_look_like_one_another(tmp_path: Path) -> None:
+    rows = [{"name": f"nameless {number}"} for number in range(250)]
+    with Simulator(tables={"devices": rows}) as server:
+        found = read(server.base_url, tmp_path, endpoint_of(OFFSET))
+    assert found.report.complete
+    assert found.spool.keyless == found.spool.rejected_rows == 250
+
+
+def test_without_a_primary_key_whole_rows_are_compared(tmp_path: Path) -> None:
+    rows = [{"event": number % 7, "at": number} for number in range(250)]
+    with Simulator(tables={"devices": rows}) as server:
+        found = read(server.base_url, tmp_path, endpoint_of(OFFSET, key=()))
+    assert found.rows == rows
+    assert found.report.passes == 1
+
+
+# Round offsets
+
+
+@pytest.mark.parametrize("refused", [True, False], ids=["refused", "rounded"])
+def test_a_server_of_round_offsets_is_found_out_at_once_and_read_twice(refused: bool, tmp_path: Path) -> None:
+    rows = devices(250)
+
+    def answer(seen: Seen) -> Say:
+        offset = int(dict(parse_qsl(urlsplit(seen.target).query))["offset"])
+        if refused and offset % 100:
+            return Say({"error": "offset must be a multiple of limit"}, status=400)
+        offset -= offset % 100
+        return Say({"data": rows[offset : offset + 100], "total": len(rows)})
+
+    with Scripted(answer) as server:
+        found = read(server.url, tmp_path, endpoint_of(OFFSET), window=1)
+        assert found.rows == rows
+        assert found.report.passes == 2
+        assert len(server.seen) == 2 + 2 * 3
+
+
+def test_a_row_that_slips_past_a_round_offset_is_caught_by_the_second_pass(tmp_path: Path) -> None:
+    # While the first whole pass reads, one row goes before the place and another one comes behind it: no total shows it.
+    rows = devices(250)
+    whole = [0]
+
+    def answer(seen: Seen) -> Say:
+        offset = int(dict(parse_qsl(urlsplit(seen.target).query))["offset"])
+        whole[0] += offset == 100
+        if offset == 100 and whole[0] == 1:
+            del rows[5]
+            rows.insert(180, {"id": 999, "name": "new", "status": "online"})
+        offset -= offset % 100
+        return Say({"data": rows[offset : offset + 100], "total": 250})
+
+    with Scripted(answer) as server:
+        found = read(server.url, tmp_path, endpoint_of(OFFSET), window=1)
+    assert found.rows == rows
+    assert found.report.passes == 3
+
+
+def test_rows_that_move_at_the_first_boundary_do_not_make_a_server_of_round_offsets(tmp_path: Path) -> None:
+    found, queries = read_from(Faults(move=Move(delete=1, reads=1), times=2), tmp_path, rows=450)
+    assert found.report.passes == 1
+    assert queries[-1]["offset"] != "400"
+
+
+# What the connection decides
+
+
+def test_verify_reads_everything_twice(tmp_path: Path) -> None:
+    found, queries = read_from([], tmp_path, verify=True)
+    assert found.report.passes == 2
+    assert [query["offset"] for query in queries].count("0") == 2
+
+
+def test_verify_false_reads_once_whatever_is_not_proven(tmp_path: Path) -> None:
+    found, queries = read_from(Faults(no_total=True), tmp_path, verify=False)
+    assert found.report.passes == 1
+    assert [query["offset"] for query in queries].count("0") == 1
+
+
+def test_a_read_up_to_a_maximum_is_partial(tmp_path: Path) -> None:
+    with Simulator(tables={"devices": devices(450)}) as server:
+        found = read(server.base_url, tmp_path, endpoint_of({**OFFSET, "maximum_offset": 200}))
+    assert found.rows == devices(200)
+    assert found.report.partial
+
+
+def test_to_the_end_has_all_that_came_though_rows_kept_moving(tmp_path: Path) -> None:
+    faults = Faults(move=Move(delete=1))
+    with Simulator(tables={"devices": devices(450)}, faults=faults) as server:
+        kept = Kept(tmp_path, server.base_url)
+        with pytest.raises(IncompleteError, match="after 3 passes"):
+            kept.read(to_the_end=True)
+        assert kept.rows > 400
+
+
+class Kept:
+    """A read whose collector is looked at after it failed."""
+
+    def __init__(self, folder: Path, base_url: str) -> None:
+        self._folder, self._base_url = folder, base_url
+        self.rows = 0
+
+    def read(self, **options: Any) -> None:
+        from rmm_assets.reading.completeness import MemoryCollector, Report, read_complete
+        from rmm_assets_tests.reading.reading import pager_to
+
+        endpoint = endpoint_of(OFFSET)
+        collector = MemoryCollector(endpoint.shape)
+        with pager_to(self._base_url, self._folder) as pager:
+            try:
+                read_complete(pager, endpoint, collector, Report("devices"), **options)
+            finally:
+                self.rows = collector.rows
+
+
+# What a read costs
+
+
+@pytest.mark.parametrize(
+    ("rows", "total", "requests"),
+    [
+        (0, True, 1), (20, True, 1), (99, True, 1), (100, True, 2), (101, True, 2), (198, True, 2), (199, True, 3),
+        (250, True, 3), (0, False, 2), (20, False, 2), (100, False, 2), (250, False, 2 * 5),
+    ],
+)  # fmt: skip
+def test_small_tables_cost_few_requests(rows: int, total: bool, requests: int, tmp_path: Path) -> None:
+    _, queries = read_from(Faults(no_total=not total), tmp_path, rows=rows)
+    assert len(queries) == requests
+
+
+@pytest.mark.parametrize(
+    ("rows", "total", "requests"),
+    [(20, True, 2), (250, True, 4), (0, False, 2), (20, False, 2 * 2), (250, False, 2 * 4)],
+)
+def test_small_tables_by_page_number_cost_few_requests(rows: int, total: bool, requests: int, tmp_path: Path) -> None:
+    path = "total" if total else None
+    _, queries = read_from(Faults(no_total=not total), tmp_path, PAGES, rows=rows, total_path=path)
+    assert len(queries) == requests
+
+
+def test_the_report_is_plain_values(tmp_path: Path) -> None:
+    found, _ = read_from([], tmp_path)
+    assert json.loads(json.dumps(found.report.asdict())) == {
+        "resource": "devices", "pages": 3, "rows": 205, "distinct": 205, "duplicates": 0, "passes": 1,
+        "first_total": 205, "last_total": 205, "complete": True, "partial": False,
+        "reason": "as many rows as the stated total of 205", "warnings": [],
+    }  # fmt: skip

@@ -1,0 +1,56 @@
+"""Reads bodies the way a run does, and shows what would land."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from rmm_assets.rows.decode import Hints, read_page
+from rmm_assets.rows.layout import RowShape
+from rmm_assets.rows.spool import Spool
+
+
+@dataclass
+class Landed:
+    """What came of some pages: column types, rows without their nulls, rejected rows with their reasons."""
+
+    types: dict[str, str]
+    rows: list[dict[str, Any]]
+    rejected: list[tuple[Any, str]]
+    spool: Spool
+
+
+def land(
+    folder: Path,
+    pages: Sequence[Any],
+    *,
+    key: str | tuple[str, ...] = (),
+    columns: Mapping[str, Mapping[str, Any]] | None = None,
+    known: Mapping[str, Mapping[str, Any]] | None = None,
+    batch_rows: int = 1,
+    exact: bool = False,
+    **shape: Any,
+) -> Landed:
+    """Spool pages, each a body or a list of rows, and give back what would land."""
+    keys = (key,) if isinstance(key, str) else key
+    spool = Spool(RowShape("t", keys, columns or {}, known=known or {}, **shape), folder, batch_rows)
+    hints = Hints()
+    for page in pages:
+        body = page if isinstance(page, bytes) else json.dumps(page).encode()
+        spool.add(read_page(body, None, hints, exact=exact))
+    tables = [table for _, table in spool.tables()]
+    table = pa.concat_tables(tables) if tables else pa.table({})
+    table.validate(full=True)
+    return Landed(
+        types={name: column["data_type"] for name, column in spool.columns().items()},
+        rows=[{name: value for name, value in row.items() if value is not None} for row in table.to_pylist()],
+        rejected=[
+            (json.loads(row["row_json"]), row["reason"]) for part in spool.rejected() for row in part.to_pylist()
+        ],
+        spool=spool,
+    )
