@@ -19,7 +19,8 @@ import dagster as dg
 import yaml
 from pydantic import ValidationError
 
-from rmm_assets.orchestration.component import ConnectionFileError, RmmConnection, shown
+from rmm_assets.errors import ConnectionFileError
+from rmm_assets.orchestration.component import RmmConnection, shown
 from rmm_assets.orchestration.schedules import EXECUTOR
 from rmm_assets.orchestration.sensors import build_alert_sensors
 from rmm_assets.settings import did_you_mean, messages

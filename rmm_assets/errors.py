@@ -1,7 +1,90 @@
-"""The one family of errors that a person can act on: what went wrong, where, and what to do."""
+"""Lists the errors that a person can act on: one family, each with a sentence on when it is raised.
+
+Their text says what went wrong, where, and what to do, without the secret. Whoever runs a read catches `RmmError`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
 
 class RmmError(Exception):
-    """A run cannot go on, and its text says why in a sentence for people, without the secret. Catch this one."""
+    """The base of them all."""
+
+
+class ConnectionFileError(RmmError):
+    """A connection file cannot be loaded.
+
+    Attributes:
+        faults: Everything that is wrong with it.
+    """
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("\n".join(str(fault) for fault in faults))
+        self.faults = tuple(faults)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong in a connection file.
+
+    Attributes:
+        path: The key at fault, for example `attributes.resources[0].endpoint.paginator`.
+        message: What is wrong and what to write; never a value that could be a secret.
+        file: The file, None where the connection came from elsewhere.
+        line: Line in the file, counted from 1.
+    """
+
+    path: str
+    message: str
+    file: str | None = None
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return ": ".join([*([f"{self.file}:{self.line}"] if self.file else []), self.path, self.message])
+
+
+class TransportError(RmmError):
+    """A request failed for good. The text is redacted and holds at most 200 characters of an answer.
+
+    Attributes:
+        status: The HTTP status, None where there was no answer.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class BodyError(RmmError):
+    """A body holds no page. The text says where it fails and quotes nothing of it: bodies hold customer data.
+
+    Attributes:
+        reason: `not_json`; `no_selector` where the selected key is missing; `not_rows` where it holds no objects.
+    """
+
+    def __init__(self, reason: Literal["not_json", "no_selector", "not_rows"], message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class PagingError(RmmError):
+    """The paging cannot be followed to the end: the server does not page as the connection file says."""
+
+
+class IncompleteError(RmmError):
+    """The read ended, and it cannot be shown that every row was received."""
+
+
+class SchemaContractError(RmmError):
+    """What was received does not fit the table, and the connection's schema contract freezes it."""
+
+
+class ChildTablesError(RmmError):
+    """A table that was loaded without child tables cannot get them."""
+
+
+class SuspiciousLossError(RmmError):
+    """The API answered with far fewer rows than last time, as it does for a wrong key."""

@@ -20,6 +20,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 import urllib3
 from dlt.common import jsonpath
 
+from rmm_assets.errors import TransportError
 from rmm_assets.http.auth import Auth, NoAuth, Redactor
 from rmm_assets.http.rate_limit import Pace, StoppedError
 from rmm_assets.http.settings import Limits, Retry, Tls
@@ -38,14 +39,6 @@ _MAX_REDIRECTS = 5
 _EXCERPT = 200
 
 Answer = TypeVar("Answer")
-
-
-class TransportError(Exception):
-    """A request that failed for good. The text is redacted and holds at most 200 characters of an answer."""
-
-    def __init__(self, message: str, *, status: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class BodyFault(Exception):

@@ -25,6 +25,7 @@ from pydantic import SecretStr
 
 from rmm_assets.config import Connection, Resource
 from rmm_assets.config.rules import normalized_column
+from rmm_assets.errors import SuspiciousLossError
 from rmm_assets.http.auth import Redactor, build_auth, hidden
 from rmm_assets.http.rate_limit import Pace
 from rmm_assets.http.transport import Traffic, Transport
@@ -56,10 +57,6 @@ from rmm_assets.tables.table import Table
 
 WORK_FOLDER = Path("data/work")
 PREVIEW_ROWS = 10
-
-
-class SuspiciousLossError(Exception):
-    """The API answered with far fewer rows than last time, as it does for a wrong key; nothing was published."""
 
 
 @dataclass

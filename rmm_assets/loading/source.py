@@ -42,7 +42,8 @@ from dlt.sources.rest_api.config_setup import (
 )
 
 from rmm_assets.config import Connection, Resource
-from rmm_assets.reading.completeness import Collector, IncompleteError, MemoryCollector, Report, read_complete
+from rmm_assets.errors import ChildTablesError, IncompleteError, SchemaContractError
+from rmm_assets.reading.completeness import Collector, MemoryCollector, Report, read_complete
 from rmm_assets.reading.paging import Endpoint, Pager
 from rmm_assets.rows.decode import Page, loads, value_at
 from rmm_assets.rows.layout import Nesting, RowShape
@@ -53,14 +54,6 @@ from rmm_assets.tables.absences import MOST_PRESENT, Present
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID
 
 REJECTED_SUFFIX = "_rejected"
-
-
-class SchemaContractError(Exception):
-    """What came does not fit the table, and the connection's schema contract freezes it; nothing was published."""
-
-
-class ChildTablesError(Exception):
-    """A table without child tables cannot get them; nothing was read."""
 
 
 # No field is named so.

@@ -22,9 +22,9 @@ from dlt.extract.resource import DltResource
 from pydantic import PrivateAttr
 
 from rmm_assets.config import Connection, Resource
-from rmm_assets.http.transport import TransportError
-from rmm_assets.loading.run import Run, SuspiciousLossError, open_run, store_of
-from rmm_assets.loading.source import ChildTablesError, SchemaContractError, build_source, source_name
+from rmm_assets.errors import RmmError
+from rmm_assets.loading.run import Run, open_run, store_of
+from rmm_assets.loading.source import build_source, source_name
 from rmm_assets.orchestration.checks import COMPLETE, Check, Loaded, checks_of, reference_checks
 from rmm_assets.orchestration.column_schema import COLUMN_SCHEMA, declared_columns
 from rmm_assets.orchestration.descriptions import describe
@@ -32,14 +32,7 @@ from rmm_assets.orchestration.metadata import materialization
 from rmm_assets.orchestration.pictures import build_fleet_overview
 from rmm_assets.orchestration.resources import RmmApi, api_resource
 from rmm_assets.orchestration.schedules import build_job, build_schedule, freshness
-from rmm_assets.reading.completeness import IncompleteError
-from rmm_assets.reading.paging import PagingError
 from rmm_assets.tables.table import Table
-
-# What a person can act on: told in one sentence, without the frames of dlt and Dagster around it.
-EXPLAINED = (
-    ChildTablesError, IncompleteError, PagingError, SchemaContractError, SuspiciousLossError, TransportError
-)  # fmt: skip
 
 # Loads that a band around a table's row count looks back on.
 HISTORY = 10
@@ -176,7 +169,7 @@ def _load(
     except dg.Failure:
         raise
     except Exception as error:
-        explained = next((cause for cause in _causes(error) if isinstance(cause, EXPLAINED)), None)
+        explained = next((cause for cause in _causes(error) if isinstance(cause, RmmError)), None)
         innermost = explained or _causes(error)[-1]
         sentence = redact(str(innermost)) or type(innermost).__name__
         if explained is None:

@@ -8,7 +8,6 @@ The keys, and what must hold between them, stand in `connection_file`. Making Da
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +20,7 @@ from rmm_assets.config import rules
 from rmm_assets.config.client import AUTHS, PAGINATORS
 from rmm_assets.config.connection import Connection
 from rmm_assets.config.resource import Resource
+from rmm_assets.errors import ConnectionFileError, Fault
 from rmm_assets.orchestration.scaffolding import ConnectionScaffolder
 from rmm_assets.settings import line_error, messages, refuse
 
@@ -28,38 +28,6 @@ __all__ = ["ConnectionFileError", "Fault", "Resource", "RmmConnection"]
 
 
 KINDS = frozenset({*AUTHS, *PAGINATORS})
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One thing that is wrong in a connection file.
-
-    Attributes:
-        path: The key at fault, for example `attributes.resources[0].endpoint.paginator`.
-        message: What is wrong and what to write; never a value that could be a secret.
-        file: The file, None where the connection came from elsewhere.
-        line: Line in the file, counted from 1.
-    """
-
-    path: str
-    message: str
-    file: str | None = None
-    line: int | None = None
-
-    def __str__(self) -> str:
-        return ": ".join([*([f"{self.file}:{self.line}"] if self.file else []), self.path, self.message])
-
-
-class ConnectionFileError(Exception):
-    """A connection file cannot be loaded.
-
-    Attributes:
-        faults: Everything that is wrong with it.
-    """
-
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__("\n".join(str(fault) for fault in faults))
-        self.faults = tuple(faults)
 
 
 class ConnectionAttributes(BaseModel):

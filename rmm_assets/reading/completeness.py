@@ -22,7 +22,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rmm_assets.reading.paging import Endpoint, Pager, PagingError, PassFacts
+from rmm_assets.errors import IncompleteError, PagingError
+from rmm_assets.reading.paging import Endpoint, Pager, PassFacts
 from rmm_assets.reading.progress import Progress
 from rmm_assets.rows.decode import Page
 from rmm_assets.rows.keys import NO_KEY, Keys, row_keys
@@ -32,10 +33,6 @@ MAX_PASSES = 3
 
 # From so many rows on, a read looks now and then whether the server has begun again at the beginning.
 _LOOK_FOR_ROUNDS_AT = 10_000
-
-
-class IncompleteError(Exception):
-    """The read cannot be shown to hold every row; the text says what is missing and why."""
 
 
 class Collector(Protocol):

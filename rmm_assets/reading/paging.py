@@ -24,8 +24,9 @@ from dlt.sources.helpers.rest_client.detector import RECORD_KEY_PATTERNS, find_a
 from dlt.sources.helpers.rest_client.paginators import BaseNextUrlPaginator, BasePaginator, BaseReferencePaginator
 from requests.structures import CaseInsensitiveDict
 
-from rmm_assets.http.transport import BodyFault, Reply, Request, Transport, TransportError
-from rmm_assets.rows.decode import BodyError, Hints, Page, read_page, read_pages
+from rmm_assets.errors import BodyError, PagingError, TransportError
+from rmm_assets.http.transport import BodyFault, Reply, Request, Transport
+from rmm_assets.rows.decode import Hints, Page, read_page, read_pages
 from rmm_assets.rows.keys import NO_KEY, row_identity, row_keys, same_rows
 from rmm_assets.rows.layout import RowShape
 
@@ -37,10 +38,6 @@ _MOST_AT_ONCE = 16
 _MOST_BYTES_AT_ONCE = 1 << 20
 
 Taken = TypeVar("Taken")
-
-
-class PagingError(Exception):
-    """The server's paging cannot be followed to the end; the text says what was asked, what came, what to do."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import orjson
@@ -22,6 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pajson
 from dlt.common import jsonpath
+
+from rmm_assets.errors import BodyError
 
 # Arrow's reader recurses: some 10,000 levels overflow an 8 MB stack, which kills the process. No row is this deep.
 MAX_DEPTH = 500
@@ -33,18 +35,6 @@ _DOTTED = re.compile(rf"(?:\$\.)?({_SEGMENT}(?:\.{_SEGMENT})*)(?:\[\*\])?", re.A
 _WHOLE = "_"
 _BOM = b"\xef\xbb\xbf"
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
-
-
-class BodyError(ValueError):
-    """A body that holds no page. The message says where it fails and quotes nothing of it: bodies hold customer data.
-
-    Attributes:
-        reason: `not_json`; `no_selector` where the selected key is not there; `not_rows` where it holds no objects.
-    """
-
-    def __init__(self, reason: Literal["not_json", "no_selector", "not_rows"], message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True, eq=False)

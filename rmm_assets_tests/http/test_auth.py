@@ -16,10 +16,11 @@ from urllib.parse import parse_qs, unquote
 
 import pytest
 
+from rmm_assets.errors import TransportError
 from rmm_assets.http.auth import MASK, Redactor, build_auth
 from rmm_assets.http.rate_limit import Pace
 from rmm_assets.http.settings import Limits, Retry
-from rmm_assets.http.transport import Request, Transport, TransportError
+from rmm_assets.http.transport import Request, Transport
 from rmm_assets_tests.http.leaks import WRITTEN
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 

@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 
+from rmm_assets.errors import TransportError
 from rmm_assets.http.auth import Redactor, build_auth
 from rmm_assets.http.rate_limit import Pace
 from rmm_assets.http.settings import Limits, Retry, Throttle, Tls
-from rmm_assets.http.transport import BodyFault, Reply, Request, Transport, TransportError
+from rmm_assets.http.transport import BodyFault, Reply, Request, Transport
 from rmm_assets_tests.http.servers import (
     Say,
     Scripted,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rmm_assets.config import Connection
-from rmm_assets.reading.completeness import IncompleteError
+from rmm_assets.errors import IncompleteError
 from rmm_assets.simulator import Simulator
 from rmm_assets.simulator.faults import Faults
 from rmm_assets_tests.integration.runs import PHASES, Running

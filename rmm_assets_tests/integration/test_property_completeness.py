@@ -17,11 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rmm_assets.config import Connection
+from rmm_assets.errors import IncompleteError, PagingError, TransportError
 from rmm_assets.http.settings import Retry
-from rmm_assets.http.transport import TransportError
 from rmm_assets.loading.run import sync
-from rmm_assets.reading.completeness import IncompleteError
-from rmm_assets.reading.paging import PagingError
 from rmm_assets.tables.store import Store
 from rmm_assets_tests.integration.drifting import Api, Style, World, Worlds, paginator_of
 from rmm_assets_tests.reading.reading import endpoint_of, read

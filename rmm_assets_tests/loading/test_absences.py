@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from rmm_assets.config import Connection
-from rmm_assets.loading.run import Outcome, SuspiciousLossError
-from rmm_assets.reading.completeness import IncompleteError
+from rmm_assets.errors import IncompleteError, SuspiciousLossError
+from rmm_assets.loading.run import Outcome
 from rmm_assets.simulator import Simulator
 from rmm_assets.simulator.faults import Faults, Move
 from rmm_assets.tables.absences import Absences

@@ -14,9 +14,9 @@ from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.schema import Schema
 
 from rmm_assets.config import Connection
+from rmm_assets.errors import ChildTablesError, IncompleteError
 from rmm_assets.loading.run import Outcome
-from rmm_assets.loading.source import ChildTablesError, uses_arrow
-from rmm_assets.reading.completeness import IncompleteError
+from rmm_assets.loading.source import uses_arrow
 from rmm_assets.rows.decode import Hints, read_page
 from rmm_assets.rows.layout import Nesting, RowShape
 from rmm_assets.rows.spool import Spool

@@ -12,9 +12,8 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from dlt.common.schema.exceptions import DataValidationError
 
-from rmm_assets.http.transport import TransportError
-from rmm_assets.loading.source import SchemaContractError, uses_arrow
-from rmm_assets.reading.completeness import IncompleteError
+from rmm_assets.errors import IncompleteError, SchemaContractError, TransportError
+from rmm_assets.loading.source import uses_arrow
 from rmm_assets.simulator import Simulator
 from rmm_assets.simulator.faults import Faults
 from rmm_assets_tests.http.servers import Say, Scripted, Seen

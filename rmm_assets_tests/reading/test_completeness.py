@@ -9,9 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from rmm_assets.http.transport import TransportError
-from rmm_assets.reading.completeness import IncompleteError
-from rmm_assets.reading.paging import PagingError
+from rmm_assets.errors import IncompleteError, PagingError, TransportError
 from rmm_assets.simulator import Simulator
 from rmm_assets.simulator.faults import Faults, Move
 from rmm_assets_tests.http.servers import Say, Scripted, Seen

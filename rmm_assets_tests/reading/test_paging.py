@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from rmm_assets.errors import TransportError
 from rmm_assets.http.settings import Retry
-from rmm_assets.http.transport import TransportError
 from rmm_assets.reading.paging import PassFacts, Window
 from rmm_assets.simulator import Simulator
 from rmm_assets.simulator.faults import Faults

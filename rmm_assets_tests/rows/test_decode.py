@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from rmm_assets.rows.decode import MAX_DEPTH, BodyError, Hints, read_page, read_pages
+from rmm_assets.errors import BodyError
+from rmm_assets.rows.decode import MAX_DEPTH, Hints, read_page, read_pages
 
 
 def body(value: Any) -> bytes:
@@ -197,7 +198,7 @@ def test_a_null_in_front_of_a_list_is_not_read_out_of_bounds() -> None:
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
 def test_deep_nesting_is_refused_and_kills_no_process(opening: str, closing: str) -> None:
     code = (
-        "import sys\nfrom rmm_assets.rows.decode import BodyError, read_page\n"
+        "import sys\nfrom rmm_assets.rows.decode import read_page\n"
         "body = sys.stdin.buffer.read()\n"
         "try: read_page(body, 'data')\nexcept BodyError as e: print(e.reason)\n"
     )

@@ -12,7 +12,8 @@ import pyarrow as pa
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rmm_assets.rows.decode import BodyError, Hints, read_page, read_pages
+from rmm_assets.errors import BodyError
+from rmm_assets.rows.decode import Hints, read_page, read_pages
 from rmm_assets.rows.keys import row_keys
 from rmm_assets.rows.layout import Nesting, RowShape
 from rmm_assets.rows.spool import Spool
