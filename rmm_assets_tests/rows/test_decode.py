@@ -198,7 +198,7 @@ def test_a_null_in_front_of_a_list_is_not_read_out_of_bounds() -> None:
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
 def test_deep_nesting_is_refused_and_kills_no_process(opening: str, closing: str) -> None:
     code = (
-        "import sys\nfrom rmm_assets.rows.decode import read_page\n"
+        "import sys\nfrom rmm_assets.errors import BodyError\nfrom rmm_assets.rows.decode import read_page\n"
         "body = sys.stdin.buffer.read()\n"
         "try: read_page(body, 'data')\nexcept BodyError as e: print(e.reason)\n"
     )
