@@ -23,8 +23,9 @@ from pydantic import PrivateAttr
 
 from rmm_assets.config import Connection, Resource
 from rmm_assets.errors import RmmError
+from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.run import Run, open_run, store_of
-from rmm_assets.loading.source import build_source, source_name
+from rmm_assets.loading.source import build_source
 from rmm_assets.orchestration.checks import COMPLETE, Check, Loaded, checks_of, reference_checks
 from rmm_assets.orchestration.column_schema import COLUMN_SCHEMA, declared_columns
 from rmm_assets.orchestration.descriptions import describe
@@ -77,9 +78,9 @@ def _pool(connection: Connection) -> str | None:
 def build_resource_asset(connection: Connection, resource: Resource, resource_key: str) -> dg.AssetsDefinition:
     """The asset of one resource, and its checks, in one op."""
     key = asset_key(connection, resource.name)
-    checks = checks_of(connection, resource)
-    translator = Translator(connection, resource)
-    [spec] = build_dlt_asset_specs(build_source(connection, resource), None, translator)  # type: ignore[arg-type]
+    plan, checks = plan_load(connection, resource), checks_of(connection, resource)
+    translator = Translator(connection, plan)
+    [spec] = build_dlt_asset_specs(build_source(connection, plan), None, translator)  # type: ignore[arg-type]
     # What dagster-dlt would fall back on: a source that has no run behind it.
     kept = {
         name: value
@@ -88,7 +89,7 @@ def build_resource_asset(connection: Connection, resource: Resource, resource_ke
     }
 
     @dg.multi_asset(
-        name=source_name(connection, resource),
+        name=plan.source_name,
         specs=[spec.replace_attributes(metadata=kept)],
         check_specs=[check.spec(key) for check in checks],
         can_subset=True,
@@ -100,9 +101,9 @@ def build_resource_asset(connection: Connection, resource: Resource, resource_ke
         wanted = [check for check in checks if dg.AssetCheckKey(key, check.name) in context.selected_asset_check_keys]
         if key in context.selected_asset_keys:
             api: RmmApi = getattr(context.resources, resource_key)
-            yield from _load(context, connection, resource, api, translator, wanted)
+            yield from _load(context, connection, plan, api, translator, wanted)
         else:
-            yield from _check(context, connection, resource, wanted)
+            yield from _check(context, connection, plan, wanted)
 
     return load
 
@@ -111,11 +112,11 @@ def _reference_checks(connection: Connection, resource: Resource) -> Iterator[dg
     """Checks that wait for another resource's table as well."""
     key = asset_key(connection, resource.name)
     for other, check in reference_checks(connection, resource).items():
-        yield _reference_check(connection, resource, key, asset_key(connection, other), check)
+        yield _reference_check(connection, plan_load(connection, resource), key, asset_key(connection, other), check)
 
 
 def _reference_check(
-    connection: Connection, resource: Resource, key: dg.AssetKey, other: dg.AssetKey, check: Check
+    connection: Connection, plan: LoadPlan, key: dg.AssetKey, other: dg.AssetKey, check: Check
 ) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=key, additional_deps=[other], name=check.name, description=check.description, pool=_pool(connection)
@@ -123,9 +124,9 @@ def _reference_check(
     def evaluate(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         store = store_of(connection)
         store.prepare()
-        name = source_name(connection, resource)
+        name = plan.source_name
         with store.alone(name), store.pipeline(name, read_only=True).sql_client() as client:
-            return check.result(key, Table(client, resource.table), Loaded({}))
+            return check.result(key, Table(client, plan.table), Loaded({}))
 
     return evaluate
 
@@ -133,7 +134,7 @@ def _reference_check(
 def _load(
     context: dg.AssetExecutionContext,
     connection: Connection,
-    resource: Resource,
+    plan: LoadPlan,
     api: RmmApi,
     translator: "Translator",
     checks: Sequence[Check],
@@ -143,6 +144,7 @@ def _load(
     Raises:
         dagster.Failure: nothing was published; the description says why.
     """
+    resource = plan.resource
     key = asset_key(connection, resource.name)
     before = _metadata(context.instance, key, limit=HISTORY)
     redact: Callable[[str], str] = str
@@ -150,7 +152,7 @@ def _load(
         with (
             api.session() as (base_url, secret),
             open_run(
-                connection, resource, secret, base_url=base_url, log=context.log, progress=_progress(context)
+                connection, resource, secret, base_url=base_url, log=context.log, progress=_progress(context), plan=plan
             ) as run,
         ):
             redact = run.redact
@@ -164,7 +166,7 @@ def _load(
             loaded = Loaded(result.metadata or {}, before)
             with run.client as client:
                 for check in checks:
-                    yield check.result(key, Table(client, resource.table), loaded)
+                    yield check.result(key, Table(client, plan.table), loaded)
         return
     except dg.Failure:
         raise
@@ -182,15 +184,15 @@ def _load(
 
 
 def _check(
-    context: dg.AssetExecutionContext, connection: Connection, resource: Resource, checks: Sequence[Check]
+    context: dg.AssetExecutionContext, connection: Connection, plan: LoadPlan, checks: Sequence[Check]
 ) -> Iterator[_Event]:
     """Evaluate checks without loading: the table is opened for reading only."""
-    key, store, name = asset_key(connection, resource.name), store_of(connection), source_name(connection, resource)
+    key, store, name = asset_key(connection, plan.resource.name), store_of(connection), plan.source_name
     latest, *before = _metadata(context.instance, key, limit=HISTORY + 1) or [{}]
     store.prepare()
     with store.alone(name), store.pipeline(name, read_only=True).sql_client() as client:
         for check in checks:
-            yield check.result(key, Table(client, resource.table), Loaded(latest, before))
+            yield check.result(key, Table(client, plan.table), Loaded(latest, before))
 
 
 class _Loader(DagsterDltResource):
@@ -209,10 +211,10 @@ class _Loader(DagsterDltResource):
     def extract_resource_metadata(
         self, context: Any, resource: DltResource, load_info: LoadInfo, dlt_pipeline: dlt.Pipeline
     ) -> Mapping[str, Any]:
-        outcome = self._open.settle(load_info)
+        outcome, plan = self._open.finish(load_info), self._open.plan
         tables = dlt_pipeline.default_schema.tables
-        columns = tables[self._open.resource.table]["columns"] if self._open.resource.table in tables else {}
-        return materialization(outcome, columns, self._open.resource)
+        columns = tables[plan.table]["columns"] if plan.table in tables else {}
+        return materialization(outcome, columns, plan.resource)
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -237,12 +239,12 @@ def _progress(context: dg.AssetExecutionContext) -> Any:
 class Translator(DagsterDltTranslator):
     """A dlt resource to the asset that the contract promises."""
 
-    def __init__(self, connection: Connection, resource: Resource) -> None:
+    def __init__(self, connection: Connection, plan: LoadPlan) -> None:
         self.connection = connection
-        self.resource = resource
+        self.plan = plan
 
     def get_asset_spec(self, data: DltResourceTranslatorData) -> dg.AssetSpec:
-        connection, resource = self.connection, self.resource
+        connection, resource = self.connection, self.plan.resource
         parent = connection.resource(resource.parent) if resource.parent else None
         # No phantom upstream: dagster-dlt's default dependency keeps `on_cron` from ever firing.
         deps = [asset_key(connection, parent.name)] if parent is not None and parent.selected else []
@@ -251,13 +253,13 @@ class Translator(DagsterDltTranslator):
             deps=deps,
             group_name=connection.name,
             kinds={"dlt", connection.destination.type},
-            description=describe(connection, resource),
+            description=describe(connection, self.plan),
             freshness_policy=freshness(connection, resource),
             owners=list(resource.owners),
             tags=dict(resource.tags),
             metadata={
-                COLUMN_SCHEMA: declared_columns(resource),
-                "dagster/table_name": f"{connection.dataset_name}.{resource.table}",
+                COLUMN_SCHEMA: declared_columns(self.plan),
+                "dagster/table_name": f"{connection.dataset_name}.{self.plan.table}",
                 "rmm_assets/place": store_of(connection).place(),
             },
         )

@@ -88,7 +88,7 @@ def rows_valid(table: Table, valid_to: str, open_end: str | None) -> int:
     return int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {column} = %s", open_end)[0][0])
 
 
-def settle(
+def mark_or_remove(
     table: Table,
     load_id: str,
     policy: Policy,
