@@ -21,8 +21,9 @@ import urllib3
 from dlt.common import jsonpath
 
 from rmm_assets.errors import TransportError
-from rmm_assets.http.auth import Auth, NoAuth, Redactor
+from rmm_assets.http.auth import Auth, NoAuth
 from rmm_assets.http.rate_limit import Pace, StoppedError
+from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.settings import Limits, Retry, Tls
 from rmm_assets.http.wire import (
     LateError,

@@ -25,7 +25,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util import Url, make_headers, parse_url
 
-from rmm_assets.http.auth import Auth, Redactor
+from rmm_assets.http.auth import Auth
+from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.settings import Limits, Tls
 
 _CHUNK = 1 << 18

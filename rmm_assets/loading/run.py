@@ -26,8 +26,9 @@ from pydantic import SecretStr
 from rmm_assets.config import Connection, Resource
 from rmm_assets.config.rules import normalized_column
 from rmm_assets.errors import SuspiciousLossError
-from rmm_assets.http.auth import Redactor, build_auth, hidden
+from rmm_assets.http.auth import build_auth, hidden
 from rmm_assets.http.rate_limit import Pace
+from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.transport import Traffic, Transport
 from rmm_assets.loading.source import (
     REJECTED_SUFFIX,
@@ -213,7 +214,7 @@ def open_run(
     if not address:
         raise ValueError(f"{connection.name}: client.base_url is not set")
     redactor = Redactor()
-    auth = build_auth(_auth_config(connection, resource), secret, redactor)
+    auth = build_auth(resource.endpoint.auth or connection.client.auth, secret, redactor)
     limits = connection.limits
     if resource.deadline is not None:
         limits = limits.model_copy(update={"deadline": resource.deadline})
@@ -260,11 +261,6 @@ def open_run(
         source = build_source(connection, resource, reading)
         yield Run(connection, resource, store, pipeline, source, reading, client, before)
         shutil.rmtree(pipeline.working_dir, ignore_errors=True)
-
-
-def _auth_config(connection: Connection, resource: Resource) -> dict[str, Any] | None:
-    auth = resource.endpoint.auth or connection.client.auth
-    return auth.model_dump() if auth is not None else None
 
 
 def _clear_up(resource: Resource, table: Table, pipeline: dlt.Pipeline) -> None:

@@ -17,17 +17,18 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 from pydantic_core import InitErrorDetails
 
 from rmm_assets.config import rules
-from rmm_assets.config.client import AUTHS, PAGINATORS
+from rmm_assets.config.client import PAGINATORS
 from rmm_assets.config.connection import Connection
 from rmm_assets.config.resource import Resource
 from rmm_assets.errors import ConnectionFileError, Fault
+from rmm_assets.http.auth import AuthSettings
 from rmm_assets.orchestration.scaffolding import ConnectionScaffolder
 from rmm_assets.settings import line_error, messages, refuse
 
 __all__ = ["ConnectionFileError", "Fault", "Resource", "RmmConnection"]
 
 
-KINDS = frozenset({*AUTHS, *PAGINATORS})
+KINDS = frozenset({*AuthSettings.kinds(), *PAGINATORS})
 
 
 class ConnectionAttributes(BaseModel):

@@ -24,6 +24,7 @@ import rmm_assets
 from rmm_assets.config import Connection, client, resource, rules
 from rmm_assets.config.connection import DEFAULT_DATABASE, Destination
 from rmm_assets.definitions import load_connections
+from rmm_assets.http.auth import AuthSettings
 from rmm_assets.http.settings import Limits, Retry, Throttle, Tls
 from rmm_assets.orchestration.component import RmmConnection
 from rmm_assets.settings import Settings
@@ -273,7 +274,7 @@ def test_every_paginator_of_dlt_but_guessing_can_be_written_with_all_its_keys() 
 
 
 def test_every_auth_of_dlt_can_be_written_with_all_its_keys_but_the_secret() -> None:
-    assert set(client.AUTHS) == set(get_args(AuthType))
+    assert set(AuthSettings.kinds()) == set(get_args(AuthType))
     secrets = {"api_key", "token", "password", "client_secret", "access_token", "session"}
     for model in get_args(client._AnyAuth):
         keys = set(config_setup.AUTH_MAP[model.model_fields["type"].default].get_resolvable_fields())

@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 
 from rmm_assets.errors import TransportError
-from rmm_assets.http.auth import Redactor, build_auth
+from rmm_assets.http.auth import build_auth
 from rmm_assets.http.rate_limit import Pace
+from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.settings import Limits, Retry, Throttle, Tls
 from rmm_assets.http.transport import BodyFault, Reply, Request, Transport
+from rmm_assets_tests.http.auths import read_auth
 from rmm_assets_tests.http.servers import (
     Say,
     Scripted,
@@ -55,7 +57,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
         made.append(
             Transport(
                 url,
-                auth=build_auth(auth, secret, redactor),
+                auth=build_auth(read_auth(auth), secret, redactor),
                 redactor=redactor,
                 retry=retry,
                 limits=bounds,
