@@ -10,12 +10,12 @@ import re
 import string
 from collections.abc import Iterator, Mapping
 from functools import cache
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic_core import InitErrorDetails
 
+from rmm_assets.http.address import address_fault, read_origin
 from rmm_assets.settings import did_you_mean, line_error
 
 if TYPE_CHECKING:
@@ -186,28 +186,6 @@ def faults(connection: Connection) -> list[InitErrorDetails]:
     return found or _dlt_faults(connection)
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _url_fault(connection: Connection, url: str) -> str | None:
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return "this is no URL"
-    if parts.scheme not in ("http", "https") or not host:
-        return "this is no address; write https://host/path"
-    if parts.scheme == "http" and not connection.allow_http and not _is_loopback(host):
-        return "plain http sends the secret readable; write https, or `allow_http: true` beside `client`"
-    return None
-
-
 def _address_faults(connection: Connection) -> Iterator[InitErrorDetails]:
     base_url = connection.client.base_url
     if connection.simulator is not None:
@@ -215,16 +193,15 @@ def _address_faults(connection: Connection) -> Iterator[InitErrorDetails]:
             yield line_error(("client", "base_url"), "the simulator has its own address; leave out one of the two")
     elif base_url is None:
         yield line_error(("client", "base_url"), "missing; write the address of the API, for example https://host/api")
-    elif fault := _url_fault(connection, base_url):
+    elif fault := address_fault(base_url, allow_http=connection.allow_http):
         yield line_error(("client", "base_url"), fault)
-    base = urlsplit(base_url or "")
     for index, resource in enumerate(connection.resources):
         where: Path = ("resources", index, "endpoint", "path")
         if "://" not in resource.path.split("?", 1)[0]:
             continue
-        if fault := _url_fault(connection, resource.path):
+        if fault := address_fault(resource.path, allow_http=connection.allow_http):
             yield line_error(where, fault)
-        elif urlsplit(resource.path)[:2] != base[:2]:
+        elif base_url is not None and read_origin(resource.path) != read_origin(base_url):
             yield line_error(
                 where,
                 "another origin than client.base_url would be sent the secret; make it a connection of its own",
@@ -252,7 +229,9 @@ def _auth_faults(connection: Connection) -> Iterator[InitErrorDetails]:
             "oauth2_client_credentials there"
         )  # fmt: skip
     for path, auth in used:
-        if auth.type == "oauth2_client_credentials" and (fault := _url_fault(connection, auth.access_token_url)):
+        if auth.type == "oauth2_client_credentials" and (
+            fault := address_fault(auth.access_token_url, allow_http=connection.allow_http)
+        ):
             yield line_error((*path, "access_token_url"), fault)
 
 

@@ -21,20 +21,12 @@ import urllib3
 from dlt.common import jsonpath
 
 from rmm_assets.errors import TransportError
+from rmm_assets.http.address import address_fault, is_loopback, read_origin
 from rmm_assets.http.auth import Auth, NoAuth
 from rmm_assets.http.rate_limit import Pace, StoppedError
 from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.settings import Limits, Retry, Tls
-from rmm_assets.http.wire import (
-    LateError,
-    TooLargeError,
-    Wire,
-    describe,
-    is_loopback,
-    may_pass,
-    read_origin,
-    tls_context,
-)
+from rmm_assets.http.wire import LateError, TooLargeError, Wire, describe, may_pass, tls_context
 
 _MAX_REDIRECTS = 5
 _EXCERPT = 200
@@ -446,22 +438,12 @@ class Transport:
                 return None
         return None
 
+    def _refuse_address(self, key: str, url: str) -> None:
+        if fault := address_fault(url, allow_http=self._allow_http):
+            raise ValueError(f"{key}: {fault}")  # without the address: a password may be in it
+
     def _shown(self, text: str) -> str:
         return self.redactor.text(text)[: 2 * _EXCERPT]
-
-    def _refuse_address(self, key: str, url: str) -> None:
-        """Refuse an address that a secret must not travel to, or with."""
-        try:
-            scheme, host, _ = read_origin(url)
-        except ValueError as error:
-            raise ValueError(f"{key}: {error}") from None
-        if "@" in url.partition("://")[2].partition("/")[0]:
-            raise ValueError(f"{key} holds a user name or password; write `auth` and `api_key` instead")
-        if scheme == "http" and not self._allow_http and not is_loopback(host):
-            raise ValueError(
-                f"{key}: {_without_query(url)} is plain http: the key would travel readable. Use https, or set "
-                "allow_http: true if the network is yours"
-            )
 
 
 def _epoch_seconds(http_date: str) -> float | None:

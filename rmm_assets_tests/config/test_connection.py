@@ -398,6 +398,11 @@ REFUSED = {
         "http://rmm.example.com/api # <-",
         ["https", "allow_http: true"],
     ),
+    "a name that only looks like this machine": (
+        "https://rmm.example.com/api",
+        "http://rmm.localhost/api # <-",
+        ["unencrypted", "allow_http: true"],
+    ),
     "no address": ("https://rmm.example.com/api", "rmm.example.com # <-", ["https://host/path"]),
     "another origin": (
         "path: /v1/devices, data_selector: data}",

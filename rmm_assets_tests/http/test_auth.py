@@ -275,7 +275,7 @@ def test_an_answer_without_a_token_fails_at_once_and_says_so(make: Callable[...,
 def test_the_client_secret_is_not_posted_over_plain_http(make: Callable[..., Transport]) -> None:
     with Scripted(lambda seen: Say()) as server:
         auth = {**oauth(server), "access_token_url": "http://login.example.com/token"}
-        with pytest.raises(TransportError, match=r"access_token_url: .* is plain http"):
+        with pytest.raises(TransportError, match=r"access_token_url: plain http"):
             ask(make(server.url, auth, PLAIN))
 
 

@@ -572,9 +572,11 @@ def test_a_next_link_loses_the_echoed_key_and_keeps_its_spelling(make: Make) -> 
     assert server.seen[0].target == f"/v1?$top=2&after=a%2Bb~;c&api_key={KEY}"
 
 
-@pytest.mark.parametrize("url", ["http://192.0.2.1/v1", "http://rmm.example.com", "http://127.0.0.1.example.com"])
+@pytest.mark.parametrize(
+    "url", ["http://192.0.2.1/v1", "http://rmm.example.com", "http://127.0.0.1.example.com", "http://rmm.localhost"]
+)
 def test_plain_http_beyond_this_machine_is_refused(make: Make, url: str) -> None:
-    with pytest.raises(ValueError, match=r"plain http: the key would travel readable. Use https, or set allow_http"):
+    with pytest.raises(ValueError, match=r"plain http would send the key unencrypted; write https, or `allow_http"):
         make(url)
     make(url, allow_http=True)
 
