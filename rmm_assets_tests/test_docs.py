@@ -32,7 +32,7 @@ from dagster_webserver.cli import dagster_webserver
 import rmm_assets
 from rmm_assets.cli import main
 from rmm_assets.config import Connection
-from rmm_assets.config.resource import Checks
+from rmm_assets.config.checks import Checks
 from rmm_assets.definitions import load_connections
 
 PROJECT = Path(rmm_assets.__file__).parents[1]

@@ -12,11 +12,15 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from rmm_assets.config import rules
 from rmm_assets.http.auth import AuthSettings
 from rmm_assets.settings import Settings, Tagged, did_you_mean, line_error, refuse
 
 PYTHON_ONLY = "it takes Python, which a connection file cannot hold"
+NO_GUESSING = (
+    "no paginator, and guessing one loses rows; write one under `endpoint`: offset, page_number, cursor, "
+    "header_cursor, "
+    "header_link or json_link, or single_page if the endpoint sends everything at once"
+)
 
 
 def _as_names(value: Any) -> Any:
@@ -185,7 +189,7 @@ def _as_paginator(value: Any) -> Any:
     if isinstance(value, dict):
         kind = value.get("type", "auto")
         if kind == "auto":
-            refuse([line_error((), rules.NO_GUESSING)])
+            refuse([line_error((), NO_GUESSING)])
         if kind == "json_response":  # dlt's older word for the same paginator
             value = {**value, "type": "json_link"}
         elif kind not in PAGINATORS:

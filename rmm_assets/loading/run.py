@@ -24,7 +24,7 @@ from dlt.extract.source import DltSource
 from pydantic import SecretStr
 
 from rmm_assets.config import Connection, Resource
-from rmm_assets.config.rules import normalized_column
+from rmm_assets.config.names import normalized_column
 from rmm_assets.errors import SuspiciousLossError
 from rmm_assets.http.auth import build_auth, hidden
 from rmm_assets.http.rate_limit import Pace

@@ -16,10 +16,10 @@ from dagster_shared.yaml_utils.source_position import SourcePosition, SourcePosi
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 from pydantic_core import InitErrorDetails
 
-from rmm_assets.config import rules
 from rmm_assets.config.client import PAGINATORS
 from rmm_assets.config.connection import Connection
 from rmm_assets.config.resource import Resource
+from rmm_assets.config.secrets import secrets
 from rmm_assets.errors import ConnectionFileError, Fault
 from rmm_assets.http.auth import AuthSettings
 from rmm_assets.orchestration.scaffolding import ConnectionScaffolder
@@ -77,7 +77,7 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
         errors: list[InitErrorDetails] = []
         try:
             # Before anything is rendered: a secret that a template reads is refused, too.
-            refuse(rules.secrets(attributes))
+            refuse(secrets(attributes))
             rendered = _rendered(attributes, context, (), errors)
             refuse(errors)
             connection = cls.model_validate(rendered)

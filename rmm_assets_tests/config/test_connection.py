@@ -21,8 +21,8 @@ from dlt.sources.rest_api import config_setup, rest_api_resources
 from dlt.sources.rest_api.typing import AuthType, Endpoint, EndpointResource, PaginatorType
 
 import rmm_assets
-from rmm_assets.config import Connection, client, resource, rules
-from rmm_assets.config.connection import DEFAULT_DATABASE, Destination
+from rmm_assets.config import Connection, client, resource, secrets
+from rmm_assets.config.attributes import DEFAULT_DATABASE, Destination
 from rmm_assets.definitions import load_connections
 from rmm_assets.http.auth import AuthSettings
 from rmm_assets.http.settings import Limits, Retry, Throttle, Tls
@@ -663,7 +663,7 @@ def test_a_url_that_brings_a_secret_from_the_environment_is_refused(
     ],
 )
 def test_names_that_hold_secrets_are_told_from_names_that_do_not(name: str, secret: bool) -> None:
-    assert rules.is_secret_name(name) is secret
+    assert secrets.is_secret_name(name) is secret
 
 
 def test_columns_and_parent_fields_may_be_called_as_secrets_are() -> None:
