@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from rmm_assets.config.client import PYTHON_ONLY, Auth, Names, Paginator
-from rmm_assets.settings import Settings
+from rmm_assets.settings import Settings, line_error, messages, refuse
 
 
 class ResponseAction(Settings):
@@ -23,7 +23,11 @@ class ResponseAction(Settings):
 class Incremental(Settings):
     """Reading only what changed since the last run: dlt's `incremental`."""
 
-    elsewhere: ClassVar[dict[str, str]] = {"convert": PYTHON_ONLY, "transform": PYTHON_ONLY}
+    elsewhere: ClassVar[dict[str, str]] = {
+        "convert": PYTHON_ONLY,
+        "transform": PYTHON_ONLY,
+        "row_order": "every page of a range is read, whatever the order; leave it out",
+    }
 
     cursor_path: str = Field(min_length=1, description="JSONPath of the field that grows with every change.")
     initial_value: Any = Field(default=None, description="Where the first run begins.")
@@ -32,7 +36,6 @@ class Incremental(Settings):
     end_param: str | None = Field(default=None, description="Query parameter that takes the end.")
     last_value_func: Literal["min", "max"] = Field(default="max", description="Which of the values seen is the newest.")
     primary_key: Names | None = Field(default=None, description="Key by which rows at the border are told apart.")
-    row_order: Literal["asc", "desc"] | None = Field(default=None, description="The order in which the API sends rows.")
     lag: float | None = Field(
         default=None, ge=0, description="How far before the last value to begin: seconds, days or units."
     )
@@ -44,6 +47,43 @@ class Incremental(Settings):
     )
     range_end: Literal["open", "closed"] = Field(default="open", description="Whether the end itself is included.")
     allow_external_schedulers: bool = Field(default=False, description="Whether a scheduler may set the range.")
+
+
+class ResolveParam(Settings):
+    """A parameter whose value comes from each row of another resource: dlt's `resolve`."""
+
+    type: Literal["resolve"]
+    resource: str = Field(min_length=1, description="The other resource.")
+    field: str = Field(min_length=1, description="Field of its rows.")
+
+
+class IncrementalParam(Incremental):
+    """A parameter that takes the start of a range: dlt's `incremental` in the place of a value."""
+
+    type: Literal["incremental"]
+
+
+_MAPPINGS: dict[Any, type[Settings]] = {"resolve": ResolveParam, "incremental": IncrementalParam}
+
+
+def _known_mappings(params: dict[str, Any]) -> dict[str, Any]:
+    """Checks parameters that are mappings, which dlt would send as the text of a Python dict where it knows no better."""
+    errors = []
+    for name, value in params.items():
+        if not isinstance(value, dict):
+            continue
+        kind = _MAPPINGS.get(value.get("type"))
+        if kind is None:
+            errors.append(
+                line_error((name,), "a parameter is a value, or a mapping with `type: incremental` or `type: resolve`")
+            )
+            continue
+        try:
+            kind.model_validate(value)
+        except ValidationError as error:
+            errors += [line_error((name, *path), message) for path, message in messages(error)]
+    refuse(errors)
+    return params
 
 
 class Endpoint(Settings):
@@ -59,7 +99,10 @@ class Endpoint(Settings):
         Literal["GET", "POST"],
         BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
     ] = Field(default="GET", description="HTTP method.")
-    params: dict[str, Any] = Field(default_factory=dict, description="Query parameters.")
+    params: Annotated[dict[str, Any], AfterValidator(_known_mappings)] = Field(
+        default_factory=dict,
+        description="Query parameters: values, or dlt's mappings with `type: incremental` or `type: resolve`.",
+    )
     # `json` is a method of pydantic's models, so the field has another name inside.
     json_body: dict[str, Any] | None = Field(default=None, alias="json", description="JSON request body.")
     data: Any = Field(default=None, description="Request body of another form.")

@@ -50,6 +50,7 @@ class ResourceDefaults(Settings):
             "write it under `endpoint`",
         ),
         "incremental": "write it under `endpoint`",
+        "parent_table_name": "lists become child tables with `child_tables: true`; leave it out",
         "processing_steps": PYTHON_ONLY,
         "validator": PYTHON_ONLY,
     }
@@ -66,13 +67,13 @@ class ResourceDefaults(Settings):
             WriteDisposition,
             BeforeValidator(
                 as_disposition,
-                json_schema_input_type=Literal["merge", "append", "replace", "skip"] | WriteDisposition,
+                json_schema_input_type=Literal["merge", "append", "replace"] | WriteDisposition,
             ),
         ]
         | None
     ) = Field(
         default=None,
-        description="`merge`, `append`, `replace` or `skip`, or a mapping with dlt's options; `append` by default.",
+        description="`merge`, `append` or `replace`, or a mapping with dlt's options; `append` by default.",
     )
     columns: Annotated[
         dict[str, Column],
@@ -84,9 +85,6 @@ class ResourceDefaults(Settings):
     ) = Field(default=None, description="What may change in the table by itself; everything by default.")
     table_name: str | None = Field(
         default=None, min_length=1, description="Name of the table; the resource's name by default."
-    )
-    parent_table_name: str | None = Field(
-        default=None, min_length=1, description="dlt's `parent_table_name`, for nested tables."
     )
     table_format: Literal["iceberg", "delta", "hive", "native"] | None = Field(
         default=None, description="dlt's table format."
@@ -198,7 +196,7 @@ class Resource(ResourceDefaults):
         return self.primary_key or tuple(name for name, column in self.columns.items() if column.primary_key)
 
     @property
-    def disposition(self) -> Literal["merge", "append", "replace", "skip"]:
+    def disposition(self) -> Literal["merge", "append", "replace"]:
         """dlt's write disposition; `history` makes it merge."""
         if self.write_disposition is None:
             return "merge" if self.history else "append"

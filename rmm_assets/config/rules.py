@@ -7,8 +7,9 @@ sentence repeats a value that could be a secret.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any, cast
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache
+from typing import Any, cast, get_args, get_type_hints
 
 from pydantic_core import InitErrorDetails
 
@@ -116,6 +117,7 @@ def _resource_faults(connection: Attributes, resource: Resource, where: Path) ->
             f"`{resource.name}` merges but has no primary key; write `primary_key: id`, or "
             f"`write_disposition: replace`",
         )
+    yield from _disposition_faults(resource, (*where, "write_disposition"))
     if resource.history and resource.write_disposition and resource.disposition != "merge":
         yield line_error(
             (*where, "history"), f"keeps versions by merging, but write_disposition is {resource.disposition}"
@@ -142,6 +144,39 @@ def _resource_faults(connection: Attributes, resource: Resource, where: Path) ->
             "has no parent; write `{resources.parent.field}` in the path, or leave it out",
         )
     yield from _check_faults(resource, (*where, "checks"))
+
+
+def _disposition_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]:
+    """Options of a merge belong to strategies; dlt's own types say which to which."""
+    said = resource.write_disposition
+    if said is None:
+        return
+    options = said.model_dump(exclude_unset=True, exclude={"disposition", "strategy"})
+    if said.strategy is not None and said.disposition != "merge":
+        yield line_error(
+            (*where, "strategy"), f"only a merge has a strategy, and write_disposition is {said.disposition}"
+        )
+    for option in options:
+        strategies = sorted(name for name, known in _strategy_options().items() if option in known)
+        if resource.strategy not in strategies:
+            yield line_error(
+                (*where, option),
+                f"belongs to `strategy: {' or '.join(strategies)}`; write that beside it, or leave it out",
+            )
+
+
+@cache
+def _strategy_options() -> dict[str, frozenset[str]]:
+    """The options of each merge strategy, from dlt's types."""
+    from dlt.common.schema.typing import TWriteDispositionConfig
+
+    kinds = [kind for kind in get_args(TWriteDispositionConfig) if isinstance(kind, type)]
+    hints = [get_type_hints(kind) for kind in kinds]
+    return {
+        strategy: frozenset(keys) - {"disposition", "strategy"}
+        for keys in hints
+        for strategy in get_args(keys.get("strategy"))
+    }
 
 
 def _check_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]:
@@ -175,6 +210,12 @@ def _check_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]
             )
 
 
+# Values that mean something to dlt, and so say nothing of their own.
+_DLT_WORDS = frozenset(
+    {"merge", "append", "replace", "GET", "POST", "incremental", "resolve", "delete-insert", "upsert"}
+)
+
+
 def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
     """What dlt itself would refuse: it validates the config and builds its resources; nothing is fetched."""
     import dlt.destinations
@@ -196,11 +237,27 @@ def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
         validate_dict(RESTAPIConfig, config, path=".")
         rest_api_resources(cast(RESTAPIConfig, config))
     except Exception as error:  # dlt raises many kinds, and each is a fault of the file
-        message = " ".join(str(error).split())
-        named = [
-            index
-            for index, resource in enumerate(connection.resources)
-            if re.search(rf"['`]{resource.name}['`]", message)
-        ]
+        names = {resource.name: index for index, resource in enumerate(connection.resources)}
+        message = _without_values(" ".join(str(error).split()), config, names.keys())
+        named = [index for name, index in names.items() if re.search(rf"['`]{name}['`]", message)]
         return [line_error(("resources", *named[:1]), f"dlt refuses this: {message}")]
     return []
+
+
+def _without_values(message: str, config: Mapping[str, Any], names: Collection[str]) -> str:
+    """Masks every value of the file in a text of dlt's, which repeats what stands beside the fault; names stay."""
+    values = {text for text in _texts(config) if text not in names and text not in _DLT_WORDS}
+    for text in sorted(values, key=len, reverse=True):
+        message = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", "...", message)
+    return message
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _texts(inner)
+    elif value is not None and not isinstance(value, bool):
+        yield str(value)

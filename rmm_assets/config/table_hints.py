@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rmm_assets.config.client import Names
-from rmm_assets.settings import Settings
+from rmm_assets.settings import Settings, line_error, refuse
 
 
 class Column(Settings):
@@ -62,7 +62,7 @@ def as_columns(value: Any) -> Any:
 class WriteDisposition(Settings):
     """How rows meet the rows that are there, with dlt's options."""
 
-    disposition: Literal["merge", "append", "replace", "skip"] = Field(description="What happens to rows of a load.")
+    disposition: Literal["merge", "append", "replace"] = Field(description="What happens to rows of a load.")
     strategy: Literal["delete-insert", "upsert", "scd2", "insert-only", "cdc"] | None = Field(
         default=None, description="How a merge is done; the fastest right one by default."
     )
@@ -83,6 +83,15 @@ class WriteDisposition(Settings):
 
 
 def as_disposition(value: Any) -> Any:
+    """Returns a write disposition as a mapping, however it is written.
+
+    Raises:
+        pydantic.ValidationError: it is dlt's `skip`, which loads nothing.
+    """
+    if value == "skip" or (isinstance(value, dict) and value.get("disposition") == "skip"):
+        refuse(
+            [line_error((), "`skip` loads nothing; write `selected: false` to read a resource for its children only")]
+        )
     return {"disposition": value} if isinstance(value, str) else value
 
 

@@ -282,8 +282,8 @@ def test_every_auth_of_dlt_can_be_written_with_all_its_keys_but_the_secret() -> 
 
 
 def test_every_key_of_dlts_resources_endpoints_and_columns_can_be_written() -> None:
-    python_only = {"processing_steps"}
-    assert set(EndpointResource.__annotations__) - python_only <= _keys(resource.Resource)
+    refused = set(resource.Resource.elsewhere)
+    assert set(EndpointResource.__annotations__) - refused <= _keys(resource.Resource)
     assert set(Endpoint.__annotations__) == _keys(resource.Endpoint)
     assert {key for key in TColumnSchema.__annotations__ if not key.startswith("x-")} <= _keys(resource.Column)
     assert _keys(resource.Resource) - set(EndpointResource.__annotations__) == resource.OUR_KEYS
@@ -468,6 +468,51 @@ REFUSED = {
         "- name: devices # <-\n      endpoint: {path: '/v1/{site}/devices',",
         ["dlt refuses this", "requires a param named 'site'"],
     ),
+    "a range without a cursor": (
+        "path: /v1/devices, data_selector: data}",
+        "path: /v1/devices, data_selector: data, params: {since: {type: incremental}}} # <-",
+        ["params.since.cursor_path"],
+    ),
+    "a parent without a field": (
+        "path: /v1/devices, data_selector: data}",
+        "path: /v1/devices, data_selector: data, params: {x: {type: resolve, resource: alerts}}} # <-",
+        ["params.x.field"],
+    ),
+    "a parameter that is a mapping": (
+        "path: /v1/devices, data_selector: data}",
+        "path: /v1/devices, data_selector: data, params: {filter: {site: 7}}} # <-",
+        ["params.filter", "`type: incremental`"],
+    ),
+    "a table that loads nothing": (
+        "write_disposition: merge",
+        "write_disposition: skip # <-",
+        ["write_disposition", "`selected: false`"],
+    ),
+    "an option without its strategy": (
+        "write_disposition: merge",
+        "write_disposition: {disposition: merge, deduplicated: true} # <-",
+        ["deduplicated", "`strategy: delete-insert`"],
+    ),
+    "an option of another strategy": (
+        "write_disposition: merge",
+        "write_disposition: {disposition: merge, strategy: insert-only, source_filter: a > 1} # <-",
+        ["source_filter", "cdc or delete-insert or scd2 or upsert"],
+    ),
+    "a strategy without a merge": (
+        "write_disposition: merge",
+        "write_disposition: {disposition: append, strategy: upsert} # <-",
+        ["only a merge has a strategy"],
+    ),
+    "a nested table's parent": (
+        "- name: devices",
+        "- name: devices\n      parent_table_name: organizations # <-",
+        ["parent_table_name", "`child_tables: true`"],
+    ),
+    "an order of rows": (
+        "data_selector: data}\n    - name: alerts",
+        "data_selector: data,\n        incremental: {cursor_path: seen, row_order: asc}} # <-\n    - name: alerts",
+        ["row_order", "leave it out"],
+    ),
     "no resource": (
         ACME[ACME.index("  resources:\n") :],
         "  resources: [] # <-\n",
@@ -519,6 +564,22 @@ def test_a_fault_is_refused_with_its_line_and_what_to_write(tmp_path: Path, case
 
     assert f"defs.yaml:{line}: " in message
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "endpoint: {path: '/v1/{site}/devices', params: {tenant: SECRET}}",
+        "endpoint: {path: devices, params: {tenant: SECRET, x: {type: resolve, resource: alerts}}}",
+        "endpoint: {path: 'devices/{incremental.nothing}', json: {tenant: SECRET}}",
+        "endpoint: {path: devices, headers: {X-Tenant: SECRET, X-Site: '{resources.alerts.id}/{site}'}}",
+        "endpoint: {path: devices, params: {tenant: SECRET, n: 4711008}}\n      file_format: 4711008",
+    ],
+)
+def test_an_error_about_one_key_prints_no_other_value_of_the_file(tmp_path: Path, wrong: str) -> None:
+    text = ACME.replace("endpoint: {path: /v1/devices, data_selector: data}", wrong.replace("SECRET", SECRET))
+    message = refusal(tmp_path, text)
+    assert SECRET not in message and "4711008" not in message, message
 
 
 def test_a_fault_that_the_defaults_brought_in_is_told_where_it_stands(tmp_path: Path) -> None:
