@@ -68,7 +68,7 @@ class Wire:
     ) -> None:
         self._limits = limits
         self._lock = threading.Lock()
-        self._connections: weakref.WeakSet[_Line] = weakref.WeakSet()
+        self._connections: weakref.WeakSet[_SecretConnection] = weakref.WeakSet()
         self._responses: set[urllib3.BaseHTTPResponse] = set()
         self._aborts = 0
         options: dict[str, Any] = {"maxsize": limits.max_concurrency, "block": True, "ssl_context": context}
@@ -164,7 +164,7 @@ class Wire:
         """urllib3's pools, with connections that attach the secret below everything that logs."""
         wire = self
 
-        class Line(_Line):
+        class Attaching(_SecretConnection):
             def attach(self, url: str, headers: dict[str, Any]) -> tuple[str, dict[str, Any]]:
                 return auth.attach(url, headers)
 
@@ -172,17 +172,17 @@ class Wire:
                 with wire._lock:
                     wire._connections.add(self)
 
-        class LineHTTP(Line, HTTPConnection):
+        class SecretHTTPConnection(Attaching, HTTPConnection):
             pass
 
-        class LineHTTPS(Line, HTTPSConnection):
+        class SecretHTTPSConnection(Attaching, HTTPSConnection):
             pass
 
         class PoolHTTP(HTTPConnectionPool):
-            ConnectionCls = LineHTTP
+            ConnectionCls = SecretHTTPConnection
 
         class PoolHTTPS(HTTPSConnectionPool):
-            ConnectionCls = LineHTTPS
+            ConnectionCls = SecretHTTPSConnection
 
         return {"http": PoolHTTP, "https": PoolHTTPS}
 
@@ -197,7 +197,7 @@ class _Answer(http.client.HTTPResponse):
         self.headers.set_payload("")
 
 
-class _Line(HTTPConnection):
+class _SecretConnection(HTTPConnection):
     """A connection that adds the secret to what it sends, and can be hung up from another thread."""
 
     # http.client prints what it sends, secret and all, where somebody switched that on for every connection.

@@ -27,7 +27,7 @@ from rmm_assets.config import Connection, Resource
 from rmm_assets.config.names import normalized_column
 from rmm_assets.errors import SuspiciousLossError
 from rmm_assets.http.auth import build_auth, hidden
-from rmm_assets.http.rate_limit import Pace
+from rmm_assets.http.rate_limit import RateLimit
 from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.transport import Traffic, Transport
 from rmm_assets.loading.source import (
@@ -224,14 +224,14 @@ def open_run(
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
         folder.mkdir(parents=True)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        pace = Pace(
+        rate_limit = RateLimit(
             store.work / "pace" / connection.name,
             max_concurrency=limits.max_concurrency,
             requests_per_minute=limits.requests_per_minute,
         )
-        stack.callback(pace.close)
+        stack.callback(rate_limit.close)
         transport = Transport(
-            address, auth=auth, redactor=redactor, pace=pace, retry=connection.retry, limits=limits,
+            address, auth=auth, redactor=redactor, rate_limit=rate_limit, retry=connection.retry, limits=limits,
             tls=connection.tls, headers=connection.client.headers, allow_http=connection.allow_http, log=log,
         )  # fmt: skip
         pager = Pager(transport, width=limits.max_concurrency)

@@ -18,7 +18,7 @@ import pytest
 
 from rmm_assets.errors import TransportError
 from rmm_assets.http.auth import BearerAuth, build_auth
-from rmm_assets.http.rate_limit import Pace
+from rmm_assets.http.rate_limit import RateLimit
 from rmm_assets.http.redaction import MASK, Redactor
 from rmm_assets.http.settings import Limits, Retry
 from rmm_assets.http.transport import Request, Transport
@@ -88,7 +88,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Transport]]:
                 auth=build_auth(read_auth(auth), secret, redactor),
                 redactor=redactor,
                 limits=Limits(),
-                pace=Pace(tmp_path, max_concurrency=8),
+                rate_limit=RateLimit(tmp_path, max_concurrency=8),
                 retry=Retry(backoff_factor=0.01),
                 **more,
             )

@@ -19,7 +19,7 @@ import pytest
 
 from rmm_assets.errors import TransportError
 from rmm_assets.http.auth import build_auth
-from rmm_assets.http.rate_limit import Pace
+from rmm_assets.http.rate_limit import RateLimit
 from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.settings import Limits, Retry, Throttle, Tls
 from rmm_assets.http.transport import BodyFault, Reply, Request, Transport
@@ -48,7 +48,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
     made: list[Transport] = []
 
     def build(
-        url: str, *, auth: Any = None, secret: str | None = KEY, retry: Retry = QUICK, pace: Pace | None = None,
+        url: str, *, auth: Any = None, secret: str | None = KEY, retry: Retry = QUICK, rate_limit: RateLimit | None = None,
         log: logging.Logger | None = None, headers: dict[str, str] | None = None, tls: Tls | None = None,
         allow_http: bool = False, **limits: Any,
     ) -> Transport:  # fmt: skip
@@ -62,7 +62,8 @@ def make(tmp_path: Path) -> Iterator[Make]:
                 retry=retry,
                 limits=bounds,
                 log=log,
-                pace=pace or Pace(tmp_path / f"pace-{len(made)}", max_concurrency=bounds.max_concurrency),
+                rate_limit=rate_limit
+                or RateLimit(tmp_path / f"limit-{len(made)}", max_concurrency=bounds.max_concurrency),
                 headers=headers,
                 tls=tls,
                 allow_http=allow_http,
@@ -370,10 +371,10 @@ def test_a_wait_beyond_the_deadline_is_not_begun(make: Make) -> None:
 
 
 def test_a_pause_of_others_ends_at_the_deadline(make: Make, tmp_path: Path) -> None:
-    pace = Pace(tmp_path, max_concurrency=2)
-    pace.pause(30)
+    rate_limit = RateLimit(tmp_path, max_concurrency=2)
+    rate_limit.pause(30)
     with Scripted(failing()) as server, pytest.raises(TransportError, match="deadline"):
-        get(make(server.url, pace=pace, deadline=0.3))
+        get(make(server.url, rate_limit=rate_limit, deadline=0.3))
     assert not server.seen
 
 

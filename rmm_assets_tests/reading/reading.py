@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rmm_assets.http.auth import build_auth
-from rmm_assets.http.rate_limit import Pace
+from rmm_assets.http.rate_limit import RateLimit
 from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.settings import Limits, Retry
 from rmm_assets.http.transport import Traffic, Transport
@@ -40,9 +40,11 @@ def pager_to(base_url: str, folder: Path, *, window: int = 8, retry: Retry = QUI
     redactor = Redactor()
     auth = build_auth(read_auth({"type": "api_key", "name": "api_key", "location": "query"}), KEY, redactor)
     limits = Limits(max_concurrency=window, connect_timeout=5, read_timeout=5, deadline=60)
-    pace = Pace(folder / "pace", max_concurrency=window)
+    rate_limit = RateLimit(folder / "pace", max_concurrency=window)
     log = logging.getLogger("rmm_assets_tests.reading")
-    transport = Transport(base_url, auth=auth, redactor=redactor, pace=pace, retry=retry, limits=limits, log=log)
+    transport = Transport(
+        base_url, auth=auth, redactor=redactor, rate_limit=rate_limit, retry=retry, limits=limits, log=log
+    )
     pager = Pager(transport, width=window)
     try:
         yield pager
