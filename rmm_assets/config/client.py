@@ -7,15 +7,20 @@ The words are those of dlt's `rest_api` source; the secret itself is never among
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, Union
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from rmm_assets.config import rules
-from rmm_assets.settings import Settings, did_you_mean, line_error, refuse
+from rmm_assets.http.auth import AuthSettings
+from rmm_assets.settings import Settings, Tagged, did_you_mean, line_error, refuse
 
 PYTHON_ONLY = "it takes Python, which a connection file cannot hold"
+NO_GUESSING = (
+    "no paginator, and guessing one loses rows; write one under `endpoint`: offset, page_number, cursor, "
+    "header_cursor, "
+    "header_link or json_link, or single_page if the endpoint sends everything at once"
+)
 
 
 def _as_names(value: Any) -> Any:
@@ -71,69 +76,18 @@ class ApiKey(Settings):
         return self
 
 
-class _Tagged(Settings):
-    """One of several kinds, told apart by `type`, which therefore is always written out."""
-
-    @model_validator(mode="after")
-    def _say_the_type(self) -> Self:
-        self.__pydantic_fields_set__.add("type")
-        return self
-
-
-class BearerAuth(_Tagged):
-    """The secret as `Authorization: Bearer ...`."""
-
-    type: Literal["bearer"] = "bearer"
-
-
-class ApiKeyAuth(_Tagged):
-    """The secret under a name of its own."""
-
-    type: Literal["api_key"] = "api_key"
-    name: str = Field(
-        default="Authorization", min_length=1, description="Name of the header, query parameter or cookie."
-    )
-    location: Literal["header", "query", "param", "cookie"] = Field(
-        default="header", description="Where the secret goes; `param` is dlt's second word for `query`."
-    )
-
-
-class HttpBasicAuth(_Tagged):
-    """The secret as the password of HTTP basic authentication."""
-
-    type: Literal["http_basic"] = "http_basic"
-    username: str = Field(min_length=1, description="The user name, which is not secret.")
-
-
-class OAuth2ClientCredentials(_Tagged):
-    """The secret as the client secret of OAuth 2.0 client credentials; the run fetches and renews tokens."""
-
-    type: Literal["oauth2_client_credentials"] = "oauth2_client_credentials"
-    access_token_url: str = Field(min_length=1, description="URL that issues access tokens.")
-    client_id: str = Field(min_length=1, description="The client id, which is not secret.")
-    access_token_request_data: dict[str, Any] = Field(
-        default_factory=dict, description="Further form fields of the token request, for example `scope`."
-    )
-    default_token_expiration: int = Field(
-        default=3600, gt=0, description="Lifetime of a token in seconds where the server states none."
-    )
-
-
-AUTHS = ("bearer", "api_key", "http_basic", "oauth2_client_credentials")
-
-
 def _as_auth(value: Any) -> Any:
     if isinstance(value, str):
         value = {"type": value}
     if isinstance(value, dict):
         value = {"type": "bearer", **value}
-        if value["type"] not in AUTHS:
+        if value["type"] not in AuthSettings.kinds():
             # The word is not repeated: somebody may have written the key here.
-            refuse([line_error((), f"unknown auth type; known are: {', '.join(AUTHS)}")])
+            refuse([line_error((), f"unknown auth type; known are: {', '.join(AuthSettings.kinds())}")])
     return value
 
 
-_AnyAuth = BearerAuth | ApiKeyAuth | HttpBasicAuth | OAuth2ClientCredentials
+_AnyAuth: Any = Union[tuple(AuthSettings.kinds().values())]  # noqa: UP007
 Auth = Annotated[
     _AnyAuth,
     Field(discriminator="type"),
@@ -143,7 +97,7 @@ Auth = Annotated[
 # --- paginators
 
 
-class OffsetPaginator(_Tagged):
+class OffsetPaginator(Tagged):
     """Pages by the number of rows to skip."""
 
     type: Literal["offset"] = "offset"
@@ -163,7 +117,7 @@ class OffsetPaginator(_Tagged):
     )
 
 
-class PageNumberPaginator(_Tagged):
+class PageNumberPaginator(Tagged):
     """Pages by their number."""
 
     type: Literal["page_number"] = "page_number"
@@ -185,7 +139,7 @@ class PageNumberPaginator(_Tagged):
     )
 
 
-class CursorPaginator(_Tagged):
+class CursorPaginator(Tagged):
     """Each page's body names the next one by a cursor."""
 
     type: Literal["cursor"] = "cursor"
@@ -198,7 +152,7 @@ class CursorPaginator(_Tagged):
     )
 
 
-class HeaderCursorPaginator(_Tagged):
+class HeaderCursorPaginator(Tagged):
     """Each page's headers name the next one by a cursor."""
 
     type: Literal["header_cursor"] = "header_cursor"
@@ -206,21 +160,21 @@ class HeaderCursorPaginator(_Tagged):
     cursor_param: str = Field(default="cursor", min_length=1, description="Query parameter of the cursor.")
 
 
-class HeaderLinkPaginator(_Tagged):
+class HeaderLinkPaginator(Tagged):
     """Each page's `Link` header holds the next one's address."""
 
     type: Literal["header_link"] = "header_link"
     links_next_key: str = Field(default="next", min_length=1, description="The `rel` of the link to the next page.")
 
 
-class JSONLinkPaginator(_Tagged):
+class JSONLinkPaginator(Tagged):
     """Each page's body holds the next one's address."""
 
     type: Literal["json_link"] = "json_link"
     next_url_path: str = Field(default="next", min_length=1, description="JSONPath of the address in the body.")
 
 
-class SinglePagePaginator(_Tagged):
+class SinglePagePaginator(Tagged):
     """The endpoint sends everything in one answer."""
 
     type: Literal["single_page"] = "single_page"
@@ -235,7 +189,7 @@ def _as_paginator(value: Any) -> Any:
     if isinstance(value, dict):
         kind = value.get("type", "auto")
         if kind == "auto":
-            refuse([line_error((), rules.NO_GUESSING)])
+            refuse([line_error((), NO_GUESSING)])
         if kind == "json_response":  # dlt's older word for the same paginator
             value = {**value, "type": "json_link"}
         elif kind not in PAGINATORS:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from rmm_assets.config import Connection, Resource
-from rmm_assets.config.rules import normalized_column
+from rmm_assets.config.names import normalized_column
 from rmm_assets.loading.cursor import Cursor
 from rmm_assets.loading.dlt_internals import VALIDITY_COLUMNS
 from rmm_assets.rows.layout import Nesting, RowShape

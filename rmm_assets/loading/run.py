@@ -22,8 +22,9 @@ from pydantic import SecretStr
 
 from rmm_assets.config import Connection, Resource
 from rmm_assets.errors import SuspiciousLossError
-from rmm_assets.http.auth import Redactor, build_auth, hidden
-from rmm_assets.http.rate_limit import Pace
+from rmm_assets.http.auth import build_auth, hidden
+from rmm_assets.http.rate_limit import RateLimit
+from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.transport import Traffic, Transport
 from rmm_assets.loading.dlt_internals import nested_tables
 from rmm_assets.loading.plan import LoadPlan, plan_load
@@ -197,12 +198,12 @@ def open_run(
     store = store or store_of(connection)
     store.prepare()
     with ExitStack() as stack:
-        transport = _transport(stack, connection, resource, hidden(secret), base_url, store, log)
         stack.enter_context(store.alone(plan.source_name, log))
         folder = store.work / "pages" / plan.source_name
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
         folder.mkdir(parents=True)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        transport = _transport(stack, connection, resource, hidden(secret), base_url, store, log)
         pager = Pager(transport, width=connection.limits.max_concurrency)
         stack.callback(pager.close)
         # A killed run leaves half a state behind; all that counts comes back from the destination.
@@ -236,19 +237,17 @@ def _transport(
     if not address:
         raise ValueError(f"{connection.name}: client.base_url is not set")
     limits, redactor = connection.limits, Redactor()
-    auth = resource.endpoint.auth or connection.client.auth
-    attached = build_auth(auth.model_dump() if auth is not None else None, secret, redactor)
+    auth = build_auth(resource.endpoint.auth or connection.client.auth, secret, redactor)
     if resource.deadline is not None:
         limits = limits.model_copy(update={"deadline": resource.deadline})
-    store.work.mkdir(parents=True, exist_ok=True)
-    pace = Pace(
+    rate_limit = RateLimit(
         store.work / "pace" / connection.name,
         max_concurrency=limits.max_concurrency,
         requests_per_minute=limits.requests_per_minute,
     )
-    stack.callback(pace.close)
+    stack.callback(rate_limit.close)
     return Transport(
-        address, auth=attached, redactor=redactor, pace=pace, retry=connection.retry, limits=limits,
+        address, auth=auth, redactor=redactor, rate_limit=rate_limit, retry=connection.retry, limits=limits,
         tls=connection.tls, headers=connection.client.headers, allow_http=connection.allow_http, log=log,
     )  # fmt: skip
 
