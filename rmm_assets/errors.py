@@ -94,5 +94,13 @@ class ChildTablesError(RmmError):
     """A table that was loaded without child tables cannot get them."""
 
 
+class ForeignTableError(RmmError):
+    """A table that is there already belongs to another connection or resource."""
+
+
+class PublishedError(RmmError):
+    """The rows of a load are in the table, and something behind the load failed."""
+
+
 class SuspiciousLossError(RmmError):
     """The API answered with far fewer rows than last time, as it does for a wrong key."""

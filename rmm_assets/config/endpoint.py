@@ -26,6 +26,7 @@ class Incremental(Settings):
     elsewhere: ClassVar[dict[str, str]] = {
         "convert": PYTHON_ONLY,
         "transform": PYTHON_ONLY,
+        "allow_external_schedulers": "only Airflow sets such a range; write `initial_value` and `end_value`",
         "row_order": "every page of a range is read, whatever the order; leave it out",
     }
 
@@ -35,9 +36,14 @@ class Incremental(Settings):
     start_param: str | None = Field(default=None, description="Query parameter that takes the start.")
     end_param: str | None = Field(default=None, description="Query parameter that takes the end.")
     last_value_func: Literal["min", "max"] = Field(default="max", description="Which of the values seen is the newest.")
-    primary_key: Names | None = Field(default=None, description="Key by which rows at the border are told apart.")
+    primary_key: Names | None = Field(
+        default=None, description="Key by which `append` knows rows at the start that landed before."
+    )
     lag: float | None = Field(
-        default=None, ge=0, description="How far before the last value to begin: seconds, days or units."
+        default=None,
+        ge=0,
+        description="How far before the last value to begin: seconds for timestamps, days for dates, else units. By "
+        "default 300 seconds for timestamps in a merge, else 0.",
     )
     on_cursor_value_missing: Literal["raise", "include", "exclude"] = Field(
         default="raise", description="What happens to a row without the field."
@@ -46,7 +52,6 @@ class Incremental(Settings):
         default="closed", description="Whether the start itself is included."
     )
     range_end: Literal["open", "closed"] = Field(default="open", description="Whether the end itself is included.")
-    allow_external_schedulers: bool = Field(default=False, description="Whether a scheduler may set the range.")
 
 
 class ResolveParam(Settings):

@@ -56,7 +56,7 @@ class LoadPlan:
         removes_orphans: Children whose row is gone are deleted after a merge: dlt's normalizer may have given the rows of an
             earlier load other ids, and an upsert finds children by them.
         skips_unchanged: Rows that did not change keep the load id that they have.
-        counts_changes: The table is compared before and after.
+        compares: The table is compared with a copy of it from before the load; versions tell what is new by themselves.
         history: The validity columns where every version of a row is kept; else None.
         child_tables: Lists become child tables.
         row_ids: How rows get an id where the table has ids.
@@ -76,7 +76,7 @@ class LoadPlan:
     absences: Literal["keep", "mark", "remove"]
     removes_orphans: bool
     skips_unchanged: bool
-    counts_changes: bool
+    compares: bool
     history: Validity | None
     child_tables: bool
     row_ids: Literal["key", "random"]
@@ -86,7 +86,7 @@ class LoadPlan:
     @property
     def marks_absences(self) -> bool:
         """Whether the table has a column that says since when a row is gone at the source."""
-        return self.absences == "mark"
+        return self.absences != "keep"
 
 
 def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
@@ -109,12 +109,12 @@ def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
         absences=absences,
         removes_orphans=arrow and resource.child_tables and resource.disposition == "merge",
         skips_unchanged=skips_unchanged,
-        counts_changes=resource.disposition == "merge" and bool(resource.keys) and not resource.history,
+        compares=resource.disposition == "merge" and bool(resource.keys) and not versions,
         history=_validity(resource) if versions else None,
         child_tables=resource.child_tables,
         row_ids="random" if resource.disposition == "append" or not resource.keys else "key",
         loss_baseline=_loss_baseline(resource, cursor, skips_unchanged),
-        hints=_hints(resource, arrow, strategy, cursor, marks=absences == "mark"),
+        hints=_hints(resource, arrow, strategy, cursor, marks=absences != "keep"),
     )
 
 

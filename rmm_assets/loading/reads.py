@@ -19,6 +19,7 @@ from rmm_assets.rows.decode import Page
 from rmm_assets.rows.layout import RowShape
 from rmm_assets.rows.records import RecordSpool
 from rmm_assets.tables.absences import Present
+from rmm_assets.tables.existing import Existing
 
 
 @dataclass
@@ -31,6 +32,8 @@ class Reading:
         before_publishing: Called with the report when the read is complete; raises to publish nothing. Whether the
             table is empty, and nobody else can write to it meanwhile.
         report: Filled in while reading.
+        existing: What the destination holds that dlt's schema there does not say.
+        load_id: Of the load, once it is known.
         rejected: Rows that cannot land in the table.
         rejected_keys: Those among them that have a primary key.
         left_out: Rows that the API sent and that an incremental range did not let in.
@@ -42,6 +45,8 @@ class Reading:
     before_publishing: Callable[[Report], bool]
     report: Report
     log: logging.Logger
+    existing: Existing = field(default_factory=Existing)
+    load_id: str = ""
     rejected: int = 0
     rejected_keys: Present = field(default_factory=lambda: Present((), ()))
     left_out: int = 0

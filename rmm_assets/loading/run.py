@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dlt
 from dlt.common.pipeline import LoadInfo
@@ -21,7 +21,7 @@ from dlt.destinations.sql_client import SqlClientBase
 from pydantic import SecretStr
 
 from rmm_assets.config import Connection, Resource
-from rmm_assets.errors import SuspiciousLossError
+from rmm_assets.errors import PublishedError, SuspiciousLossError
 from rmm_assets.http.auth import build_auth, hidden
 from rmm_assets.http.rate_limit import RateLimit
 from rmm_assets.http.redaction import Redactor
@@ -42,9 +42,10 @@ from rmm_assets.tables.absences import (
     rows_of_last_load,
     rows_valid,
 )
-from rmm_assets.tables.changes import compare, remember
+from rmm_assets.tables.changes import compare, compare_versions, remember
+from rmm_assets.tables.existing import Existing, look_up
 from rmm_assets.tables.store import Store
-from rmm_assets.tables.table import Table
+from rmm_assets.tables.table import LOAD_ID, Table
 
 WORK_FOLDER = Path("data/work")
 PREVIEW_ROWS = 10
@@ -92,13 +93,18 @@ class _Before:
 
 @dataclass
 class Run:
-    """One run of one resource, while it is open."""
+    """One run of one resource, while it is open.
+
+    Attributes:
+        refresh: To be given to `pipeline.run`: has dlt make a table anew that somebody has dropped.
+    """
 
     plan: LoadPlan
     pipeline: dlt.Pipeline
     source: dlt.sources.DltSource
     reading: Reading
     before: _Before
+    refresh: Literal["drop_resources"] | None = None
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -131,14 +137,29 @@ class Run:
             if plan.removes_orphans:
                 remove_orphans(_nested(self.pipeline, table))
             outcome.rows_new = outcome.rows_loaded
-            if self.before.copied and outcome.load_id:
-                changes = compare(table, plan.key, outcome.load_id)
+            if outcome.load_id and (self.before.copied or plan.history is not None) and table.columns():
+                counted = compare if plan.history is None else compare_versions
+                changes = counted(table, plan.key, outcome.load_id)
                 outcome.rows_new, outcome.rows_changed = changes.new, changes.changed
             outcome.preview_columns, outcome.preview = table.first(PREVIEW_ROWS, plan.key)
             outcome.row_count = table.count()
             outcome.table_name = table.full_name
         outcome.seconds = time.monotonic() - self.started
         return outcome
+
+    def landed(self) -> bool:
+        """Returns whether rows of this run's load are in the table; False where that cannot be told."""
+        load_id = self.reading.load_id
+        if not load_id:
+            return False
+        try:
+            with self.client as client:
+                table = Table(client, self.plan.table)
+                return LOAD_ID in table.columns() and bool(
+                    table.rows(f"SELECT 1 FROM {{table}} WHERE {table.quote(LOAD_ID)} = %s LIMIT 1", load_id)
+                )
+        except Exception:  # it is asked for after something failed, which is what has to be told
+            return False
 
     def _resolve_absences(self, table: Table, load_id: str) -> Absences:
         report, resource = self.reading.report, self.plan.resource
@@ -193,6 +214,8 @@ def open_run(
 
     Raises:
         ValueError: no base URL, or an auth without a secret.
+        ForeignTableError: the table belongs to another connection or resource.
+        PublishedError: whatever failed in between, once rows of the load are in the table.
     """
     plan, log = plan or plan_load(connection, resource), log or logging.getLogger("rmm_assets")
     store = store or store_of(connection)
@@ -209,6 +232,7 @@ def open_run(
         # A killed run leaves half a state behind; all that counts comes back from the destination.
         shutil.rmtree(store.working_folder(plan.source_name), ignore_errors=True)
         pipeline = store.pipeline(plan.source_name, progress=progress)
+        existing = _existing(store, pipeline, plan)
         before = _Before()
 
         def before_publishing(report: Report) -> bool:
@@ -219,9 +243,32 @@ def open_run(
                 _prepare(plan, pipeline, table, report, before)
                 return store.is_file and table.count() == 0
 
-        reading = Reading(pager, folder, before_publishing, Report(resource.name), log)
-        yield Run(plan, pipeline, build_source(connection, plan, reading), reading, before)
+        reading = Reading(pager, folder, before_publishing, Report(resource.name), log, existing)
+        source = build_source(connection, plan, reading)
+        run = Run(plan, pipeline, source, reading, before, "drop_resources" if existing.dropped else None)
+        try:
+            yield run
+        except Exception as error:
+            if not run.landed():
+                raise
+            raise PublishedError(
+                f"{resource.name}: the rows of load {reading.load_id} are in the table, and what follows a load failed: "
+                f"{innermost(error)}"
+            ) from error
         shutil.rmtree(pipeline.working_dir, ignore_errors=True)
+
+
+def innermost(error: BaseException) -> str:
+    """Returns the text of what an error goes back to, or its name where it has none."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return str(error) or type(error).__name__
+
+
+def _existing(store: Store, pipeline: dlt.Pipeline, plan: LoadPlan) -> Existing:
+    if store.is_file and not Path(store.credentials).exists():
+        return Existing()
+    return look_up(pipeline.destination_client(), plan.source_name, plan.table)
 
 
 def _transport(
@@ -261,7 +308,7 @@ def _prepare(plan: LoadPlan, pipeline: dlt.Pipeline, table: Table, report: Repor
     _clear_up(plan, pipeline, table)
     before.alive = rows_alive(table)
     _refuse_loss(plan, report, table)
-    if plan.counts_changes:
+    if plan.compares:
         before.copied = remember(table)
 
 
@@ -315,10 +362,11 @@ def sync(
 
     Raises:
         dlt.pipeline.exceptions.PipelineStepFailed: nothing was published; its cause says why.
+        PublishedError: the rows are in the table, and what follows a load failed.
     """
     secret = hidden(secret)
     with open_run(connection, resource, secret, base_url=base_url, store=store, log=log) as run:
         run.pipeline.drop()  # local state is rebuilt from the destination, as dagster-dlt does
-        load_info = run.pipeline.run(run.source)
+        load_info = run.pipeline.run(run.source, refresh=run.refresh)  # type: ignore[arg-type]
         load_info.raise_on_failed_jobs()
         return run.finish(load_info)

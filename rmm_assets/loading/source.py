@@ -28,6 +28,7 @@ from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.spool import ROW_ID, Spool
 from rmm_assets.rows.types import plain_text
 from rmm_assets.tables.absences import MOST_PRESENT, Present
+from rmm_assets.tables.existing import Existing
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID
 
 # Where no real address is known yet (the embedded RMM starts with the run), dlt still wants one to describe the source.
@@ -54,7 +55,7 @@ def build_source(connection: Connection, plan: LoadPlan, reading: Reading | None
 
 def _rows(plan: LoadPlan, requests: Requests, reading: Reading) -> Iterator[Any]:
     """Reads until proven complete, then hands on what landed on disk meanwhile."""
-    shape = _shape(plan)
+    shape = _shape(plan, reading.existing)
     requests = replace(requests, endpoint=replace(requests.endpoint, shape=shape))
     cursor_range = (
         None if plan.cursor is None else Range(plan.cursor, cursor_state(plan.resource.name, plan.cursor.path))
@@ -66,7 +67,7 @@ def _rows(plan: LoadPlan, requests: Requests, reading: Reading) -> Iterator[Any]
         dlt.current.resource().apply_hints(write_disposition="append")
     reading.rejected = spool.rejected_rows
     reading.changed_types = spool.changed_types()
-    load_id = str(dlt.current.load_package_state()["load_id"])
+    reading.load_id = load_id = str(dlt.current.load_package_state()["load_id"])
     if isinstance(spool, Spool):
         yield from _tables(plan, spool, shape, load_id, cursor_range)
     else:
@@ -79,8 +80,8 @@ def _rows(plan: LoadPlan, requests: Requests, reading: Reading) -> Iterator[Any]
     yield from _rejects(plan, spool, shape, load_id, reading)
 
 
-def _shape(plan: LoadPlan) -> RowShape:
-    """The shape of the rows with what the destination's schema, restored before the read, says of the table.
+def _shape(plan: LoadPlan, existing: Existing) -> RowShape:
+    """The shape of the rows with what the destination, its schema restored before the read, says of the table.
 
     Raises:
         ChildTablesError: the table cannot get child tables any more.
@@ -88,7 +89,9 @@ def _shape(plan: LoadPlan) -> RowShape:
     pipeline = dlt.current.pipeline()
     schema: str | None = pipeline.default_schema_name
     tables: Any = pipeline.default_schema.tables if schema else {}
-    known = dict(tables[plan.table]["columns"]) if plan.table in tables else {}
+    known: Mapping[str, Any] = existing.columns
+    if plan.table in tables and not existing.dropped:
+        known = dict(tables[plan.table]["columns"])
     nested = {str(child["name"]): child for child in nested_tables(tables, plan.table)} if known else {}
     shape = shape_of(plan, known, nested, dlt.current.source_schema().naming.max_length)
     if shape.nesting is not None and known and ROW_ID not in known:

@@ -19,7 +19,7 @@ def describe(connection: Connection, plan: LoadPlan) -> str:
         "rows gone at the source": {
             "keep": "stay as they are",
             "mark": "get `_absent_since`",
-            "remove": "are deleted",
+            "remove": "get `_absent_since`, and are deleted when the next complete read lacks them too",
         }[resource.absent],
         "table": f"`{connection.dataset_name}.{resource.table}`",
     }

@@ -112,7 +112,7 @@ def test_a_cursor_is_kept_where_dlt_keeps_it_and_rows_at_the_start_are_remembere
     kept: dict[str, Any] = {}
 
     @dlt.resource(primary_key=["id"])
-    def theirs(at: Any = dlt.sources.incremental("at", initial_value="2024-01-01")) -> Iterator[Any]:
+    def theirs(at: Any = dlt.sources.incremental("at", initial_value="2024-01-01")) -> Iterator[Any]:  # noqa: B008
         yield rows
 
     @dlt.resource
