@@ -168,7 +168,7 @@ def _refusal(requests: Requests, row: Mapping[str, Any], name: str, what: str) -
 
 def _steps(path: str) -> list[str]:
     """The segments of a path that mean another place than themselves."""
-    return [segment for segment in unquote(path.partition("?")[0]).split("/") if segment in (".", "..")]
+    return [segment for segment in path.partition("?")[0].split("/") if unquote(segment) in (".", "..")]
 
 
 def _in_header(requests: Requests, row: Mapping[str, Any] | None) -> Callable[[Any], str]:
