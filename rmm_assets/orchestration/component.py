@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import dagster as dg
-from dagster_shared.yaml_utils.source_position import SourcePosition, SourcePositionTree
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 from pydantic_core import InitErrorDetails
 
@@ -22,6 +21,7 @@ from rmm_assets.config.resource import Resource
 from rmm_assets.config.secrets import secrets
 from rmm_assets.errors import ConnectionFileError, Fault
 from rmm_assets.http.auth import AuthSettings
+from rmm_assets.orchestration.dagster_internals import SourcePosition, SourcePositionTree
 from rmm_assets.orchestration.scaffolding import ConnectionScaffolder
 from rmm_assets.settings import line_error, messages, refuse
 
