@@ -5,8 +5,10 @@ in the requests that a server saw, in the table, or in what a run says.
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import duckdb
 import pytest
 
 from rmm_assets.api.transport import TransportError
+from rmm_assets.orchestration.assets import build_connection_defs
 from rmm_assets.simulator import Simulator
 from rmm_assets_tests.api.servers import Say, Scripted, Seen
 from rmm_assets_tests.orchestration.bench import DATABASE, checks, failures, query
@@ -171,6 +174,23 @@ def test_a_token_s_lifetime_is_the_file_s_where_the_server_states_none(tmp_path:
     assert issued[3600] == 1
     form = next(parse_qs(seen.body.decode()) for seen in server.seen if seen.target == "/token")
     assert (form["client_id"], form["scope"]) == (["me"], ["read"])
+
+
+@pytest.mark.parametrize("action", [{"status_code": 404}, {"content": "no devices"}], ids=["status_code", "content"])
+def test_an_answer_that_the_file_ignores_holds_no_rows(action: dict[str, Any], tmp_path: Path) -> None:
+    made = connection(resource(endpoint={"response_actions": [{**action, "action": "ignore"}]}))
+    with Scripted(lambda seen: Say({"error": "no devices here"}, 404)) as server:
+        assert run(tmp_path, server.url, made).report.complete
+        with pytest.raises(TransportError, match="HTTP 404"):
+            run(tmp_path, server.url, connection())
+
+
+def test_rows_stand_where_the_file_says(tmp_path: Path) -> None:
+    body = {"data": [{"id": 99}], "result": {"rows": ROWS}}
+    with Scripted(lambda seen: Say(body)) as server:
+        endpoint = {"data_selector": "result.rows", "paginator": {"type": "single_page"}}
+        run(tmp_path, server.url, connection(resource(endpoint=endpoint)))
+    assert rows_of(tmp_path) == ROWS
 
 
 # How the next page is found
@@ -433,6 +453,21 @@ def test_trouble_is_borne_as_the_file_says(case: str, tmp_path: Path) -> None:
         assert len(server.seen) == requests
 
 
+def test_a_connection_that_nobody_takes_is_given_up_when_the_file_says(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        # So many that the queue is full: the next one waits for ever.
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        made = connection(limits={"connect_timeout": 0.3}, retry={"max_retries": 0})
+        with pytest.raises(TransportError, match=r"no connection within 0\.3 s"):
+            run(tmp_path, f"http://127.0.0.1:{listener.getsockname()[1]}", made)
+
+
 @pytest.mark.parametrize(("verify", "requests"), [(True, 2), (False, 1), (None, 1)])
 def test_a_read_is_verified_as_the_file_says(verify: bool | None, requests: int, tmp_path: Path) -> None:
     with Simulator(tables={"devices": ROWS}) as server:
@@ -467,3 +502,39 @@ def test_the_embedded_rmm_is_as_large_as_the_file_says(workplace: Path, instance
         names.append(query("SELECT name FROM acme.devices ORDER BY id"))
         DATABASE.unlink()
     assert names[0] != names[1]
+
+
+def test_the_names_of_connection_and_resource_are_the_asset_s_key() -> None:
+    made = {"name": "machines", "endpoint": {"path": "/v1/devices"}}
+    (spec,) = build_connection_defs(
+        dagster_connection("https://rmm.example.com", [made], name="beta")
+    ).resolve_all_asset_specs()
+    assert spec.key == dg.AssetKey(["beta", "machines"])
+
+
+def test_values_that_the_file_does_not_accept_are_told(
+    workplace: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACME_API_KEY", KEY)
+    rules = {"accepted_values": {"status": ["online"]}, "unique": ["name"], "not_null": ["status"]}
+    made = {"name": "devices", "endpoint": {"path": "/v1/devices"}, "checks": rules}
+    rows = [*devices(2), {"id": 3, "name": "PC-0001", "status": "on fire"}, {"id": 4, "name": "x", "status": None}]
+    with Simulator(tables={"devices": rows}) as server:
+        found = checks(dagster_sync(dagster_connection(server.base_url, [made]), instance))
+    failed = {name for name, check in found.items() if not check.passed}
+    assert failed == {"accepted_values_status", "unique_name", "not_null_status"}
+
+
+def test_options_of_the_destination_reach_dlt(
+    workplace: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACME_API_KEY", KEY)
+    columns = {"serial": {"data_type": "text", "unique": True}}
+    made = {"name": "devices", "endpoint": {"path": "/v1/devices"}, "columns": columns}
+    destination = {"type": "duckdb", "options": {"create_indexes": True}}
+    with Simulator(tables={"devices": [{**row, "serial": f"S{row['id']}"} for row in ROWS]}) as server:
+        result = dagster_sync(dagster_connection(server.base_url, [made], destination=destination), instance)
+    assert result.success, failures(result)
+    found = query("SELECT constraint_column_names FROM duckdb_constraints() WHERE constraint_type = 'UNIQUE' "
+                  "AND table_name = 'devices' AND schema_name = 'acme'")  # fmt: skip
+    assert (["serial"],) in found
