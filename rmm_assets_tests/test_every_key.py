@@ -73,13 +73,6 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "resources[].endpoint.incremental.initial_value",
             "resources[].endpoint.incremental.start_param",
         ),
-        "test_a_range_lets_in_the_same_rows_on_the_fast_path_as_on_dlt_s": (
-            "resources[].endpoint.incremental.last_value_func",
-            "resources[].endpoint.incremental.primary_key",
-            "resources[].endpoint.incremental.on_cursor_value_missing",
-            "resources[].endpoint.incremental.range_start",
-            "resources[].normalizer",
-        ),
         "test_a_key_that_holds_the_parent_keeps_equal_children_of_two_parents_apart": ("resources[].primary_key",),
         "test_a_frozen_schema_is_red_and_the_table_untouched": (
             "resources[].schema_contract",
@@ -224,7 +217,15 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "resources[].endpoint.incremental.end_param",
             "resources[].endpoint.incremental.range_end",
         ),
+        "test_the_newest_value_is_the_least_where_the_file_says_so": (
+            "resources[].endpoint.incremental.last_value_func",
+        ),
+        "test_rows_at_the_border_are_told_apart_by_the_file_s_key": ("resources[].endpoint.incremental.primary_key",),
         "test_a_range_begins_earlier_by_the_lag": ("resources[].endpoint.incremental.lag",),
+        "test_a_row_without_the_cursor_s_field_fares_as_the_file_says": (
+            "resources[].endpoint.incremental.on_cursor_value_missing",
+        ),
+        "test_a_range_s_start_is_in_it_where_the_file_says_so": ("resources[].endpoint.incremental.range_start",),
         "test_a_token_s_lifetime_is_the_file_s_where_the_server_states_none": (
             "resources[].endpoint.auth.oauth2_client_credentials.type",
             "resources[].endpoint.auth.oauth2_client_credentials.access_token_url",
@@ -285,6 +286,7 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "test_rejected_rows_are_as_grave_as_the_file_says": ("resources[].on_rejected",),
         "test_a_read_is_verified_as_the_file_says": ("resources[].verify",),
+        "test_rows_go_through_the_normalizer_that_the_file_says": ("resources[].normalizer",),
         "test_trouble_is_borne_as_the_file_says": (
             "resources[].deadline",
             "retry",

@@ -315,7 +315,46 @@ def test_a_range_begins_earlier_by_the_lag(tmp_path: Path) -> None:
         assert server.requests[asked].query["since"] == "20"
 
 
+@pytest.mark.parametrize(("start", "first"), [("closed", 3), ("open", 4)])
+def test_a_range_s_start_is_in_it_where_the_file_says_so(start: str, first: int, tmp_path: Path) -> None:
+    incremental = {"cursor_path": "updated_at", "initial_value": "2024-01-03T00:00:00Z", "range_start": start}
+    found = loads(tmp_path, resource(endpoint={"incremental": incremental}), STAMPED)
+    assert ids(found)[0] == first
+
+
+@pytest.mark.parametrize(("said", "landed"), [("include", [1, 2, 26]), ("exclude", [1, 2])])
+def test_a_row_without_the_cursor_s_field_fares_as_the_file_says(said: str, landed: list[int], tmp_path: Path) -> None:
+    incremental = {"cursor_path": "updated_at", "on_cursor_value_missing": said}
+    made = resource(endpoint={"incremental": incremental})
+    assert ids(loads(tmp_path, made, [*STAMPED[:2], *devices(1, first=26)])) == landed
+
+
+def test_the_newest_value_is_the_least_where_the_file_says_so(tmp_path: Path) -> None:
+    incremental = {"cursor_path": "id", "initial_value": 100, "start_param": "before", "last_value_func": "min"}
+    with Simulator(tables={"devices": ROWS[9:]}) as server:
+        made = connection(resource(endpoint={"incremental": incremental}))
+        run(tmp_path, server.base_url, made)
+        asked = len(server.requests)
+        run(tmp_path, server.base_url, made)
+        assert server.requests[asked].query["before"] == "10"
+
+
+@pytest.mark.parametrize(("key", "landed"), [("id", [1, 2]), ("name", [1])])
+def test_rows_at_the_border_are_told_apart_by_the_file_s_key(key: str, landed: list[int], tmp_path: Path) -> None:
+    # The second read brings another row with the same name, and the cursor that the first one ended at.
+    incremental = {"cursor_path": "updated_at", "primary_key": key}
+    made = resource(endpoint={"incremental": incremental})
+    assert ids(loads(tmp_path, made, [STAMPED[0]], [{**STAMPED[0], "id": 2}])) == landed
+
+
 # The table
+
+
+@pytest.mark.parametrize(("normalizer", "own_ids"), [("arrow", False), ("dlt", True)])
+def test_rows_go_through_the_normalizer_that_the_file_says(normalizer: str, own_ids: bool, tmp_path: Path) -> None:
+    [row] = loads(tmp_path, resource(normalizer=normalizer), ROWS[:1])
+    # Only dlt's own gives each row an id.
+    assert ("_dlt_id" in row) is own_ids
 
 
 def test_columns_are_of_the_type_that_the_file_says(tmp_path: Path) -> None:
