@@ -50,6 +50,7 @@ class ResourceDefaults(Settings):
             "write it under `endpoint`",
         ),
         "incremental": "write it under `endpoint`",
+        "parallelized": "pages are read ahead anyway, `limits.max_concurrency` at once; leave it out",
         "parent_table_name": "lists become child tables with `child_tables: true`; leave it out",
         "processing_steps": PYTHON_ONLY,
         "validator": PYTHON_ONLY,
@@ -96,7 +97,6 @@ class ResourceDefaults(Settings):
     selected: bool = Field(
         default=True, description="Whether the rows land; a parent that only feeds children need not."
     )
-    parallelized: bool = Field(default=False, description="dlt's `parallelized`, for resources on dlt's own path.")
     include_from_parent: Names | None = Field(
         default=None, description="Fields of the parent's row to add to each row."
     )
