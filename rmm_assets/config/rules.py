@@ -228,7 +228,8 @@ def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
     if "." not in kind and not hasattr(dlt.destinations, kind):
         known = [name for name in dlt.destinations.__all__ if name.islower()]
         return [line_error(("destination",), f"dlt has no destination `{kind}`; {did_you_mean(kind, known)}")]
-    formats = Destination.from_reference(kind).capabilities().supported_table_formats or []
+    destination = Destination.from_reference(kind)
+    formats = (destination.capabilities().supported_table_formats if destination else None) or []
     for index, resource in enumerate(connection.resources):
         if resource.table_format is not None and resource.table_format not in formats:
             sentence = f"{kind} has no such tables; " + (f"it has: {', '.join(formats)}" if formats else "leave it out")
