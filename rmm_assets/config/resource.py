@@ -454,6 +454,9 @@ class Resource(ResourceDefaults):
         said = self.model_dump(by_alias=True, exclude_unset=True, exclude=OUR_KEYS)
         endpoint = self.endpoint.model_dump(by_alias=True, exclude_unset=True)
         said["endpoint"] = {key: value for key, value in endpoint.items() if value is not None} | {"path": self.path}
+        if self.endpoint.paginator is not None and not rules.is_known_to_dlt(self.endpoint.paginator.type):
+            # Paging is ours; dlt only looks at the words.
+            said["endpoint"]["paginator"] = "single_page"
         disposition = {**(said.get("write_disposition") or {}), "disposition": self.disposition}
         if self.strategy is not None:
             disposition["strategy"] = self.strategy

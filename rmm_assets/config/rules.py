@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic_core import InitErrorDetails
 
+from rmm_assets.reading.paginators import no_paginator
 from rmm_assets.settings import did_you_mean, line_error
 
 if TYPE_CHECKING:
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
     from rmm_assets.config.resource import Resource
 
 Path = tuple[str | int, ...]
-
-NO_GUESSING = (
-    "no paginator, and guessing one loses rows; write one under `endpoint`: offset, page_number, cursor, "
-    "header_cursor, "
-    "header_link or json_link, or single_page if the endpoint sends everything at once"
-)
 
 # --- secrets in plain text
 
@@ -170,6 +165,13 @@ def parents(resource: Resource) -> dict[str, Path]:
     return found
 
 
+def is_known_to_dlt(paginator: str) -> bool:
+    """Whether dlt has a paginator of that name."""
+    from dlt.sources.rest_api.config_setup import PAGINATOR_MAP
+
+    return paginator in PAGINATOR_MAP
+
+
 # --- what must hold between keys
 
 
@@ -280,7 +282,7 @@ def _name_faults(connection: Connection) -> Iterator[InitErrorDetails]:
 
 def _resource_faults(connection: Connection, resource: Resource, where: Path) -> Iterator[InitErrorDetails]:
     if resource.endpoint.paginator is None:
-        yield line_error((*where, "endpoint", "paginator"), f"`{resource.name}` has {NO_GUESSING}")
+        yield line_error((*where, "endpoint", "paginator"), f"`{resource.name}` has {no_paginator()}")
     if resource.disposition == "merge" and not resource.keys:
         yield line_error(
             (*where, "primary_key"),

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 from pydantic_core import InitErrorDetails
 
 from rmm_assets.config import rules
-from rmm_assets.config.client import AUTHS, PAGINATORS
+from rmm_assets.config.client import AUTHS
 from rmm_assets.config.connection import Connection
 from rmm_assets.config.resource import Resource
 from rmm_assets.errors import ConnectionFileError, Fault
@@ -27,7 +27,7 @@ from rmm_assets.settings import line_error, messages, refuse
 __all__ = ["ConnectionFileError", "Fault", "Resource", "RmmConnection"]
 
 
-KINDS = frozenset({*AUTHS, *PAGINATORS})
+KINDS = frozenset(AUTHS)
 
 
 class ConnectionAttributes(BaseModel):
@@ -173,9 +173,7 @@ def _located(
             path = ("attributes", "resource_defaults", *path[3:])
     # Between an auth or a paginator and its keys, pydantic names the kind.
     path = tuple(
-        part
-        for before, part in zip(("", *path), path, strict=False)
-        if not (before in ("auth", "paginator") and part in KINDS)
+        part for before, part in zip(("", *path), path, strict=False) if not (before == "auth" and part in KINDS)
     )
     return path, positions.lookup_closest_and_path(path, trace=None)[0]
 
