@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, model_validator
 from pydantic_core import core_schema
 
+from rmm_assets.http.auth import AuthSettings
 from rmm_assets.reading.paginators import STYLES, needed_keys, paginator_of
 from rmm_assets.reading.paginators import Paginator as AnyPaginator
 from rmm_assets.settings import Settings, line_error, refuse
@@ -73,69 +74,18 @@ class ApiKey(Settings):
         return self
 
 
-class _Tagged(Settings):
-    """One of several kinds, told apart by `type`, which therefore is always written out."""
-
-    @model_validator(mode="after")
-    def _say_the_type(self) -> Self:
-        self.__pydantic_fields_set__.add("type")
-        return self
-
-
-class BearerAuth(_Tagged):
-    """The secret as `Authorization: Bearer ...`."""
-
-    type: Literal["bearer"] = "bearer"
-
-
-class ApiKeyAuth(_Tagged):
-    """The secret under a name of its own."""
-
-    type: Literal["api_key"] = "api_key"
-    name: str = Field(
-        default="Authorization", min_length=1, description="Name of the header, query parameter or cookie."
-    )
-    location: Literal["header", "query", "param", "cookie"] = Field(
-        default="header", description="Where the secret goes; `param` is dlt's second word for `query`."
-    )
-
-
-class HttpBasicAuth(_Tagged):
-    """The secret as the password of HTTP basic authentication."""
-
-    type: Literal["http_basic"] = "http_basic"
-    username: str = Field(min_length=1, description="The user name, which is not secret.")
-
-
-class OAuth2ClientCredentials(_Tagged):
-    """The secret as the client secret of OAuth 2.0 client credentials; the run fetches and renews tokens."""
-
-    type: Literal["oauth2_client_credentials"] = "oauth2_client_credentials"
-    access_token_url: str = Field(min_length=1, description="URL that issues access tokens.")
-    client_id: str = Field(min_length=1, description="The client id, which is not secret.")
-    access_token_request_data: dict[str, Any] = Field(
-        default_factory=dict, description="Further form fields of the token request, for example `scope`."
-    )
-    default_token_expiration: int = Field(
-        default=3600, gt=0, description="Lifetime of a token in seconds where the server states none."
-    )
-
-
-AUTHS = ("bearer", "api_key", "http_basic", "oauth2_client_credentials")
-
-
 def _as_auth(value: Any) -> Any:
     if isinstance(value, str):
         value = {"type": value}
     if isinstance(value, dict):
         value = {"type": "bearer", **value}
-        if value["type"] not in AUTHS:
+        if value["type"] not in AuthSettings.kinds():
             # The word is not repeated: somebody may have written the key here.
-            refuse([line_error((), f"unknown auth type; known are: {', '.join(AUTHS)}")])
+            refuse([line_error((), f"unknown auth type; known are: {', '.join(AuthSettings.kinds())}")])
     return value
 
 
-_AnyAuth = BearerAuth | ApiKeyAuth | HttpBasicAuth | OAuth2ClientCredentials
+_AnyAuth: Any = Union[tuple(AuthSettings.kinds().values())]  # noqa: UP007
 Auth = Annotated[
     _AnyAuth,
     Field(discriminator="type"),

@@ -13,7 +13,8 @@ import dagster as dg
 from dagster._serdes import deserialize_value, serialize_value
 from dlt.common.schema.typing import TTableSchemaColumns
 
-from rmm_assets.config import Resource, rules
+from rmm_assets.config import Resource
+from rmm_assets.config.names import normalized_column
 from rmm_assets.loading.source import settles_absences
 
 COLUMN_SCHEMA = "dagster/column_schema"
@@ -30,7 +31,7 @@ def declared_columns(resource: Resource) -> dg.TableSchema:
     """The columns that the connection file declares, with what it says of them, and those that a load adds."""
     columns = [
         dg.TableColumn(
-            name=rules.normalized_column(name),
+            name=normalized_column(name),
             type=hints.data_type or "found from the rows",
             description=hints.description,
             constraints=dg.TableColumnConstraints(nullable=hints.nullable is not False),

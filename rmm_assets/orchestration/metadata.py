@@ -12,7 +12,8 @@ import dagster as dg
 from dagster._serdes import serialize_value
 from dlt.common.schema.typing import TTableSchemaColumns
 
-from rmm_assets.config import Resource, rules
+from rmm_assets.config import Resource
+from rmm_assets.config.names import normalized_column
 from rmm_assets.loading.run import Outcome
 from rmm_assets.orchestration.column_schema import COLUMN_SCHEMA, column_schema, short_column
 
@@ -84,7 +85,7 @@ def _preview(outcome: Outcome, resource: Resource, most_bytes: int) -> dg.TableM
 
 def sensitive_columns(resource: Resource, columns: Iterable[str]) -> set[str]:
     """Those of a table's columns that the file marks as sensitive, fields of a nested object with their object."""
-    marked = [rules.normalized_column(name) for name, hints in resource.columns.items() if hints.sensitive]
+    marked = [normalized_column(name) for name, hints in resource.columns.items() if hints.sensitive]
     return {name for name in columns if any(name == mark or name.startswith(f"{mark}__") for mark in marked)}
 
 

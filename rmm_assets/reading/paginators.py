@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from rmm_assets.errors import PagingError
 from rmm_assets.http.transport import Request
 from rmm_assets.reading.answers import ABSENT, Answer
-from rmm_assets.settings import Settings, did_you_mean, line_error, refuse
+from rmm_assets.settings import Settings, Tagged, did_you_mean, line_error, refuse
 
 STYLES: dict[str, type[Paginator]] = {}
 """Every paging style by the name that a connection file has for it."""
@@ -31,7 +31,7 @@ _SIZE_NAMES = frozenset(
 )
 
 
-class Paginator(Settings):
+class Paginator(Tagged):
     """The base of all styles. A style that names its `type` is known from then on."""
 
     aliases: ClassVar[tuple[str, ...]] = ()
@@ -45,12 +45,6 @@ class Paginator(Settings):
         if name := next(iter(get_args(cls.model_fields["type"].annotation)), None):
             STYLES[name] = cls
             _ALIASES.update(dict.fromkeys(cls.aliases, name))
-
-    @model_validator(mode="after")
-    def _say_the_type(self) -> Self:
-        # It tells the styles apart, so it is always written out.
-        self.__pydantic_fields_set__.add("type")
-        return self
 
     def asked_rows(self, request: Request) -> int | None:
         """Returns the page size that a request asks for by one of the usual names."""
