@@ -14,10 +14,10 @@ from typing import Any, cast, get_args, get_type_hints
 from pydantic_core import InitErrorDetails
 
 from rmm_assets.config.attributes import Attributes
-from rmm_assets.config.client import NO_GUESSING
 from rmm_assets.config.names import normalized_column
 from rmm_assets.config.resource import Resource
 from rmm_assets.http.address import address_fault, read_origin
+from rmm_assets.reading.paginators import no_paginator
 from rmm_assets.settings import did_you_mean, line_error
 
 Path = tuple[str | int, ...]
@@ -110,7 +110,7 @@ def _name_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
 
 def _resource_faults(connection: Attributes, resource: Resource, where: Path) -> Iterator[InitErrorDetails]:
     if resource.endpoint.paginator is None:
-        yield line_error((*where, "endpoint", "paginator"), f"`{resource.name}` has {NO_GUESSING}")
+        yield line_error((*where, "endpoint", "paginator"), f"`{resource.name}` has {no_paginator()}")
     if resource.disposition == "merge" and not resource.keys:
         yield line_error(
             (*where, "primary_key"),

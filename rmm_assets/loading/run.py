@@ -41,7 +41,7 @@ from rmm_assets.loading.source import (
     uses_arrow,
 )
 from rmm_assets.reading.completeness import Report
-from rmm_assets.reading.paging import Pager
+from rmm_assets.reading.fetch import Pager
 from rmm_assets.tables.absences import (
     Absences,
     Nested,
