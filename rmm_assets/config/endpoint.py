@@ -26,7 +26,7 @@ class Incremental(Settings):
     elsewhere: ClassVar[dict[str, str]] = {
         "convert": PYTHON_ONLY,
         "transform": PYTHON_ONLY,
-        "allow_external_schedulers": "only Airflow sets such a range; write `initial_value` and `end_value`",
+        "allow_external_schedulers": "the range goes on where the last run ended; leave it out",
         "row_order": "every page of a range is read, whatever the order; leave it out",
     }
 

@@ -50,6 +50,7 @@ class ResourceDefaults(Settings):
             "write it under `endpoint`",
         ),
         "incremental": "write it under `endpoint`",
+        "parallelized": "pages are read ahead anyway, `limits.max_concurrency` at once; leave it out",
         "parent_table_name": "lists become child tables with `child_tables: true`; leave it out",
         "processing_steps": PYTHON_ONLY,
         "validator": PYTHON_ONLY,
@@ -96,7 +97,6 @@ class ResourceDefaults(Settings):
     selected: bool = Field(
         default=True, description="Whether the rows land; a parent that only feeds children need not."
     )
-    parallelized: bool = Field(default=False, description="dlt's `parallelized`, for resources on dlt's own path.")
     include_from_parent: Names | None = Field(
         default=None, description="Fields of the parent's row to add to each row."
     )
@@ -256,6 +256,9 @@ class Resource(ResourceDefaults):
         said = self.model_dump(by_alias=True, exclude_unset=True, exclude=OUR_KEYS)
         endpoint = self.endpoint.model_dump(by_alias=True, exclude_unset=True)
         said["endpoint"] = {key: value for key, value in endpoint.items() if value is not None} | {"path": self.path}
+        if self.endpoint.paginator is not None and not _is_known_to_dlt(self.endpoint.paginator.type):
+            # Paging is ours; dlt only looks at the words.
+            said["endpoint"]["paginator"] = "single_page"
         disposition = {**(said.get("write_disposition") or {}), "disposition": self.disposition}
         if self.strategy is not None:
             disposition["strategy"] = self.strategy
@@ -275,6 +278,12 @@ def _placeholders(value: Any) -> Iterator[str]:
             yield from _placeholders(inner)
     elif isinstance(value, str):
         yield from (field for _, field, _, _ in string.Formatter().parse(value) if field)
+
+
+def _is_known_to_dlt(paginator: str) -> bool:
+    from dlt.sources.rest_api.config_setup import PAGINATOR_MAP
+
+    return paginator in PAGINATOR_MAP
 
 
 # Columns' `sensitive` is ours, too.

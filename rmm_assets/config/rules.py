@@ -14,10 +14,10 @@ from typing import Any, cast, get_args, get_type_hints
 from pydantic_core import InitErrorDetails
 
 from rmm_assets.config.attributes import Attributes
-from rmm_assets.config.client import NO_GUESSING
 from rmm_assets.config.names import normalized_column
 from rmm_assets.config.resource import Resource
 from rmm_assets.http.address import address_fault, read_origin
+from rmm_assets.reading.paginators import no_paginator
 from rmm_assets.settings import did_you_mean, line_error
 
 Path = tuple[str | int, ...]
@@ -110,7 +110,7 @@ def _name_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
 
 def _resource_faults(connection: Attributes, resource: Resource, where: Path) -> Iterator[InitErrorDetails]:
     if resource.endpoint.paginator is None:
-        yield line_error((*where, "endpoint", "paginator"), f"`{resource.name}` has {NO_GUESSING}")
+        yield line_error((*where, "endpoint", "paginator"), f"`{resource.name}` has {no_paginator()}")
     if resource.disposition == "merge" and not resource.keys:
         yield line_error(
             (*where, "primary_key"),
@@ -224,6 +224,7 @@ _DLT_WORDS = frozenset(
 def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
     """What dlt itself would refuse: it validates the config and builds its resources; nothing is fetched."""
     import dlt.destinations
+    from dlt.common.destination import Destination
     from dlt.common.validation import validate_dict
     from dlt.sources.rest_api import rest_api_resources
     from dlt.sources.rest_api.typing import RESTAPIConfig
@@ -232,6 +233,12 @@ def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
     if "." not in kind and not hasattr(dlt.destinations, kind):
         known = [name for name in dlt.destinations.__all__ if name.islower()]
         return [line_error(("destination",), f"dlt has no destination `{kind}`; {did_you_mean(kind, known)}")]
+    destination = Destination.from_reference(kind)
+    formats = (destination.capabilities().supported_table_formats if destination else None) or []
+    for index, resource in enumerate(connection.resources):
+        if resource.table_format is not None and resource.table_format not in formats:
+            sentence = f"{kind} has no such tables; " + (f"it has: {', '.join(formats)}" if formats else "leave it out")
+            return [line_error(("resources", index, "table_format"), sentence)]
     config = connection.rest_api_config()
     # Auth wants its secret as soon as it is built; the connection's own rules have looked at it already.
     config["client"] = {"base_url": "https://127.0.0.1", **config["client"]}

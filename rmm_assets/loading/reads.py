@@ -14,7 +14,8 @@ from rmm_assets.errors import IncompleteError, ParentRowError, RmmError
 from rmm_assets.loading.cursor import Bounds
 from rmm_assets.loading.requests import Requests, inherited_values, label_of, request_of
 from rmm_assets.reading.completeness import Collector, MemoryCollector, Report, read_complete
-from rmm_assets.reading.paging import Endpoint, Pager
+from rmm_assets.reading.endpoint import Endpoint
+from rmm_assets.reading.fetch import Pager
 from rmm_assets.rows.decode import Page
 from rmm_assets.rows.layout import RowShape
 from rmm_assets.rows.records import RecordSpool

@@ -20,7 +20,7 @@ from rmm_assets.errors import ParentRowError
 from rmm_assets.loading.cursor import Bounds, Cursor, bounds_of
 from rmm_assets.loading.dlt_internals import parent_column, resolve_endpoints, values_at
 from rmm_assets.loading.plan import LoadPlan, plan_load, shape_of
-from rmm_assets.reading.paging import Endpoint
+from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.rows.types import plain_text
 
 
@@ -84,7 +84,7 @@ def _endpoint(plan: LoadPlan, config: Mapping[str, Any], params: dict[str, Any])
     return Endpoint(
         name=resource.name,
         path=config["path"],
-        paginator=paginator.model_dump(),
+        paginator=paginator,
         method=config.get("method", "GET"),
         params=params,
         headers=dict(config.get("headers") or {}),

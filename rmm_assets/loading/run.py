@@ -31,7 +31,7 @@ from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.reads import Reading
 from rmm_assets.loading.source import build_source
 from rmm_assets.reading.completeness import Report
-from rmm_assets.reading.paging import Pager
+from rmm_assets.reading.fetch import Pager
 from rmm_assets.tables.absences import (
     Absences,
     Nested,

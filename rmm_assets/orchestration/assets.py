@@ -30,8 +30,8 @@ from rmm_assets.loading.source import build_source
 from rmm_assets.orchestration.checks import COMPLETE, Check, Loaded, checks_of, reference_checks
 from rmm_assets.orchestration.column_schema import COLUMN_SCHEMA, declared_columns
 from rmm_assets.orchestration.descriptions import describe
+from rmm_assets.orchestration.fleet_overview import build_fleet_overview
 from rmm_assets.orchestration.metadata import materialization
-from rmm_assets.orchestration.pictures import build_fleet_overview
 from rmm_assets.orchestration.resources import RmmApi, api_resource
 from rmm_assets.orchestration.schedules import build_job, build_schedule, freshness
 from rmm_assets.tables.table import Table

@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import dagster as dg
-from dagster_shared.yaml_utils.source_position import SourcePosition, SourcePositionTree
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 from pydantic_core import InitErrorDetails
 
-from rmm_assets.config.client import PAGINATORS
 from rmm_assets.config.connection import Connection
 from rmm_assets.config.resource import Resource
 from rmm_assets.config.secrets import secrets
 from rmm_assets.errors import ConnectionFileError, Fault
 from rmm_assets.http.auth import AuthSettings
+from rmm_assets.orchestration.dagster_internals import SourcePosition, SourcePositionTree
 from rmm_assets.orchestration.scaffolding import ConnectionScaffolder
 from rmm_assets.settings import line_error, messages, refuse
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionFileError", "Fault", "Resource", "RmmConnection"]
 
 
-KINDS = frozenset({*AuthSettings.kinds(), *PAGINATORS})
+KINDS = frozenset(AuthSettings.kinds())
 
 
 class ConnectionAttributes(BaseModel):
@@ -208,11 +207,9 @@ def _located(
         own, defaults = _below(positions, path[:3]), _below(positions, ("attributes", "resource_defaults"))
         if path[3] not in own and path[3] in defaults:
             path = ("attributes", "resource_defaults", *path[3:])
-    # Between an auth or a paginator and its keys, pydantic names the kind.
+    # Between an auth and its keys, pydantic names the kind.
     path = tuple(
-        part
-        for before, part in zip(("", *path), path, strict=False)
-        if not (before in ("auth", "paginator") and part in KINDS)
+        part for before, part in zip(("", *path), path, strict=False) if not (before == "auth" and part in KINDS)
     )
     return path, positions.lookup_closest_and_path(path, trace=None)[0]
 
