@@ -12,6 +12,7 @@ from rmm_assets.config import Connection
 from rmm_assets.errors import ChildTablesError, ForeignTableError, PublishedError
 from rmm_assets.loading.run import open_run
 from rmm_assets.simulator import Simulator
+from rmm_assets.tables.store import Store
 from rmm_assets_tests.syncing import KEY, absent, connection, devices, ids, resource, rows_of, run, store_in
 
 
@@ -139,22 +140,26 @@ def test_a_table_that_no_schema_knows_keeps_the_types_that_it_has(tmp_path: Path
 # Failures after the load
 
 
+def load_and_lose_the_copy(made: Connection, base_url: str, store: Store) -> None:
+    """A run whose copy of the table, by which new rows are counted, is taken away before it is finished."""
+    with open_run(made, made.resource("devices"), KEY, base_url=base_url, store=store) as opened:
+        opened.pipeline.drop()
+        info = opened.pipeline.run(opened.source)
+        with opened.client as client:
+            client.execute_sql("DROP TABLE acme_staging.devices__before")
+        opened.finish(info)
+
+
 def test_what_fails_after_the_load_does_not_say_that_nothing_was_loaded(tmp_path: Path) -> None:
     made = connection()
     with Simulator(tables={"devices": devices(5)}) as server:
         run(tmp_path, server.base_url)
         server.set_rows("devices", devices(6))
         store = store_in(tmp_path)
-        with (
-            pytest.raises(PublishedError, match=r"devices: the rows of load [\d.]+ are in the table, and what follows"),
-            open_run(made, made.resource("devices"), KEY, base_url=server.base_url, store=store) as opened,
+        with pytest.raises(
+            PublishedError, match=r"devices: the rows of load [\d.]+ are in the table, and what follows"
         ):
-            opened.pipeline.drop()
-            info = opened.pipeline.run(opened.source)
-            # The copy that new rows are counted by is taken away meanwhile.
-            with opened.client as client:
-                client.execute_sql("DROP TABLE acme_staging.devices__before")
-            opened.finish(info)
+            load_and_lose_the_copy(made, server.base_url, store)
         assert rows_of(tmp_path) == devices(6)
         assert run(tmp_path, server.base_url).row_count == 6
 
@@ -164,7 +169,7 @@ def test_what_fails_before_the_load_is_told_as_it_is(tmp_path: Path) -> None:
     with Simulator(tables={"devices": devices(5)}) as server:
         run(tmp_path, server.base_url)
         with (
-            pytest.raises(RuntimeError, match="^nothing landed$"),
+            pytest.raises(RuntimeError, match=r"^nothing landed$"),
             open_run(made, made.resource("devices"), KEY, base_url=server.base_url, store=store_in(tmp_path)),
         ):
             raise RuntimeError("nothing landed")
