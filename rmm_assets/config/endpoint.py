@@ -36,14 +36,9 @@ class Incremental(Settings):
     start_param: str | None = Field(default=None, description="Query parameter that takes the start.")
     end_param: str | None = Field(default=None, description="Query parameter that takes the end.")
     last_value_func: Literal["min", "max"] = Field(default="max", description="Which of the values seen is the newest.")
-    primary_key: Names | None = Field(
-        default=None, description="Key by which `append` knows rows at the start that landed before."
-    )
+    primary_key: Names | None = Field(default=None, description="Key by which rows at the border are told apart.")
     lag: float | None = Field(
-        default=None,
-        ge=0,
-        description="How far before the last value to begin: seconds for timestamps, days for dates, else units. By "
-        "default 300 seconds for timestamps in a merge, else 0.",
+        default=None, ge=0, description="How far before the last value to begin: seconds, days or units."
     )
     on_cursor_value_missing: Literal["raise", "include", "exclude"] = Field(
         default="raise", description="What happens to a row without the field."
