@@ -40,8 +40,8 @@ from rmm_assets.loading.source import (
     source_name,
     uses_arrow,
 )
-from rmm_assets.reading.completeness import Report
 from rmm_assets.reading.fetch import Pager
+from rmm_assets.reading.report import Report
 from rmm_assets.tables.absences import (
     Absences,
     Nested,

@@ -43,9 +43,11 @@ from dlt.sources.rest_api.config_setup import (
 
 from rmm_assets.config import Connection, Resource
 from rmm_assets.errors import ChildTablesError, IncompleteError, SchemaContractError
-from rmm_assets.reading.completeness import Collector, MemoryCollector, Report, read_complete
+from rmm_assets.reading.collector import Collector, MemoryCollector
+from rmm_assets.reading.completeness import read_complete
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.fetch import Pager
+from rmm_assets.reading.report import Report
 from rmm_assets.rows.decode import Page, loads, value_at
 from rmm_assets.rows.layout import Nesting, RowShape
 from rmm_assets.rows.records import RecordSpool
@@ -290,6 +292,11 @@ def _endpoint(resource: Resource, config: Mapping[str, Any], params: dict[str, A
         data=config.get("data"),
         data_selector=config.get("data_selector"),
         total_path=resource.total_path,
+        total_header=resource.endpoint.total_header,
+        count=resource.endpoint.count,
+        wrong_signals=resource.endpoint.wrong_signals,
+        empty_as=resource.endpoint.empty_as,
+        single_object=resource.endpoint.single_object,
         gate=BoundedSemaphore(resource.max_concurrency) if resource.max_concurrency else nullcontext(),
         ignore=tuple(config.get("response_actions") or ()),
         shape=row_shape(resource, {}),
@@ -515,14 +522,24 @@ def _read(
     report.complete, report.partial = True, parents.partial
     report.reason = f"every one of {above.distinct or above.rows} {plan.above.resource.name} was read to the end"
     problems: list[str] = []
+    read = ignored = 0
     rows = (row for batch in above.records() for row in batch)
     for own, mine, parent_record, problem in _children(plan, endpoint, reading, rows, incremental):
         for page in mine.pages:
             collector.add(_with_parent(page, parent_record) if parent_record else page)
-        _add_up(report, own)
+        report.add(own)
+        ignored += own.ignored
+        read += 1
         problems += [problem] if problem else []
     report.rows, report.distinct = collector.rows, collector.distinct
     report.duplicates = collector.rows - collector.distinct - collector.keyless
+    report.empty = not report.rows
+    if read > 1 and ignored == read:
+        report.complete = False
+        report.reason = (
+            f"{resource.name}: response_actions ignored the answers of all {read} parents, as for a wrong key"
+        )
+        raise IncompleteError(report.reason)
     if problems:
         report.complete = False
         report.reason = problems[0] if len(problems) == 1 else f"{problems[0]}; and {len(problems) - 1} more like this"
@@ -595,16 +612,6 @@ def _with_parent(page: Page, parent_record: Mapping[str, Any]) -> Page:
     """The page with fields of the parent in each row."""
     rows = [{**row, **parent_record} if isinstance(row, dict) else row for row in page.objects()]
     return Page(len(rows), None, page.size, None, b"", None, rows)
-
-
-def _add_up(report: Report, own: Report) -> None:
-    report.pages += own.pages
-    report.passes = max(report.passes, own.passes)
-    report.partial |= own.partial
-    report.warnings += own.warnings
-    if own.last_total is not None:
-        report.first_total = (report.first_total or 0) + (own.first_total or 0)
-        report.last_total = (report.last_total or 0) + own.last_total
 
 
 def _with_range(plan: _Plan, incremental: Incremental[Any] | None) -> Endpoint:
