@@ -13,9 +13,11 @@ from typing import Any
 from rmm_assets.errors import IncompleteError, ParentRowError, RmmError
 from rmm_assets.loading.cursor import Bounds
 from rmm_assets.loading.requests import Requests, inherited_values, label_of, request_of
-from rmm_assets.reading.completeness import Collector, MemoryCollector, Report, read_complete
+from rmm_assets.reading.collector import Collector, MemoryCollector
+from rmm_assets.reading.completeness import read_complete
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.fetch import Pager
+from rmm_assets.reading.report import Report
 from rmm_assets.rows.decode import Page
 from rmm_assets.rows.layout import RowShape
 from rmm_assets.rows.records import RecordSpool
@@ -95,13 +97,21 @@ def _read(
     collector.clear()
     report.complete, report.partial = True, above.partial
     report.reason = f"every one of {parents.distinct or parents.rows} {above.resource} was read to the end"
+    asked = ignored = 0
     for child in _children(requests, reading, (row for batch in parents.records() for row in batch), bounds):
         for page in child.rows.pages:
             collector.add(_with_fields(page, child.inherited) if child.inherited else page)
-        _add_up(report, child.report)
+        report.add(child.report)
+        asked, ignored = asked + 1, ignored + child.report.ignored
         problems += [child.problem] if child.problem else []
     report.rows, report.distinct = collector.rows, collector.distinct
     report.duplicates = collector.rows - collector.distinct - collector.keyless
+    report.empty = not report.rows
+    if asked > 1 and ignored == asked:
+        problems.append(
+            f"{requests.resource.name}: response_actions ignored the answers for all {asked} rows of {above.resource}: a key "
+            "without rights looks like this"
+        )
     if problems:
         report.complete = False
         report.reason = problems[0] if len(problems) == 1 else f"{problems[0]}; and {len(problems) - 1} more like this"
@@ -192,13 +202,3 @@ def _with_fields(page: Page, fields: Mapping[str, Any]) -> Page:
     """The page with fields of the parent in each row."""
     rows = [{**row, **fields} if isinstance(row, dict) else row for row in page.objects()]
     return Page(len(rows), None, page.size, None, b"", None, rows)
-
-
-def _add_up(report: Report, own: Report) -> None:
-    report.pages += own.pages
-    report.passes = max(report.passes, own.passes)
-    report.partial |= own.partial
-    report.warnings += own.warnings
-    if own.last_total is not None:
-        report.first_total = (report.first_total or 0) + (own.first_total or 0)
-        report.last_total = (report.last_total or 0) + own.last_total

@@ -30,8 +30,8 @@ from rmm_assets.loading.dlt_internals import nested_tables
 from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.reads import Reading
 from rmm_assets.loading.source import build_source
-from rmm_assets.reading.completeness import Report
 from rmm_assets.reading.fetch import Pager
+from rmm_assets.reading.report import Report
 from rmm_assets.tables.absences import (
     Absences,
     Nested,
