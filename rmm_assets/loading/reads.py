@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rmm_assets.errors import IncompleteError, ParentRowError, RmmError
+from rmm_assets.errors import ConflictingRowsError, IncompleteError, ParentRowError, RmmError
 from rmm_assets.loading.cursor import Bounds
 from rmm_assets.loading.requests import Requests, inherited_values, label_of, request_of
 from rmm_assets.reading.collector import Collector, MemoryCollector
@@ -86,6 +86,39 @@ def read(requests: Requests, reading: Reading, collector: Collector, bounds: Bou
 
 
 def _read(
+    requests: Requests, reading: Reading, collector: Collector, report: Report, bounds: Bounds | None, folder: Path
+) -> None:
+    """Reads a resource, once more where rows share a key and differ: a row that changed between two pages looks the same.
+
+    Raises:
+        ConflictingRowsError: they do it again.
+    """
+    _read_once(requests, reading, collector, report, bounds, folder)
+    if not _conflicts(collector):
+        return
+    reading.log.info("%s: rows share a primary key and differ; reading again", report.resource)
+    again = Report(report.resource)
+    _read_once(requests, reading, collector, again, bounds, folder)
+    again.pages, again.passes = again.pages + report.pages, again.passes + report.passes
+    vars(report).update(vars(again))
+    found = _conflicts(collector)
+    if found:
+        key = ", ".join(requests.resource.keys)
+        report.complete = False
+        report.reason = (
+            f"{report.resource}: rows share the primary key ({key}) and differ, so that all but one of them would be lost: "
+            f"{'; '.join(found)}. Write a primary_key that tells them apart"
+            + ("; the parent's field (include_from_parent) may be a part of it" if requests.parent else "")
+        )
+        raise ConflictingRowsError(report.reason)
+
+
+def _conflicts(collector: Collector) -> Sequence[str]:
+    found: Sequence[str] = getattr(collector, "conflicts", tuple)()
+    return found
+
+
+def _read_once(
     requests: Requests, reading: Reading, collector: Collector, report: Report, bounds: Bounds | None, folder: Path
 ) -> None:
     if requests.parent is None:

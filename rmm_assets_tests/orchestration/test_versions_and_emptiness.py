@@ -1,4 +1,4 @@
-"""Checks about versions look at the valid ones; a table that no load ever brought a row to is said so."""
+"""Checks about versions look at the valid ones; an empty table and a broken query are said so; the load stays what it is."""
 
 from __future__ import annotations
 
@@ -63,3 +63,20 @@ def test_a_file_may_say_that_no_rows_are_fine(workplace: Path, instance: dg.Dags
     resource = {"name": "devices", "endpoint": {"path": "/v1/devices"}, "checks": {"row_count": {"min": 0}}}
     with Simulator(tables={"devices": []}) as server:
         assert checks(sync(connection(server.base_url, [resource]), instance))["not_empty"].passed
+
+
+def test_a_check_that_cannot_be_evaluated_fails_and_the_load_stays_green(
+    workplace: Path, instance: dg.DagsterInstance
+) -> None:
+    broken = {
+        "name": "devices",
+        "endpoint": {"path": "/v1/devices"},
+        "checks": {"sql": {"mine": "SELECT * FROM nowhere"}},
+    }
+    with Simulator(tables={"devices": devices(2)}) as server:
+        result = sync(connection(server.base_url, [broken]), instance)
+    assert metadata(result)["dagster/row_count"] == 2
+    found = checks(result)["sql_mine"]
+    assert not found.passed
+    assert "could not be evaluated" in str(found.metadata["reason"].value)
+    assert checks(result)["complete"].passed
