@@ -46,7 +46,7 @@ from rmm_assets.errors import ChildTablesError, IncompleteError, SchemaContractE
 from rmm_assets.reading.completeness import Collector, MemoryCollector, Report, read_complete
 from rmm_assets.reading.paging import Endpoint, Pager
 from rmm_assets.rows.decode import Page, loads, value_at
-from rmm_assets.rows.layout import Nesting, RowShape
+from rmm_assets.rows.layout import Nesting, RowShape, layout_of
 from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.spool import ROOT_ID, ROW_ID, Spool
 from rmm_assets.rows.types import plain_text
@@ -347,7 +347,7 @@ def _rows(resource: Resource, plan: _Plan, reading: Reading, incremental: Increm
         table_name=resource.table + REJECTED_SUFFIX, write_disposition="append", primary_key=(), columns={}
     )
     keys: list[tuple[str, ...]] = []
-    reading.rejected_keys = Present(shape.layout.key, keys)
+    reading.rejected_keys = Present(layout_of(shape).key, keys)
     for rejected in spool.rejected():
         keys += _keys_of(rejected, shape)[: MOST_PRESENT + 1 - len(keys)]
         marked = dlt.mark.with_hints(_rejects(rejected, load_id), hints, create_table_variant=True)
@@ -478,7 +478,7 @@ def row_shape(
         max_identifier_length=max_identifier_length,
         row_ids=row_ids,
         nesting=nesting,
-        kept=range_paths(resource) if uses_arrow(resource) else (),
+        raw_paths=range_paths(resource) if uses_arrow(resource) else (),
     )
 
 

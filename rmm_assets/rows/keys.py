@@ -14,9 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rmm_assets.rows.decode import EXACT_DOUBLE, Page
-from rmm_assets.rows.layout import NOT_AN_OBJECT, Chunk, Column, Layout, RowShape
-from rmm_assets.rows.types import fit, plain_text, to_python
+from rmm_assets.rows.chunk import NOT_AN_OBJECT, Chunk, Column
+from rmm_assets.rows.flatten import flatten
+from rmm_assets.rows.json_text import EXACT_DOUBLE, plain_text
+from rmm_assets.rows.layout import Layout, layout_of
+from rmm_assets.rows.page import Page
+from rmm_assets.rows.shape import RowShape
+from rmm_assets.rows.targets import fit
+from rmm_assets.rows.types import to_python
 
 Keys = np.ndarray[Any, np.dtype[np.uint64]]
 
@@ -30,10 +35,15 @@ _SHIFT = np.uint64(32)
 _PADDING = np.zeros(8, np.uint8)
 
 
+def joined(batches: Sequence[Keys]) -> Keys:
+    """Joins keys into one array of its own."""
+    return np.concatenate([*batches, np.zeros(0, np.uint64)])
+
+
 def row_keys(page: Page, shape: RowShape) -> Keys:
     """One key a row of the page; `NO_KEY` where the row has none. Safe in any thread."""
-    layout = shape.layout
-    chunk = layout.flatten([page], frozenset(layout.key) or None, nest=bool(layout.key))
+    layout = layout_of(shape)
+    chunk = flatten(layout, [page], frozenset(layout.key) or None, nest=bool(layout.key))
     return chunk_keys(chunk, layout, [page.rows])
 
 
