@@ -6,7 +6,7 @@ What Arrow refuses, or may have changed, is left to the reference decoder.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import orjson
@@ -15,7 +15,7 @@ import pyarrow.json as pajson
 
 from rmm_assets.rows.json_text import EXACT_DOUBLE
 from rmm_assets.rows.page import Page
-from rmm_assets.rows.selector import select
+from rmm_assets.rows.selector import Stood, select
 from rmm_assets.rows.type_memory import TypeMemory
 
 _WHOLE = "_"
@@ -50,8 +50,9 @@ def decode_fast(
         value = value.field(index)
     if pa.types.is_null(value.type) or value.null_count:
         return None  # a hinted key that is not there looks like null
-    counts = [1]
+    counts, stood = [1], cast(Stood, "object")
     if pa.types.is_list(value.type):
+        stood = "list"
         counts = value.value_lengths().to_pylist()
         value = value.flatten()
         if pa.types.is_null(value.type) and not len(value):
@@ -62,8 +63,8 @@ def decode_fast(
     for number, (text, count) in enumerate(zip(texts, counts, strict=True)):
         envelope = _without(found.slice(number, 1), path) if path else None
         if path and envelope is None:
-            envelope = select(orjson.loads(text), selector)[1]
-        pages.append(Page(count, envelope, len(text), value.slice(start, count), text, selector))
+            envelope = select(orjson.loads(text), selector).envelope
+        pages.append(Page(count, envelope, len(text), value.slice(start, count), text, selector, stood=stood))
         start += count
     return pages
 

@@ -10,24 +10,19 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from rmm_assets.errors import BodyError
 from rmm_assets.rows.arrow_decoder import decode_fast
 from rmm_assets.rows.json_text import loads
 from rmm_assets.rows.page import Page, value_at
 from rmm_assets.rows.selector import keys_of, place_of, select
+from rmm_assets.rows.structure import MAX_DEPTH, Structure, structure_of
 from rmm_assets.rows.type_memory import TypeMemory
 
 __all__ = ["Hints", "Page", "loads", "read_page", "read_pages", "value_at"]
 
 Hints = TypeMemory
 
-# Arrow's reader recurses: some 10,000 levels overflow an 8 MB stack, which kills the process. No row is this deep.
-MAX_DEPTH = 500
-
 _BOM = b"\xef\xbb\xbf"
-_NOT_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
 
 
 def read_page(body: bytes, selector: str | None, memory: TypeMemory | None = None, *, exact: bool = False) -> Page:
@@ -44,16 +39,18 @@ def read_page(body: bytes, selector: str | None, memory: TypeMemory | None = Non
         BodyError: The body is not JSON, does not have the selected key, or no objects stand there.
     """
     text = _text(body)
-    _check_depth(text)
+    structure = structure_of(text)
+    if structure.depth > MAX_DEPTH:
+        raise BodyError("not_json", f"the body is nested more than {MAX_DEPTH} levels deep")
     path = keys_of(selector)
-    if path is not None and not exact:
+    if path is not None and not exact and _suits_arrow(structure, b"{" if path else b"[{"):
         pages = decode_fast([text], path, selector, memory or TypeMemory())
         if pages is not None:
             return pages[0]
-    rows, envelope = select(_decode(text), selector)
+    rows, envelope, stood = select(_decode(text), selector)
     if rows and not any(isinstance(row, dict) for row in rows):
         raise BodyError("not_rows", f"{place_of(selector)} is a list without a single object in it, not rows")
-    return Page(len(rows), envelope, len(text), None, text, selector, rows)
+    return Page(len(rows), envelope, len(text), None, text, selector, rows, stood=stood)
 
 
 def read_pages(bodies: Sequence[bytes], selector: str | None, memory: TypeMemory) -> list[Page] | None:
@@ -64,33 +61,19 @@ def read_pages(bodies: Sequence[bytes], selector: str | None, memory: TypeMemory
     """
     path = keys_of(selector)
     texts = [_text(body) for body in bodies]
-    first, last = (b"{", b"}") if path else (b"[", b"]")
-    # With these ends, no body's text can be taken for a part of its neighbour's.
-    if path is None or any(t[:64].lstrip()[:1] != first or t[-64:].rstrip()[-1:] != last for t in texts):
-        return None
-    try:
-        for text in texts:
-            _check_depth(text)
-    except BodyError:
+    # One value each, so that no body's text can be taken for a part of its neighbour's.
+    if path is None or not all(_suits_arrow(structure_of(text), b"{" if path else b"[") for text in texts):
         return None
     return decode_fast(texts, path, selector, memory)
 
 
+def _suits_arrow(structure: Structure, first: bytes) -> bool:
+    """Tells whether Arrow's reader is safe with a body: one value that begins with one of these brackets."""
+    return structure.is_one_value and structure.depth <= MAX_DEPTH and structure.first in first
+
+
 def _text(body: bytes) -> bytes:
     return body[len(_BOM) :] if body.startswith(_BOM) else body
-
-
-def _check_depth(text: bytes) -> None:
-    """Refuses a body that is nested too deep to be decoded safely, before anything recurses into it."""
-    if text.count(b"{") + text.count(b"[") <= MAX_DEPTH:
-        return
-    if b"\\" in text:
-        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    marks = np.frombuffer(text.translate(None, _NOT_STRUCTURE), np.uint8)
-    outside = (np.cumsum(marks == ord('"'), dtype=np.int32) & 1) == 0
-    steps = ((marks == ord("[")) | (marks == ord("{"))).astype(np.int8) - ((marks == ord("]")) | (marks == ord("}")))
-    if np.cumsum(steps * outside, dtype=np.int32).max(initial=0) > MAX_DEPTH:
-        raise BodyError("not_json", f"the body is nested more than {MAX_DEPTH} levels deep")
 
 
 def _decode(text: bytes) -> Any:

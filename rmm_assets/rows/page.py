@@ -10,7 +10,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rmm_assets.rows.selector import select
+from rmm_assets.rows.selector import Stood, select
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +23,7 @@ class Page:
             With a selector that is not a dotted path, the whole body.
         size: Bytes of the body.
         structs: The rows as Arrow decoded them, or None where only the reference could.
+        stood: What stood at the selector: a list of rows, one object, which is one row, or null, which is none.
     """
 
     rows: int
@@ -33,6 +34,7 @@ class Page:
     _selector: str | None
     _decoded: list[Any] | None = None
     _start: int = 0
+    stood: Stood = "list"
 
     def slice(self, start: int) -> Page:
         """Returns the page without its first `start` rows; used where pages overlap."""
@@ -45,9 +47,8 @@ class Page:
         kept = self.objects()[:count] if self.structs is None else None
         structs = None if self.structs is None else self.structs.slice(0, count)
         rows = min(count, self.rows)
-        return Page(
-            rows, self.envelope, self.size, structs, self._body, self._selector, kept, 0 if kept else self._start
-        )
+        start = 0 if kept else self._start
+        return replace(self, rows=rows, structs=structs, _decoded=kept, _start=start)
 
     def value(self, name: str, index: int) -> Any:
         """Returns what the row at `index` has under that name at its top level; None where it has nothing there."""
@@ -83,7 +84,7 @@ class Page:
             rows = self._decoded
         elif self.structs is not None:
             # orjson turns integers beyond 64 bits into floats. Arrow has shown that this body has none.
-            rows = select(orjson.loads(self._body), self._selector)[0]
+            rows = select(orjson.loads(self._body), self._selector).rows
         else:
             rows = []
         return rows[self._start :]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from dlt.common import jsonpath
 
@@ -12,6 +12,18 @@ from rmm_assets.errors import BodyError
 
 _SEGMENT = r"[A-Za-z_@][\w@-]*"
 _DOTTED = re.compile(rf"(?:\$\.)?({_SEGMENT}(?:\.{_SEGMENT})*)(?:\[\*\])?", re.ASCII)
+
+
+# What may stand where the rows should be.
+Stood = Literal["list", "object", "null"]
+
+
+class Selected(NamedTuple):
+    """Holds the rows of a document, the document without them, and what stood in their place."""
+
+    rows: list[Any]
+    envelope: Any
+    stood: Stood
 
 
 @lru_cache(maxsize=256)
@@ -29,11 +41,8 @@ def _compiled(selector: str) -> Any:
     return jsonpath.compile_path(selector)
 
 
-def select(document: Any, selector: str | None) -> tuple[list[Any], Any]:
+def select(document: Any, selector: str | None) -> Selected:
     """Takes the selected rows out of a document.
-
-    Returns:
-        The rows, and the document without them.
 
     Raises:
         BodyError: Nothing stands there, or no rows do.
@@ -44,7 +53,7 @@ def select(document: Any, selector: str | None) -> tuple[list[Any], Any]:
         if not values and "?" not in (selector or ""):
             raise BodyError("no_selector", f"nothing stands at {selector!r} in the body")
         value = values[0] if len(values) == 1 else values
-        return _as_rows(value, selector), document
+        return _selected(value, selector, document)
     value, envelope = document, None
     around: dict[str, Any] = {}
     for depth, name in enumerate(path):
@@ -56,17 +65,17 @@ def select(document: Any, selector: str | None) -> tuple[list[Any], Any]:
         else:
             envelope = rest
         around, value = rest, value[name]
-    return _as_rows(value, selector), envelope
+    return _selected(value, selector, envelope)
 
 
-def _as_rows(value: Any, selector: str | None) -> list[Any]:
+def _selected(value: Any, selector: str | None, envelope: Any) -> Selected:
     if value is None and keys_of(selector) != ():
-        return []
+        return Selected([], envelope, "null")
     if isinstance(value, dict):
-        return [value]
+        return Selected([value], envelope, "object")
     if not isinstance(value, list):
         raise BodyError("not_rows", f"{place_of(selector)} is neither a list nor an object")
-    return value
+    return Selected(value, envelope, "list")
 
 
 def place_of(selector: str | None) -> str:
