@@ -6,7 +6,7 @@ What Arrow refuses, or may have changed, is left to the reference decoder.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import orjson
@@ -50,7 +50,8 @@ def decode_fast(
         value = value.field(index)
     if pa.types.is_null(value.type) or value.null_count:
         return None  # a hinted key that is not there looks like null
-    counts, stood = [1], cast(Stood, "object")
+    stood: Stood
+    counts, stood = [1], "object"
     if pa.types.is_list(value.type):
         stood = "list"
         counts = value.value_lengths().to_pylist()

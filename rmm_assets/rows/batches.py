@@ -18,6 +18,7 @@ from rmm_assets.rows.arrow_files import append, read_at
 from rmm_assets.rows.chunk import NOT_AN_OBJECT, Chunk, Column, column_of
 from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.json_text import plain_text
+from rmm_assets.rows.keys import is_nested
 from rmm_assets.rows.layout import Layout
 from rmm_assets.rows.targets import Target, fit
 from rmm_assets.rows.timestamps import are_timestamps
@@ -71,6 +72,13 @@ class Batches:
         """Returns, by column, the type in the table at the destination and the type that came, where these do not go together."""
         came = {name: (str(self.layout.known_type(name)), widened(kinds)) for name, kinds in self._misfits.items()}
         return {self._label(name): types for name, types in {**came, **self._redeclared}.items()}
+
+    def bends(self, name: str) -> bool:
+        """Tells whether a column takes values that are written differently for one."""
+        if name not in self._order or self._order[name] is not None:
+            return False
+        kinds = self._kinds[name]
+        return kinds == {"stamp"} or {"bigint", "double"} <= kinds <= {"bigint", "double"}
 
     def _label(self, name: str) -> str:
         return name if self._root else f"{self.layout.table}.{name}"
@@ -127,6 +135,8 @@ class Batches:
             target = self.layout.targets.get(name)
             self._order.setdefault(name, target)
             if target is None:
+                if name in self.layout.key and "json" in column.kinds:
+                    column = self._without_nested(chunk, name, column)
                 self._note_kinds(name, column)
                 stored[name] = (column.values, column.kind.encode())
                 continue
@@ -161,6 +171,15 @@ class Batches:
             kinds.add("stamp")
         else:
             kinds |= column.kinds
+
+    def _without_nested(self, chunk: Chunk, name: str, column: Column) -> Column:
+        """Refuses the rows whose key is a list or an object; returns the column without these."""
+        values = to_python(column.values, column.kind)
+        for index, value in enumerate(values):
+            if is_nested(value):
+                chunk.add_fault(index, f"{name}: a list or an object is not a primary key")
+                values[index] = None
+        return column_of(values)
 
     def _variants(self, name: str, column: Column, misfit: Mask) -> dict[str, Column]:
         """Returns the values that do not fit, by the columns that take them."""

@@ -7,7 +7,7 @@ land, and their children with them, is decided last, when everything was seen. W
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,15 +19,17 @@ from dlt.common.schema.typing import C_DLT_ID
 
 from rmm_assets.rows.batches import Batches
 from rmm_assets.rows.chunk import Chunk
+from rmm_assets.rows.conflicts import EXAMPLES, add_items, and_more, contents, differing, repeated, sentence
 from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.flatten import flatten
 from rmm_assets.rows.ids import item_ids, key_ids, random_ids
 from rmm_assets.rows.json_text import loads, utf8_text
-from rmm_assets.rows.keys import Keys, chunk_keys, joined
+from rmm_assets.rows.keys import Keys, as_keys, chunk_keys, joined, keys_of_texts, landed_texts
 from rmm_assets.rows.layout import Layout
 from rmm_assets.rows.page import Page
 from rmm_assets.rows.rejects import Reject, Rejects
 from rmm_assets.rows.shape import RowShape
+from rmm_assets.rows.siphash import Hashes
 from rmm_assets.rows.tally import Tally, last_of_each
 
 # A batch is written at so many bytes of bodies even if its rows are few.
@@ -57,6 +59,28 @@ class _Numbered(NamedTuple):
     number: int
     page: Page
     keys: Keys | None
+
+
+class _Origin(NamedTuple):
+    """Says which page the rows of a batch that can land came with.
+
+    Attributes:
+        ends: By page, how many of them are there at its end.
+        numbers: The pages' numbers.
+    """
+
+    ends: list[int]
+    numbers: list[int]
+
+    @classmethod
+    def of(cls, run: list[_Numbered], land: Mask | None) -> _Origin:
+        ends = list(accumulate(entry.page.rows for entry in run))
+        if land is not None:
+            ends = np.cumsum(land)[np.array(ends) - 1].tolist()
+        return cls(ends, [entry.number for entry in run])
+
+    def page(self, row: int) -> int:
+        return self.numbers[bisect.bisect_right(self.ends, row)]
 
 
 class _Shaped(NamedTuple):
@@ -95,6 +119,7 @@ class Spool:
         self._pending_rows = self._pending_bytes = 0
         self._tally = Tally()
         self._landing: list[Keys] = []
+        self._origins: list[_Origin] = []
         self._root = Batches(self._layout, self._folder / "rows.arrows")
         self._children: dict[Layout, Batches] = {}
         self._rejects = Rejects(self._folder / "rejected.arrows")
@@ -144,6 +169,59 @@ class Spool:
         self._flush()
         return self._tally.sequence()
 
+    def conflicts(self) -> Sequence[str]:
+        """Returns a sentence for each of the first keys whose rows, more than one, are not alike; nothing where all are.
+
+        Rows that cannot land are left out; rows that came again as they were do no harm.
+        """
+        self._flush()
+        if not self._layout.key:
+            return ()
+        keys = joined(self._landing_keys())
+        again = repeated(keys)
+        if again is None:
+            return ()
+        schemas = self._schemas()
+        as_json = {name for name, column in self._root.columns().items() if column["data_type"] == "json"}
+        hashes = []
+        for number, mask in enumerate(self._by_batch(again)):
+            stored = self._batch(number).filter(pa.array(mask))
+            found = contents(self._root.conform(stored, schemas[self._root]), as_json)
+            self._add_items(found, self._layout, number, mask, schemas)
+            hashes.append(found)
+        where = np.flatnonzero(again)
+        pairs = differing(keys[again], as_keys(np.concatenate(hashes)))
+        examples = [self._difference(int(where[one]), int(where[other])) for one, other in pairs[:EXAMPLES]]
+        return and_more(examples, len(pairs))
+
+    def _add_items(
+        self, hashes: Hashes, layout: Layout, number: int, mask: Mask | None, schemas: Mapping[Batches, pa.Schema]
+    ) -> None:
+        """Has rows' hashes count the items of their lists."""
+        for child in layout.children.values():
+            batches = self._children.get(child)
+            stored = batches.read(number) if batches is not None else None
+            if batches is None or stored is None:
+                continue
+            chunk, stay = _below(stored, mask)
+            items = contents(batches.conform(chunk, schemas[batches]))
+            self._add_items(items, child, number, stay, schemas)
+            add_items(hashes, child.table, items, chunk[_PARENT_ID].combine_chunks(), chunk[_INDEX].combine_chunks())
+
+    def _difference(self, one: int, other: int) -> str:
+        """Says what two rows that can land differ in, by their numbers among these."""
+        ends = list(accumulate(len(batch) for batch in self._landing))
+        rows, pages = [], []
+        for index in (one, other):
+            number = bisect.bisect_right(ends, index)
+            place = index - ends[number] + len(self._landing[number])
+            table = self._root.conform(self._batch(number).slice(place, 1), self._root.schema)
+            rows.append({name: table[name].combine_chunks() for name in table.column_names})
+            pages.append(self._origins[number].page(place))
+        key = {name: str(landed_texts(rows[0][name])[0]) for name in self._layout.key}
+        columns = [name for name, value in rows[0].items() if not value.equals(rows[1][name])]
+        return sentence(key, (pages[0], pages[1]), columns or ["their lists"])
+
     def columns(self) -> dict[str, dict[str, Any]]:
         """Returns dlt column schemas of the resource's table, for dlt to know what Arrow's types do not say, such as `json`."""
         self._flush()
@@ -182,7 +260,7 @@ class Spool:
             The name of a table and some of its rows, parents before children. All tables of one name have one schema.
         """
         self._flush()
-        schemas = {batches: batches.schema for batches in (self._root, *self._children.values())}
+        schemas = self._schemas()
         gathered: dict[str, list[pa.Table]] = {}
         for number, land in enumerate(self._masks()):
             for name, table in self._landed(number, land, schemas, choose):
@@ -205,18 +283,41 @@ class Spool:
 
     def _masks(self) -> list[Mask | None]:
         """Marks which rows of each batch land; None for all of them."""
-        land = last_of_each(joined(self._landing))
-        if land is None:
-            return [None] * len(self._landing)
-        ends = list(accumulate(len(batch) for batch in self._landing))
-        return [land[end - len(batch) : end] for end, batch in zip(ends, self._landing, strict=True)]
+        land = last_of_each(joined(self._landing_keys()))
+        return [None] * len(self._landing) if land is None else [*self._by_batch(land)]
+
+    def _by_batch(self, mask: Mask) -> Iterator[Mask]:
+        """Yields the part of a mask of all rows that can land that is each batch's own."""
+        ends = accumulate(len(batch) for batch in self._landing)
+        return (mask[end - len(batch) : end] for end, batch in zip(ends, self._landing, strict=True))
+
+    def _landing_keys(self) -> list[Keys]:
+        """Returns the keys of the rows that can land, made anew where columns turned out to tell values apart otherwise
+        than text does: one moment may be written in two ways, and so may a number.
+        """
+        schema = self._root.schema
+        bent = [name for name in self._layout.key if self._root.bends(name)]
+        if not bent:
+            return self._landing
+        own = pa.schema([schema.field(name) for name in self._layout.key])
+        tables = (self._root.conform(self._batch(number), own) for number in range(len(self._landing)))
+        return [
+            keys_of_texts([landed_texts(table[name].combine_chunks()) for name in self._layout.key]) for table in tables
+        ]
+
+    def _batch(self, number: int) -> pa.Table:
+        stored = self._root.read(number)
+        assert stored is not None, "a batch without rows"
+        return stored
+
+    def _schemas(self) -> dict[Batches, pa.Schema]:
+        return {batches: batches.schema for batches in (self._root, *self._children.values())}
 
     def _landed(
         self, number: int, land: Mask | None, schemas: Mapping[Batches, pa.Schema], choose: Choose | None
     ) -> Iterator[tuple[str, pa.Table]]:
         """Yields the rows of a batch that land, and below them their children."""
-        stored = self._root.read(number)
-        assert stored is not None, "a batch without rows"
+        stored = self._batch(number)
         if choose is not None:
             raw = stored[_RAW] if land is None else stored[_RAW].filter(pa.array(land))
             wanted = choose([loads(text) for text in raw.to_pylist()])
@@ -315,6 +416,7 @@ class Spool:
         if len(keys):
             number = len(self._landing)
             self._landing.append(keys)
+            self._origins.append(_Origin.of(run, land))
             self._root.write(number, shaped.table if land is None else shaped.table.filter(pa.array(land)))
             self._write_below(shaped, number, land)
 
