@@ -15,7 +15,7 @@ from rmm_assets.rows.arrow_decoder import decode_fast
 from rmm_assets.rows.json_text import loads
 from rmm_assets.rows.page import Page, value_at
 from rmm_assets.rows.selector import keys_of, place_of, select
-from rmm_assets.rows.structure import MAX_DEPTH, Structure, structure_of
+from rmm_assets.rows.structure import MAX_DEPTH, is_safe, is_too_deep
 from rmm_assets.rows.type_memory import TypeMemory
 
 __all__ = ["Hints", "Page", "loads", "read_page", "read_pages", "value_at"]
@@ -39,11 +39,10 @@ def read_page(body: bytes, selector: str | None, memory: TypeMemory | None = Non
         BodyError: The body is not JSON, does not have the selected key, or no objects stand there.
     """
     text = _text(body)
-    structure = structure_of(text)
-    if structure.depth > MAX_DEPTH:
+    if is_too_deep(text):
         raise BodyError("not_json", f"the body is nested more than {MAX_DEPTH} levels deep")
     path = keys_of(selector)
-    if path is not None and not exact and _suits_arrow(structure, b"{" if path else b"[{"):
+    if path is not None and not exact and is_safe(text, b"{" if path else b"[{"):
         pages = decode_fast([text], path, selector, memory or TypeMemory())
         if pages is not None:
             return pages[0]
@@ -61,15 +60,11 @@ def read_pages(bodies: Sequence[bytes], selector: str | None, memory: TypeMemory
     """
     path = keys_of(selector)
     texts = [_text(body) for body in bodies]
-    # One value each, so that no body's text can be taken for a part of its neighbour's.
-    if path is None or not all(_suits_arrow(structure_of(text), b"{" if path else b"[") for text in texts):
+    # With these ends, no body's text can be taken for a part of its neighbour's.
+    first = b"{" if path else b"["
+    if path is None or not all(is_safe(text, first) and not is_too_deep(text) for text in texts):
         return None
     return decode_fast(texts, path, selector, memory)
-
-
-def _suits_arrow(structure: Structure, first: bytes) -> bool:
-    """Tells whether Arrow's reader is safe with a body: one value that begins with one of these brackets."""
-    return structure.is_one_value and structure.depth <= MAX_DEPTH and structure.first in first
 
 
 def _text(body: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
 
 import numpy as np
 
@@ -12,6 +12,8 @@ MAX_DEPTH = 500
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
 # What JSON calls white space.
 _BLANKS = b" \t\r\n"
+# Within one JSON value, a bracket is never followed by this.
+_NULL_BEHIND = re.compile(rb"[}\]][ \t\r\n]*n")
 _QUOTE = ord('"')
 # By byte: one level down, one level up, or neither.
 _STEPS = np.zeros(256, np.int8)
@@ -19,30 +21,29 @@ _STEPS[[ord("["), ord("{")]] = 1
 _STEPS[[ord("]"), ord("}")]] = -1
 
 
-@dataclass(frozen=True)
-class Structure:
-    """Says what the brackets of a body show.
+def is_too_deep(text: bytes) -> bool:
+    """Tells whether a body is nested deeper than any row is."""
+    if text.count(b"{") + text.count(b"[") <= MAX_DEPTH:
+        return False
+    return bool(_levels(text).max(initial=0) > MAX_DEPTH)
 
-    Attributes:
-        depth: Levels of nesting.
-        first: The bracket that the body begins with; empty where it begins with something else.
-        is_one_value: It is one object or one array. Arrow's reader takes any number of values one behind the other, and a
-            `null` in the place of an object kills the process.
+
+def is_safe(text: bytes, first: bytes) -> bool:
+    """Tells whether Arrow's reader may read a body: it begins and ends as one object or array, and no `null` stands behind.
+
+    Arrow's reader takes any number of values one behind the other, and a `null` in the place of an object kills the process.
+
+    Args:
+        first: The brackets that the body may begin with.
     """
-
-    depth: int
-    first: bytes
-    is_one_value: bool
-
-
-def structure_of(text: bytes) -> Structure:
-    """Scans the brackets of a body; it need not be JSON."""
+    begin, end = text[:64].lstrip(_BLANKS)[:1], text[-64:].rstrip(_BLANKS)[-1:]
+    if not begin or begin not in first or end not in (b"}", b"]"):
+        return False
+    if not _NULL_BEHIND.search(text):
+        return True
+    # Such text may stand in a string.
     levels = _levels(text)
-    first, last = text[:64].lstrip(_BLANKS)[:1], text[-64:].rstrip(_BLANKS)[-1:]
-    if not len(levels) or first not in (b"{", b"[") or last not in (b"}", b"]"):
-        return Structure(int(levels.max(initial=0)), b"", False)
-    whole = levels[-1] == 0 and np.count_nonzero(levels == 0) == 1
-    return Structure(int(levels.max()), first, bool(whole))
+    return bool(levels[-1] == 0 and np.count_nonzero(levels == 0) == 1)
 
 
 def _levels(text: bytes) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

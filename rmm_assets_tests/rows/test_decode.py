@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from rmm_assets.errors import BodyError
-from rmm_assets.rows.decode import MAX_DEPTH, Hints, read_page, read_pages
+from rmm_assets.rows.decode import Hints, read_page, read_pages
+from rmm_assets.rows.structure import MAX_DEPTH
 
 
 def body(value: Any) -> bytes:
