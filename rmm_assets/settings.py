@@ -83,3 +83,19 @@ class Settings(BaseModel):
             errors += [line_error(path, message) for path, message in messages(error)]
         refuse(errors)
         return value
+
+
+class Tagged(Settings):
+    """One of several kinds, told apart by `type`, which therefore is always written out."""
+
+    type: str
+
+    @model_validator(mode="after")
+    def _say_the_type(self) -> Self:
+        self.__pydantic_fields_set__.add("type")
+        return self
+
+    @classmethod
+    def kinds(cls) -> dict[str, Any]:
+        """Returns every kind by the word that a connection file writes for it."""
+        return {str(kind.model_fields["type"].default): kind for kind in cls.__subclasses__()}

@@ -32,7 +32,7 @@ from dagster_webserver.cli import dagster_webserver
 import rmm_assets
 from rmm_assets.cli import main
 from rmm_assets.config import Connection
-from rmm_assets.config.resource import Checks
+from rmm_assets.config.checks import Checks
 from rmm_assets.definitions import load_connections
 
 PROJECT = Path(rmm_assets.__file__).parents[1]
@@ -92,7 +92,11 @@ PAGES_THAT_RUN = [name for name in NAMES if any(block.mark == "run" for block in
 
 
 @pytest.mark.parametrize("block", [block for block in ALL if block.language == "yaml"], ids=str)
-def test_every_example_of_a_connection_loads(block: Block, tmp_path: Path) -> None:
+def test_every_example_of_a_connection_loads(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in blocks_of(block.page):  # a component of the reader's own, which the file names
+        if other.language == "python" and other.mark.startswith("file "):
+            (tmp_path / other.mark.split()[1]).write_text(other.text, encoding="utf-8")
+            monkeypatch.syspath_prepend(str(tmp_path))
     said = yaml.safe_load(block.text)
     if "type" not in said:
         client = {**BASE["client"], **said.get("client", {})}

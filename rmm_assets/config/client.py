@@ -7,13 +7,16 @@ The words are those of dlt's `rest_api` source; the secret itself is never among
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, Union
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, model_validator
+from pydantic_core import core_schema
 
-from rmm_assets.config import rules
-from rmm_assets.settings import Settings, did_you_mean, line_error, refuse
+from rmm_assets.http.auth import AuthSettings
+from rmm_assets.reading.paginators import STYLES, needed_keys, paginator_of
+from rmm_assets.reading.paginators import Paginator as AnyPaginator
+from rmm_assets.settings import Settings, line_error, refuse
 
 PYTHON_ONLY = "it takes Python, which a connection file cannot hold"
 
@@ -71,69 +74,18 @@ class ApiKey(Settings):
         return self
 
 
-class _Tagged(Settings):
-    """One of several kinds, told apart by `type`, which therefore is always written out."""
-
-    @model_validator(mode="after")
-    def _say_the_type(self) -> Self:
-        self.__pydantic_fields_set__.add("type")
-        return self
-
-
-class BearerAuth(_Tagged):
-    """The secret as `Authorization: Bearer ...`."""
-
-    type: Literal["bearer"] = "bearer"
-
-
-class ApiKeyAuth(_Tagged):
-    """The secret under a name of its own."""
-
-    type: Literal["api_key"] = "api_key"
-    name: str = Field(
-        default="Authorization", min_length=1, description="Name of the header, query parameter or cookie."
-    )
-    location: Literal["header", "query", "param", "cookie"] = Field(
-        default="header", description="Where the secret goes; `param` is dlt's second word for `query`."
-    )
-
-
-class HttpBasicAuth(_Tagged):
-    """The secret as the password of HTTP basic authentication."""
-
-    type: Literal["http_basic"] = "http_basic"
-    username: str = Field(min_length=1, description="The user name, which is not secret.")
-
-
-class OAuth2ClientCredentials(_Tagged):
-    """The secret as the client secret of OAuth 2.0 client credentials; the run fetches and renews tokens."""
-
-    type: Literal["oauth2_client_credentials"] = "oauth2_client_credentials"
-    access_token_url: str = Field(min_length=1, description="URL that issues access tokens.")
-    client_id: str = Field(min_length=1, description="The client id, which is not secret.")
-    access_token_request_data: dict[str, Any] = Field(
-        default_factory=dict, description="Further form fields of the token request, for example `scope`."
-    )
-    default_token_expiration: int = Field(
-        default=3600, gt=0, description="Lifetime of a token in seconds where the server states none."
-    )
-
-
-AUTHS = ("bearer", "api_key", "http_basic", "oauth2_client_credentials")
-
-
 def _as_auth(value: Any) -> Any:
     if isinstance(value, str):
         value = {"type": value}
     if isinstance(value, dict):
         value = {"type": "bearer", **value}
-        if value["type"] not in AUTHS:
+        if value["type"] not in AuthSettings.kinds():
             # The word is not repeated: somebody may have written the key here.
-            refuse([line_error((), f"unknown auth type; known are: {', '.join(AUTHS)}")])
+            refuse([line_error((), f"unknown auth type; known are: {', '.join(AuthSettings.kinds())}")])
     return value
 
 
-_AnyAuth = BearerAuth | ApiKeyAuth | HttpBasicAuth | OAuth2ClientCredentials
+_AnyAuth: Any = Union[tuple(AuthSettings.kinds().values())]  # noqa: UP007
 Auth = Annotated[
     _AnyAuth,
     Field(discriminator="type"),
@@ -143,126 +95,17 @@ Auth = Annotated[
 # --- paginators
 
 
-class OffsetPaginator(_Tagged):
-    """Pages by the number of rows to skip."""
+class _ByStyle:
+    """Reads a paginator by its style, and describes every style that there is."""
 
-    type: Literal["offset"] = "offset"
-    limit: int = Field(gt=0, description="Rows to ask for on a page.")
-    offset: int = Field(default=0, ge=0, description="Offset of the first row.")
-    offset_param: str | None = Field(default=None, description="Query parameter of the offset; `offset` by default.")
-    limit_param: str | None = Field(default=None, description="Query parameter of the limit; `limit` by default.")
-    offset_body_path: str | None = Field(default=None, description="Dotted path of the offset in a JSON request body.")
-    limit_body_path: str | None = Field(default=None, description="Dotted path of the limit in a JSON request body.")
-    total_path: str | None = Field(
-        default="total", description="JSONPath of the stated number of rows; null where there is none."
-    )
-    maximum_offset: int | None = Field(default=None, ge=0, description="Offset at which reading stops.")
-    stop_after_empty_page: bool | None = Field(default=True, description="Whether an empty page is the end.")
-    has_more_path: str | None = Field(
-        default=None, description="JSONPath of a boolean that says whether more pages follow."
-    )
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        words = tuple(name for name, style in STYLES.items() if not needed_keys(style))
+        written = handler.generate_schema(Union[(Literal[words], *STYLES.values())])
+        return core_schema.no_info_plain_validator_function(paginator_of, json_schema_input_schema=written)
 
 
-class PageNumberPaginator(_Tagged):
-    """Pages by their number."""
-
-    type: Literal["page_number"] = "page_number"
-    base_page: int = Field(default=0, ge=0, description="Number of the API's first page, 0 or 1.")
-    page: int | None = Field(
-        default=None, ge=0, description="Number of the page to begin with; `base_page` by default."
-    )
-    page_param: str | None = Field(default=None, description="Query parameter of the page number; `page` by default.")
-    page_body_path: str | None = Field(
-        default=None, description="Dotted path of the page number in a JSON request body."
-    )
-    total_path: str | None = Field(
-        default="total", description="JSONPath of the stated number of pages; null where there is none."
-    )
-    maximum_page: int | None = Field(default=None, ge=0, description="Page number at which reading stops.")
-    stop_after_empty_page: bool | None = Field(default=True, description="Whether an empty page is the end.")
-    has_more_path: str | None = Field(
-        default=None, description="JSONPath of a boolean that says whether more pages follow."
-    )
-
-
-class CursorPaginator(_Tagged):
-    """Each page's body names the next one by a cursor."""
-
-    type: Literal["cursor"] = "cursor"
-    cursor_path: str = Field(default="cursors.next", min_length=1, description="JSONPath of the cursor in the body.")
-    cursor_param: str | None = Field(default=None, description="Query parameter of the cursor; `cursor` by default.")
-    cursor_body_path: str | None = Field(default=None, description="Dotted path of the cursor in a JSON request body.")
-    stop_after_empty_page: bool | None = Field(default=False, description="Whether an empty page is the end.")
-    has_more_path: str | None = Field(
-        default=None, description="JSONPath of a boolean that says whether more pages follow."
-    )
-
-
-class HeaderCursorPaginator(_Tagged):
-    """Each page's headers name the next one by a cursor."""
-
-    type: Literal["header_cursor"] = "header_cursor"
-    cursor_key: str = Field(default="next", min_length=1, description="Response header that holds the cursor.")
-    cursor_param: str = Field(default="cursor", min_length=1, description="Query parameter of the cursor.")
-
-
-class HeaderLinkPaginator(_Tagged):
-    """Each page's `Link` header holds the next one's address."""
-
-    type: Literal["header_link"] = "header_link"
-    links_next_key: str = Field(default="next", min_length=1, description="The `rel` of the link to the next page.")
-
-
-class JSONLinkPaginator(_Tagged):
-    """Each page's body holds the next one's address."""
-
-    type: Literal["json_link"] = "json_link"
-    next_url_path: str = Field(default="next", min_length=1, description="JSONPath of the address in the body.")
-
-
-class SinglePagePaginator(_Tagged):
-    """The endpoint sends everything in one answer."""
-
-    type: Literal["single_page"] = "single_page"
-
-
-PAGINATORS = ("offset", "page_number", "cursor", "header_cursor", "header_link", "json_link", "single_page")
-
-
-def _as_paginator(value: Any) -> Any:
-    if isinstance(value, str):
-        value = {"type": value}
-    if isinstance(value, dict):
-        kind = value.get("type", "auto")
-        if kind == "auto":
-            refuse([line_error((), rules.NO_GUESSING)])
-        if kind == "json_response":  # dlt's older word for the same paginator
-            value = {**value, "type": "json_link"}
-        elif kind not in PAGINATORS:
-            refuse([line_error(("type",), f"unknown paginator `{kind}`; {did_you_mean(str(kind), list(PAGINATORS))}")])
-    return value
-
-
-_AnyPaginator = (
-    OffsetPaginator
-    | PageNumberPaginator
-    | CursorPaginator
-    | HeaderCursorPaginator
-    | HeaderLinkPaginator
-    | JSONLinkPaginator
-    | SinglePagePaginator
-)
-Paginator = Annotated[
-    _AnyPaginator,
-    Field(discriminator="type"),
-    BeforeValidator(
-        _as_paginator,
-        json_schema_input_type=Literal[
-            "page_number", "cursor", "header_cursor", "header_link", "json_link", "single_page"
-        ]
-        | _AnyPaginator,
-    ),
-]
+Paginator = Annotated[AnyPaginator, _ByStyle]
 
 
 class Client(Settings):

@@ -1,179 +1,29 @@
-"""A connection to what is wrong with it: secrets in plain text, and what must hold between its keys.
+"""Finds what is wrong between the keys of a connection; what one key may hold by itself stands with the key.
 
 Every rule yields errors with the path of the key that is at fault and a sentence that says what to write; no
-sentence repeats a value that could be a secret. What one key may hold by itself stands with the key.
+sentence repeats a value that could be a secret.
 """
 
 from __future__ import annotations
 
 import re
-import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import parse_qsl, urlsplit
+from typing import Any, cast, get_args, get_type_hints
 
 from pydantic_core import InitErrorDetails
 
+from rmm_assets.config.attributes import Attributes
+from rmm_assets.config.names import normalized_column
+from rmm_assets.config.resource import Resource
+from rmm_assets.http.address import address_fault, read_origin
+from rmm_assets.reading.paginators import no_paginator
 from rmm_assets.settings import did_you_mean, line_error
-
-if TYPE_CHECKING:
-    from rmm_assets.config.connection import Connection
-    from rmm_assets.config.resource import Resource
 
 Path = tuple[str | int, ...]
 
-NO_GUESSING = (
-    "no paginator, and guessing one loses rows; write one under `endpoint`: offset, page_number, cursor, "
-    "header_cursor, "
-    "header_link or json_link, or single_page if the endpoint sends everything at once"
-)
 
-# --- secrets in plain text
-
-_SECRET_NAME = re.compile(
-    r"(^|_)(api_?key|(access|auth|subscription|private|secret|shared|master)_key|password|passwd|pwd|passphrase|secret"
-    r"|(?<!page_)(?<!next_)(?<!sync_)(?<!continuation_)token|credentials?|authorization|cookie|bearer|jwt|signature)$"
-    r"|^(key|sig|x_auth|x_access|session_?id)$"
-)
-# What carries these words without being a secret: hints of columns, names of Dagster tags, checks, the
-# reference itself.
-_NOT_LOOKED_AT = {"columns", "checks", "tags", "nested_hints", "simulator", "dlt_secret"}
-_SCHEMES = re.compile(r"^\s*(bearer|basic|token|apikey)\s+\S", re.IGNORECASE)
-
-
-def is_secret_name(name: str) -> bool:
-    """Whether a header, parameter or key of that name is one that holds a secret."""
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
-    return _SECRET_NAME.search(re.sub(r"[^a-z0-9]+", "_", snake.lower()).strip("_")) is not None
-
-
-def secrets(attributes: Mapping[str, Any]) -> list[InitErrorDetails]:
-    """Every place of a connection's attributes where a secret is written, or where a template would read one.
-
-    Args:
-        attributes: The file's `attributes`, before or after templates are rendered.
-    """
-    name = attributes.get("name")
-    variable = f"{name.upper()}_API_KEY" if isinstance(name, str) and name.isidentifier() else "ACME_API_KEY"
-    reference = f"`api_key: {{env: {variable}}}`"
-    return [
-        line_error(
-            path,
-            f"a secret may not stand in the file, nor come out of a template: {_instead(path, reference)}",
-        )
-        for path in _secret_paths(attributes, ())
-    ]
-
-
-def _instead(path: Path, reference: str) -> str:
-    where = {str(part) for part in path}
-    last = str(path[-1])
-    if path[0] == "destination":
-        return "leave it out, and dlt looks it up itself, for example in DESTINATION__POSTGRES__CREDENTIALS"
-    if path == ("api_key",):
-        return f"write {reference} and set it there"
-    if "headers" in where:
-        scheme = "bearer" if last.lower() == "authorization" else f"{{type: api_key, name: {last}, location: header}}"
-        return f"write `auth: {scheme}` under `client` and {reference} beside it"
-    if "params" in where or "url" in last or last == "path":
-        auth = f"{{type: api_key, name: {last if 'params' in where else 'api_key'}, location: query}}"
-        return f"write `auth: {auth}` under `client` and {reference} beside it"
-    return f"leave it out here and write {reference} beside `client`"
-
-
-def _secret_paths(value: Any, path: Path) -> Iterator[Path]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if key not in _NOT_LOOKED_AT:
-                yield from _secret_paths(inner, (*path, key))
-    elif isinstance(value, (list, tuple)):
-        for index, inner in enumerate(value):
-            yield from _secret_paths(inner, (*path, index))
-    elif value is not None and not isinstance(value, bool) and value != "":
-        named = next((str(part) for part in reversed(path) if isinstance(part, str)), "")
-        # A destination's credentials may be a path or a URL without a password.
-        by_name = path != ("destination", "credentials") and is_secret_name(named)
-        # A value of the parent's row is no secret of the file, whatever it is called.
-        if (by_name and not _is_placeholder(value)) or (isinstance(value, str) and _holds_secret(value, path)):
-            yield path
-
-
-def _is_placeholder(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"\{(resources|incremental)\.[^{}]+\}", value) is not None
-
-
-def _holds_secret(text: str, path: Path) -> bool:
-    if "headers" in path and _SCHEMES.match(text):
-        return True
-    if "://" not in text and "?" not in text:
-        return False
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return False
-    return bool(parts.password) or any(
-        is_secret_name(key) and value and not _is_placeholder(value) for key, value in parse_qsl(parts.query)
-    )
-
-
-# --- names
-
-
-@cache
-def _naming() -> Any:
-    from dlt.common.normalizers.naming.snake_case import NamingConvention
-
-    return NamingConvention()
-
-
-def normalized_table(name: str) -> str:
-    """A table's name as dlt's snake_case naming makes it; `a__b` stays a nested one."""
-    return str(_naming().normalize_tables_path(name))
-
-
-def normalized_column(path: str) -> str:
-    """A column's name as dlt's snake_case naming makes it; `a__b` stays the path of a nested field."""
-    return str(_naming().normalize_path(path))
-
-
-def _placeholders(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _placeholders(key)
-            yield from _placeholders(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from _placeholders(inner)
-    elif isinstance(value, str):
-        yield from (field for _, field, _, _ in string.Formatter().parse(value) if field)
-
-
-def parents(resource: Resource) -> dict[str, Path]:
-    """The resources whose rows this one takes values from, each with the path of the key that says so."""
-    endpoint = resource.endpoint
-    found: dict[str, Path] = {}
-    for key, value in (
-        ("path", resource.path),
-        ("params", endpoint.params),
-        ("json", endpoint.json_body),
-        ("data", endpoint.data),
-        ("headers", endpoint.headers),
-    ):
-        for field in _placeholders(value):
-            if field.startswith("resources.") and field.count(".") >= 2:
-                found.setdefault(field.split(".")[1], ("endpoint", key))
-    for name, value in endpoint.params.items():
-        if isinstance(value, Mapping) and value.get("type") == "resolve":
-            found.setdefault(str(value.get("resource")), ("endpoint", "params", name))
-    return found
-
-
-# --- what must hold between keys
-
-
-def faults(connection: Connection) -> list[InitErrorDetails]:
+def faults(connection: Attributes) -> list[InitErrorDetails]:
     """Everything that is wrong between the keys of a connection whose single keys are right."""
     found = [
         *_address_faults(connection),
@@ -186,52 +36,30 @@ def faults(connection: Connection) -> list[InitErrorDetails]:
     return found or _dlt_faults(connection)
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _url_fault(connection: Connection, url: str) -> str | None:
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return "this is no URL"
-    if parts.scheme not in ("http", "https") or not host:
-        return "this is no address; write https://host/path"
-    if parts.scheme == "http" and not connection.allow_http and not _is_loopback(host):
-        return "plain http sends the secret readable; write https, or `allow_http: true` beside `client`"
-    return None
-
-
-def _address_faults(connection: Connection) -> Iterator[InitErrorDetails]:
+def _address_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
     base_url = connection.client.base_url
+    base_fault = None if base_url is None else address_fault(base_url, allow_http=connection.allow_http)
     if connection.simulator is not None:
         if base_url is not None:
             yield line_error(("client", "base_url"), "the simulator has its own address; leave out one of the two")
     elif base_url is None:
         yield line_error(("client", "base_url"), "missing; write the address of the API, for example https://host/api")
-    elif fault := _url_fault(connection, base_url):
-        yield line_error(("client", "base_url"), fault)
-    base = urlsplit(base_url or "")
+    elif base_fault:
+        yield line_error(("client", "base_url"), base_fault)
     for index, resource in enumerate(connection.resources):
         where: Path = ("resources", index, "endpoint", "path")
         if "://" not in resource.path.split("?", 1)[0]:
             continue
-        if fault := _url_fault(connection, resource.path):
+        if fault := address_fault(resource.path, allow_http=connection.allow_http):
             yield line_error(where, fault)
-        elif urlsplit(resource.path)[:2] != base[:2]:
+        elif base_url is None or (not base_fault and read_origin(resource.path) != read_origin(base_url)):
             yield line_error(
                 where,
-                "another origin than client.base_url would be sent the secret; make it a connection of its own",
+                "the secret would be sent to another origin than client.base_url; make it a connection of its own",
             )
 
 
-def _auth_faults(connection: Connection) -> Iterator[InitErrorDetails]:
+def _auth_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
     places: list[tuple[Path, Any]] = [(("client", "auth"), connection.client.auth)]
     places += [
         (("resources", index, "endpoint", "auth"), resource.endpoint.auth)
@@ -252,11 +80,13 @@ def _auth_faults(connection: Connection) -> Iterator[InitErrorDetails]:
             "oauth2_client_credentials there"
         )  # fmt: skip
     for path, auth in used:
-        if auth.type == "oauth2_client_credentials" and (fault := _url_fault(connection, auth.access_token_url)):
+        if auth.type == "oauth2_client_credentials" and (
+            fault := address_fault(auth.access_token_url, allow_http=connection.allow_http)
+        ):
             yield line_error((*path, "access_token_url"), fault)
 
 
-def _name_faults(connection: Connection) -> Iterator[InitErrorDetails]:
+def _name_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
     names: dict[str, int] = {}
     tables: dict[str, str] = {}
     for index, resource in enumerate(connection.resources):
@@ -278,21 +108,22 @@ def _name_faults(connection: Connection) -> Iterator[InitErrorDetails]:
             tables |= dict.fromkeys((resource.table, f"{resource.table}_rejected"), resource.name)
 
 
-def _resource_faults(connection: Connection, resource: Resource, where: Path) -> Iterator[InitErrorDetails]:
+def _resource_faults(connection: Attributes, resource: Resource, where: Path) -> Iterator[InitErrorDetails]:
     if resource.endpoint.paginator is None:
-        yield line_error((*where, "endpoint", "paginator"), f"`{resource.name}` has {NO_GUESSING}")
+        yield line_error((*where, "endpoint", "paginator"), f"`{resource.name}` has {no_paginator()}")
     if resource.disposition == "merge" and not resource.keys:
         yield line_error(
             (*where, "primary_key"),
             f"`{resource.name}` merges but has no primary key; write `primary_key: id`, or "
             f"`write_disposition: replace`",
         )
+    yield from _disposition_faults(resource, (*where, "write_disposition"))
     if resource.history and resource.write_disposition and resource.disposition != "merge":
         yield line_error(
             (*where, "history"), f"keeps versions by merging, but write_disposition is {resource.disposition}"
         )
     known = {other.name for other in connection.resources}
-    above = parents(resource)
+    above = resource.parents
     for parent, path in above.items():
         if parent == resource.name:
             yield line_error((*where, *path), f"`{resource.name}` cannot take values from itself")
@@ -313,6 +144,39 @@ def _resource_faults(connection: Connection, resource: Resource, where: Path) ->
             "has no parent; write `{resources.parent.field}` in the path, or leave it out",
         )
     yield from _check_faults(resource, (*where, "checks"))
+
+
+def _disposition_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]:
+    """Options of a merge belong to strategies; dlt's own types say which to which."""
+    said = resource.write_disposition
+    if said is None:
+        return
+    options = said.model_dump(exclude_unset=True, exclude={"disposition", "strategy"})
+    if said.strategy is not None and said.disposition != "merge":
+        yield line_error(
+            (*where, "strategy"), f"only a merge has a strategy, and write_disposition is {said.disposition}"
+        )
+    for option in options:
+        strategies = sorted(name for name, known in _strategy_options().items() if option in known)
+        if resource.strategy not in strategies:
+            yield line_error(
+                (*where, option),
+                f"belongs to `strategy: {' or '.join(strategies)}`; write that beside it, or leave it out",
+            )
+
+
+@cache
+def _strategy_options() -> dict[str, frozenset[str]]:
+    """The options of each merge strategy, from dlt's types."""
+    from dlt.common.schema.typing import TWriteDispositionConfig
+
+    kinds = [kind for kind in get_args(TWriteDispositionConfig) if isinstance(kind, type)]
+    hints = [get_type_hints(kind) for kind in kinds]
+    return {
+        strategy: frozenset(keys) - {"disposition", "strategy"}
+        for keys in hints
+        for strategy in get_args(keys.get("strategy"))
+    }
 
 
 def _check_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]:
@@ -346,9 +210,16 @@ def _check_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]
             )
 
 
-def _dlt_faults(connection: Connection) -> list[InitErrorDetails]:
+# Values that mean something to dlt, and so say nothing of their own.
+_DLT_WORDS = frozenset(
+    {"merge", "append", "replace", "GET", "POST", "incremental", "resolve", "delete-insert", "upsert"}
+)
+
+
+def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
     """What dlt itself would refuse: it validates the config and builds its resources; nothing is fetched."""
     import dlt.destinations
+    from dlt.common.destination import Destination
     from dlt.common.validation import validate_dict
     from dlt.sources.rest_api import rest_api_resources
     from dlt.sources.rest_api.typing import RESTAPIConfig
@@ -357,6 +228,12 @@ def _dlt_faults(connection: Connection) -> list[InitErrorDetails]:
     if "." not in kind and not hasattr(dlt.destinations, kind):
         known = [name for name in dlt.destinations.__all__ if name.islower()]
         return [line_error(("destination",), f"dlt has no destination `{kind}`; {did_you_mean(kind, known)}")]
+    destination = Destination.from_reference(kind)
+    formats = (destination.capabilities().supported_table_formats if destination else None) or []
+    for index, resource in enumerate(connection.resources):
+        if resource.table_format is not None and resource.table_format not in formats:
+            sentence = f"{kind} has no such tables; " + (f"it has: {', '.join(formats)}" if formats else "leave it out")
+            return [line_error(("resources", index, "table_format"), sentence)]
     config = connection.rest_api_config()
     # Auth wants its secret as soon as it is built; the connection's own rules have looked at it already.
     config["client"] = {"base_url": "https://127.0.0.1", **config["client"]}
@@ -367,11 +244,27 @@ def _dlt_faults(connection: Connection) -> list[InitErrorDetails]:
         validate_dict(RESTAPIConfig, config, path=".")
         rest_api_resources(cast(RESTAPIConfig, config))
     except Exception as error:  # dlt raises many kinds, and each is a fault of the file
-        message = " ".join(str(error).split())
-        named = [
-            index
-            for index, resource in enumerate(connection.resources)
-            if re.search(rf"['`]{resource.name}['`]", message)
-        ]
+        names = {resource.name: index for index, resource in enumerate(connection.resources)}
+        message = _without_values(" ".join(str(error).split()), config, names.keys())
+        named = [index for name, index in names.items() if re.search(rf"['`]{name}['`]", message)]
         return [line_error(("resources", *named[:1]), f"dlt refuses this: {message}")]
     return []
+
+
+def _without_values(message: str, config: Mapping[str, Any], names: Collection[str]) -> str:
+    """Masks every value of the file in a text of dlt's, which repeats what stands beside the fault; names stay."""
+    values = {text for text in _texts(config) if text not in names and text not in _DLT_WORDS}
+    for text in sorted(values, key=len, reverse=True):
+        message = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", "...", message)
+    return message
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _texts(inner)
+    elif value is not None and not isinstance(value, bool):
+        yield str(value)

@@ -1,29 +1,27 @@
-"""A connection's one secret to what a request carries on the wire, and to what everything else may show of it.
+"""Puts a connection's secret on the wire: one class a kind of auth, with its settings.
 
 `attach` is called by the connection object that writes to the socket, below everything that could log, store or raise a
-URL; `Redactor` strikes out what comes back. Sending is the business of `wire` and `transport`. The auth types and their
-keys are those of dlt's `rest_api`.
+URL. The kinds and their keys are those of dlt's `rest_api`. To add one, write a class like those below: the union that
+a connection file is read with, the error messages and the reference are made from `AuthSettings.__subclasses__()`.
 """
 
 from __future__ import annotations
 
 import base64
-import html
-import json
-import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
-from urllib.parse import quote, quote_plus, unquote_plus
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol
+from urllib.parse import quote_plus, unquote_plus
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
+
+from rmm_assets.http.redaction import Redactor
+from rmm_assets.settings import Tagged
 
 # Renewed this long before it ends, so that a token does not run out between the check and the server.
 TOKEN_MARGIN_SECONDS = 30.0
-
-MASK = "***"
 
 Headers = dict[str, str | bytes]
 
@@ -71,7 +69,7 @@ class NoAuth:
         return url
 
 
-class QueryKey(NoAuth):
+class QueryAuth(NoAuth):
     """The key as a query parameter."""
 
     def __init__(self, name: str, secret: str) -> None:
@@ -92,7 +90,7 @@ class QueryKey(NoAuth):
         return path + ("?" + "&".join(kept) if kept else "") + hash_ + fragment
 
 
-class HeaderSecret(NoAuth):
+class HeaderAuth(NoAuth):
     """The secret in one header: an API key, a bearer token, basic credentials, a cookie."""
 
     def __init__(self, name: str, value: str) -> None:
@@ -104,18 +102,18 @@ class HeaderSecret(NoAuth):
         return target, {**others, self._name: self._value}
 
 
-class ClientCredentials(NoAuth):
+class OAuth2Token(NoAuth):
     """OAuth 2.0 client credentials (RFC 6749, section 4.4): a token is fetched, kept and renewed within the run."""
 
-    def __init__(self, config: Mapping[str, Any], secret: str, on_token: Callable[[str], None]) -> None:
-        self._url = str(config["access_token_url"])
+    def __init__(self, settings: OAuth2ClientCredentials, secret: str, on_token: Callable[[str], None]) -> None:
+        self._url = settings.access_token_url
         self._form = {
             "grant_type": "client_credentials",
-            "client_id": str(config["client_id"]),
+            "client_id": settings.client_id,
             "client_secret": secret,
-            **{key: str(value) for key, value in (config.get("access_token_request_data") or {}).items()},
+            **{key: str(value) for key, value in settings.access_token_request_data.items()},
         }
-        self._default_seconds = float(config.get("default_token_expiration") or 3600)
+        self._default_seconds = float(settings.default_token_expiration)
         self._on_token = on_token
         self._lock = threading.Lock()
         self._token = ""
@@ -151,183 +149,104 @@ class ClientCredentials(NoAuth):
         return True
 
 
-class Redactor:
-    """Strikes a secret out of text and bytes, in every form in which it may come back.
+class AuthSettings(Tagged):
+    """What a connection file says of one kind of auth. The secret is not among it."""
 
-    Forms: as it is, URL-encoded (once and twice, either case), escaped in HTML, as Python prints it, each of these in
-    JSON and in JSON within JSON, and in base64 at each of the three alignments. Not: any other encoding, or pieces.
-    """
+    @abstractmethod
+    def build(self, secret: str, redactor: Redactor) -> Auth:
+        """Returns the auth of a run.
 
-    # A shorter secret is struck out of messages but not of rows and links, where it could be an innocent word.
-    SHORTEST_IN_BODIES = 8
-
-    def __init__(self) -> None:
-        self._in_messages: tuple[_Forms[str], ...] = ()
-        self._in_bodies: tuple[_Forms[bytes], ...] = ()
-
-    def add(self, secret: str) -> None:
-        """Strike this out, too, from now on."""
-        if not secret:
-            return
-        written, packed = _written_forms(secret), set[str]()
-        core = max(re.findall("[A-Za-z0-9]+", secret), key=len, default="")
-        if len(secret) >= self.SHORTEST_IN_BODIES:
-            packed = _base64_forms(secret.encode())
-            in_latin = {form.encode("latin-1", "replace") for form in written}
-            bodies = _Forms(
-                core.encode(), _longest_first({form.encode() for form in written} | in_latin),
-                _longest_first({form.encode() for form in packed}),
-            )  # fmt: skip
-            self._in_bodies = (*self._in_bodies, bodies)
-        # UTF-16 read as UTF-8, which is how an error page of another encoding ends up in a message.
-        packed.add("\0".join(secret))
-        messages = _Forms(core, _longest_first(written), _longest_first(packed))
-        self._in_messages = (*self._in_messages, messages)
-
-    def text(self, text: str) -> str:
-        """The text with the secret masked."""
-        for forms in self._in_messages:
-            for form in forms.to_look_for(text):
-                if form in text:
-                    text = text.replace(form, MASK)
-        return text
-
-    def body(self, body: bytes) -> bytes:
-        """A response body with the secret masked, so that an echoed key reaches no table, link or message."""
-        for forms in self._in_bodies:
-            for form in forms.to_look_for(body):
-                if form in body:
-                    body = body.replace(form, MASK.encode())
-        return body
-
-    def header(self, value: str) -> str:
-        """A response header's value with the secret masked."""
-        # http.client reads a header's bytes as latin-1.
-        return self.body(value.encode("latin-1", "replace")).decode("latin-1")
+        Args:
+            secret: API key, bearer token, password or client secret, by the kind.
+            redactor: Told of every further form in which the secret goes on the wire.
+        """
 
 
-Text = TypeVar("Text", str, bytes)
+class BearerAuth(AuthSettings):
+    """The secret as `Authorization: Bearer ...`."""
+
+    type: Literal["bearer"] = "bearer"
+
+    def build(self, secret: str, redactor: Redactor) -> Auth:
+        return HeaderAuth("Authorization", f"Bearer {secret}")
 
 
-@dataclass(frozen=True)
-class _Forms(Generic[Text]):
-    """One secret's forms, the longest first, so that none leaves the rest of a longer one behind.
+class ApiKeyAuth(AuthSettings):
+    """The secret under a name of its own."""
 
-    Attributes:
-        core: Letters and digits that every written form holds as they are.
-        written: Forms that a search for `core` rules out.
-        packed: All others.
-    """
+    type: Literal["api_key"] = "api_key"
+    name: str = Field(
+        default="Authorization", min_length=1, description="Name of the header, query parameter or cookie."
+    )
+    location: Literal["header", "query", "param", "cookie"] = Field(
+        default="header", description="Where the secret goes; `param` is dlt's second word for `query`."
+    )
 
-    core: Text
-    written: tuple[Text, ...]
-    packed: tuple[Text, ...]
-
-    def to_look_for(self, text: Text) -> tuple[Text, ...]:
-        # A secret with special characters has some hundred forms, and every page is searched.
-        return self.written + self.packed if self.core in text else self.packed
-
-
-def _longest_first(forms: set[Text]) -> tuple[Text, ...]:
-    return tuple(sorted(forms, key=len, reverse=True))
+    def build(self, secret: str, redactor: Redactor) -> Auth:
+        if self.location in ("query", "param"):
+            return QueryAuth(self.name, secret)
+        if self.location == "cookie":
+            return HeaderAuth("Cookie", f"{self.name}={secret}")
+        return HeaderAuth(self.name, secret)
 
 
-def _written_forms(secret: str) -> set[str]:
-    """How people, browsers, servers and Python write a secret down, and that within JSON within JSON."""
-    encoded = {quote(secret, safe=""), quote(secret), quote_plus(secret)}
-    # encodeURIComponent and encodeURI of browsers leave more as it is than Python does.
-    encoded |= {quote(secret, safe="!*'()~"), quote(secret, safe="!*'()~;/?:@&=+$,#")}
-    encoded |= {quote(form, safe="") for form in encoded}
-    encoded |= {re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), form) for form in encoded}
-    pages = {html.escape(secret), html.escape(secret, quote=False), html.escape(secret).replace("&quot;", "&#34;")}
-    pages |= {page.replace("&#x27;", "&#39;") for page in pages}
-    printed = {repr(secret)[1:-1], repr(secret.encode())[2:-1], repr(secret.encode("latin-1", "replace"))[2:-1]}
-    forms = {secret} | encoded | pages | printed | _json_forms({secret})
-    forms |= _json_forms(forms)
-    return forms | _json_forms(forms)
+class HttpBasicAuth(AuthSettings):
+    """The secret as the password of HTTP basic authentication."""
+
+    type: Literal["http_basic"] = "http_basic"
+    username: str = Field(min_length=1, description="The user name, which is not secret.")
+
+    def build(self, secret: str, redactor: Redactor) -> Auth:
+        pair = base64.b64encode(f"{self.username}:{secret}".encode()).decode()
+        redactor.add(pair)
+        return HeaderAuth("Authorization", f"Basic {pair}")
 
 
-def _json_forms(texts: Iterable[str]) -> set[str]:
-    forms: set[str] = set()
-    for text in texts:
-        ascii_only = json.dumps(text)[1:-1]
-        forms |= {ascii_only, json.dumps(text, ensure_ascii=False)[1:-1]}
-        forms.add(re.sub(r"\\u[0-9a-f]{4}", lambda match: "\\u" + match[0][2:].upper(), ascii_only))
-    return forms | {form.replace("/", "\\/") for form in forms}
+class OAuth2ClientCredentials(AuthSettings):
+    """The secret as the client secret of OAuth 2.0 client credentials; the run fetches and renews tokens."""
 
+    type: Literal["oauth2_client_credentials"] = "oauth2_client_credentials"
+    access_token_url: str = Field(min_length=1, description="URL that issues access tokens.")
+    client_id: str = Field(min_length=1, description="The client id, which is not secret.")
+    access_token_request_data: dict[str, Any] = Field(
+        default_factory=dict, description="Further form fields of the token request, for example `scope`."
+    )
+    default_token_expiration: int = Field(
+        default=3600, gt=0, description="Lifetime of a token in seconds where the server states none."
+    )
 
-def _base64_forms(secret: bytes) -> set[str]:
-    """What stays the same of a secret's base64, whatever stands before and after it."""
-    forms: set[str] = set()
-    for before in range(3):
-        encoded = base64.b64encode(b"\0" * before + secret).decode().rstrip("=")
-        # The first characters mix with what stands before, the last one with what stands after.
-        stable = encoded[(0, 2, 3)[before] : len(encoded) if (before + len(secret)) % 3 == 0 else -1]
-        forms |= {stable, stable.replace("+", "-").replace("/", "_")}
-    return forms
+    def build(self, secret: str, redactor: Redactor) -> Auth:
+        return OAuth2Token(self, secret, redactor.add)
 
 
 def hidden(secret: SecretStr | str | None) -> SecretStr | None:
-    """A secret as a value that shows nothing when a debugger, or an error reporter, prints a frame's variables."""
+    """Returns a secret as a value that shows nothing when a debugger or an error reporter prints a frame."""
     return SecretStr(secret) if isinstance(secret, str) else secret
 
 
-def build_auth(config: Mapping[str, Any] | str | None, secret: SecretStr | str | None, redactor: Redactor) -> Auth:
-    """The auth of a connection. From here on this process leaves no core file: the secret would stand in it.
+def build_auth(settings: AuthSettings | None, secret: SecretStr | str | None, redactor: Redactor) -> Auth:
+    """Returns the auth of a run. From here on this process leaves no core file: the secret would stand in it.
 
     Args:
-        config: dlt's `client.auth` (or `endpoint.auth`) without the secret.
-        secret: API key, bearer token, password or client secret, by the auth's type.
+        settings: `client.auth` or `endpoint.auth`; None for an API that asks for no key.
+        secret: API key, bearer token, password or client secret, by the kind of auth.
         redactor: Told of every secret that this auth puts on the wire.
 
     Raises:
-        ValueError: the type is not one of dlt's, there is an auth and no secret, or the secret cannot be sent. Neither
-            the text nor a variable of a frame holds the secret.
+        ValueError: there is an auth and no secret, or the secret cannot be sent. Neither the text nor a variable of a
+            frame holds the secret.
     """
     secret = hidden(secret)
-    if not config:
+    if settings is None:
         return NoAuth()
-    options: Mapping[str, Any] = {"type": config} if isinstance(config, str) else config
-    kind = options.get("type", "bearer")
     if secret is None:
-        raise ValueError(f"auth of type {kind} needs a secret: set api_key in the connection file")
-    if kind not in _KINDS:
-        raise ValueError(f"unknown auth type {kind!r}: {', '.join(_KINDS)}")
+        raise ValueError(f"auth of type {settings.type} needs a secret: set api_key in the connection file")
     problem = _unsendable(secret)
     if problem is not None:
         raise ValueError(problem)
     no_core_files()
     redactor.add(secret.get_secret_value())
-    return _KINDS[kind](options, secret.get_secret_value(), redactor)
-
-
-def _api_key(options: Mapping[str, Any], secret: str, _: Redactor) -> Auth:
-    name, location = options.get("name") or "Authorization", options.get("location") or "header"
-    if location in ("query", "param"):
-        return QueryKey(name, secret)
-    return HeaderSecret("Cookie", f"{name}={secret}") if location == "cookie" else HeaderSecret(name, secret)
-
-
-def _bearer(_: Mapping[str, Any], secret: str, __: Redactor) -> Auth:
-    return HeaderSecret("Authorization", f"Bearer {secret}")
-
-
-def _basic(options: Mapping[str, Any], secret: str, redactor: Redactor) -> Auth:
-    pair = base64.b64encode(f"{options['username']}:{secret}".encode()).decode()
-    redactor.add(pair)
-    return HeaderSecret("Authorization", f"Basic {pair}")
-
-
-def _client_credentials(options: Mapping[str, Any], secret: str, redactor: Redactor) -> Auth:
-    return ClientCredentials(options, secret, redactor.add)
-
-
-_KINDS: Mapping[str, Callable[[Mapping[str, Any], str, Redactor], Auth]] = {
-    "bearer": _bearer,
-    "api_key": _api_key,
-    "http_basic": _basic,
-    "oauth2_client_credentials": _client_credentials,
-}
+    return settings.build(secret.get_secret_value(), redactor)
 
 
 def no_core_files() -> None:

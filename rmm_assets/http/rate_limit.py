@@ -1,4 +1,4 @@
-"""A connection's limits to permits: how many requests may run at once, and when the next one may start.
+"""Hands out permits under a connection's limits: how many requests may run at once, and when the next one may start.
 
 Resources of one connection run in processes of their own, so what they share lies in small lock files in a folder, not
 in memory. Processes that do not see the same folder, those of other machines above all, share nothing: give each its
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import IO
 
 import portalocker
-from filelock import FileLock
 
 _AT_ONCE = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
 _POLL_SECONDS = 0.01
@@ -29,7 +28,7 @@ class StoppedError(Exception):
     """Somebody stopped the wait for a permit."""
 
 
-class Pace:
+class RateLimit:
     """Permits for one connection, shared by threads and processes through `folder`.
 
     Args:
@@ -42,11 +41,11 @@ class Pace:
         folder.mkdir(parents=True, exist_ok=True)
         self._interval = 60.0 / requests_per_minute if requests_per_minute else 0.0
         self._lock = threading.Lock()
-        # Kept open: a slot is taken and given back for every request, and filelock opens its file each time.
+        # Kept open: a slot is taken and given back for every request.
         self._idle: list[IO[bytes]] = [(folder / f"slot-{number}").open("ab") for number in range(max_concurrency)]
         self._clock = folder / "clock"
         self._clock_guard = threading.Lock()
-        self._clock_lock = FileLock(folder / "clock.lock", thread_local=False, poll_interval=_POLL_SECONDS)
+        self._clock_lock = (folder / "clock.lock").open("ab")
 
     @contextmanager
     def permit(self, *, stop: threading.Event | None = None, until: float = inf) -> Iterator[None]:
@@ -72,8 +71,8 @@ class Pace:
 
     def close(self) -> None:
         """Let go of the folder; no permit may be held."""
-        for slot in self._idle:
-            slot.close()
+        for file in (*self._idle, self._clock_lock):
+            file.close()
 
     def pause(self, seconds: float) -> None:
         """No request of this connection starts for so long: what `Retry-After` asks of all, not of one worker."""
@@ -107,8 +106,12 @@ class Pace:
 
     @contextmanager
     def _clock_held(self) -> Iterator[None]:
-        with self._clock_guard, self._clock_lock:
-            yield
+        with self._clock_guard:
+            portalocker.lock(self._clock_lock, portalocker.LockFlags.EXCLUSIVE)
+            try:
+                yield
+            finally:
+                portalocker.unlock(self._clock_lock)
 
     def _not_before(self) -> float:
         """The moment (epoch seconds) before which nothing may start."""
@@ -134,7 +137,7 @@ def _wait(seconds: float, stop: threading.Event, until: float) -> None:
     """Sleep, a second at most.
 
     Raises:
-        StoppedError, TimeoutError: see `Pace.permit`.
+        StoppedError, TimeoutError: see `RateLimit.permit`.
     """
     left = until - time.monotonic()
     if left <= 0:

@@ -21,19 +21,12 @@ import urllib3
 from dlt.common import jsonpath
 
 from rmm_assets.errors import TransportError
-from rmm_assets.http.auth import Auth, NoAuth, Redactor
-from rmm_assets.http.rate_limit import Pace, StoppedError
+from rmm_assets.http.address import address_fault, is_loopback, read_origin
+from rmm_assets.http.auth import Auth, NoAuth
+from rmm_assets.http.rate_limit import RateLimit, StoppedError
+from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.settings import Limits, Retry, Tls
-from rmm_assets.http.wire import (
-    LateError,
-    TooLargeError,
-    Wire,
-    describe,
-    is_loopback,
-    may_pass,
-    read_origin,
-    tls_context,
-)
+from rmm_assets.http.wire import LateError, TooLargeError, Wire, describe, may_pass, tls_context
 
 _MAX_REDIRECTS = 5
 _EXCERPT = 200
@@ -96,7 +89,7 @@ class Traffic:
 
 
 @dataclass(frozen=True)
-class _Trouble:
+class _Failure:
     """Why an attempt failed; a plain value, so that the exception behind it, and its frames, are gone.
 
     Attributes:
@@ -115,9 +108,9 @@ class _Trouble:
 class _TokenRefusedError(Exception):
     """The token endpoint did not answer with a token."""
 
-    def __init__(self, trouble: _Trouble) -> None:
-        super().__init__(trouble.text)
-        self.trouble = trouble
+    def __init__(self, failure: _Failure) -> None:
+        super().__init__(failure.text)
+        self.failure = failure
 
 
 class Transport:
@@ -127,7 +120,7 @@ class Transport:
         base_url: Of the API; its origin is the only one that the secret goes to.
         auth: Attaches the secret.
         redactor: Knows the secret in all its forms.
-        pace: Permits, shared by the connection's processes.
+        rate_limit: Permits, shared by the connection's processes.
         headers: Sent with every request.
         retry: Which statuses are tried again, how often, after how long.
         limits: Timeouts (s), deadline (s), size of an answer (bytes), throttle signals.
@@ -146,7 +139,7 @@ class Transport:
         *,
         auth: Auth,
         redactor: Redactor,
-        pace: Pace,
+        rate_limit: RateLimit,
         retry: Retry,
         limits: Limits,
         tls: Tls | None = None,
@@ -158,7 +151,7 @@ class Transport:
         self.traffic = Traffic()
         self.redactor = redactor
         self._auth = auth
-        self._pace = pace
+        self._rate_limit = rate_limit
         self._retry = retry
         self._limits = limits
         self._tls = tls
@@ -211,7 +204,7 @@ class Transport:
         while True:
             outcome = self._attempt(request, accept, tolerate, given)
             given = None
-            if not isinstance(outcome, _Trouble):
+            if not isinstance(outcome, _Failure):
                 return outcome
             # No exception is being handled here, so the new one has neither cause nor context.
             if self._closing.is_set():
@@ -223,9 +216,9 @@ class Transport:
                 with self._lock:
                     self.traffic.throttled += 1
                 self._on_throttle()
-            # A 503 that names no time may be one endpoint's own trouble; whatever else throttles is about the key.
+            # A 503 that names no time may be one endpoint's own failure; whatever else throttles is about the key.
             if outcome.retryable and (outcome.wait or (outcome.throttled and outcome.status != 503)):
-                self._pace.pause(wait)
+                self._rate_limit.pause(wait)
             if not outcome.retryable or attempt > retry.max_retries:
                 tries = f" (after {attempt} requests)" if attempt > 1 else ""
                 raise TransportError(problem + tries, status=outcome.status)
@@ -270,26 +263,26 @@ class Transport:
     def _attempt(
         self, request: Request, accept: Callable[[Reply], Answer], tolerate: Callable[[Reply], bool] | None,
         given: Reply | None,
-    ) -> Answer | _Trouble:  # fmt: skip
+    ) -> Answer | _Failure:  # fmt: skip
         """One request, and what came of it."""
         reply = self._ask(request) if given is None else given
-        if isinstance(reply, _Trouble):
+        if isinstance(reply, _Failure):
             return reply
         if tolerate is None or not tolerate(reply):
-            trouble = self._objection(reply)
-            if trouble is not None:
-                return trouble
+            failure = self._objection(reply)
+            if failure is not None:
+                return failure
         try:
             return accept(reply)
         except BodyFault as error:
             text = f"HTTP {reply.status}, {reply.content_type}: {error}, {self.excerpt(reply.body)!r}"
-            return _Trouble(self.redactor.text(text), reply.status, retryable=True)
+            return _Failure(self.redactor.text(text), reply.status, retryable=True)
 
-    def _ask(self, request: Request) -> Reply | _Trouble:
+    def _ask(self, request: Request) -> Reply | _Failure:
         """One request to a whole answer, with a fresh token if the old one is refused."""
         deadline = self._start_clock()
         try:
-            with self._pace.permit(stop=self._closing, until=deadline):
+            with self._rate_limit.permit(stop=self._closing, until=deadline):
                 token = self._auth.prepare(self._post_form)
                 reply = self._follow(request)
                 if reply.status == 401 and self._auth.renew(token):
@@ -298,21 +291,21 @@ class Transport:
                     reply = self._follow(request)
                 return reply
         except StoppedError:
-            return _Trouble("stopped")
+            return _Failure("stopped")
         except _TokenRefusedError as error:
-            return error.trouble
+            return error.failure
         except TooLargeError:
             most = f"{self._limits.max_response_bytes:,}"
-            return _Trouble(f"the answer exceeds limits.max_response_bytes ({most}); ask for smaller pages or raise it")
+            return _Failure(f"the answer exceeds limits.max_response_bytes ({most}); ask for smaller pages or raise it")
         except TransportError as error:
-            return _Trouble(str(error), error.status)
+            return _Failure(str(error), error.status)
         except (urllib3.exceptions.HTTPError, OSError, LateError) as error:
             if time.monotonic() >= deadline:
-                return _Trouble(f"limits.deadline of {self._limits.deadline:g} s for one resource has passed")
-            return _Trouble(self._shown(describe(error, self._limits)), retryable=may_pass(error))
+                return _Failure(f"limits.deadline of {self._limits.deadline:g} s for one resource has passed")
+            return _Failure(self._shown(describe(error, self._limits)), retryable=may_pass(error))
         except ValueError as error:
             # http.client and urllib3 refuse a malformed URL or header with all of it in the text.
-            return _Trouble(self._shown(str(error)))
+            return _Failure(self._shown(str(error)))
 
     def _follow(self, request: Request) -> Reply:
         """Send a request, and follow redirects within the origin."""
@@ -364,11 +357,11 @@ class Transport:
         if isinstance(answer, dict):
             return answer
         shown = urllib3.HTTPHeaderDict({k: self.redactor.header(v) for k, v in raw.headers.itermerged()})
-        trouble = self._objection(Reply(raw.status, shown, self.redactor.body(raw.body), url))
-        if trouble is None:
+        failure = self._objection(Reply(raw.status, shown, self.redactor.body(raw.body), url))
+        if failure is None:
             # Not shown: it may be a token in a form that we do not know.
-            trouble = _Trouble(f"HTTP {raw.status}, {shown.get('Content-Type')}: no JSON object", raw.status)
-        raise _TokenRefusedError(replace(trouble, text=f"no token from {_without_query(url)}: {trouble.text}"))
+            failure = _Failure(f"HTTP {raw.status}, {shown.get('Content-Type')}: no JSON object", raw.status)
+        raise _TokenRefusedError(replace(failure, text=f"no token from {_without_query(url)}: {failure.text}"))
 
     def _url(self, request: Request) -> str:
         if urlsplit(request.path).scheme in ("http", "https"):
@@ -404,7 +397,7 @@ class Transport:
                 self._alarm.start()
             return self._deadline
 
-    def _objection(self, reply: Reply) -> _Trouble | None:
+    def _objection(self, reply: Reply) -> _Failure | None:
         """Why this answer is not one to read rows from; None where it is."""
         signal = self._is_throttle(reply)
         if reply.status < 300 and not signal:
@@ -416,7 +409,7 @@ class Transport:
             hint = "a redirect that leads nowhere; "
         text = f"HTTP {reply.status}: {hint}{reply.content_type}, {self.excerpt(reply.body)!r}"
         retryable = signal or reply.status in self._retry.status_codes
-        return _Trouble(text, reply.status, retryable, self._wait_asked_for(reply, throttled), throttled)
+        return _Failure(text, reply.status, retryable, self._wait_asked_for(reply, throttled), throttled)
 
     def _is_throttle(self, reply: Reply) -> bool:
         return any(
@@ -445,22 +438,12 @@ class Transport:
                 return None
         return None
 
+    def _refuse_address(self, key: str, url: str) -> None:
+        if fault := address_fault(url, allow_http=self._allow_http):
+            raise ValueError(f"{key}: {fault}")  # without the address: a password may be in it
+
     def _shown(self, text: str) -> str:
         return self.redactor.text(text)[: 2 * _EXCERPT]
-
-    def _refuse_address(self, key: str, url: str) -> None:
-        """Refuse an address that a secret must not travel to, or with."""
-        try:
-            scheme, host, _ = read_origin(url)
-        except ValueError as error:
-            raise ValueError(f"{key}: {error}") from None
-        if "@" in url.partition("://")[2].partition("/")[0]:
-            raise ValueError(f"{key} holds a user name or password; write `auth` and `api_key` instead")
-        if scheme == "http" and not self._allow_http and not is_loopback(host):
-            raise ValueError(
-                f"{key}: {_without_query(url)} is plain http: the key would travel readable. Use https, or set "
-                "allow_http: true if the network is yours"
-            )
 
 
 def _epoch_seconds(http_date: str) -> float | None:

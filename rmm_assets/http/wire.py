@@ -7,7 +7,6 @@ limits of time and size are seen to here. Whether an answer is a good one, and w
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import math
 import socket
 import ssl
@@ -23,16 +22,14 @@ import certifi
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.util import Url, make_headers, parse_url
+from urllib3.util import make_headers, parse_url
 
-from rmm_assets.http.auth import Auth, Redactor
+from rmm_assets.http.address import PORTS, is_loopback, read_origin
+from rmm_assets.http.auth import Auth
+from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.settings import Limits, Tls
 
 _CHUNK = 1 << 18
-_PORTS = {"http": 80, "https": 443}
-
-Origin = tuple[str, str, int]
-"""Scheme, host and port."""
 
 
 class TooLargeError(Exception):
@@ -71,7 +68,7 @@ class Wire:
     ) -> None:
         self._limits = limits
         self._lock = threading.Lock()
-        self._connections: weakref.WeakSet[_Line] = weakref.WeakSet()
+        self._connections: weakref.WeakSet[_SecretConnection] = weakref.WeakSet()
         self._responses: set[urllib3.BaseHTTPResponse] = set()
         self._aborts = 0
         options: dict[str, Any] = {"maxsize": limits.max_concurrency, "block": True, "ssl_context": context}
@@ -167,7 +164,7 @@ class Wire:
         """urllib3's pools, with connections that attach the secret below everything that logs."""
         wire = self
 
-        class Line(_Line):
+        class Attaching(_SecretConnection):
             def attach(self, url: str, headers: dict[str, Any]) -> tuple[str, dict[str, Any]]:
                 return auth.attach(url, headers)
 
@@ -175,17 +172,17 @@ class Wire:
                 with wire._lock:
                     wire._connections.add(self)
 
-        class LineHTTP(Line, HTTPConnection):
+        class SecretHTTPConnection(Attaching, HTTPConnection):
             pass
 
-        class LineHTTPS(Line, HTTPSConnection):
+        class SecretHTTPSConnection(Attaching, HTTPSConnection):
             pass
 
         class PoolHTTP(HTTPConnectionPool):
-            ConnectionCls = LineHTTP
+            ConnectionCls = SecretHTTPConnection
 
         class PoolHTTPS(HTTPSConnectionPool):
-            ConnectionCls = LineHTTPS
+            ConnectionCls = SecretHTTPSConnection
 
         return {"http": PoolHTTP, "https": PoolHTTPS}
 
@@ -200,7 +197,7 @@ class _Answer(http.client.HTTPResponse):
         self.headers.set_payload("")
 
 
-class _Line(HTTPConnection):
+class _SecretConnection(HTTPConnection):
     """A connection that adds the secret to what it sends, and can be hung up from another thread."""
 
     # http.client prints what it sends, secret and all, where somebody switched that on for every connection.
@@ -240,31 +237,6 @@ class _Line(HTTPConnection):
             handle.close()
 
 
-def read_origin(url: str) -> Origin:
-    """The origin of an absolute URL, as the library that connects reads it: readers differ, and attackers know how.
-
-    Raises:
-        ValueError: it is no http(s) URL.
-    """
-    try:
-        parts: Url = parse_url(url)
-    except urllib3.exceptions.LocationParseError:
-        raise ValueError("this is not a URL") from None
-    if parts.scheme not in _PORTS or not parts.host:
-        raise ValueError("this is not an http(s) URL")
-    return parts.scheme, parts.host.rstrip("."), parts.port or _PORTS[parts.scheme]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 def tls_context(tls: Tls | None) -> ssl.SSLContext:
     """What certificates are verified against: certifi's authorities, as in `requests`, and a private one beside them.
 
@@ -298,7 +270,7 @@ def _proxy_for(url: str, redactor: Redactor) -> tuple[str | None, dict[str, str]
     redactor.add(password)
     address = urldefragauth(address)
     scheme = address.partition("://")[0]
-    if scheme not in _PORTS:
+    if scheme not in PORTS:
         raise ValueError(f"the environment names a proxy of kind {scheme}; only http and https ones are spoken here")
     headers = {str(k): str(v) for k, v in make_headers(proxy_basic_auth=f"{user}:{password}").items()} if user else {}
     redactor.add(headers.get("proxy-authorization", "").partition(" ")[2])

@@ -24,10 +24,11 @@ from dlt.extract.source import DltSource
 from pydantic import SecretStr
 
 from rmm_assets.config import Connection, Resource
-from rmm_assets.config.rules import normalized_column
+from rmm_assets.config.names import normalized_column
 from rmm_assets.errors import SuspiciousLossError
-from rmm_assets.http.auth import Redactor, build_auth, hidden
-from rmm_assets.http.rate_limit import Pace
+from rmm_assets.http.auth import build_auth, hidden
+from rmm_assets.http.rate_limit import RateLimit
+from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.transport import Traffic, Transport
 from rmm_assets.loading.source import (
     REJECTED_SUFFIX,
@@ -40,7 +41,7 @@ from rmm_assets.loading.source import (
     uses_arrow,
 )
 from rmm_assets.reading.completeness import Report
-from rmm_assets.reading.paging import Pager
+from rmm_assets.reading.fetch import Pager
 from rmm_assets.tables.absences import (
     Absences,
     Nested,
@@ -213,7 +214,7 @@ def open_run(
     if not address:
         raise ValueError(f"{connection.name}: client.base_url is not set")
     redactor = Redactor()
-    auth = build_auth(_auth_config(connection, resource), secret, redactor)
+    auth = build_auth(resource.endpoint.auth or connection.client.auth, secret, redactor)
     limits = connection.limits
     if resource.deadline is not None:
         limits = limits.model_copy(update={"deadline": resource.deadline})
@@ -223,14 +224,14 @@ def open_run(
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
         folder.mkdir(parents=True)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        pace = Pace(
+        rate_limit = RateLimit(
             store.work / "pace" / connection.name,
             max_concurrency=limits.max_concurrency,
             requests_per_minute=limits.requests_per_minute,
         )
-        stack.callback(pace.close)
+        stack.callback(rate_limit.close)
         transport = Transport(
-            address, auth=auth, redactor=redactor, pace=pace, retry=connection.retry, limits=limits,
+            address, auth=auth, redactor=redactor, rate_limit=rate_limit, retry=connection.retry, limits=limits,
             tls=connection.tls, headers=connection.client.headers, allow_http=connection.allow_http, log=log,
         )  # fmt: skip
         pager = Pager(transport, width=limits.max_concurrency)
@@ -260,11 +261,6 @@ def open_run(
         source = build_source(connection, resource, reading)
         yield Run(connection, resource, store, pipeline, source, reading, client, before)
         shutil.rmtree(pipeline.working_dir, ignore_errors=True)
-
-
-def _auth_config(connection: Connection, resource: Resource) -> dict[str, Any] | None:
-    auth = resource.endpoint.auth or connection.client.auth
-    return auth.model_dump() if auth is not None else None
 
 
 def _clear_up(resource: Resource, table: Table, pipeline: dlt.Pipeline) -> None:

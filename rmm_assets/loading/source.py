@@ -44,7 +44,8 @@ from dlt.sources.rest_api.config_setup import (
 from rmm_assets.config import Connection, Resource
 from rmm_assets.errors import ChildTablesError, IncompleteError, SchemaContractError
 from rmm_assets.reading.completeness import Collector, MemoryCollector, Report, read_complete
-from rmm_assets.reading.paging import Endpoint, Pager
+from rmm_assets.reading.endpoint import Endpoint
+from rmm_assets.reading.fetch import Pager
 from rmm_assets.rows.decode import Page, loads, value_at
 from rmm_assets.rows.layout import Nesting, RowShape, layout_of
 from rmm_assets.rows.records import RecordSpool
@@ -281,7 +282,7 @@ def _endpoint(resource: Resource, config: Mapping[str, Any], params: dict[str, A
     return Endpoint(
         name=resource.name,
         path=config["path"],
-        paginator=paginator.model_dump(),
+        paginator=paginator,
         method=config.get("method", "GET"),
         params=params,
         headers=dict(config.get("headers") or {}),

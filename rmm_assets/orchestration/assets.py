@@ -1,4 +1,4 @@
-"""A connection to Dagster assets: one asset, one op, one dlt pipeline a resource, loaded through dagster-dlt.
+"""Builds a connection's Dagster assets: one asset, one op, one dlt pipeline a resource, loaded through dagster-dlt.
 
 `multi_asset` over `build_dlt_asset_specs`, because `@dlt_assets` takes no check specs; a fresh source and pipeline in
 each run, because dlt keeps state in both.
@@ -9,6 +9,7 @@ each run, because dlt keeps state in both.
 import logging
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -28,8 +29,8 @@ from rmm_assets.loading.source import build_source, source_name
 from rmm_assets.orchestration.checks import COMPLETE, Check, Loaded, checks_of, reference_checks
 from rmm_assets.orchestration.column_schema import COLUMN_SCHEMA, declared_columns
 from rmm_assets.orchestration.descriptions import describe
+from rmm_assets.orchestration.fleet_overview import build_fleet_overview
 from rmm_assets.orchestration.metadata import materialization
-from rmm_assets.orchestration.pictures import build_fleet_overview
 from rmm_assets.orchestration.resources import RmmApi, api_resource
 from rmm_assets.orchestration.schedules import build_job, build_schedule, freshness
 from rmm_assets.tables.table import Table
@@ -37,7 +38,9 @@ from rmm_assets.tables.table import Table
 # Loads that a band around a table's row count looks back on.
 HISTORY = 10
 
-_Event = dg.MaterializeResult[Any] | dg.AssetCheckResult
+Event = dg.MaterializeResult[Any] | dg.AssetCheckResult
+SpecOf = Callable[[Resource, DltResourceTranslatorData], dg.AssetSpec]
+Execute = Callable[[dg.AssetExecutionContext, Resource], Iterator[Event]]
 
 
 def asset_key(connection: Connection, resource_name: str) -> dg.AssetKey:
@@ -46,39 +49,46 @@ def asset_key(connection: Connection, resource_name: str) -> dg.AssetKey:
 
 
 def build_connection_defs(
-    connection: Connection, *, described: Callable[[dg.AssetSpec], dg.AssetSpec] = lambda spec: spec
+    connection: Connection, *, spec_of: SpecOf | None = None, execute: Execute | None = None
 ) -> dg.Definitions:
-    """Everything that Dagster shows of a connection.
+    """Builds everything that Dagster shows of a connection.
 
     Args:
-        described: From an asset's spec to the one that is shown, with what only the file's reader knows.
+        spec_of: Makes the spec of a resource's asset, `asset_spec` by default.
+        execute: Runs one resource, `run_resource` by default.
     """
-    resource_key = f"{connection.name}_api"
+    spec_of = spec_of or partial(asset_spec, connection)
+    execute = execute or partial(run_resource, connection)
     resources = [resource for resource in connection.resources if resource.selected]
-    keys = {resource.name: asset_key(connection, resource.name) for resource in resources}
-    pictures = build_fleet_overview(connection, keys, pool=_pool(connection))
-    behind = [pictures] if pictures is not None else []
-    job = build_job(connection, [*keys.values(), *(asset.key for asset in behind)])
-    assets = [*(build_resource_asset(connection, resource, resource_key) for resource in resources), *behind]
+    assets = [build_resource_asset(connection, resource, spec_of, execute) for resource in resources]
+    keys = {resource.name: asset.key for resource, asset in zip(resources, assets, strict=True)}
+    charts = build_fleet_overview(connection, keys, pool=_pool(connection))
+    if charts is not None:
+        assets.append(charts)
+    job = build_job(connection, [asset.key for asset in assets])
     schedule = build_schedule(connection, job)
     return dg.Definitions(
-        assets=[asset.map_asset_specs(described) for asset in assets],
+        assets=assets,
         asset_checks=[check for resource in resources for check in _reference_checks(connection, resource)],
         jobs=[job],
         schedules=[schedule] if schedule else [],
-        resources={resource_key: api_resource(connection)},
+        resources={_resource_key(connection): api_resource(connection)},
     )
+
+
+def _resource_key(connection: Connection) -> str:
+    return f"{connection.name}_api"
 
 
 def _pool(connection: Connection) -> str | None:
     return connection.destination.type if connection.destination.type == "duckdb" else None
 
 
-def build_resource_asset(connection: Connection, resource: Resource, resource_key: str) -> dg.AssetsDefinition:
-    """The asset of one resource, and its checks, in one op."""
-    key = asset_key(connection, resource.name)
-    checks = checks_of(connection, resource)
-    translator = Translator(connection, resource)
+def build_resource_asset(
+    connection: Connection, resource: Resource, spec_of: SpecOf, execute: Execute
+) -> dg.AssetsDefinition:
+    """Builds the asset of one resource, and its checks, in one op."""
+    translator = Translator(partial(spec_of, resource))
     [spec] = build_dlt_asset_specs(build_source(connection, resource), None, translator)  # type: ignore[arg-type]
     # What dagster-dlt would fall back on: a source that has no run behind it.
     kept = {
@@ -90,21 +100,32 @@ def build_resource_asset(connection: Connection, resource: Resource, resource_ke
     @dg.multi_asset(
         name=source_name(connection, resource),
         specs=[spec.replace_attributes(metadata=kept)],
-        check_specs=[check.spec(key) for check in checks],
+        check_specs=[check.spec(spec.key) for check in checks_of(connection, resource)],
         can_subset=True,
         pool=_pool(connection),
-        required_resource_keys={resource_key},
+        required_resource_keys={_resource_key(connection)},
         description=f"Reads {resource.name} from the API of {connection.name} and loads it.",
     )
-    def load(context: dg.AssetExecutionContext) -> Iterator[_Event]:
-        wanted = [check for check in checks if dg.AssetCheckKey(key, check.name) in context.selected_asset_check_keys]
-        if key in context.selected_asset_keys:
-            api: RmmApi = getattr(context.resources, resource_key)
-            yield from _load(context, connection, resource, api, translator, wanted)
-        else:
-            yield from _check(context, connection, resource, wanted)
+    def load(context: dg.AssetExecutionContext) -> Iterator[Event]:
+        yield from execute(context, resource)
 
     return load
+
+
+def run_resource(connection: Connection, context: dg.AssetExecutionContext, resource: Resource) -> Iterator[Event]:
+    """Loads and checks what a run selects of a resource: the asset, its checks, or both.
+
+    Raises:
+        dagster.Failure: the load failed; the description says why.
+    """
+    key = asset_key(connection, resource.name)
+    selected = {check.name for check in context.selected_asset_check_keys if check.asset_key == key}
+    wanted = [check for check in checks_of(connection, resource) if check.name in selected]
+    if key in context.selected_asset_keys:
+        api: RmmApi = getattr(context.resources, _resource_key(connection))
+        yield from _load(context, connection, resource, api, wanted)
+    else:
+        yield from _check(context, connection, resource, wanted)
 
 
 def _reference_checks(connection: Connection, resource: Resource) -> Iterator[dg.AssetChecksDefinition]:
@@ -135,9 +156,8 @@ def _load(
     connection: Connection,
     resource: Resource,
     api: RmmApi,
-    translator: "Translator",
     checks: Sequence[Check],
-) -> Iterator[_Event]:
+) -> Iterator[Event]:
     """Materialize the asset and check it.
 
     Raises:
@@ -158,7 +178,10 @@ def _load(
             logging.getLogger("dlt").setLevel(dlt.current.run_context().runtime_config.log_level)
             loader = _Loader.of(run)
             [result] = loader.run(
-                context, dlt_source=run.source, dlt_pipeline=run.pipeline, dagster_dlt_translator=translator
+                context,
+                dlt_source=run.source,
+                dlt_pipeline=run.pipeline,
+                dagster_dlt_translator=Translator(partial(asset_spec, connection, resource)),
             )
             yield dg.MaterializeResult(asset_key=key, metadata=result.metadata)
             loaded = Loaded(result.metadata or {}, before)
@@ -183,7 +206,7 @@ def _load(
 
 def _check(
     context: dg.AssetExecutionContext, connection: Connection, resource: Resource, checks: Sequence[Check]
-) -> Iterator[_Event]:
+) -> Iterator[Event]:
     """Evaluate checks without loading: the table is opened for reading only."""
     key, store, name = asset_key(connection, resource.name), store_of(connection), source_name(connection, resource)
     latest, *before = _metadata(context.instance, key, limit=HISTORY + 1) or [{}]
@@ -235,29 +258,32 @@ def _progress(context: dg.AssetExecutionContext) -> Any:
 
 
 class Translator(DagsterDltTranslator):
-    """A dlt resource to the asset that the contract promises."""
+    """Gives dagster-dlt the spec of one resource's asset."""
 
-    def __init__(self, connection: Connection, resource: Resource) -> None:
-        self.connection = connection
-        self.resource = resource
+    def __init__(self, spec_of: Callable[[DltResourceTranslatorData], dg.AssetSpec]) -> None:
+        self._spec_of = spec_of
 
     def get_asset_spec(self, data: DltResourceTranslatorData) -> dg.AssetSpec:
-        connection, resource = self.connection, self.resource
-        parent = connection.resource(resource.parent) if resource.parent else None
-        # No phantom upstream: dagster-dlt's default dependency keeps `on_cron` from ever firing.
-        deps = [asset_key(connection, parent.name)] if parent is not None and parent.selected else []
-        return dg.AssetSpec(
-            key=asset_key(connection, resource.name),
-            deps=deps,
-            group_name=connection.name,
-            kinds={"dlt", connection.destination.type},
-            description=describe(connection, resource),
-            freshness_policy=freshness(connection, resource),
-            owners=list(resource.owners),
-            tags=dict(resource.tags),
-            metadata={
-                COLUMN_SCHEMA: declared_columns(resource),
-                "dagster/table_name": f"{connection.dataset_name}.{resource.table}",
-                "rmm_assets/place": store_of(connection).place(),
-            },
-        )
+        return self._spec_of(data)
+
+
+def asset_spec(connection: Connection, resource: Resource, _: DltResourceTranslatorData) -> dg.AssetSpec:
+    """Builds the spec of a resource's asset, as the contract promises it."""
+    parent = connection.resource(resource.parent) if resource.parent else None
+    # No phantom upstream: dagster-dlt's default dependency keeps `on_cron` from ever firing.
+    deps = [asset_key(connection, parent.name)] if parent is not None and parent.selected else []
+    return dg.AssetSpec(
+        key=asset_key(connection, resource.name),
+        deps=deps,
+        group_name=connection.name,
+        kinds={"dlt", connection.destination.type},
+        description=describe(connection, resource),
+        freshness_policy=freshness(connection, resource),
+        owners=list(resource.owners),
+        tags=dict(resource.tags),
+        metadata={
+            COLUMN_SCHEMA: declared_columns(resource),
+            "dagster/table_name": f"{connection.dataset_name}.{resource.table}",
+            "rmm_assets/place": store_of(connection).place(),
+        },
+    )

@@ -15,8 +15,9 @@ from typing import Any
 
 import dagster as dg
 
-from rmm_assets.config import Connection, Resource, rules
-from rmm_assets.config.resource import RowCount
+from rmm_assets.config import Connection, Resource
+from rmm_assets.config.checks import RowCount
+from rmm_assets.config.names import normalized_column
 from rmm_assets.orchestration.column_schema import schema_of
 from rmm_assets.orchestration.metadata import shorten
 from rmm_assets.tables.inspection import Finding, dangling, duplicates, nulls, selected, unaccepted
@@ -100,9 +101,9 @@ def checks_of(connection: Connection, resource: Resource) -> tuple[Check, ...]:
 
 
 def _row_checks(resource: Resource) -> Iterator[Check]:
-    key = tuple(rules.normalized_column(name) for name in resource.keys)
+    key = tuple(normalized_column(name) for name in resource.keys)
     for columns in resource.unique:
-        named = tuple(rules.normalized_column(column) for column in columns)
+        named = tuple(normalized_column(column) for column in columns)
         yield Check(
             f"unique_{'_'.join(named)}",
             f"No two rows share a value of `{', '.join(named)}`.",
@@ -110,14 +111,14 @@ def _row_checks(resource: Resource) -> Iterator[Check]:
             blocking=named == key,
         )
     for column in resource.checks.not_null:
-        name = rules.normalized_column(column)
+        name = normalized_column(column)
         yield Check(
             f"not_null_{name}",
             f"Every row has a value in `{name}`.",
             _asked(partial(nulls, column=name, key=key)),
         )
     for column, accepted in resource.checks.accepted_values.items():
-        name = rules.normalized_column(column)
+        name = normalized_column(column)
         yield Check(
             f"accepted_values_{name}",
             f"`{name}` is one of {', '.join(map(str, accepted))}.",
@@ -148,7 +149,7 @@ def reference_checks(connection: Connection, resource: Resource) -> dict[str, Ch
     """Checks that look into another resource's table, by that resource's name. They stand apart from the load: they run
     once both tables are loaded, and a resource that fails takes no other one with it.
     """
-    key = tuple(rules.normalized_column(name) for name in resource.keys)
+    key = tuple(normalized_column(name) for name in resource.keys)
     found = {}
     for column, target in resource.checks.references.items():
         name, _, other_column = target.partition(".")

@@ -9,25 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import dagster as dg
-from dagster_shared.yaml_utils.source_position import SourcePosition, SourcePositionTree
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 from pydantic_core import InitErrorDetails
 
-from rmm_assets.config import rules
-from rmm_assets.config.client import AUTHS, PAGINATORS
 from rmm_assets.config.connection import Connection
 from rmm_assets.config.resource import Resource
+from rmm_assets.config.secrets import secrets
 from rmm_assets.errors import ConnectionFileError, Fault
+from rmm_assets.http.auth import AuthSettings
+from rmm_assets.orchestration.dagster_internals import SourcePosition, SourcePositionTree
 from rmm_assets.orchestration.scaffolding import ConnectionScaffolder
 from rmm_assets.settings import line_error, messages, refuse
+
+if TYPE_CHECKING:
+    from dagster_dlt.translator import DltResourceTranslatorData
 
 __all__ = ["ConnectionFileError", "Fault", "Resource", "RmmConnection"]
 
 
-KINDS = frozenset({*AUTHS, *PAGINATORS})
+KINDS = frozenset(AuthSettings.kinds())
 
 
 class ConnectionAttributes(BaseModel):
@@ -76,7 +79,7 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
         errors: list[InitErrorDetails] = []
         try:
             # Before anything is rendered: a secret that a template reads is refused, too.
-            refuse(rules.secrets(attributes))
+            refuse(secrets(attributes))
             rendered = _rendered(attributes, context, (), errors)
             refuse(errors)
             connection = cls.model_validate(rendered)
@@ -91,11 +94,44 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
         return []
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """The connection's assets, checks, job and schedule."""
+        """Builds the connection's assets, checks, job and schedule."""
         # Loading a file must not cost what building assets imports.
         from rmm_assets.orchestration.assets import build_connection_defs
 
-        return build_connection_defs(self, described=self._with_its_line)
+        made = build_connection_defs(self, spec_of=self.get_asset_spec, execute=self.execute)
+        return made.map_asset_specs(func=self._with_its_line)
+
+    def get_asset_spec(self, resource: Resource, data: DltResourceTranslatorData) -> dg.AssetSpec:
+        """Returns the spec of a resource's asset. Override it to change what Dagster shows.
+
+        Keep the key: checks, the job and other code locations name it.
+
+        Args:
+            resource: The resource as the file describes it, defaults merged in.
+            data: The dlt resource, as dagster-dlt hands it to a translator.
+        """
+        from rmm_assets.orchestration.assets import asset_spec
+
+        return asset_spec(self, resource, data)
+
+    def execute(
+        self, context: dg.AssetExecutionContext, resource: Resource
+    ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+        """Loads a resource and checks it, in its op. Override it to do something before, after or instead.
+
+        Args:
+            context: Of the op; it says which of the asset and its checks are selected.
+            resource: The resource as the file describes it, defaults merged in.
+
+        Yields:
+            The materialization, then the results of its checks.
+
+        Raises:
+            dagster.Failure: the load failed; the description says why.
+        """
+        from rmm_assets.orchestration.assets import run_resource
+
+        yield from run_resource(self, context, resource)
 
     def _with_its_line(self, spec: dg.AssetSpec) -> dg.AssetSpec:
         """An asset with a link to the place in the file that describes it."""
@@ -171,11 +207,9 @@ def _located(
         own, defaults = _below(positions, path[:3]), _below(positions, ("attributes", "resource_defaults"))
         if path[3] not in own and path[3] in defaults:
             path = ("attributes", "resource_defaults", *path[3:])
-    # Between an auth or a paginator and its keys, pydantic names the kind.
+    # Between an auth and its keys, pydantic names the kind.
     path = tuple(
-        part
-        for before, part in zip(("", *path), path, strict=False)
-        if not (before in ("auth", "paginator") and part in KINDS)
+        part for before, part in zip(("", *path), path, strict=False) if not (before == "auth" and part in KINDS)
     )
     return path, positions.lookup_closest_and_path(path, trace=None)[0]
 

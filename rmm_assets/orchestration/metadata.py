@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import dagster as dg
-from dagster._serdes import serialize_value
 from dlt.common.schema.typing import TTableSchemaColumns
 
-from rmm_assets.config import Resource, rules
+from rmm_assets.config import Resource
+from rmm_assets.config.names import normalized_column
 from rmm_assets.loading.run import Outcome
-from rmm_assets.orchestration.column_schema import COLUMN_SCHEMA, column_schema, short_column
+from rmm_assets.orchestration.column_schema import COLUMN_SCHEMA, column_schema
+from rmm_assets.orchestration.dagster_internals import short_column, stored_bytes
 
 # A run's metadata in Dagster's own form: what the UI loads for each dot of a plot. The numbers take 1,500 bytes and the
 # columns, which are never cut, some 75 each; the preview gets what is left.
@@ -53,7 +54,7 @@ def materialization(outcome: Outcome, columns: TTableSchemaColumns, resource: Re
     }
     # As Dagster stores it: every value in an envelope of its own.
     stored: Any = dg.AssetMaterialization("any", metadata=found).metadata
-    room = MAX_BYTES - len(serialize_value(stored)) - len(', "preview": ')
+    room = MAX_BYTES - stored_bytes(stored) - len(', "preview": ')
     return {**found, "preview": _preview(outcome, resource, room)}
 
 
@@ -73,7 +74,7 @@ def _preview(outcome: Outcome, resource: Resource, most_bytes: int) -> dg.TableM
             records=[dg.TableRecord({name: row[name] for name in names}) for row in rows],
             schema=dg.TableSchema(columns=[short_column(name) for name in names]),
         )
-        if not names or len(serialize_value(table)) <= most_bytes:
+        if not names or stored_bytes(table) <= most_bytes:
             return table
         # Ten rows of a few columns say more than one row of many.
         if len(names) > 3 or not rows:
@@ -84,7 +85,7 @@ def _preview(outcome: Outcome, resource: Resource, most_bytes: int) -> dg.TableM
 
 def sensitive_columns(resource: Resource, columns: Iterable[str]) -> set[str]:
     """Those of a table's columns that the file marks as sensitive, fields of a nested object with their object."""
-    marked = [rules.normalized_column(name) for name, hints in resource.columns.items() if hints.sensitive]
+    marked = [normalized_column(name) for name, hints in resource.columns.items() if hints.sensitive]
     return {name for name in columns if any(name == mark or name.startswith(f"{mark}__") for mark in marked)}
 
 

@@ -21,8 +21,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from rmm_assets.errors import IncompleteError, PagingError
-from rmm_assets.reading.paging import Endpoint, Pager, PassFacts
+from rmm_assets.reading.endpoint import Endpoint
+from rmm_assets.reading.facts import PassFacts
+from rmm_assets.reading.fetch import Pager
+from rmm_assets.reading.paginators import ByPosition
 from rmm_assets.reading.progress import Progress
+from rmm_assets.reading.walk import walk
 from rmm_assets.rows.decode import Page
 from rmm_assets.rows.keys import row_keys
 from rmm_assets.rows.layout import RowShape
@@ -186,7 +190,7 @@ def _one_pass(
     facts = PassFacts()
     look_at = _LOOK_FOR_ROUNDS_AT
     progress = Progress(endpoint.name, log, lambda: pager.transport.traffic.retries)
-    for read in pager.pages(endpoint, facts, overlapping=overlapping, past_total=past_total):
+    for read in walk(pager, endpoint, facts, overlapping=overlapping, past_total=past_total):
         collector.add(read.page)
         report.pages += 1
         progress.page(read.page.rows, read.total)
@@ -243,10 +247,16 @@ def _problem(
         return "one pass is not proof enough (verify: true)"
     if report.duplicates and not unique:
         return "rows came more than once, and without a primary key they may stand for others"
-    kind = endpoint.paginator["type"]
-    if kind == "offset" and facts.unproven and (total is not None or facts.turns):
+    paginator = endpoint.paginator
+    by_position = isinstance(paginator, ByPosition)
+    if (
+        isinstance(paginator, ByPosition)
+        and paginator.counts_rows
+        and facts.unproven
+        and (total is not None or facts.turns)
+    ):
         return "the server takes round offsets only, so one pass does not show that no row moved"
-    if kind in ("offset", "page_number") and total is None:
+    if by_position and total is None:
         alone = not facts.turns and not facts.unproven and (report.rows or facts.ended != "empty page")
         if before is not None and before.steady and not alone:
             return f"two passes differ: {before.rows} rows, then {report.rows}"

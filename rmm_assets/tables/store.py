@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import dlt
+import portalocker
 from dlt.common.destination import Destination
-from filelock import FileLock, Timeout
 
 _LOAD_MEMORY = "400MB"
 
@@ -143,14 +143,13 @@ class Store:
         no reader beside it, in the database file.
         """
         self.work.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{self.credentials}.lock" if self.is_file else self.work / f"{name}.lock")
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            if log is not None:
-                log.info("waiting for another run that works in %s", self.place())
-            lock.acquire()
-        try:
+        path = Path(f"{self.credentials}.lock") if self.is_file else self.work / f"{name}.lock"
+        # The kernel lets go of it when the process dies; the file stays, so that nobody locks one that is being removed.
+        with path.open("ab") as file:
+            try:
+                portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+            except portalocker.LockException:
+                if log is not None:
+                    log.info("waiting for another run that is writing to %s", self.place())
+                portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE)
             yield
-        finally:
-            lock.release()

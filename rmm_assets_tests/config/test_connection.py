@@ -21,11 +21,13 @@ from dlt.sources.rest_api import config_setup, rest_api_resources
 from dlt.sources.rest_api.typing import AuthType, Endpoint, EndpointResource, PaginatorType
 
 import rmm_assets
-from rmm_assets.config import Connection, client, resource, rules
-from rmm_assets.config.connection import DEFAULT_DATABASE, Destination
+from rmm_assets.config import Connection, client, endpoint, resource, secrets, table_hints
+from rmm_assets.config.attributes import DEFAULT_DATABASE, Destination
 from rmm_assets.definitions import load_connections
+from rmm_assets.http.auth import AuthSettings
 from rmm_assets.http.settings import Limits, Retry, Throttle, Tls
 from rmm_assets.orchestration.component import RmmConnection
+from rmm_assets.reading import paginators
 from rmm_assets.settings import Settings
 
 PACKAGE = Path(rmm_assets.__file__).parent
@@ -181,13 +183,13 @@ def test_the_clients_paginator_reaches_resources_that_name_none() -> None:
             "resources": ["devices"],
         }
     )
-    assert connection.resources[0].endpoint.paginator == client.HeaderLinkPaginator()
+    assert connection.resources[0].endpoint.paginator == paginators.HeaderLinkPaginator()
 
 
 def test_a_connection_can_be_made_in_python() -> None:
     connection = Connection(
         name="x",
-        client=client.Client(base_url="https://h", paginator=client.OffsetPaginator(limit=5)),
+        client=client.Client(base_url="https://h", paginator=paginators.OffsetPaginator(limit=5)),
         resources=(resource.Resource(name="devices", primary_key=("id",)),),
     )
     assert connection.rest_api_config()["resources"][0]["endpoint"]["paginator"] == {
@@ -265,15 +267,14 @@ def test_the_demo_runs_on_the_simulator_and_stands_still_until_somebody_starts_i
 
 
 def test_every_paginator_of_dlt_but_guessing_can_be_written_with_all_its_keys() -> None:
-    assert set(client.PAGINATORS) == set(get_args(PaginatorType)) - {"auto", "json_response"}
-    for model in get_args(client._AnyPaginator):
-        kind = model.model_fields["type"].default
+    assert set(paginators.STYLES) == set(get_args(PaginatorType)) - {"auto", "json_response"}
+    for kind, model in paginators.STYLES.items():
         keys = set(inspect.signature(config_setup.PAGINATOR_MAP[kind]).parameters)
         assert set(model.model_fields) - {"type"} == keys, kind
 
 
 def test_every_auth_of_dlt_can_be_written_with_all_its_keys_but_the_secret() -> None:
-    assert set(client.AUTHS) == set(get_args(AuthType))
+    assert set(AuthSettings.kinds()) == set(get_args(AuthType))
     secrets = {"api_key", "token", "password", "client_secret", "access_token", "session"}
     for model in get_args(client._AnyAuth):
         keys = set(config_setup.AUTH_MAP[model.model_fields["type"].default].get_resolvable_fields())
@@ -281,13 +282,14 @@ def test_every_auth_of_dlt_can_be_written_with_all_its_keys_but_the_secret() -> 
 
 
 def test_every_key_of_dlts_resources_endpoints_and_columns_can_be_written() -> None:
-    python_only = {"processing_steps"}
-    assert set(EndpointResource.__annotations__) - python_only <= _keys(resource.Resource)
-    assert set(Endpoint.__annotations__) == _keys(resource.Endpoint)
-    assert {key for key in TColumnSchema.__annotations__ if not key.startswith("x-")} <= _keys(resource.Column)
+    refused = set(resource.Resource.elsewhere)
+    assert set(EndpointResource.__annotations__) - refused <= _keys(resource.Resource)
+    assert set(Endpoint.__annotations__) == _keys(endpoint.Endpoint)
+    columns = {key for key in TColumnSchema.__annotations__ if not key.startswith("x-")}
+    assert columns - set(table_hints.Column.elsewhere) <= _keys(table_hints.Column)
     assert _keys(resource.Resource) - set(EndpointResource.__annotations__) == resource.OUR_KEYS
-    assert set(_literals(resource.Column, "data_type")) == set(get_args(TDataType))
-    assert set(_literals(resource.WriteDisposition, "strategy")) == set(get_args(TLoaderMergeStrategy))
+    assert set(_literals(table_hints.Column, "data_type")) == set(get_args(TDataType))
+    assert set(_literals(table_hints.WriteDisposition, "strategy")) == set(get_args(TLoaderMergeStrategy))
 
 
 def _keys(model: type[Settings]) -> set[str]:
@@ -397,6 +399,11 @@ REFUSED = {
         "http://rmm.example.com/api # <-",
         ["https", "allow_http: true"],
     ),
+    "a name that only looks like this machine": (
+        "https://rmm.example.com/api",
+        "http://rmm.localhost/api # <-",
+        ["unencrypted", "allow_http: true"],
+    ),
     "no address": ("https://rmm.example.com/api", "rmm.example.com # <-", ["https://host/path"]),
     "another origin": (
         "path: /v1/devices, data_selector: data}",
@@ -462,6 +469,61 @@ REFUSED = {
         "- name: devices # <-\n      endpoint: {path: '/v1/{site}/devices',",
         ["dlt refuses this", "requires a param named 'site'"],
     ),
+    "a range without a cursor": (
+        "path: /v1/devices, data_selector: data}",
+        "path: /v1/devices, data_selector: data, params: {since: {type: incremental}}} # <-",
+        ["params.since.cursor_path"],
+    ),
+    "a parent without a field": (
+        "path: /v1/devices, data_selector: data}",
+        "path: /v1/devices, data_selector: data, params: {x: {type: resolve, resource: alerts}}} # <-",
+        ["params.x.field"],
+    ),
+    "a parameter that is a mapping": (
+        "path: /v1/devices, data_selector: data}",
+        "path: /v1/devices, data_selector: data, params: {filter: {site: 7}}} # <-",
+        ["params.filter", "`type: incremental`"],
+    ),
+    "a table that loads nothing": (
+        "write_disposition: merge",
+        "write_disposition: skip # <-",
+        ["write_disposition", "`selected: false`"],
+    ),
+    "an option without its strategy": (
+        "write_disposition: merge",
+        "write_disposition: {disposition: merge, destination_scope: a > 1} # <-",
+        ["destination_scope", "`strategy: cdc or delete-insert or scd2`"],
+    ),
+    "an option of another strategy": (
+        "write_disposition: merge",
+        "write_disposition: {disposition: merge, strategy: insert-only, source_filter: a > 1} # <-",
+        ["source_filter", "cdc or delete-insert or scd2 or upsert"],
+    ),
+    "a strategy without a merge": (
+        "write_disposition: merge",
+        "write_disposition: {disposition: append, strategy: upsert} # <-",
+        ["only a merge has a strategy"],
+    ),
+    "a table format that the destination does not have": (
+        "- name: devices",
+        "- name: devices\n      table_format: iceberg # <-",
+        ["table_format", "duckdb has no such tables"],
+    ),
+    "a key of dlt's own": (
+        "- name: devices",
+        "- name: devices\n      columns: {id: {root_key: true}} # <-",
+        ["columns.id.root_key", "dlt sets it"],
+    ),
+    "a nested table's parent": (
+        "- name: devices",
+        "- name: devices\n      parent_table_name: organizations # <-",
+        ["parent_table_name", "`child_tables: true`"],
+    ),
+    "an order of rows": (
+        "data_selector: data}\n    - name: alerts",
+        "data_selector: data,\n        incremental: {cursor_path: seen, row_order: asc}} # <-\n    - name: alerts",
+        ["row_order", "leave it out"],
+    ),
     "no resource": (
         ACME[ACME.index("  resources:\n") :],
         "  resources: [] # <-\n",
@@ -513,6 +575,22 @@ def test_a_fault_is_refused_with_its_line_and_what_to_write(tmp_path: Path, case
 
     assert f"defs.yaml:{line}: " in message
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "endpoint: {path: '/v1/{site}/devices', params: {tenant: SECRET}}",
+        "endpoint: {path: devices, params: {tenant: SECRET, x: {type: resolve, resource: alerts}}}",
+        "endpoint: {path: 'devices/{incremental.nothing}', json: {tenant: SECRET}}",
+        "endpoint: {path: devices, headers: {X-Tenant: SECRET, X-Site: '{resources.alerts.id}/{site}'}}",
+        "endpoint: {path: devices, params: {tenant: SECRET, n: 4711008}}\n      file_format: 4711008",
+    ],
+)
+def test_an_error_about_one_key_prints_no_other_value_of_the_file(tmp_path: Path, wrong: str) -> None:
+    text = ACME.replace("endpoint: {path: /v1/devices, data_selector: data}", wrong.replace("SECRET", SECRET))
+    message = refusal(tmp_path, text)
+    assert SECRET not in message and "4711008" not in message, message
 
 
 def test_a_fault_that_the_defaults_brought_in_is_told_where_it_stands(tmp_path: Path) -> None:
@@ -657,7 +735,7 @@ def test_a_url_that_brings_a_secret_from_the_environment_is_refused(
     ],
 )
 def test_names_that_hold_secrets_are_told_from_names_that_do_not(name: str, secret: bool) -> None:
-    assert rules.is_secret_name(name) is secret
+    assert secrets.is_secret_name(name) is secret
 
 
 def test_columns_and_parent_fields_may_be_called_as_secrets_are() -> None:

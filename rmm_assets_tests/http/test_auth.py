@@ -17,10 +17,12 @@ from urllib.parse import parse_qs, unquote
 import pytest
 
 from rmm_assets.errors import TransportError
-from rmm_assets.http.auth import MASK, Redactor, build_auth
-from rmm_assets.http.rate_limit import Pace
+from rmm_assets.http.auth import BearerAuth, build_auth
+from rmm_assets.http.rate_limit import RateLimit
+from rmm_assets.http.redaction import MASK, Redactor
 from rmm_assets.http.settings import Limits, Retry
 from rmm_assets.http.transport import Request, Transport
+from rmm_assets_tests.http.auths import read_auth
 from rmm_assets_tests.http.leaks import WRITTEN
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 
@@ -83,10 +85,10 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Transport]]:
         made.append(
             Transport(
                 url,
-                auth=build_auth(auth, secret, redactor),
+                auth=build_auth(read_auth(auth), secret, redactor),
                 redactor=redactor,
                 limits=Limits(),
-                pace=Pace(tmp_path, max_concurrency=8),
+                rate_limit=RateLimit(tmp_path, max_concurrency=8),
                 retry=Retry(backoff_factor=0.01),
                 **more,
             )
@@ -140,13 +142,13 @@ def test_the_secret_takes_the_place_of_a_header_of_that_name(make: Callable[...,
 @pytest.mark.parametrize("secret", ["line\nbreak-in-it", "ends-with-one\n", "a\0b-and-more", "bad\udcffletter", ""])
 def test_a_secret_that_cannot_be_sent_is_refused_without_repeating_it(secret: str) -> None:
     with pytest.raises(ValueError, match="the secret") as caught:
-        build_auth("bearer", secret, Redactor())
+        build_auth(BearerAuth(), secret, Redactor())
     assert not secret or secret not in str(caught.value)
 
 
 def test_an_auth_without_a_secret_names_what_to_set() -> None:
     with pytest.raises(ValueError, match="set api_key in the connection file"):
-        build_auth("bearer", None, Redactor())
+        build_auth(BearerAuth(), None, Redactor())
 
 
 # OAuth
@@ -261,6 +263,8 @@ def test_a_token_endpoint_that_is_down_for_a_moment_is_asked_again(make: Callabl
         Say({"access_token": ["x"], "secret": PLAIN}),
         Say({"access_token": "x", "expires_in": PLAIN}),
         Say(status=302, headers=(("Location", f"http://127.0.0.1:1/{PLAIN}"),)),
+        Say({"error": "invalid_client"}, 401, (("Content-Type", f"application/json; secret={PLAIN}"),)),
+        Say([], 200, (("Content-Type", f"application/json; secret={PLAIN}"),)),
     ],
 )
 def test_an_answer_without_a_token_fails_at_once_and_says_so(make: Callable[..., Transport], answer: Say) -> None:
@@ -270,10 +274,21 @@ def test_an_answer_without_a_token_fails_at_once_and_says_so(make: Callable[...,
     assert PLAIN not in str(caught.value)
 
 
+@pytest.mark.parametrize("shown", [4, 12])
+def test_a_secret_at_the_end_of_a_long_token_answer_is_in_no_error_by_half(
+    make: Callable[..., Transport], shown: int
+) -> None:
+    # Only the beginning of a long body is looked at for an excerpt: the secret is struck out before.
+    answer = Say(b" " * ((1 << 16) - shown) + PLAIN.encode(), 401)
+    with Scripted(lambda seen: answer) as server, pytest.raises(TransportError, match="HTTP 401") as caught:
+        ask(make(server.url, oauth(server), PLAIN))
+    assert PLAIN[:shown] not in str(caught.value)
+
+
 def test_the_client_secret_is_not_posted_over_plain_http(make: Callable[..., Transport]) -> None:
     with Scripted(lambda seen: Say()) as server:
         auth = {**oauth(server), "access_token_url": "http://login.example.com/token"}
-        with pytest.raises(TransportError, match=r"access_token_url: .* is plain http"):
+        with pytest.raises(TransportError, match=r"access_token_url: plain http"):
             ask(make(server.url, auth, PLAIN))
 
 
@@ -282,9 +297,10 @@ def test_the_client_secret_is_not_posted_over_plain_http(make: Callable[..., Tra
 CRASH = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY,) * 2)
-from rmm_assets.http.auth import Redactor, build_auth
+from rmm_assets.http.auth import BearerAuth, build_auth
+from rmm_assets.http.redaction import Redactor
 if sys.argv[1] == "secret":
-    build_auth("bearer", os.environ["KEY"], Redactor())
+    build_auth(BearerAuth(), os.environ["KEY"], Redactor())
 print(resource.getrlimit(resource.RLIMIT_CORE)[0], flush=True)
 os.abort()
 """

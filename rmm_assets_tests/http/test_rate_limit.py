@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from rmm_assets.http.rate_limit import Pace, StoppedError
+from rmm_assets.http.rate_limit import RateLimit, StoppedError
 
 # Each takes permits and notes from when to when it held one, by the clock that all processes share.
 WORKER = """
 import sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from rmm_assets.http.rate_limit import Pace
+from rmm_assets.http.rate_limit import RateLimit
 folder, concurrency, per_minute, requests, hold = sys.argv[1:]
-pace = Pace(Path(folder), max_concurrency=int(concurrency), requests_per_minute=float(per_minute) or None)
+rate_limit = RateLimit(Path(folder), max_concurrency=int(concurrency), requests_per_minute=float(per_minute) or None)
 def one(_):
-    with pace.permit():
+    with rate_limit.permit():
         began = time.time()
         time.sleep(float(hold))
         return began, time.time()
@@ -89,7 +89,7 @@ def test_three_processes_share_one_limit_of_requests_a_minute(tmp_path: Path) ->
 @pytest.mark.slow
 def test_a_pause_stops_every_process_of_a_connection(tmp_path: Path) -> None:
     processes = Processes(tmp_path, concurrency=8, per_minute=0, requests=4, hold=0)
-    Pace(tmp_path, max_concurrency=8).pause(1.0)
+    RateLimit(tmp_path, max_concurrency=8).pause(1.0)
     paused_until = time.time() + 1.0
     held = processes.run()
     assert len(held) == 12
@@ -108,20 +108,20 @@ def test_a_killed_process_gives_its_permits_back(tmp_path: Path) -> None:
     process.stdin.write("\n")
     process.stdin.flush()
     assert [process.stdout.readline() for _ in range(2)] == ["ready\n", "held\n"]
-    pace = Pace(tmp_path, max_concurrency=1)
-    with pytest.raises(TimeoutError), pace.permit(until=time.monotonic() + 0.2):
+    rate_limit = RateLimit(tmp_path, max_concurrency=1)
+    with pytest.raises(TimeoutError), rate_limit.permit(until=time.monotonic() + 0.2):
         pytest.fail("two held the one permit")
     process.kill()
     process.communicate()
-    with pace.permit(until=time.monotonic() + 1):
+    with rate_limit.permit(until=time.monotonic() + 1):
         pass
 
 
 def test_threads_share_the_limit(tmp_path: Path) -> None:
-    pace = Pace(tmp_path, max_concurrency=2)
+    rate_limit = RateLimit(tmp_path, max_concurrency=2)
 
     def one(_: int) -> tuple[float, float]:
-        with pace.permit():
+        with rate_limit.permit():
             began = time.time()
             time.sleep(0.01)
             return began, time.time()
@@ -131,42 +131,42 @@ def test_threads_share_the_limit(tmp_path: Path) -> None:
 
 
 def test_a_longer_pause_wins_and_a_shorter_one_takes_nothing_away(tmp_path: Path) -> None:
-    pace = Pace(tmp_path, max_concurrency=2)
+    rate_limit = RateLimit(tmp_path, max_concurrency=2)
     began = time.monotonic()
-    pace.pause(0.3)
-    pace.pause(0.1)
-    with pace.permit():
+    rate_limit.pause(0.3)
+    rate_limit.pause(0.1)
+    with rate_limit.permit():
         assert 0.29 <= time.monotonic() - began < 0.5
 
 
 def test_a_clock_that_was_set_back_does_not_stop_a_connection_for_ever(tmp_path: Path) -> None:
-    pace = Pace(tmp_path, max_concurrency=1)
-    pace.pause(7200)  # what a pause of an hour ago looks like once the clock is two hours behind
-    with pace.permit(until=time.monotonic() + 1):
+    rate_limit = RateLimit(tmp_path, max_concurrency=1)
+    rate_limit.pause(7200)  # what a pause of an hour ago looks like once the clock is two hours behind
+    with rate_limit.permit(until=time.monotonic() + 1):
         pass
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"far too long for a moment"])
 def test_a_damaged_clock_file_is_no_limit(tmp_path: Path, content: bytes) -> None:
-    pace = Pace(tmp_path, max_concurrency=1)
+    rate_limit = RateLimit(tmp_path, max_concurrency=1)
     (tmp_path / "clock").write_bytes(content)
-    with pace.permit(until=time.monotonic() + 1):
+    with rate_limit.permit(until=time.monotonic() + 1):
         pass
-    pace.pause(0.2)
+    rate_limit.pause(0.2)
     began = time.monotonic()
-    with pace.permit():
+    with rate_limit.permit():
         assert time.monotonic() - began > 0.15
 
 
 def test_a_wait_for_a_permit_can_be_stopped(tmp_path: Path) -> None:
-    pace, stop = Pace(tmp_path, max_concurrency=1), threading.Event()
-    pace.pause(30)
+    rate_limit, stop = RateLimit(tmp_path, max_concurrency=1), threading.Event()
+    rate_limit.pause(30)
     threading.Timer(0.1, stop.set).start()
     began = time.monotonic()
-    with pytest.raises(StoppedError), pace.permit(stop=stop):
+    with pytest.raises(StoppedError), rate_limit.permit(stop=stop):
         pytest.fail("it was paused")
     assert time.monotonic() - began < 0.5
     # And nothing was kept of what it had taken.
     (tmp_path / "clock").unlink()
-    with pace.permit(until=time.monotonic() + 0.5):
+    with rate_limit.permit(until=time.monotonic() + 0.5):
         pass

@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 
 from rmm_assets.errors import TransportError
-from rmm_assets.http.auth import Redactor, build_auth
-from rmm_assets.http.rate_limit import Pace
+from rmm_assets.http.auth import build_auth
+from rmm_assets.http.rate_limit import RateLimit
+from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.settings import Limits, Retry, Throttle, Tls
 from rmm_assets.http.transport import BodyFault, Reply, Request, Transport
+from rmm_assets_tests.http.auths import read_auth
 from rmm_assets_tests.http.servers import (
     Say,
     Scripted,
@@ -46,7 +48,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
     made: list[Transport] = []
 
     def build(
-        url: str, *, auth: Any = None, secret: str | None = KEY, retry: Retry = QUICK, pace: Pace | None = None,
+        url: str, *, auth: Any = None, secret: str | None = KEY, retry: Retry = QUICK, rate_limit: RateLimit | None = None,
         log: logging.Logger | None = None, headers: dict[str, str] | None = None, tls: Tls | None = None,
         allow_http: bool = False, **limits: Any,
     ) -> Transport:  # fmt: skip
@@ -55,12 +57,13 @@ def make(tmp_path: Path) -> Iterator[Make]:
         made.append(
             Transport(
                 url,
-                auth=build_auth(auth, secret, redactor),
+                auth=build_auth(read_auth(auth), secret, redactor),
                 redactor=redactor,
                 retry=retry,
                 limits=bounds,
                 log=log,
-                pace=pace or Pace(tmp_path / f"pace-{len(made)}", max_concurrency=bounds.max_concurrency),
+                rate_limit=rate_limit
+                or RateLimit(tmp_path / f"limit-{len(made)}", max_concurrency=bounds.max_concurrency),
                 headers=headers,
                 tls=tls,
                 allow_http=allow_http,
@@ -368,10 +371,10 @@ def test_a_wait_beyond_the_deadline_is_not_begun(make: Make) -> None:
 
 
 def test_a_pause_of_others_ends_at_the_deadline(make: Make, tmp_path: Path) -> None:
-    pace = Pace(tmp_path, max_concurrency=2)
-    pace.pause(30)
+    rate_limit = RateLimit(tmp_path, max_concurrency=2)
+    rate_limit.pause(30)
     with Scripted(failing()) as server, pytest.raises(TransportError, match="deadline"):
-        get(make(server.url, pace=pace, deadline=0.3))
+        get(make(server.url, rate_limit=rate_limit, deadline=0.3))
     assert not server.seen
 
 
@@ -570,9 +573,11 @@ def test_a_next_link_loses_the_echoed_key_and_keeps_its_spelling(make: Make) -> 
     assert server.seen[0].target == f"/v1?$top=2&after=a%2Bb~;c&api_key={KEY}"
 
 
-@pytest.mark.parametrize("url", ["http://192.0.2.1/v1", "http://rmm.example.com", "http://127.0.0.1.example.com"])
+@pytest.mark.parametrize(
+    "url", ["http://192.0.2.1/v1", "http://rmm.example.com", "http://127.0.0.1.example.com", "http://rmm.localhost"]
+)
 def test_plain_http_beyond_this_machine_is_refused(make: Make, url: str) -> None:
-    with pytest.raises(ValueError, match=r"plain http: the key would travel readable. Use https, or set allow_http"):
+    with pytest.raises(ValueError, match=r"plain http would send the key unencrypted; write https, or `allow_http"):
         make(url)
     make(url, allow_http=True)
 
@@ -707,6 +712,19 @@ def test_plain_http_through_a_proxy_asks_for_the_whole_address(make: Make, envir
         with pytest.raises(TransportError, match=r"not known|no connection"):
             get(transport)
     assert [seen.target for seen in proxy.seen] == [f"http://rmm.example.com/api/v1/devices?api_key={KEY}"]
+
+
+def test_a_proxy_that_repeats_what_it_was_sent_puts_no_password_into_an_error(
+    make: Make, environment: pytest.MonkeyPatch
+) -> None:
+    # Too short to be looked for in base64 by itself; the header that holds it is not.
+    with Scripted(lambda seen: Say(f"who is {seen.headers.get('proxy-authorization')}?".encode(), 407)) as proxy:
+        environment.setenv("HTTP_PROXY", proxy.url.replace("http://", "http://user:pw-17@"))
+        transport = make("http://rmm.example.com/api", auth=QUERY, allow_http=True)
+        with pytest.raises(TransportError, match=r"HTTP 407: .*who is Basic ") as caught:
+            get(transport)
+    assert proxy.seen[0].headers["proxy-authorization"] == "Basic dXNlcjpwdy0xNw=="
+    assert "dXNlcjpwdy0xNw" not in str(caught.value)
 
 
 def test_a_proxy_that_is_down_or_of_another_kind_is_named(make: Make, environment: pytest.MonkeyPatch) -> None:

@@ -248,7 +248,6 @@ RANGES: dict[str, dict[str, Any]] = {
     "open": {"range_start": "open"},
     "until": {"initial_value": "2024-01-01T00:00:00Z", "end_value": "2024-01-05T00:00:00Z"},
     "lag": {"cursor_path": "version", "lag": 3},
-    "ordered": {"row_order": "desc", "initial_value": "2024-01-03T00:00:00Z"},
     "gaps in": {"cursor_path": "sometimes", "on_cursor_value_missing": "include"},
     "gaps out": {"cursor_path": "sometimes", "on_cursor_value_missing": "exclude"},
     "other key": {"primary_key": "name"},

@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rmm_assets.http.auth import Redactor, build_auth
-from rmm_assets.http.rate_limit import Pace
+from rmm_assets.http.auth import build_auth
+from rmm_assets.http.rate_limit import RateLimit
+from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.settings import Limits, Retry
 from rmm_assets.http.transport import Traffic, Transport
 from rmm_assets.reading.completeness import Report, read_complete
-from rmm_assets.reading.paging import Endpoint, Pager
+from rmm_assets.reading.endpoint import Endpoint
+from rmm_assets.reading.fetch import Pager
+from rmm_assets.reading.paginators import paginator_of
 from rmm_assets.rows.layout import RowShape
 from rmm_assets.rows.spool import Spool
+from rmm_assets_tests.http.auths import read_auth
 
 KEY = "demo-key"
 QUICK = Retry(backoff_factor=0.001)
@@ -36,11 +40,13 @@ class Read:
 def pager_to(base_url: str, folder: Path, *, window: int = 8, retry: Retry = QUICK) -> Iterator[Pager]:
     """A pager to a server on loopback, with the simulator's key."""
     redactor = Redactor()
-    auth = build_auth({"type": "api_key", "name": "api_key", "location": "query"}, KEY, redactor)
+    auth = build_auth(read_auth({"type": "api_key", "name": "api_key", "location": "query"}), KEY, redactor)
     limits = Limits(max_concurrency=window, connect_timeout=5, read_timeout=5, deadline=60)
-    pace = Pace(folder / "pace", max_concurrency=window)
+    rate_limit = RateLimit(folder / "pace", max_concurrency=window)
     log = logging.getLogger("rmm_assets_tests.reading")
-    transport = Transport(base_url, auth=auth, redactor=redactor, pace=pace, retry=retry, limits=limits, log=log)
+    transport = Transport(
+        base_url, auth=auth, redactor=redactor, rate_limit=rate_limit, retry=retry, limits=limits, log=log
+    )
     pager = Pager(transport, width=window)
     try:
         yield pager
@@ -52,7 +58,7 @@ def endpoint_of(paginator: Mapping[str, Any], **changes: Any) -> Endpoint:
     """`/v1/devices` of the simulator, its rows told apart by `id`."""
     key = changes.pop("key", ("id",))
     given: dict[str, Any] = {"name": "devices", "path": "/v1/devices", "data_selector": "data"}
-    return Endpoint(**{**given, "paginator": paginator, "shape": RowShape("devices", key), **changes})
+    return Endpoint(**{**given, "paginator": paginator_of(paginator), "shape": RowShape("devices", key), **changes})
 
 
 def read(

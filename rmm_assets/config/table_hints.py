@@ -1,0 +1,123 @@
+"""Defines what a connection file says about one table, in dlt's words: columns, write disposition, contract, references."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from rmm_assets.config.client import Names
+from rmm_assets.settings import Settings, line_error, refuse
+
+
+class Column(Settings):
+    """A column's type and hints, in dlt's words."""
+
+    elsewhere: ClassVar[dict[str, str]] = {
+        "merge_key": "write `merge_key` on the resource",
+        **dict.fromkeys(("row_key", "parent_key", "root_key", "variant"), "dlt sets it where it belongs; leave it out"),
+        "incremental": "write `incremental: {cursor_path: ...}` under `endpoint`",
+    }
+
+    name: str | None = Field(default=None, description="Name of the column, where columns are written as a list.")
+    description: str | None = Field(default=None, description="What the column means; shown in Dagster.")
+    data_type: (
+        Literal[
+            "text",
+            "double",
+            "bool",
+            "timestamp",
+            "bigint",
+            "json",
+            "decimal",
+            "wei",
+            "date",
+            "time",
+            "binary",
+        ]
+        | None
+    ) = Field(default=None, description="dlt's data type; found from the rows by default.")
+    nullable: bool | None = Field(default=None, description="Whether nulls may stand in the column.")
+    precision: int | None = Field(default=None, ge=0, description="Digits, bits or characters, by type.")
+    scale: int | None = Field(default=None, description="Digits after the point of a decimal.")
+    timezone: bool | None = Field(default=None, description="Whether a timestamp carries a time zone.")
+    partition: bool | None = Field(default=None, description="Partition the table by this column.")
+    cluster: bool | None = Field(default=None, description="Cluster the table by this column.")
+    sort: bool | None = Field(default=None, description="Sort the table by this column.")
+    unique: bool | None = Field(default=None, description="A unique constraint, where the destination has them.")
+    primary_key: bool | None = Field(default=None, description="Whether the column is part of the primary key.")
+    hard_delete: bool | None = Field(default=None, description="Whether the column says that a row is deleted.")
+    dedup_sort: Literal["asc", "desc"] | None = Field(
+        default=None, description="Which of several rows with one key stays."
+    )
+    sensitive: bool = Field(default=False, description="Ours: the column is masked in previews.")
+
+
+def as_columns(value: Any) -> Any:
+    if isinstance(value, (list, tuple)) and all(isinstance(column, dict) and "name" in column for column in value):
+        return {str(column["name"]): column for column in value}
+    return value
+
+
+class WriteDisposition(Settings):
+    """How rows meet the rows that are there, with dlt's options."""
+
+    elsewhere: ClassVar[dict[str, str]] = {
+        "deduplicated": "rows are unique by their key before they land; leave it out"
+    }
+
+    disposition: Literal["merge", "append", "replace"] = Field(description="What happens to rows of a load.")
+    strategy: Literal["delete-insert", "upsert", "scd2", "insert-only", "cdc"] | None = Field(
+        default=None, description="How a merge is done; the fastest right one by default."
+    )
+    validity_column_names: tuple[str, str] | None = Field(
+        default=None, description="Names of scd2's two validity columns."
+    )
+    active_record_timestamp: str | None = Field(default=None, description="scd2's mark of a row that is still valid.")
+    boundary_timestamp: str | None = Field(
+        default=None, description="scd2's time of change; the load's time by default."
+    )
+    row_version_column_name: str | None = Field(default=None, description="Column that changes when the row changes.")
+    skip_unchanged_rows: bool | None = Field(default=None, description="Leave rows alone that equal what is there.")
+    source_filter: str | None = Field(default=None, description="SQL condition on the rows to merge.")
+    destination_scope: str | None = Field(
+        default=None, description="SQL condition on the rows that a merge may delete."
+    )
+
+
+def as_disposition(value: Any) -> Any:
+    """Returns a write disposition as a mapping, however it is written.
+
+    Raises:
+        pydantic.ValidationError: it is dlt's `skip`, which loads nothing.
+    """
+    if value == "skip" or (isinstance(value, dict) and value.get("disposition") == "skip"):
+        refuse(
+            [line_error((), "`skip` loads nothing; write `selected: false` to read a resource for its children only")]
+        )
+    return {"disposition": value} if isinstance(value, str) else value
+
+
+Evolution = Literal["evolve", "freeze", "discard_row", "discard_value"]
+
+
+class SchemaContract(Settings):
+    """What may change in a table by itself, by kind of change."""
+
+    tables: Evolution | None = Field(default=None, description="New tables.")
+    columns: Evolution | None = Field(default=None, description="New columns.")
+    data_type: Evolution | None = Field(default=None, description="Values of another type.")
+
+
+def as_contract(value: Any) -> Any:
+    return dict.fromkeys(("tables", "columns", "data_type"), value) if isinstance(value, str) else value
+
+
+class Reference(Settings):
+    """Columns that name rows of another table: dlt's `references`."""
+
+    columns: Names = Field(description="Columns of this table.")
+    referenced_table: str = Field(min_length=1, description="The other table.")
+    referenced_columns: Names = Field(description="Columns of the other table, in the same order.")
+    label: str | None = Field(default=None, description="What the reference means.")
+    cardinality: str | None = Field(default=None, description="For example `many_to_one`.")

@@ -1,0 +1,57 @@
+"""Reads the origin of a URL, and says what a secret may travel to."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import urllib3
+from urllib3.util import Url, parse_url
+
+PORTS = {"http": 80, "https": 443}
+
+Origin = tuple[str, str, int]
+"""Scheme, host and port."""
+
+
+def read_origin(url: str) -> Origin:
+    """Returns the origin of an absolute URL, as the library that connects reads it: readers differ, and attackers know how.
+
+    Raises:
+        ValueError: it is no http(s) URL.
+    """
+    try:
+        parts: Url = parse_url(url)
+    except urllib3.exceptions.LocationParseError:
+        raise ValueError("this is not a URL") from None
+    if parts.scheme not in PORTS or not parts.host:
+        raise ValueError("this is not an http(s) URL")
+    return parts.scheme, parts.host.rstrip("."), parts.port or PORTS[parts.scheme]
+
+
+def is_loopback(host: str) -> bool:
+    """Says whether a host is this machine for certain.
+
+    `localhost` and addresses of the loopback range; not `anything.localhost`, which some resolvers send to the network.
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def address_fault(url: str, *, allow_http: bool) -> str | None:
+    """Returns what speaks against sending a secret to a URL; None where nothing does."""
+    try:
+        scheme, host, _ = read_origin(url)
+    except ValueError as error:
+        return f"{error}; write https://host/path"
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        return "an address may not hold a user name or password; write `auth` and `api_key` instead"
+    if scheme == "http" and not allow_http and not is_loopback(host):
+        return (
+            "plain http would send the key unencrypted; write https, or `allow_http: true` beside `client` if the network "
+            "is yours"
+        )
+    return None

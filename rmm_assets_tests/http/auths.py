@@ -1,0 +1,18 @@
+"""Reads an auth as a connection file writes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from rmm_assets.config.client import Auth
+from rmm_assets.http.auth import AuthSettings
+
+_ANY: TypeAdapter[Any] = TypeAdapter(Auth)
+
+
+def read_auth(said: Any) -> AuthSettings | None:
+    """Returns the settings that a word or a mapping stands for; None for none."""
+    settings: AuthSettings | None = None if said is None else _ANY.validate_python(said)
+    return settings
