@@ -12,8 +12,8 @@ MAX_DEPTH = 500
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
 # What JSON calls white space.
 _BLANKS = b" \t\r\n"
-# Within one JSON value, a bracket is never followed by this.
-_NULL_BEHIND = re.compile(rb"[}\]][ \t\r\n]*n")
+# Within one JSON value, an object is never followed by this.
+_NULL_BEHIND = re.compile(rb"\}[ \t\r\n]*n")
 _QUOTE = ord('"')
 # By byte: one level down, one level up, or neither.
 _STEPS = np.zeros(256, np.int8)
