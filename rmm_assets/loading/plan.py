@@ -14,7 +14,7 @@ from rmm_assets.config import Connection, Resource
 from rmm_assets.config.names import normalized_column
 from rmm_assets.loading.cursor import Cursor
 from rmm_assets.loading.dlt_internals import VALIDITY_COLUMNS
-from rmm_assets.rows.layout import Nesting, RowShape
+from rmm_assets.rows.shape import Nesting, RowShape
 from rmm_assets.rows.spool import ROOT_ID, ROW_ID
 from rmm_assets.tables.table import ABSENT_SINCE
 
@@ -145,7 +145,7 @@ def shape_of(
         max_identifier_length=max_identifier_length,
         row_ids=plan.row_ids if nesting is not None or ROW_ID in known else None,
         nesting=nesting,
-        kept=plan.cursor.columns if plan.cursor is not None and plan.arrow else (),
+        raw_paths=plan.cursor.columns if plan.cursor is not None and plan.arrow else (),
     )
 
 

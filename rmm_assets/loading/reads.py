@@ -19,8 +19,8 @@ from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.fetch import Pager
 from rmm_assets.reading.report import Report
 from rmm_assets.rows.decode import Page
-from rmm_assets.rows.layout import RowShape
 from rmm_assets.rows.records import RecordSpool
+from rmm_assets.rows.shape import RowShape
 from rmm_assets.tables.absences import Present
 from rmm_assets.tables.existing import Existing
 

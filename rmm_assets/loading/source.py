@@ -23,8 +23,9 @@ from rmm_assets.loading.plan import LoadPlan, shape_of
 from rmm_assets.loading.reads import Reading, read
 from rmm_assets.loading.requests import Requests, plan_requests
 from rmm_assets.rows.decode import loads, value_at
-from rmm_assets.rows.layout import RowShape
+from rmm_assets.rows.layout import layout_of
 from rmm_assets.rows.records import RecordSpool
+from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import ROW_ID, Spool
 from rmm_assets.rows.types import plain_text
 from rmm_assets.tables.absences import MOST_PRESENT, Present
@@ -176,7 +177,7 @@ def _rejects(
     """The rows that cannot land, for a table of their own."""
     hints = dlt.mark.make_hints(table_name=plan.rejected_table, write_disposition="append", primary_key=(), columns={})
     keys: list[tuple[str, ...]] = []
-    reading.rejected_keys = Present(shape.layout.key, keys)
+    reading.rejected_keys = Present(layout_of(shape).key, keys)
     for rejected in spool.rejected():
         keys += _keys_of(rejected, shape)[: MOST_PRESENT + 1 - len(keys)]
         yield dlt.mark.with_hints(_dated(rejected, load_id), hints, create_table_variant=True)

@@ -18,7 +18,7 @@ from rmm_assets.errors import ChildTablesError, IncompleteError
 from rmm_assets.loading.plan import plan_load
 from rmm_assets.loading.run import Outcome
 from rmm_assets.rows.decode import Hints, read_page
-from rmm_assets.rows.layout import Nesting, RowShape
+from rmm_assets.rows.shape import Nesting, RowShape
 from rmm_assets.rows.spool import Spool
 from rmm_assets.simulator import Simulator
 from rmm_assets.simulator.faults import Faults
