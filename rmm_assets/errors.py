@@ -98,6 +98,10 @@ class ChildTablesError(RmmError):
     """A table that was loaded without child tables cannot get them."""
 
 
+class DatabaseInUseError(RmmError):
+    """Another program has the database file open and does not let go of it."""
+
+
 class ForeignTableError(RmmError):
     """A table that is there already belongs to another connection or resource."""
 

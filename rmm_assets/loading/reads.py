@@ -35,6 +35,7 @@ class Reading:
         before_publishing: Called with the report when the read is complete; raises to publish nothing. Whether the
             table is empty, and nobody else can write to it meanwhile.
         report: Filled in while reading.
+        begun: Called before the first request.
         existing: What the destination holds that dlt's schema there does not say.
         load_id: Of the load, once it is known.
         rejected: Rows that cannot land in the table.
@@ -48,6 +49,7 @@ class Reading:
     before_publishing: Callable[[Report], bool]
     report: Report
     log: logging.Logger
+    begun: Callable[[], None] = lambda: None
     existing: Existing = field(default_factory=Existing)
     load_id: str = ""
     rejected: int = 0
