@@ -200,7 +200,9 @@ class Batches:
         values = to_python(column.values, column.kind) if column.kind == "mixed" else None
         for index in map(int, np.flatnonzero(misfit)):
             kind = column.kind if values is None else kind_of(values[index])[0]
-            what = {"huge": "a number beyond 64 bits", "json": "a list or an object"}.get(kind, f"this {kind}")
+            what = {"huge": "a number that neither 64 bits nor a double holds", "json": "a list or an object"}.get(
+                kind, f"this {kind}"
+            )
             chunk.add_fault(index, f"{self._label(name)}: {what} does not fit {target.data_type}")
 
     def _require(self, chunk: Chunk, columns: Mapping[str, pa.Array]) -> None:
