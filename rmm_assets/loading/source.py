@@ -46,11 +46,10 @@ from rmm_assets.errors import ChildTablesError, IncompleteError, SchemaContractE
 from rmm_assets.reading.completeness import Collector, MemoryCollector, Report, read_complete
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.fetch import Pager
-from rmm_assets.rows.decode import Page, loads, value_at
-from rmm_assets.rows.layout import Nesting, RowShape, layout_of
+from rmm_assets.rows.decode import Page
+from rmm_assets.rows.layout import Nesting, RowShape
 from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.spool import ROOT_ID, ROW_ID, Spool
-from rmm_assets.rows.types import plain_text
 from rmm_assets.tables.absences import MOST_PRESENT, Present
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID
 
@@ -347,10 +346,11 @@ def _rows(resource: Resource, plan: _Plan, reading: Reading, incremental: Increm
     hints = dlt.mark.make_hints(
         table_name=resource.table + REJECTED_SUFFIX, write_disposition="append", primary_key=(), columns={}
     )
-    keys: list[tuple[str, ...]] = []
-    reading.rejected_keys = Present(layout_of(shape).key, keys)
+    keys = spool.rejected_keys()
+    reading.rejected_keys = Present(
+        tuple(keys.column_names), [tuple(row.values()) for row in keys.slice(0, MOST_PRESENT + 1).to_pylist()]
+    )
     for rejected in spool.rejected():
-        keys += _keys_of(rejected, shape)[: MOST_PRESENT + 1 - len(keys)]
         marked = dlt.mark.with_hints(_rejects(rejected, load_id), hints, create_table_variant=True)
         yield _at_the_end(marked.data, marked.meta)
 
@@ -434,17 +434,6 @@ def _without(table: pa.Table, columns: list[str], *, rows: bool) -> pa.Table:
     for name in columns if rows else ():
         table = table.filter(pc.is_null(table[name]))
     return table.drop_columns(columns)
-
-
-def _keys_of(rejected: pa.Table, shape: RowShape) -> list[tuple[str, ...]]:
-    """The primary keys of rejected rows, as text, of those that have one."""
-    found: list[tuple[str, ...]] = []
-    for text in rejected["row_json"].to_pylist():
-        row = loads(text)
-        values = [value_at(row, re.split(r"\.|__", name)) for name in shape.primary_key]
-        if values and None not in values:
-            found.append(tuple(plain_text(value) for value in values))
-    return found
 
 
 def row_shape(

@@ -102,7 +102,7 @@ def fit_value(value: Any, target: Target) -> Any:
     if data_type == "text":
         return plain_text(value)
     if data_type == "json":
-        return _as_json(value)
+        return _as_json(value) if declared else json_text(value)
     if isinstance(value, (list, dict)):
         return None
     try:
