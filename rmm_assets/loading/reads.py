@@ -21,6 +21,7 @@ from rmm_assets.reading.report import Report
 from rmm_assets.rows.decode import Page
 from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.shape import RowShape
+from rmm_assets.rows.spool import Spool
 from rmm_assets.tables.absences import Present
 from rmm_assets.tables.existing import Existing
 
@@ -116,8 +117,7 @@ def _read(
 
 
 def _conflicts(collector: Collector) -> Sequence[str]:
-    found: Sequence[str] = getattr(collector, "conflicts", tuple)()
-    return found
+    return collector.conflicts() if isinstance(collector, (Spool, RecordSpool)) else ()
 
 
 def _read_once(

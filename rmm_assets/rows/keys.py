@@ -24,7 +24,7 @@ from rmm_assets.rows.page import Page
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.siphash import Hashes, Key, hash_records, hash_strings
 from rmm_assets.rows.targets import Target, fit
-from rmm_assets.rows.types import as_text, to_python
+from rmm_assets.rows.types import as_text, to_python, widen, widened
 
 # One key a row: sixteen bytes, which numpy sorts and compares as a whole.
 Keys = np.ndarray[Any, np.dtype[np.bytes_]]
@@ -108,6 +108,13 @@ def key_texts(column: Column, target: Target | None) -> pa.Array:
 def is_nested(value: Any) -> bool:
     """Tells whether a value is none that a key may have: an object or a list."""
     return isinstance(value, (dict, list))
+
+
+def landed(column: Column, target: Target | None) -> pa.Array:
+    """Casts values to the type that their column would have if there were no others."""
+    if target is not None:
+        return fit(column.values, column.kind, target)[0]
+    return widen(column.values, column.kind, widened(column.kinds))
 
 
 def landed_texts(array: pa.Array) -> pa.Array:
