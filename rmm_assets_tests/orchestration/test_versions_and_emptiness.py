@@ -9,7 +9,12 @@ import dagster as dg
 import pytest
 
 from rmm_assets.simulator import Simulator
-from rmm_assets_tests.orchestration.bench import checks, connection, devices, metadata, query, sync
+from rmm_assets_tests.orchestration.bench import KEY, checks, connection, devices, metadata, query, sync
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACME_API_KEY", KEY)
 
 
 def history(**changes: Any) -> dict[str, Any]:
