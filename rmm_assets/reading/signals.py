@@ -291,10 +291,22 @@ class Signals:
         self._seen: dict[str, str] = {}
         self._refuted: dict[str, str] = {}
         self._last: Answer | None = None
+        self.counted: int | None = None
         self._rows = self._received = 0
         self._pages: int | None = None
         self._current: int | None = None
         self._kinds: dict[str, Kind] = {}
+
+    def begin(self, counted: int | None = None) -> None:
+        """Begins a pass.
+
+        Args:
+            counted: The number of rows by a request of its own.
+        """
+        self._latest, self._received = [], 0
+        self.counted = counted
+        if counted is not None:
+            self.state("count", counted)
 
     def take(
         self, answer: Answer, selector: str | None, *, received: int, pages: int | None = None,
