@@ -259,7 +259,7 @@ def _contradiction(
         for name in [name for name in here if signals.kind(name) in (Kind.MORE, Kind.LAST)]:
             signals.settle(name, "the stated total was reached on a full page")
             del here[name]
-    more = {**here, **signals.more_in_all(report.rows if confirmed else distinct)}
+    more = {**signals.more_in_all(report.rows if confirmed else distinct), **here}
     against = [*more.values(), *facts.contradictions]
     if not against:
         return ""
