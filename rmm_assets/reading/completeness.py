@@ -110,6 +110,7 @@ def _read(
     counted = count_rows(pager, endpoint)
     while True:
         report.passes += 1
+        signals.begin(counted)
         facts = _one_pass(
             pager, endpoint, collector, report, signals, log, overlapping=overlapping, past_total=past_total,
             unique=unique,
@@ -155,6 +156,8 @@ def _add_totals(
     """Adds what is stated outside this pass: by a request of its own, or by an earlier pass of this run."""
     if endpoint.count is not None:
         now = count_rows(pager, endpoint)
+        if now is not None:
+            signals.state("count", now)
         facts.forget_totals()
         facts.state(counted)
         facts.state(now)
@@ -256,7 +259,7 @@ def _contradiction(
         for name in [name for name in here if signals.kind(name) in (Kind.MORE, Kind.LAST)]:
             signals.settle(name, "the stated total was reached on a full page")
             del here[name]
-    more = {**here, **signals.more_in_all(report.rows if confirmed else distinct)}
+    more = {**signals.more_in_all(report.rows if confirmed else distinct), **here}
     against = [*more.values(), *facts.contradictions]
     if not against:
         return ""

@@ -21,11 +21,13 @@ class Learned:
     Attributes:
         selector: Where the rows are, if the connection file leaves it out.
         found: Configured keys at whose place something stood in at least one answer.
+        total_counts_all: The stated total is known to count all rows, not those of a page.
         first_page_checked: No page lies before the one that a read begins with.
     """
 
     selector: str | None = None
     found: set[str] = field(default_factory=set)
+    total_counts_all: bool = False
     first_page_checked: bool = False
 
 

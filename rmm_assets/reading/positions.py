@@ -12,7 +12,7 @@ from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.facts import PageRead, PassFacts
 from rmm_assets.reading.paginators import ByPosition
 from rmm_assets.reading.report import Evidence
-from rmm_assets.reading.signals import PAGE_SIZES, ROUND_TOTALS, Signals
+from rmm_assets.reading.signals import CAPS, PAGE_SIZES, ROUND_TOTALS, Signals
 from rmm_assets.reading.stated import more_mark, repeats, stated_total, total_of
 from rmm_assets.rows.decode import Page
 from rmm_assets.rows.keys import NO_KEY, row_identity
@@ -288,6 +288,7 @@ class Positions:
             if not more:
                 self._settle("the page behind it is empty")
             facts.evidence = Evidence.EMPTY_LIST
+            self._endpoint.learned.total_counts_all |= self._total == self._rows > 0
             return True
         more = self._signals.more_here() | self._signals.more_in_all(self._rows)
         if more:
@@ -345,8 +346,7 @@ class Positions:
 
     def _hollow(self) -> bool:
         """Whether a total that was reached says little: it may be a cap, or count the rows of the only page so far."""
-        if not self._by_rows:
-            return False
-        return self._total in ROUND_TOTALS or (
-            self._number == 1 and self._before is not None and self._total == self._before.rows in PAGE_SIZES
-        )
+        if not self._by_rows or self._total in ROUND_TOTALS:
+            return self._by_rows
+        learned, rows = self._endpoint.learned, self._largest
+        return self._number == 1 and rows == self._total and rows in CAPS and not learned.total_counts_all

@@ -48,15 +48,10 @@ class References:
         """Takes a page in; the number of rows that the API says there are, if that may be true.
 
         Raises:
-            PagingError: it is the page before once more, or its total is not a number.
+            PagingError: its total is not a number.
         """
         endpoint, page = self._endpoint, answer.page
         self.number += 1
-        if self._before is not None and repeats(page, self._before, endpoint.shape):
-            raise PagingError(
-                f"{endpoint.name}: page {self.number} is the same as page {self.number - 1}; the server does not follow "
-                "its own paging. Check the paginator's parameter names against the API's documentation"
-            )
         self._rows += page.rows
         self._signals.take(answer, endpoint.selector, received=self._rows, pages=1 if self._single else None)
         total = total_of(endpoint, answer)
@@ -69,6 +64,25 @@ class References:
         if self._facts.first_page is None:
             self._facts.first_page = page
         return None if total in (ABSENT, None) else int(total)
+
+    def ends_in_itself(self, asked: Request, answer: Answer) -> bool:
+        """Whether a page is the one before once more and names itself, as the last page does at some APIs.
+
+        Raises:
+            PagingError: it is the one before once more, and may not be the last one.
+        """
+        before, number = self._before, self.number
+        if before is None or not repeats(answer.page, before, self._endpoint.shape):
+            return False
+        itself = not self._names_another(asked, answer, self._paginator.reference(answer))
+        if not itself or (self._could_be_full(before, asked) and not self._signals.confirms(self._rows, None)):
+            raise PagingError(
+                f"{self._endpoint.name}: page {number + 1} is the same as page {number}; the server does not follow its own "
+                "paging. Check the paginator's parameter names against the API's documentation"
+            )
+        self._signals.take(answer, self._endpoint.selector, received=self._rows)
+        self._facts.ended, self._facts.evidence = "no next page", Evidence.TWO_READS
+        return True
 
     def following(self, asked: Request, answer: Answer) -> Request | None:
         """Returns the request for the next page; None at an end, which may still need another look.
@@ -168,7 +182,7 @@ class References:
 
     def _end_unmarked(self, asked: Request, page: Page, *, itself: bool) -> None:
         """An end without a mark: believed if a number says so, or if the last page, asked for again, says it again."""
-        stated = self._total is not ABSENT and self._total == self._rows
+        stated = self._rows in (self._total, self._signals.counted)
         self._end("no next page", None, page)
         if stated or self._signals.more_in_all(self._rows):
             return

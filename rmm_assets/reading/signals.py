@@ -103,6 +103,8 @@ _ADDRESSES = ("href", "url", "link", "uri", "after", "starting_after", "starting
 ROUND_TOTALS = frozenset((1_000, 10_000))
 # Rows that pages usually hold at most: a page of just so many may be cut off.
 PAGE_SIZES = frozenset((10, 15, 20, 25, 30, 50, 51, 100, 101, 150, 200, 250, 300, 500, 1000, 2000, 5000, 10000))
+# The least of these to which a server is known to cut a page for which more rows are asked.
+CAPS = frozenset(size for size in PAGE_SIZES if size >= 20)
 
 _DIGITS = re.compile(r"\d+|\d{1,3}(?:,\d{3})+", re.ASCII)
 _CONTENT_RANGE = re.compile(r"\s*([\w-]*)\s*(?:(\d+)-(\d+)|\*)/(\d+|\*)\s*", re.ASCII)
@@ -291,10 +293,22 @@ class Signals:
         self._seen: dict[str, str] = {}
         self._refuted: dict[str, str] = {}
         self._last: Answer | None = None
+        self.counted: int | None = None
         self._rows = self._received = 0
         self._pages: int | None = None
         self._current: int | None = None
         self._kinds: dict[str, Kind] = {}
+
+    def begin(self, counted: int | None = None) -> None:
+        """Begins a pass.
+
+        Args:
+            counted: The number of rows by a request of its own.
+        """
+        self._latest, self._received = [], 0
+        self.counted = counted
+        if counted is not None:
+            self.state("count", counted)
 
     def take(
         self, answer: Answer, selector: str | None, *, received: int, pages: int | None = None,

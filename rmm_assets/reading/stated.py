@@ -25,8 +25,8 @@ def stated_total(answer: Answer, path: str | None, header: str | None = None) ->
     value = ABSENT if header is None else answer.reply.headers.get(header, ABSENT)
     if value is ABSENT and path:
         value = answer.beside_rows(path)
-    if isinstance(value, Mapping):  # as Elasticsearch writes it
-        value = value.get("value")
+    if isinstance(value, Mapping) and "value" in value:  # as Elasticsearch writes it
+        value = value["value"]
     if value is ABSENT or value is None:
         return value
     number = number_of(value)

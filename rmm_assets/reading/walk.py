@@ -121,6 +121,8 @@ def _walk_references(
     while True:
         answer = future.result()
         pager.window.quiet()
+        if chain.ends_in_itself(request, answer):
+            return
         total = chain.arrive(answer)
         following = chain.following(request, answer)
         if following is None and chain.needs_another_look:
