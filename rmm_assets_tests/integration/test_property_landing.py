@@ -36,7 +36,10 @@ VALUES = st.one_of(
     st.sampled_from(["", "7", "abc", "Grüße", "2024-05-01T10:00:00Z", "true"]),
     st.lists(st.integers(0, 3), max_size=2),
 )  # fmt: skip
-FAILURES = ["error", "total", "html"]
+FAILURES = ["error", "total", "html", "null", "key"]
+
+
+STRANGER = {"id": 0, "code": "c0", "at": "2024-06-01T00:00:00Z"}
 
 
 class Server:
@@ -82,6 +85,11 @@ class Machine(RuleBasedStateMachine):
             return Say({"error": "busy"}, status=500)
         if self.failure == "html":
             return Say(b"<html>Please wait</html>", headers=(("Content-Type", "text/html"),))
+        if self.failure == "null":
+            return Say({"data": None})
+        if self.failure == "key":
+            # Rows of two kinds under one key.
+            rows = [*rows, {**STRANGER, "name": "a"}, {**STRANGER, "name": "b"}]
         return Say({"data": rows, "total": len(rows) + (self.failure == "total")})
 
     def held(self, seen: Seen) -> list[Row]:
