@@ -241,6 +241,16 @@ class Resource(ResourceDefaults):
         """Name of the resource whose rows this one's requests take values from."""
         return next(iter(self.parents), None)
 
+    @property
+    def incremental_at(self) -> tuple[str | int, ...] | None:
+        """Path of the key that makes reads incremental; None where every read is a full one."""
+        if self.endpoint.incremental is not None:
+            return ("endpoint", "incremental")
+        for name, value in self.endpoint.params.items():
+            if isinstance(value, Mapping) and value.get("type") == "incremental":
+                return ("endpoint", "params", name)
+        return None
+
     def as_dlt(self) -> dict[str, Any]:
         """The resource in the words of dlt's `rest_api`: only what the file says, nothing that is ours."""
         said = self.model_dump(by_alias=True, exclude_unset=True, exclude=OUR_KEYS)

@@ -118,6 +118,11 @@ def _resource_faults(connection: Attributes, resource: Resource, where: Path) ->
             f"`write_disposition: replace`",
         )
     yield from _disposition_faults(resource, (*where, "write_disposition"))
+    if resource.disposition == "replace" and (said := resource.incremental_at) is not None:
+        yield line_error(
+            (*where, *said),
+            "reads what changed, and `write_disposition: replace` would drop all other rows; write merge",
+        )
     if resource.history and resource.write_disposition and resource.disposition != "merge":
         yield line_error(
             (*where, "history"), f"keeps versions by merging, but write_disposition is {resource.disposition}"
