@@ -26,6 +26,7 @@ from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import ROW_ID, Spool
 from rmm_assets.tables.absences import MOST_PRESENT, Present
 from rmm_assets.tables.existing import Existing
+from rmm_assets.tables.rejects import FIRST_REJECTED_AT, REJECTED_AT
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID
 
 # Where no real address is known yet (the embedded RMM starts with the run), dlt still wants one to describe the source.
@@ -172,9 +173,8 @@ def _rejects(plan: LoadPlan, spool: Spool | RecordSpool, load_id: str, reading: 
     """The rows that cannot land, for a table of their own."""
     hints = dlt.mark.make_hints(table_name=plan.rejected_table, write_disposition="append", primary_key=(), columns={})
     keys = spool.rejected_keys()
-    reading.rejected_keys = Present(
-        tuple(keys.column_names), [tuple(row.values()) for row in keys.slice(0, MOST_PRESENT + 1).to_pylist()]
-    )
+    present = [tuple(row.values()) for row in keys.slice(0, MOST_PRESENT + 1).to_pylist()]
+    reading.rejected_keys = Present(tuple(keys.column_names), present)
     for rejected in spool.rejected():
         yield dlt.mark.with_hints(_dated(rejected, load_id), hints, create_table_variant=True)
 
@@ -219,4 +219,5 @@ def _stamped(table: pa.Table, load_id: str, absences: bool) -> pa.Table:
 def _dated(rejected: pa.Table, load_id: str) -> pa.Table:
     now = pa.scalar(dlt.common.pendulum.now("UTC"), pa.timestamp("us", tz="UTC"))
     rejected = rejected.append_column(LOAD_ID, pa.array([load_id] * rejected.num_rows, pa.string()))
-    return rejected.append_column("rejected_at", pa.array([now.as_py()] * rejected.num_rows, now.type))
+    times = pa.array([now.as_py()] * rejected.num_rows, now.type)
+    return rejected.append_column(REJECTED_AT, times).append_column(FIRST_REJECTED_AT, times)
