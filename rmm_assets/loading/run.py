@@ -44,6 +44,7 @@ from rmm_assets.tables.absences import (
 )
 from rmm_assets.tables.changes import compare, compare_versions, remember
 from rmm_assets.tables.existing import Existing, look_up
+from rmm_assets.tables.rejects import keep_once
 from rmm_assets.tables.store import Store
 from rmm_assets.tables.table import LOAD_ID, Table
 
@@ -136,6 +137,8 @@ class Run:
             outcome.absences = self._resolve_absences(table, outcome.load_id)
             if plan.removes_orphans:
                 remove_orphans(_nested(self.pipeline, table))
+            if reading.rejected:
+                keep_once(Table(client, plan.rejected_table), outcome.load_id)
             outcome.rows_new = outcome.rows_loaded
             if outcome.load_id and (self.before.copied or plan.history is not None) and table.columns():
                 counted = compare if plan.history is None else compare_versions

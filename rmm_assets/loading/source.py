@@ -26,6 +26,7 @@ from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import ROW_ID, Spool
 from rmm_assets.tables.absences import MOST_PRESENT, Present
 from rmm_assets.tables.existing import Existing
+from rmm_assets.tables.rejects import FIRST_REJECTED_AT, REJECTED_AT
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID
 
 # Where no real address is known yet (the embedded RMM starts with the run), dlt still wants one to describe the source.
@@ -219,4 +220,5 @@ def _stamped(table: pa.Table, load_id: str, absences: bool) -> pa.Table:
 def _dated(rejected: pa.Table, load_id: str) -> pa.Table:
     now = pa.scalar(dlt.common.pendulum.now("UTC"), pa.timestamp("us", tz="UTC"))
     rejected = rejected.append_column(LOAD_ID, pa.array([load_id] * rejected.num_rows, pa.string()))
-    return rejected.append_column("rejected_at", pa.array([now.as_py()] * rejected.num_rows, now.type))
+    times = pa.array([now.as_py()] * rejected.num_rows, now.type)
+    return rejected.append_column(REJECTED_AT, times).append_column(FIRST_REJECTED_AT, times)

@@ -8,6 +8,7 @@ has shown such a row before: rows that a page repeats are rows, a row that anoth
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -83,6 +84,18 @@ def chunk_keys(chunk: Chunk, layout: Layout, page_rows: Sequence[int]) -> Keys:
     if chunk.faults:
         keys[[index for index, reasons in chunk.faults.items() if NOT_AN_OBJECT in reasons]] = NO_KEY
     return keys
+
+
+def row_key_texts(chunk: Chunk, layout: Layout, rows: Sequence[int]) -> list[tuple[str, ...]]:
+    """Returns the primary keys of some rows as text, as they would land; an empty one where a row has none."""
+    texts = []
+    for name in layout.key:
+        column = chunk.columns.get(name)
+        if column is None:
+            return [()] * len(rows)
+        picked = replace(column, values=column.values.take(pa.array(rows, pa.int64())))
+        texts.append(key_texts(picked, layout.targets.get(name)).to_pylist())
+    return [() if None in key else key for key in zip(*texts)] if texts else [()] * len(rows)
 
 
 def keys_of_texts(texts: Sequence[pa.Array]) -> Keys:

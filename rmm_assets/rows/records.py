@@ -21,7 +21,7 @@ from rmm_assets.rows.conflicts import EXAMPLES, Pair, and_more, differing, repea
 from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.flatten_objects import NOT_UNICODE, flatten_objects, is_unicode
 from rmm_assets.rows.json_text import loads, utf8_text
-from rmm_assets.rows.keys import NO_KEY, Keys, key_texts, landed, row_keys
+from rmm_assets.rows.keys import NO_KEY, Keys, key_texts, landed, row_key_texts, row_keys
 from rmm_assets.rows.layout import Layout
 from rmm_assets.rows.page import Page
 from rmm_assets.rows.rejects import Reject, Rejects
@@ -71,7 +71,13 @@ class RecordSpool:
         faults = [
             self._fault(row, line, key == NO_KEY) for row, line, key in zip(rows, lines, keys.tolist(), strict=True)
         ]
-        self._rejects.add([Reject(row, [fault], len(self._ends)) for row, fault in zip(rows, faults) if fault])
+        faulty = [row for row, fault in zip(rows, faults) if fault]
+        named = row_key_texts(
+            flatten_objects(self._layout, faulty, frozenset(self._layout.key), False), self._layout, range(len(faulty))
+        )
+        self._rejects.add(
+            [Reject(row, [fault], len(self._ends), key) for row, fault, key in zip(faulty, filter(None, faults), named)]
+        )
         self._named += [row for row, fault in zip(rows, faults) if fault == NOT_UNICODE]
         self._lands.append(np.array([not fault for fault in faults], np.bool_))
 

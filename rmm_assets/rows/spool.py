@@ -25,7 +25,7 @@ from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.flatten import flatten
 from rmm_assets.rows.ids import item_ids, key_ids, random_ids
 from rmm_assets.rows.json_text import loads, utf8_text
-from rmm_assets.rows.keys import NO_KEY, Keys, as_keys, chunk_keys, joined, keys_of_texts, landed_texts
+from rmm_assets.rows.keys import NO_KEY, Keys, as_keys, chunk_keys, joined, keys_of_texts, landed_texts, row_key_texts
 from rmm_assets.rows.layout import Layout
 from rmm_assets.rows.page import Page
 from rmm_assets.rows.rejects import Reject, Rejects
@@ -422,7 +422,7 @@ class Spool:
         self._tally.add(keys)
         land: Mask | None = None
         if chunk.faults:
-            self._reject(chunk.faults, run)
+            self._reject(chunk, run)
             land = np.ones(chunk.rows, np.bool_)
             land[list(chunk.faults)] = False
             named = ~land & (keys != NO_KEY)
@@ -476,16 +476,18 @@ class Spool:
             if index not in chunk.faults:
                 chunk.add_fault(index, "no value in it")
 
-    def _reject(self, faults: Mapping[int, list[str]], run: list[_Numbered]) -> None:
+    def _reject(self, chunk: Chunk, run: list[_Numbered]) -> None:
+        faults = sorted(chunk.faults)
+        keys = row_key_texts(chunk, self._layout, faults)
         ends = list(accumulate(entry.page.rows for entry in run))
         objects: dict[int, list[Any]] = {}
         rejects = []
-        for index in sorted(faults):
+        for index, key in zip(faults, keys, strict=True):
             which = bisect.bisect_right(ends, index)
             if which not in objects:
                 objects[which] = run[which].page.objects()
             row = objects[which][index - ends[which] + run[which].page.rows]
-            rejects.append(Reject(row, faults[index], run[which].number))
+            rejects.append(Reject(row, chunk.faults[index], run[which].number, key))
         self._rejects.add(rejects)
 
 
