@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from rmm_assets.config.client import PYTHON_ONLY, Auth, Names, Paginator
+from rmm_assets.reading.settings import Count, EmptyAs
 from rmm_assets.settings import Settings, line_error, messages, refuse
 
 
@@ -17,7 +18,10 @@ class ResponseAction(Settings):
     content: str | None = Field(
         default=None, min_length=1, description="Text that stands in the body of such a response."
     )
-    action: Literal["ignore"] = Field(description="`ignore`: the response counts as the end of the rows.")
+    action: Literal["ignore"] = Field(
+        description="`ignore`: as the first answer, for one parent's rows for example, it counts as an empty list. On a "
+        "later page, or for all parents, it is an error; so is a response that throttles."
+    )
 
 
 class Incremental(Settings):
@@ -113,11 +117,39 @@ class Endpoint(Settings):
         "`header_link`, `json_link`, or `single_page` for an endpoint that sends everything at once. "
         "Never guessed.",
     )
-    data_selector: str | None = Field(default=None, min_length=1, description="JSONPath of the rows in the body.")
+    data_selector: str | None = Field(
+        default=None,
+        min_length=1,
+        description="JSONPath of the rows in the body. Left out, the first answer must hold exactly one list of objects.",
+    )
     response_actions: tuple[ResponseAction, ...] | None = Field(
         default=None, description="Responses to treat in another way."
     )
     incremental: Incremental | None = Field(default=None, description="Read only what changed since the last run.")
+    total_header: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Ours: response header that states the number of rows, for example `X-Total-Count`.",
+    )
+    count: Count | None = Field(
+        default=None,
+        description="Ours: a request of its own that states the number of rows, for example OData's `$count`.",
+    )
+    wrong_signals: Names = Field(
+        default=(),
+        description="Ours: what this API says wrongly about there being more rows, by the name of the header or field: "
+        "`total`, `meta.has_more`, `X-Total-Count`, `Link`. It is not believed then.",
+    )
+    empty_as: tuple[EmptyAs, ...] = Field(
+        default=(),
+        description="Ours: what this API answers instead of an empty list: `null` or an empty `object` at the data "
+        "selector, the key `missing`, `empty_body`, or `no_content` (204) behind the first page. Without it such an answer "
+        "is tried again, then red.",
+    )
+    single_object: bool = Field(
+        default=False,
+        description="Ours: whether an object at the data selector is a row, as where a path names one thing.",
+    )
     auth: Auth | None = Field(default=None, description="Another way for the same secret to reach this endpoint.")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import string
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -25,6 +24,8 @@ from rmm_assets.config.table_hints import (
 )
 from rmm_assets.settings import Settings
 
+OUR_ENDPOINT_KEYS = {"total_header", "count", "wrong_signals", "empty_as", "single_object"}
+
 
 class ResourceDefaults(Settings):
     """Everything that a resource may say but its name; written under `resource_defaults`, it holds for all
@@ -46,6 +47,7 @@ class ResourceDefaults(Settings):
                 "data_selector",
                 "response_actions",
                 "headers",
+                *OUR_ENDPOINT_KEYS,
             ),
             "write it under `endpoint`",
         ),
@@ -254,7 +256,7 @@ class Resource(ResourceDefaults):
     def as_dlt(self) -> dict[str, Any]:
         """The resource in the words of dlt's `rest_api`: only what the file says, nothing that is ours."""
         said = self.model_dump(by_alias=True, exclude_unset=True, exclude=OUR_KEYS)
-        endpoint = self.endpoint.model_dump(by_alias=True, exclude_unset=True)
+        endpoint = self.endpoint.model_dump(by_alias=True, exclude_unset=True, exclude=OUR_ENDPOINT_KEYS)
         said["endpoint"] = {key: value for key, value in endpoint.items() if value is not None} | {"path": self.path}
         if self.endpoint.paginator is not None and not _is_known_to_dlt(self.endpoint.paginator.type):
             # Paging is ours; dlt only looks at the words.
@@ -303,7 +305,7 @@ def as_lists(value: Any) -> Any:
 
 
 def resolved(defaults: ResourceDefaults, client: Client, resource: Resource) -> Resource:
-    """A resource with the defaults in it, merged as dlt does, and the paginator that dlt would take."""
+    """A resource with the defaults in it, merged as dlt does, and the client's paginator where it names none."""
     base = defaults.model_dump(by_alias=True, exclude_unset=True)
     own = resource.model_dump(by_alias=True, exclude_unset=True)
     endpoint = {**base.get("endpoint", {}), **own.get("endpoint", {})}
@@ -314,13 +316,7 @@ def resolved(defaults: ResourceDefaults, client: Client, resource: Resource) -> 
     for name, hints in own.get("columns", {}).items():
         columns[name] = {**columns.get(name, {}), **hints}
     merged = {**base, **own, "endpoint": endpoint} | ({"columns": columns} if columns else {})
-    # dlt's rule: a path that ends in a placeholder names one thing, not a list of things.
-    single = re.search(r"\{[A-Za-z0-9._-]+\}", (endpoint.get("path") or "").rsplit("/", 1)[-1])
-    if endpoint.get("paginator") is None:
-        if single:
-            endpoint["paginator"] = {"type": "single_page"}
-        elif client.paginator is not None:
-            endpoint["paginator"] = client.paginator.model_dump(by_alias=True, exclude_unset=True)
-    if single and endpoint.get("data_selector") is None:
-        endpoint["data_selector"] = "$"
+    # Where a path ends in a placeholder, dlt takes one page and one object for granted; here that has to be written.
+    if endpoint.get("paginator") is None and client.paginator is not None:
+        endpoint["paginator"] = client.paginator.model_dump(by_alias=True, exclude_unset=True)
     return Resource.model_validate(merged)

@@ -26,6 +26,7 @@ from rmm_assets.http.auth import Auth, NoAuth
 from rmm_assets.http.rate_limit import RateLimit, StoppedError
 from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.settings import Limits, Retry, Tls
+from rmm_assets.http.throttle import looks_throttled, throttles
 from rmm_assets.http.wire import LateError, TooLargeError, Wire, describe, may_pass, tls_context
 
 _MAX_REDIRECTS = 5
@@ -268,8 +269,11 @@ class Transport:
         reply = self._ask(request) if given is None else given
         if isinstance(reply, _Failure):
             return reply
-        if tolerate is None or not tolerate(reply):
-            failure = self._objection(reply)
+        tolerated = tolerate is not None and tolerate(reply)
+        throttled = self._throttles(reply, tolerated=tolerated)
+        # What throttles says nothing about the rows, whatever is tolerated.
+        if throttled or not tolerated:
+            failure = self._objection(reply, throttled)
             if failure is not None:
                 return failure
         try:
@@ -357,7 +361,8 @@ class Transport:
         if isinstance(answer, dict):
             return answer
         shown = urllib3.HTTPHeaderDict({k: self.redactor.header(v) for k, v in raw.headers.itermerged()})
-        failure = self._objection(Reply(raw.status, shown, self.redactor.body(raw.body), url))
+        reply = Reply(raw.status, shown, self.redactor.body(raw.body), url)
+        failure = self._objection(reply, self._throttles(reply))
         if failure is None:
             # Not shown: it may be a token in a form that we do not know.
             failure = _Failure(f"HTTP {raw.status}, {shown.get('Content-Type')}: no JSON object", raw.status)
@@ -397,9 +402,12 @@ class Transport:
                 self._alarm.start()
             return self._deadline
 
-    def _objection(self, reply: Reply) -> _Failure | None:
-        """Why this answer is not one to read rows from; None where it is."""
-        signal = self._is_throttle(reply)
+    def _objection(self, reply: Reply, signal: bool) -> _Failure | None:
+        """Why this answer is not one to read rows from; None where it is.
+
+        Args:
+            signal: It means `slower`, whatever its status.
+        """
         if reply.status < 300 and not signal:
             return None
         throttled = signal or reply.status in (429, 503)
@@ -411,12 +419,11 @@ class Transport:
         retryable = signal or reply.status in self._retry.status_codes
         return _Failure(text, reply.status, retryable, self._wait_asked_for(reply, throttled), throttled)
 
-    def _is_throttle(self, reply: Reply) -> bool:
-        return any(
-            reply.status == signal.status
-            and (not signal.text or signal.text.lower() in reply.body.decode("utf-8", "replace").lower())
-            for signal in self._limits.throttle
-        )
+    def _throttles(self, reply: Reply, *, tolerated: bool = False) -> bool:
+        """Whether an answer means `slower`; one that would be tolerated is looked at for every sign of it."""
+        if throttles(reply.status, reply.body, self._limits.throttle):
+            return True
+        return tolerated and reply.status >= 400 and looks_throttled(reply.status, reply.headers, reply.body)
 
     def _wait_asked_for(self, reply: Reply, throttled: bool) -> float | None:
         """Seconds the server asks to wait: `Retry-After` in either form, or a place in a throttled answer's body."""

@@ -53,6 +53,7 @@ def build_source(connection: Connection, plan: LoadPlan, reading: Reading | None
 
 def _rows(plan: LoadPlan, requests: Requests, reading: Reading) -> Iterator[Any]:
     """Reads until proven complete, then hands on what landed on disk meanwhile."""
+    reading.begun()
     shape = _shape(plan, reading.existing)
     requests = replace(requests, endpoint=replace(requests.endpoint, shape=shape))
     cursor_range = (

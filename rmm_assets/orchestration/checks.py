@@ -74,8 +74,12 @@ class Check:
         return dg.AssetCheckSpec(self.name, asset=key, description=self.description, blocking=self.blocking)
 
     def result(self, key: dg.AssetKey, table: Table, loaded: Loaded) -> dg.AssetCheckResult:
-        """The check, evaluated."""
-        passed, metadata = self.evaluate(table, loaded)
+        """Evaluates the check; one that cannot be evaluated has failed, and the load stays what it is."""
+        try:
+            passed, metadata = self.evaluate(table, loaded)
+        except Exception as error:  # a query of a user's own may fail in any way
+            reason = shorten(f"this could not be evaluated: {error}", _EXAMPLE_LETTERS)
+            passed, metadata = False, {"reason": reason}
         return dg.AssetCheckResult(
             asset_key=key, check_name=self.name, passed=passed, severity=self.severity, metadata=metadata
         )

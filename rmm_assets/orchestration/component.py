@@ -98,8 +98,9 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
         # Loading a file must not cost what building assets imports.
         from rmm_assets.orchestration.assets import build_connection_defs
 
-        made = build_connection_defs(self, spec_of=self.get_asset_spec, execute=self.execute)
-        return made.map_asset_specs(func=self._with_its_line)
+        return build_connection_defs(
+            self, spec_of=self.get_asset_spec, execute=self.execute, located=self._with_its_line
+        )
 
     def get_asset_spec(self, resource: Resource, data: DltResourceTranslatorData) -> dg.AssetSpec:
         """Returns the spec of a resource's asset. Override it to change what Dagster shows.

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rmm_assets.rows.decode import read_page
-from rmm_assets.rows.layout import RowShape
 from rmm_assets.rows.records import RecordSpool
+from rmm_assets.rows.shape import RowShape
 
 
 def spooled(folder: Path, *pages: list[Any] | bytes, key: tuple[str, ...] = ("id",)) -> RecordSpool:
