@@ -10,17 +10,15 @@ import re
 from typing import Annotated, Any, ClassVar, Literal, Self, Union
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, model_validator
+from pydantic_core import core_schema
 
 from rmm_assets.http.auth import AuthSettings
-from rmm_assets.settings import Settings, Tagged, did_you_mean, line_error, refuse
+from rmm_assets.reading.paginators import STYLES, needed_keys, paginator_of
+from rmm_assets.reading.paginators import Paginator as AnyPaginator
+from rmm_assets.settings import Settings, line_error, refuse
 
 PYTHON_ONLY = "it takes Python, which a connection file cannot hold"
-NO_GUESSING = (
-    "no paginator, and guessing one loses rows; write one under `endpoint`: offset, page_number, cursor, "
-    "header_cursor, "
-    "header_link or json_link, or single_page if the endpoint sends everything at once"
-)
 
 
 def _as_names(value: Any) -> Any:
@@ -97,126 +95,17 @@ Auth = Annotated[
 # --- paginators
 
 
-class OffsetPaginator(Tagged):
-    """Pages by the number of rows to skip."""
+class _ByStyle:
+    """Reads a paginator by its style, and describes every style that there is."""
 
-    type: Literal["offset"] = "offset"
-    limit: int = Field(gt=0, description="Rows to ask for on a page.")
-    offset: int = Field(default=0, ge=0, description="Offset of the first row.")
-    offset_param: str | None = Field(default=None, description="Query parameter of the offset; `offset` by default.")
-    limit_param: str | None = Field(default=None, description="Query parameter of the limit; `limit` by default.")
-    offset_body_path: str | None = Field(default=None, description="Dotted path of the offset in a JSON request body.")
-    limit_body_path: str | None = Field(default=None, description="Dotted path of the limit in a JSON request body.")
-    total_path: str | None = Field(
-        default="total", description="JSONPath of the stated number of rows; null where there is none."
-    )
-    maximum_offset: int | None = Field(default=None, ge=0, description="Offset at which reading stops.")
-    stop_after_empty_page: bool | None = Field(default=True, description="Whether an empty page is the end.")
-    has_more_path: str | None = Field(
-        default=None, description="JSONPath of a boolean that says whether more pages follow."
-    )
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        words = tuple(name for name, style in STYLES.items() if not needed_keys(style))
+        written = handler.generate_schema(Union[(Literal[words], *STYLES.values())])
+        return core_schema.no_info_plain_validator_function(paginator_of, json_schema_input_schema=written)
 
 
-class PageNumberPaginator(Tagged):
-    """Pages by their number."""
-
-    type: Literal["page_number"] = "page_number"
-    base_page: int = Field(default=0, ge=0, description="Number of the API's first page, 0 or 1.")
-    page: int | None = Field(
-        default=None, ge=0, description="Number of the page to begin with; `base_page` by default."
-    )
-    page_param: str | None = Field(default=None, description="Query parameter of the page number; `page` by default.")
-    page_body_path: str | None = Field(
-        default=None, description="Dotted path of the page number in a JSON request body."
-    )
-    total_path: str | None = Field(
-        default="total", description="JSONPath of the stated number of pages; null where there is none."
-    )
-    maximum_page: int | None = Field(default=None, ge=0, description="Page number at which reading stops.")
-    stop_after_empty_page: bool | None = Field(default=True, description="Whether an empty page is the end.")
-    has_more_path: str | None = Field(
-        default=None, description="JSONPath of a boolean that says whether more pages follow."
-    )
-
-
-class CursorPaginator(Tagged):
-    """Each page's body names the next one by a cursor."""
-
-    type: Literal["cursor"] = "cursor"
-    cursor_path: str = Field(default="cursors.next", min_length=1, description="JSONPath of the cursor in the body.")
-    cursor_param: str | None = Field(default=None, description="Query parameter of the cursor; `cursor` by default.")
-    cursor_body_path: str | None = Field(default=None, description="Dotted path of the cursor in a JSON request body.")
-    stop_after_empty_page: bool | None = Field(default=False, description="Whether an empty page is the end.")
-    has_more_path: str | None = Field(
-        default=None, description="JSONPath of a boolean that says whether more pages follow."
-    )
-
-
-class HeaderCursorPaginator(Tagged):
-    """Each page's headers name the next one by a cursor."""
-
-    type: Literal["header_cursor"] = "header_cursor"
-    cursor_key: str = Field(default="next", min_length=1, description="Response header that holds the cursor.")
-    cursor_param: str = Field(default="cursor", min_length=1, description="Query parameter of the cursor.")
-
-
-class HeaderLinkPaginator(Tagged):
-    """Each page's `Link` header holds the next one's address."""
-
-    type: Literal["header_link"] = "header_link"
-    links_next_key: str = Field(default="next", min_length=1, description="The `rel` of the link to the next page.")
-
-
-class JSONLinkPaginator(Tagged):
-    """Each page's body holds the next one's address."""
-
-    type: Literal["json_link"] = "json_link"
-    next_url_path: str = Field(default="next", min_length=1, description="JSONPath of the address in the body.")
-
-
-class SinglePagePaginator(Tagged):
-    """The endpoint sends everything in one answer."""
-
-    type: Literal["single_page"] = "single_page"
-
-
-PAGINATORS = ("offset", "page_number", "cursor", "header_cursor", "header_link", "json_link", "single_page")
-
-
-def _as_paginator(value: Any) -> Any:
-    if isinstance(value, str):
-        value = {"type": value}
-    if isinstance(value, dict):
-        kind = value.get("type", "auto")
-        if kind == "auto":
-            refuse([line_error((), NO_GUESSING)])
-        if kind == "json_response":  # dlt's older word for the same paginator
-            value = {**value, "type": "json_link"}
-        elif kind not in PAGINATORS:
-            refuse([line_error(("type",), f"unknown paginator `{kind}`; {did_you_mean(str(kind), list(PAGINATORS))}")])
-    return value
-
-
-_AnyPaginator = (
-    OffsetPaginator
-    | PageNumberPaginator
-    | CursorPaginator
-    | HeaderCursorPaginator
-    | HeaderLinkPaginator
-    | JSONLinkPaginator
-    | SinglePagePaginator
-)
-Paginator = Annotated[
-    _AnyPaginator,
-    Field(discriminator="type"),
-    BeforeValidator(
-        _as_paginator,
-        json_schema_input_type=Literal[
-            "page_number", "cursor", "header_cursor", "header_link", "json_link", "single_page"
-        ]
-        | _AnyPaginator,
-    ),
-]
+Paginator = Annotated[AnyPaginator, _ByStyle]
 
 
 class Client(Settings):

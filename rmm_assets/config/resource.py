@@ -241,11 +241,24 @@ class Resource(ResourceDefaults):
         """Name of the resource whose rows this one's requests take values from."""
         return next(iter(self.parents), None)
 
+    @property
+    def incremental_at(self) -> tuple[str | int, ...] | None:
+        """Path of the key that makes reads incremental; None where every read is a full one."""
+        if self.endpoint.incremental is not None:
+            return ("endpoint", "incremental")
+        for name, value in self.endpoint.params.items():
+            if isinstance(value, Mapping) and value.get("type") == "incremental":
+                return ("endpoint", "params", name)
+        return None
+
     def as_dlt(self) -> dict[str, Any]:
         """The resource in the words of dlt's `rest_api`: only what the file says, nothing that is ours."""
         said = self.model_dump(by_alias=True, exclude_unset=True, exclude=OUR_KEYS)
         endpoint = self.endpoint.model_dump(by_alias=True, exclude_unset=True)
         said["endpoint"] = {key: value for key, value in endpoint.items() if value is not None} | {"path": self.path}
+        if self.endpoint.paginator is not None and not _is_known_to_dlt(self.endpoint.paginator.type):
+            # Paging is ours; dlt only looks at the words.
+            said["endpoint"]["paginator"] = "single_page"
         disposition = {**(said.get("write_disposition") or {}), "disposition": self.disposition}
         if self.strategy is not None:
             disposition["strategy"] = self.strategy
@@ -265,6 +278,12 @@ def _placeholders(value: Any) -> Iterator[str]:
             yield from _placeholders(inner)
     elif isinstance(value, str):
         yield from (field for _, field, _, _ in string.Formatter().parse(value) if field)
+
+
+def _is_known_to_dlt(paginator: str) -> bool:
+    from dlt.sources.rest_api.config_setup import PAGINATOR_MAP
+
+    return paginator in PAGINATOR_MAP
 
 
 # Columns' `sensitive` is ours, too.

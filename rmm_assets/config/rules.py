@@ -14,10 +14,10 @@ from typing import Any, cast, get_args, get_type_hints
 from pydantic_core import InitErrorDetails
 
 from rmm_assets.config.attributes import Attributes
-from rmm_assets.config.client import NO_GUESSING
 from rmm_assets.config.names import normalized_column
 from rmm_assets.config.resource import Resource
 from rmm_assets.http.address import address_fault, read_origin
+from rmm_assets.reading.paginators import no_paginator
 from rmm_assets.settings import did_you_mean, line_error
 
 Path = tuple[str | int, ...]
@@ -110,7 +110,7 @@ def _name_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
 
 def _resource_faults(connection: Attributes, resource: Resource, where: Path) -> Iterator[InitErrorDetails]:
     if resource.endpoint.paginator is None:
-        yield line_error((*where, "endpoint", "paginator"), f"`{resource.name}` has {NO_GUESSING}")
+        yield line_error((*where, "endpoint", "paginator"), f"`{resource.name}` has {no_paginator()}")
     if resource.disposition == "merge" and not resource.keys:
         yield line_error(
             (*where, "primary_key"),
@@ -118,6 +118,11 @@ def _resource_faults(connection: Attributes, resource: Resource, where: Path) ->
             f"`write_disposition: replace`",
         )
     yield from _disposition_faults(resource, (*where, "write_disposition"))
+    if resource.disposition == "replace" and (said := resource.incremental_at) is not None:
+        yield line_error(
+            (*where, *said),
+            "reads what changed, and `write_disposition: replace` would drop all other rows; write merge",
+        )
     if resource.history and resource.write_disposition and resource.disposition != "merge":
         yield line_error(
             (*where, "history"), f"keeps versions by merging, but write_disposition is {resource.disposition}"
@@ -228,7 +233,8 @@ def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
     if "." not in kind and not hasattr(dlt.destinations, kind):
         known = [name for name in dlt.destinations.__all__ if name.islower()]
         return [line_error(("destination",), f"dlt has no destination `{kind}`; {did_you_mean(kind, known)}")]
-    formats = Destination.from_reference(kind).capabilities().supported_table_formats or []
+    destination = Destination.from_reference(kind)
+    formats = (destination.capabilities().supported_table_formats if destination else None) or []
     for index, resource in enumerate(connection.resources):
         if resource.table_format is not None and resource.table_format not in formats:
             sentence = f"{kind} has no such tables; " + (f"it has: {', '.join(formats)}" if formats else "leave it out")

@@ -14,7 +14,7 @@ from dlt.common.schema.typing import TTableSchemaColumns
 
 from rmm_assets.config import Resource
 from rmm_assets.config.names import normalized_column
-from rmm_assets.loading.source import settles_absences
+from rmm_assets.loading.plan import LoadPlan
 from rmm_assets.orchestration.dagster_internals import short_column
 
 COLUMN_SCHEMA = "dagster/column_schema"
@@ -27,7 +27,7 @@ _OURS = {
 }
 
 
-def declared_columns(resource: Resource) -> dg.TableSchema:
+def declared_columns(plan: LoadPlan) -> dg.TableSchema:
     """The columns that the connection file declares, with what it says of them, and those that a load adds."""
     columns = [
         dg.TableColumn(
@@ -36,11 +36,9 @@ def declared_columns(resource: Resource) -> dg.TableSchema:
             description=hints.description,
             constraints=dg.TableColumnConstraints(nullable=hints.nullable is not False),
         )
-        for name, hints in resource.columns.items()
+        for name, hints in plan.resource.columns.items()
     ]
-    ours = [
-        name for name in _OURS if name != "_absent_since" or (settles_absences(resource) and resource.absent == "mark")
-    ]
+    ours = [name for name in _OURS if name != "_absent_since" or plan.marks_absences]
     return dg.TableSchema(columns=[*columns, *(dg.TableColumn(name, *_OURS[name]) for name in ours)])
 
 

@@ -15,7 +15,6 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 from pydantic_core import InitErrorDetails
 
-from rmm_assets.config.client import PAGINATORS
 from rmm_assets.config.connection import Connection
 from rmm_assets.config.resource import Resource
 from rmm_assets.config.secrets import secrets
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionFileError", "Fault", "Resource", "RmmConnection"]
 
 
-KINDS = frozenset({*AuthSettings.kinds(), *PAGINATORS})
+KINDS = frozenset(AuthSettings.kinds())
 
 
 class ConnectionAttributes(BaseModel):
@@ -99,8 +98,9 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
         # Loading a file must not cost what building assets imports.
         from rmm_assets.orchestration.assets import build_connection_defs
 
-        made = build_connection_defs(self, spec_of=self.get_asset_spec, execute=self.execute)
-        return made.map_asset_specs(func=self._with_its_line)
+        return build_connection_defs(
+            self, spec_of=self.get_asset_spec, execute=self.execute, located=self._with_its_line
+        )
 
     def get_asset_spec(self, resource: Resource, data: DltResourceTranslatorData) -> dg.AssetSpec:
         """Returns the spec of a resource's asset. Override it to change what Dagster shows.
@@ -208,11 +208,9 @@ def _located(
         own, defaults = _below(positions, path[:3]), _below(positions, ("attributes", "resource_defaults"))
         if path[3] not in own and path[3] in defaults:
             path = ("attributes", "resource_defaults", *path[3:])
-    # Between an auth or a paginator and its keys, pydantic names the kind.
+    # Between an auth and its keys, pydantic names the kind.
     path = tuple(
-        part
-        for before, part in zip(("", *path), path, strict=False)
-        if not (before in ("auth", "paginator") and part in KINDS)
+        part for before, part in zip(("", *path), path, strict=False) if not (before == "auth" and part in KINDS)
     )
     return path, positions.lookup_closest_and_path(path, trace=None)[0]
 

@@ -36,6 +36,7 @@ def materialization(outcome: Outcome, columns: TTableSchemaColumns, resource: Re
         "rows_loaded": outcome.rows_loaded,
         "rows_new": outcome.rows_new,
         "rows_changed": outcome.rows_changed,
+        "rows_left_out": outcome.rows_left_out,
         "rows_rejected": outcome.rows_rejected,
         "rows_absent": outcome.absences.gone,
         "absences_held_back": outcome.absences.held_back,

@@ -20,14 +20,17 @@ import logging
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
-
 from rmm_assets.errors import IncompleteError, PagingError
-from rmm_assets.reading.paging import Endpoint, Pager, PassFacts
+from rmm_assets.reading.endpoint import Endpoint
+from rmm_assets.reading.facts import PassFacts
+from rmm_assets.reading.fetch import Pager
+from rmm_assets.reading.paginators import ByPosition
 from rmm_assets.reading.progress import Progress
+from rmm_assets.reading.walk import walk
 from rmm_assets.rows.decode import Page
-from rmm_assets.rows.keys import NO_KEY, Keys, row_keys
+from rmm_assets.rows.keys import row_keys
 from rmm_assets.rows.layout import RowShape
+from rmm_assets.rows.tally import Tally
 
 MAX_PASSES = 3
 
@@ -187,7 +190,7 @@ def _one_pass(
     facts = PassFacts()
     look_at = _LOOK_FOR_ROUNDS_AT
     progress = Progress(endpoint.name, log, lambda: pager.transport.traffic.retries)
-    for read in pager.pages(endpoint, facts, overlapping=overlapping, past_total=past_total):
+    for read in walk(pager, endpoint, facts, overlapping=overlapping, past_total=past_total):
         collector.add(read.page)
         report.pages += 1
         progress.page(read.page.rows, read.total)
@@ -244,10 +247,16 @@ def _problem(
         return "one pass is not proof enough (verify: true)"
     if report.duplicates and not unique:
         return "rows came more than once, and without a primary key they may stand for others"
-    kind = endpoint.paginator["type"]
-    if kind == "offset" and facts.unproven and (total is not None or facts.turns):
+    paginator = endpoint.paginator
+    by_position = isinstance(paginator, ByPosition)
+    if (
+        isinstance(paginator, ByPosition)
+        and paginator.counts_rows
+        and facts.unproven
+        and (total is not None or facts.turns)
+    ):
         return "the server takes round offsets only, so one pass does not show that no row moved"
-    if kind in ("offset", "page_number") and total is None:
+    if by_position and total is None:
         alone = not facts.turns and not facts.unproven and (report.rows or facts.ended != "empty page")
         if before is not None and before.steady and not alone:
             return f"two passes differ: {before.rows} rows, then {report.rows}"
@@ -305,17 +314,20 @@ class MemoryCollector:
 
     @property
     def distinct(self) -> int:
-        return len(self.fingerprint())
+        return self._tally().distinct
 
     @property
     def keyless(self) -> int:
-        return int(np.count_nonzero(self._keys() == NO_KEY))
+        return self._tally().keyless
 
-    def fingerprint(self) -> frozenset[int]:
-        return frozenset(self._keys().tolist()) - {int(NO_KEY)}
+    def fingerprint(self) -> str:
+        return self._tally().fingerprint()
 
-    def sequence(self) -> bytes:
-        return self._keys().tobytes()
+    def sequence(self) -> str:
+        return self._tally().sequence()
 
-    def _keys(self) -> Keys:
-        return np.concatenate([*(row_keys(page, self._shape) for page in self.pages), np.zeros(0, np.uint64)])
+    def _tally(self) -> Tally:
+        tally = Tally()
+        for page in self.pages:
+            tally.add(row_keys(page, self._shape))
+        return tally

@@ -27,6 +27,7 @@ from rmm_assets.definitions import load_connections
 from rmm_assets.http.auth import AuthSettings
 from rmm_assets.http.settings import Limits, Retry, Throttle, Tls
 from rmm_assets.orchestration.component import RmmConnection
+from rmm_assets.reading import paginators
 from rmm_assets.settings import Settings
 
 PACKAGE = Path(rmm_assets.__file__).parent
@@ -182,13 +183,13 @@ def test_the_clients_paginator_reaches_resources_that_name_none() -> None:
             "resources": ["devices"],
         }
     )
-    assert connection.resources[0].endpoint.paginator == client.HeaderLinkPaginator()
+    assert connection.resources[0].endpoint.paginator == paginators.HeaderLinkPaginator()
 
 
 def test_a_connection_can_be_made_in_python() -> None:
     connection = Connection(
         name="x",
-        client=client.Client(base_url="https://h", paginator=client.OffsetPaginator(limit=5)),
+        client=client.Client(base_url="https://h", paginator=paginators.OffsetPaginator(limit=5)),
         resources=(resource.Resource(name="devices", primary_key=("id",)),),
     )
     assert connection.rest_api_config()["resources"][0]["endpoint"]["paginator"] == {
@@ -266,9 +267,8 @@ def test_the_demo_runs_on_the_simulator_and_stands_still_until_somebody_starts_i
 
 
 def test_every_paginator_of_dlt_but_guessing_can_be_written_with_all_its_keys() -> None:
-    assert set(client.PAGINATORS) == set(get_args(PaginatorType)) - {"auto", "json_response"}
-    for model in get_args(client._AnyPaginator):
-        kind = model.model_fields["type"].default
+    assert set(paginators.STYLES) == set(get_args(PaginatorType)) - {"auto", "json_response"}
+    for kind, model in paginators.STYLES.items():
         keys = set(inspect.signature(config_setup.PAGINATOR_MAP[kind]).parameters)
         assert set(model.model_fields) - {"type"} == keys, kind
 

@@ -15,7 +15,9 @@ from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.settings import Limits, Retry
 from rmm_assets.http.transport import Traffic, Transport
 from rmm_assets.reading.completeness import Report, read_complete
-from rmm_assets.reading.paging import Endpoint, Pager
+from rmm_assets.reading.endpoint import Endpoint
+from rmm_assets.reading.fetch import Pager
+from rmm_assets.reading.paginators import paginator_of
 from rmm_assets.rows.layout import RowShape
 from rmm_assets.rows.spool import Spool
 from rmm_assets_tests.http.auths import read_auth
@@ -56,7 +58,7 @@ def endpoint_of(paginator: Mapping[str, Any], **changes: Any) -> Endpoint:
     """`/v1/devices` of the simulator, its rows told apart by `id`."""
     key = changes.pop("key", ("id",))
     given: dict[str, Any] = {"name": "devices", "path": "/v1/devices", "data_selector": "data"}
-    return Endpoint(**{**given, "paginator": paginator, "shape": RowShape("devices", key), **changes})
+    return Endpoint(**{**given, "paginator": paginator_of(paginator), "shape": RowShape("devices", key), **changes})
 
 
 def read(

@@ -14,7 +14,9 @@ import pytest
 
 from rmm_assets.errors import TransportError
 from rmm_assets.http.settings import Retry
-from rmm_assets.reading.paging import PassFacts, Window
+from rmm_assets.reading.facts import PassFacts
+from rmm_assets.reading.fetch import Window
+from rmm_assets.reading.walk import walk
 from rmm_assets.simulator import Simulator
 from rmm_assets.simulator.faults import Faults
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
@@ -310,7 +312,7 @@ def test_with_a_total_no_page_is_asked_for_in_vain(tmp_path: Path) -> None:
 def test_what_waits_in_memory_is_bounded(number: int, letters: int, each: int, tmp_path: Path) -> None:
     rows = [{"id": i, "text": "x" * letters} for i in range(1, number + 1)]
     with Simulator(tables={"devices": rows}) as server, pager_to(server.base_url, tmp_path, window=4) as pager:
-        pages = pager.pages(endpoint_of(OFFSET), PassFacts())
+        pages = walk(pager, endpoint_of(OFFSET), PassFacts())
         for _ in range(2):
             next(pages)
         time.sleep(0.5)
@@ -351,7 +353,7 @@ def test_pages_before_one_that_fails_are_handed_on(tmp_path: Path) -> None:
     with Scripted(replies_of(400, broken={81: [gone]})) as server, pager_to(server.url, tmp_path, window=1) as pager:
         came: list[int] = []
         with pytest.raises(TransportError, match="offset 81"):
-            came.extend(page.page.rows for page in pager.pages(endpoint_of(OFFSET), PassFacts()))
+            came.extend(page.page.rows for page in walk(pager, endpoint_of(OFFSET), PassFacts()))
         assert came == [10] + [9] * 8
 
 
@@ -373,7 +375,7 @@ def test_many_endpoints_at_once_share_one_window(tmp_path: Path) -> None:
         pager_to(server.base_url, tmp_path, window=3) as pager,
     ):
         threads = [
-            threading.Thread(target=lambda: list(pager.pages(endpoint_of(OFFSET), PassFacts()))) for _ in range(6)
+            threading.Thread(target=lambda: list(walk(pager, endpoint_of(OFFSET), PassFacts()))) for _ in range(6)
         ]
         for thread in threads:
             thread.start()

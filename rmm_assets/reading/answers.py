@@ -1,0 +1,91 @@
+"""Holds one decoded answer, and finds values in it: beside the rows first, among them only where a path says so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+from urllib.parse import urljoin
+
+from dlt.common import jsonpath
+
+from rmm_assets.http.transport import Reply
+from rmm_assets.rows.decode import Page, loads
+
+# Nothing stands at a path, which says nothing; what is null there is None.
+ABSENT: Any = object()
+
+_DOTTED = re.compile(r"(?:\$\.)?([A-Za-z_@][\w@-]*(?:\.[A-Za-z_@][\w@-]*)*)", re.ASCII)
+_LINK = re.compile(r"<([^>]*)>((?:[^,<\"]|\"[^\"]*\"|,(?!\s*<))*)")
+_REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s;,\"]+))", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer, decoded.
+
+    Attributes:
+        page: Its rows, and the envelope around them.
+        ignored: A response action says that it stands for no rows.
+    """
+
+    reply: Reply
+    page: Page
+    ignored: bool = False
+
+    @cached_property
+    def document(self) -> Any:
+        """The whole body as Python values; None where there is none."""
+        return loads(self.reply.body.decode()) if self.reply.body else None
+
+    @cached_property
+    def links(self) -> dict[str, str]:
+        """The `Link` headers' addresses by their `rel`."""
+        return dict(_links(self.reply.headers.get("Link", "")))
+
+    def absolute(self, address: str) -> str:
+        """Returns an address that stands in this answer as an absolute one."""
+        return urljoin(self.reply.url, address)
+
+    def beside_rows(self, path: str) -> Any:
+        """Returns what stands at a JSONPath around the rows, or `ABSENT`."""
+        return find(path, self.page.envelope)
+
+    def find(self, path: str) -> Any:
+        """Returns what stands at a JSONPath, or `ABSENT`."""
+        found = find(path, self.page.envelope)
+        # A path into the rows, as for keyset paging. The envelope spares decoding them for all others.
+        return find(path, self.document) if found is ABSENT else found
+
+
+def find(path: str, value: Any) -> Any:
+    """Returns the first value at a JSONPath, or `ABSENT`. A key of exactly that name wins, dots included."""
+    if not isinstance(value, (dict, list)):
+        return ABSENT
+    if isinstance(value, dict) and path in value:
+        return value[path]
+    if dotted := _DOTTED.fullmatch(path):
+        for name in dotted[1].split("."):
+            if not isinstance(value, dict) or name not in value:
+                return ABSENT
+            value = value[name]
+        return value
+    return next((match.value for match in _compiled(path).find(value)), ABSENT)
+
+
+def _links(header: str) -> Iterator[tuple[str, str]]:
+    """The address of each relation in a `Link` header (RFC 8288); the first one of a name wins."""
+    seen: set[str] = set()
+    for match in _LINK.finditer(header):
+        for rel in _REL.findall(match[2]):
+            for name in (rel[0] or rel[1]).split():
+                if name not in seen:
+                    seen.add(name)
+                    yield name, match[1].strip()
+
+
+@lru_cache(maxsize=256)
+def _compiled(path: str) -> Any:
+    return jsonpath.compile_path(path)

@@ -1,0 +1,359 @@
+"""Defines the paging styles, one class each: its settings, how its first and next requests are made, and what ends it.
+
+A new style is one more class here. The settings' union, error messages and the reference derive from the classes. Styles
+come in two kinds: `ByPosition`, whose addresses are known in advance, so that pages are read ahead, and `ByReference`,
+where each page names the next one. The words are those of dlt's `rest_api` source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, Self, get_args
+
+from dlt.common import jsonpath
+from pydantic import Field, model_validator
+
+from rmm_assets.errors import PagingError
+from rmm_assets.http.transport import Request
+from rmm_assets.reading.answers import ABSENT, Answer
+from rmm_assets.settings import Settings, Tagged, did_you_mean, line_error, refuse
+
+STYLES: dict[str, type[Paginator]] = {}
+"""Every paging style by the name that a connection file has for it."""
+
+_ALIASES: dict[str, str] = {}
+
+# The usual names of a page size.
+_SIZE_NAMES = frozenset(
+    ("limit", "page_size", "pagesize", "per_page", "page-size", "max", "pagelimit", "itemsinpage", "size", "$top")
+)
+
+
+class Paginator(Tagged):
+    """The base of all styles. A style that names its `type` is known from then on."""
+
+    aliases: ClassVar[tuple[str, ...]] = ()
+    """Older names for the same style."""
+
+    type: str
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if name := next(iter(get_args(cls.model_fields["type"].annotation)), None):
+            STYLES[name] = cls
+            _ALIASES.update(dict.fromkeys(cls.aliases, name))
+
+    def asked_rows(self, request: Request) -> int | None:
+        """Returns the page size that a request asks for by one of the usual names."""
+        for source in (request.params, request.json if isinstance(request.json, Mapping) else {}):
+            for name, value in source.items():
+                if str(name).lower() in _SIZE_NAMES and str(value).isdigit():
+                    return int(value)
+        return None
+
+
+class ByPosition(Paginator):
+    """A style whose pages are asked for by a number that is known in advance.
+
+    Attributes:
+        counts_rows: Whether positions, and `total_path`, count rows; else they count pages.
+    """
+
+    counts_rows: ClassVar[bool]
+
+    total_path: str | None
+    stop_after_empty_page: bool | None
+    has_more_path: str | None
+
+    @property
+    def more_path(self) -> str | None:
+        """JSONPath of a boolean that says whether more pages follow."""
+        return self.has_more_path
+
+    @property
+    def base(self) -> int:
+        """The position of the API's first page."""
+        return 0
+
+    @property
+    def start(self) -> int:
+        """The position to begin at."""
+        raise NotImplementedError
+
+    @property
+    def maximum(self) -> int | None:
+        """The position at which reading stops, because the connection file says so."""
+        return None
+
+    @property
+    def parameter(self) -> str:
+        """What the position is called in a request."""
+        raise NotImplementedError
+
+    @property
+    def stops_at_empty(self) -> bool:
+        """Whether an empty page is the end."""
+        return self.stop_after_empty_page is not False
+
+    def at(self, request: Request, position: int) -> Request:
+        """Returns the request for the page at a position."""
+        raise NotImplementedError
+
+
+class ByReference(Paginator):
+    """A style in which each page names the next one."""
+
+    @property
+    def more_path(self) -> str | None:
+        """JSONPath of a boolean that says whether more pages follow."""
+        return None
+
+    @property
+    def stops_at_empty(self) -> bool:
+        """Whether an empty page is the end."""
+        return False
+
+    def reference(self, answer: Answer) -> Any:
+        """Returns what names the next page: None or empty where the answer says that there is none, else `ABSENT`."""
+        raise NotImplementedError
+
+    def following(self, asked: Request, answer: Answer, reference: Any) -> Request:
+        """Returns the request for the page that a reference names."""
+        raise NotImplementedError
+
+
+def _put(request: Request, param: str | None, body_path: str | None, value: Any) -> Request:
+    """Returns the request with a value at its place: in the JSON body where a path says so, else in the query."""
+    if not body_path:
+        return replace(request, params={**request.params, str(param): value})
+    json = deepcopy(request.json) if request.json is not None else {}
+    jsonpath.set_value_at_path(json, body_path, value)
+    return replace(request, json=json)
+
+
+def _one_place(model: Settings, param: str, body_path: str) -> None:
+    if getattr(model, param) is not None and getattr(model, body_path) is not None:
+        refuse([line_error((body_path,), f"write one of `{param}` and `{body_path}`, not both")])
+
+
+class OffsetPaginator(ByPosition):
+    """Pages by the number of rows to skip."""
+
+    counts_rows = True
+
+    type: Literal["offset"] = "offset"
+    limit: int = Field(gt=0, description="Rows to ask for on a page.")
+    offset: int = Field(default=0, ge=0, description="Offset of the first row.")
+    offset_param: str | None = Field(default=None, description="Query parameter of the offset; `offset` by default.")
+    limit_param: str | None = Field(default=None, description="Query parameter of the limit; `limit` by default.")
+    offset_body_path: str | None = Field(default=None, description="Dotted path of the offset in a JSON request body.")
+    limit_body_path: str | None = Field(default=None, description="Dotted path of the limit in a JSON request body.")
+    total_path: str | None = Field(
+        default="total", description="JSONPath of the stated number of rows; null where there is none."
+    )
+    maximum_offset: int | None = Field(default=None, ge=0, description="Offset at which reading stops.")
+    stop_after_empty_page: bool | None = Field(default=True, description="Whether an empty page is the end.")
+    has_more_path: str | None = Field(
+        default=None, description="JSONPath of a boolean that says whether more pages follow."
+    )
+
+    @model_validator(mode="after")
+    def _places(self) -> Self:
+        _one_place(self, "offset_param", "offset_body_path")
+        _one_place(self, "limit_param", "limit_body_path")
+        return self
+
+    @property
+    def start(self) -> int:
+        return self.offset
+
+    @property
+    def maximum(self) -> int | None:
+        return self.maximum_offset
+
+    @property
+    def parameter(self) -> str:
+        return self.offset_param or self.offset_body_path or "offset"
+
+    def asked_rows(self, request: Request) -> int:
+        return self.limit
+
+    def at(self, request: Request, position: int) -> Request:
+        request = _put(request, self.offset_param or "offset", self.offset_body_path, position)
+        return _put(request, self.limit_param or "limit", self.limit_body_path, self.limit)
+
+
+class PageNumberPaginator(ByPosition):
+    """Pages by their number."""
+
+    counts_rows = False
+
+    type: Literal["page_number"] = "page_number"
+    base_page: int = Field(default=0, ge=0, description="Number of the API's first page, 0 or 1.")
+    page: int | None = Field(
+        default=None, ge=0, description="Number of the page to begin with; `base_page` by default."
+    )
+    page_param: str | None = Field(default=None, description="Query parameter of the page number; `page` by default.")
+    page_body_path: str | None = Field(
+        default=None, description="Dotted path of the page number in a JSON request body."
+    )
+    total_path: str | None = Field(
+        default="total", description="JSONPath of the stated number of pages; null where there is none."
+    )
+    maximum_page: int | None = Field(default=None, ge=0, description="Page number at which reading stops.")
+    stop_after_empty_page: bool | None = Field(default=True, description="Whether an empty page is the end.")
+    has_more_path: str | None = Field(
+        default=None, description="JSONPath of a boolean that says whether more pages follow."
+    )
+
+    @model_validator(mode="after")
+    def _places(self) -> Self:
+        _one_place(self, "page_param", "page_body_path")
+        return self
+
+    @property
+    def base(self) -> int:
+        return self.base_page
+
+    @property
+    def start(self) -> int:
+        return self.base_page if self.page is None else self.page
+
+    @property
+    def maximum(self) -> int | None:
+        return self.maximum_page
+
+    @property
+    def parameter(self) -> str:
+        return self.page_param or self.page_body_path or "page"
+
+    def at(self, request: Request, position: int) -> Request:
+        return _put(request, self.page_param or "page", self.page_body_path, position)
+
+
+class CursorPaginator(ByReference):
+    """Each page's body names the next one by a cursor."""
+
+    type: Literal["cursor"] = "cursor"
+    cursor_path: str = Field(default="cursors.next", min_length=1, description="JSONPath of the cursor in the body.")
+    cursor_param: str | None = Field(default=None, description="Query parameter of the cursor; `cursor` by default.")
+    cursor_body_path: str | None = Field(default=None, description="Dotted path of the cursor in a JSON request body.")
+    stop_after_empty_page: bool | None = Field(default=False, description="Whether an empty page is the end.")
+    has_more_path: str | None = Field(
+        default=None, description="JSONPath of a boolean that says whether more pages follow."
+    )
+
+    @model_validator(mode="after")
+    def _places(self) -> Self:
+        _one_place(self, "cursor_param", "cursor_body_path")
+        return self
+
+    @property
+    def more_path(self) -> str | None:
+        return self.has_more_path
+
+    @property
+    def stops_at_empty(self) -> bool:
+        return bool(self.stop_after_empty_page)
+
+    def reference(self, answer: Answer) -> Any:
+        return answer.find(self.cursor_path)
+
+    def following(self, asked: Request, answer: Answer, reference: Any) -> Request:
+        return _put(asked, self.cursor_param or "cursor", self.cursor_body_path, reference)
+
+
+class HeaderCursorPaginator(ByReference):
+    """Each page's headers name the next one by a cursor."""
+
+    type: Literal["header_cursor"] = "header_cursor"
+    cursor_key: str = Field(default="next", min_length=1, description="Response header that holds the cursor.")
+    cursor_param: str = Field(default="cursor", min_length=1, description="Query parameter of the cursor.")
+
+    def reference(self, answer: Answer) -> Any:
+        return answer.reply.headers.get(self.cursor_key, ABSENT)
+
+    def following(self, asked: Request, answer: Answer, reference: Any) -> Request:
+        return _put(asked, self.cursor_param, None, reference)
+
+
+class _ByLink(ByReference):
+    """A style whose reference is an address, absolute or relative to the page that it stands on."""
+
+    type: str
+
+    def following(self, asked: Request, answer: Answer, reference: Any) -> Request:
+        if not isinstance(reference, str):
+            raise PagingError("what should be the next page's address is not text")
+        return replace(asked, path=answer.absolute(reference), params={})
+
+
+class HeaderLinkPaginator(_ByLink):
+    """Each page's `Link` header holds the next one's address."""
+
+    type: Literal["header_link"] = "header_link"
+    links_next_key: str = Field(default="next", min_length=1, description="The `rel` of the link to the next page.")
+
+    def reference(self, answer: Answer) -> Any:
+        links = answer.links
+        # A header that names other pages and no next one says that there is none.
+        return links.get(self.links_next_key, None if links else ABSENT)
+
+
+class JSONLinkPaginator(_ByLink):
+    """Each page's body holds the next one's address."""
+
+    aliases = ("json_response",)
+
+    type: Literal["json_link"] = "json_link"
+    next_url_path: str = Field(default="next", min_length=1, description="JSONPath of the address in the body.")
+
+    def reference(self, answer: Answer) -> Any:
+        return answer.find(self.next_url_path)
+
+
+class SinglePagePaginator(ByReference):
+    """The endpoint sends everything in one answer."""
+
+    type: Literal["single_page"] = "single_page"
+
+    def reference(self, answer: Answer) -> Any:
+        return None
+
+
+def no_paginator() -> str:
+    """Returns what to say where a connection file names no paginator."""
+    others = [name for name in STYLES if name != "single_page"]
+    return (
+        "no paginator, and guessing one loses rows; write one under `endpoint`: "
+        f"{', '.join(others[:-1])} or {others[-1]}, or single_page if the endpoint sends everything at once"
+    )
+
+
+def needed_keys(style: type[Paginator]) -> list[str]:
+    """Returns the keys that a style has no default for."""
+    return [name for name, field in style.model_fields.items() if field.is_required()]
+
+
+def paginator_of(value: Any) -> Paginator:
+    """Reads a paginator as a connection file writes it: a name, or a mapping with a `type`.
+
+    Raises:
+        pydantic.ValidationError: there is no such style, or its settings are wrong.
+    """
+    if isinstance(value, Paginator):
+        return value
+    if isinstance(value, str):
+        value = {"type": value}
+    if not isinstance(value, Mapping):
+        refuse([line_error((), f"write one of {', '.join(STYLES)}, or a mapping with a `type`")])
+    name = str(value.get("type", "auto"))
+    if name == "auto":
+        refuse([line_error((), no_paginator())])
+    name = _ALIASES.get(name, name)
+    if name not in STYLES:
+        refuse([line_error(("type",), f"unknown paginator `{name}`; {did_you_mean(name, list(STYLES))}")])
+    return STYLES[name].model_validate({**value, "type": name})
