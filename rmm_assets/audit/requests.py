@@ -106,7 +106,7 @@ def target_of(resource: Resource, row: Mapping[str, Any] | None = None) -> Targe
     for name in resource.include_from_parent or ():
         value = look_up(name, row or {})
         added[f"_{resource.parent}_{name}"] = None if value is MISSING else value
-    size = endpoint.paginator.limit if endpoint.paginator is not None and endpoint.paginator.type == "offset" else None
+    size: int | None = getattr(endpoint.paginator, "limit", None)
     for name, value in params.items():
         if re.sub(r"[_$-]", "", name.lower()) in _SIZES and re.fullmatch(r"\d+", str(value)):
             size = size or int(value)

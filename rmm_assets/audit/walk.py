@@ -267,7 +267,9 @@ class _Walk:
         if paginator.type == "header_link":
             relation = paginator.links_next_key
             return link(answer.headers, relation) or MISSING, f'Link rel="{relation}"'
-        return answer.headers.get(paginator.cursor_key, MISSING), paginator.cursor_key
+        if paginator.type == "header_cursor":
+            return answer.headers.get(paginator.cursor_key, MISSING), paginator.cursor_key
+        return MISSING, ""  # another style: whatever next link the answer holds is followed
 
     def _judge_last(self, answer: _Answer) -> None:
         """Doubts an end that looks like a page cut off: a full page, and nothing that says it was the last one."""
