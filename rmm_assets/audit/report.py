@@ -56,12 +56,16 @@ class Audit:
             return "differences"
         return "unverified" if self.unverified else "equal"
 
-    def sentences(self) -> list[str]:
-        """Returns what differs and what is not known, for people."""
+    def sentences(self, *, examples: bool = True) -> list[str]:
+        """Returns what differs and what is not known, for people.
+
+        Args:
+            examples: Whether keys of rows are named.
+        """
         lines = []
         for kind, number in self.found.items():
             if number:
-                shown = "; ".join(self.examples.get(kind, ()))
+                shown = "; ".join(self.examples.get(kind, ())) if examples else ""
                 lines.append(f"{number:,} {_rows(number)} {_WORDS[kind]}" + (f", for example {shown}" if shown else ""))
         if self.columns:
             counts = ", ".join(f"{name} ({number:,})" for name, number in sorted(self.columns.items()))

@@ -47,7 +47,9 @@ def _audit_op(connection: Connection, resource: Resource, resource_key: str) -> 
         api: RmmApi = getattr(context.resources, resource_key)
         result = audit_resource(connection, resource, api, context.log)
         if result.verdict == "differences":
-            raise dg.Failure("; ".join(result.sentences()), metadata=_metadata(result), allow_retries=False)
+            # Examples stay in the metadata: the description is what a webhook is told.
+            said = "; ".join(result.sentences(examples=False))
+            raise dg.Failure(f"{resource.name}: {said}", metadata=_metadata(result), allow_retries=False)
         for sentence in result.sentences():
             context.log.warning("%s: %s", resource.name, sentence)
         context.add_output_metadata(_metadata(result))

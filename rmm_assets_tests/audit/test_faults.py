@@ -352,7 +352,11 @@ def test_rows_without_a_key_are_compared_as_they_are_and_as_often_as_they_are(tm
     with Simulator(tables={"devices": rows}) as rmm:
         run(tmp_path, rmm.base_url, made)
         assert audited(tmp_path, rmm.base_url, made).sentences() == []
-        tamper(tmp_path, "DELETE FROM acme.devices WHERE rowid = 0", "INSERT INTO acme.devices (event, _dlt_load_id) VALUES ('new', '1')")
+        tamper(
+            tmp_path,
+            "DELETE FROM acme.devices WHERE rowid = 0",
+            "INSERT INTO acme.devices (event, _dlt_load_id) VALUES ('new', '1')",
+        )
         assert found(audited(tmp_path, rmm.base_url, made)) == {"missing": 1, "extra": 1}
 
 
