@@ -215,13 +215,15 @@ def comparable(value: Any, like: Any = None, *, json: bool = False) -> str | Non
         return f"t{(value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).isoformat()}"
     if isinstance(value, (date, time)):
         return f"d{value.isoformat()}"
-    if isinstance(value, (dict, list)):
-        return f"j{pack(value)}"
+    if isinstance(value, float):
+        value = Decimal(repr(value))
     if isinstance(value, str) and (json or isinstance(like, (dict, list))):
         try:
             return f"j{pack(parse(value))}"
         except ValueError:
             return f"j{pack(value)}"
+    if isinstance(value, (dict, list)) or json:
+        return f"j{pack(value)}"
     number = number_of(value) if isinstance(like, (int, float, Decimal)) or not isinstance(value, str) else None
     if number is not None and not isinstance(value, bool) and not isinstance(like, (str, bool)):
         if isinstance(like, float) and len(number.as_tuple().digits) <= _DIGITS_OF_A_DOUBLE:

@@ -26,6 +26,8 @@ _VALID_TO = "_dlt_valid_to"
 _VALID_FROM = "_dlt_valid_from"
 # From here on a destination may shorten a column's name.
 _LONG_NAME = 60
+# Comparisons of one row with another, where rows have no key and are not the same text.
+_MOST_TRIES = 200_000
 
 
 @dataclass
@@ -63,7 +65,7 @@ class Received:
             "CREATE TABLE sent (row TEXT);"
             "CREATE TABLE keyed (key TEXT PRIMARY KEY, row TEXT, others INT DEFAULT 0, deleted INT, seen INT DEFAULT 0,"
             " rejected INT DEFAULT 0);"
-            "CREATE TABLE heap (row TEXT PRIMARY KEY, label TEXT, sent INT DEFAULT 0, held INT DEFAULT 0)"
+            "CREATE TABLE heap (text TEXT PRIMARY KEY, row TEXT, label TEXT, sent INT DEFAULT 0, held INT DEFAULT 0)"
         )
 
     def add(self, row: Any) -> None:
@@ -235,19 +237,13 @@ class _Shape:
     def is_deleted(self, values: Mapping[str, Any]) -> bool:
         return any(values.get(name) not in (None, False) for name in self._deletes)
 
-    def heap_row(self, values: Mapping[str, Any]) -> str | None:
-        """All of a row as text; None where a value cannot be compared."""
+    def heap_row(self, values: Mapping[str, Any]) -> str:
+        """All of a row as text, which is the same on both sides for most rows that are the same."""
         parts = {}
         for name, value in values.items():
-            if value is None or is_own(name):
-                continue
-            names = self._names(name)
-            if not names and isinstance(value, list) and self.resource.child_tables:
-                continue
-            text = comparable(value, self.likes.get(name), json=self.is_json(name) is True)
-            if text is None:
-                return None
-            parts[name] = text
+            if value is not None and not is_own(name) and (self._names(name) or not isinstance(value, list)):
+                like = self.likes.get(name)
+                parts[name] = comparable(value, like, json=self.is_json(name) is True) or f"?{value}"
         return json.dumps(parts, sort_keys=True)
 
     def _names(self, name: str) -> list[str]:
@@ -335,7 +331,7 @@ def _meet(
     received: Received, shape: _Shape, compared: Compared, held: Mapping[str, Any], unknown: dict[str, int]
 ) -> None:
     """Compares one row of the table with the row of the API that has its key."""
-    gone = held.get(ABSENT_SINCE) is not None
+    gone = shape.resource.disposition == "merge" and held.get(ABSENT_SINCE) is not None
     compared.rows_table += not gone
     key = shape.key(held)
     found = list(received.ask("SELECT row, others, deleted, seen FROM keyed WHERE key = ?", key)) if key else []
@@ -379,33 +375,59 @@ def _account_for_rejects(received: Received, shape: _Shape, compared: Compared, 
 
 
 def _as_heap(received: Received, shape: _Shape, compared: Compared) -> None:
-    count = "INSERT INTO heap (row, label, {0}) VALUES (?, ?, 1) ON CONFLICT (row) DO UPDATE SET {0} = {0} + 1"
-    unknown = number = 0
+    """Rows that are the same text on both sides cancel out; what is left is compared value by value."""
     rejects = _rejected_rows(shape)
     for number, row in enumerate(received, start=1):
         if pack(row) in rejects:
             compared.rejected += 1
             continue
         values = _last(shape.flat(row)) if isinstance(row, Mapping) else {}
-        text = shape.heap_row(values) if isinstance(row, Mapping) else pack(row)
-        if text is None:
-            unknown += 1
-            continue
-        received.change(count.format("sent"), text, shape.label(values) or f"row {number:,} of the API")
+        received.change(
+            "INSERT INTO heap (text, row, label, sent) VALUES (?, ?, ?, 1) ON CONFLICT (text) DO UPDATE SET sent = sent + 1",
+            shape.heap_row(values) if isinstance(row, Mapping) else pack(row),
+            pack(row), shape.label(values) or f"row {number:,} of the API",
+        )  # fmt: skip
     for held in shape.rows():
         compared.rows_table += 1
+        received.change(
+            "INSERT INTO heap (text, held) VALUES (?, 1) ON CONFLICT (text) DO UPDATE SET held = held + 1",
+            shape.heap_row({name: held[name] for name in shape.data}),
+        )
+    _match_the_rest(received, shape, compared)
+
+
+def _match_the_rest(received: Received, shape: _Shape, compared: Compared) -> None:
+    """Finds for each row that is left over on one side the one on the other side that may be the same in another form."""
+    left = {
+        text: here - sent for text, sent, here in received.ask("SELECT text, sent, held FROM heap WHERE held > sent")
+    }
+    spare: list[tuple[str, Mapping[str, Any]]] = []
+    for held in shape.rows() if left else ():
         text = shape.heap_row({name: held[name] for name in shape.data})
-        if text is not None:
-            received.change(count.format("held"), text, shape.label(held) or "a row of the table")
-    for text, label, sent, here in received.ask("SELECT row, label, sent, held FROM heap WHERE sent <> held"):
-        kind = "missing" if sent > here else "extra"
-        for n in range(abs(sent - here)):
-            compared.found[kind][f"{text} {n}"] = label
-    if unknown:
-        # Rows of the table that are left over may be these.
-        for text in list(compared.found["extra"])[:unknown]:
-            del compared.found["extra"][text]
-        compared.doubts.append(f"{unknown:,} rows hold values that cannot be compared")
+        if left.get(text, 0) > 0:
+            left[text] -= 1
+            spare.append((text, held))
+    unknown: dict[str, int] = {}
+    tries = _MOST_TRIES
+    for text, row, label, sent, here in received.ask("SELECT text, row, label, sent, held FROM heap WHERE sent > held"):
+        for n in range(sent - here):
+            match = None
+            for index, (_, held) in enumerate(spare):
+                if (tries := tries - 1) < 0 or not isinstance(unpack(row), Mapping):
+                    break
+                other, cannot_tell = shape.differing(unpack(row), held)
+                if not other:
+                    match = index
+                    for name in cannot_tell:
+                        unknown[name] = unknown.get(name, 0) + 1
+                    break
+            if match is None:
+                compared.found["missing"][f"{text} {n}"] = label
+            else:
+                del spare[match]
+    for number, (text, held) in enumerate(spare):
+        compared.found["extra"][f"{text} {number}"] = shape.label(held) or "a row of the table"
+    compared.doubts += [f"{name} cannot be compared in {rows:,} rows" for name, rows in sorted(unknown.items())]
 
 
 def _rejected_rows(shape: _Shape) -> set[str]:
