@@ -88,6 +88,17 @@ def _connection_folders(folders: Sequence[Path]) -> Iterator[Path]:
                 yield from inside or [folder]
 
 
+def connections() -> dict[str, RmmConnection]:
+    """Returns every connection that can be loaded, by name; why another one cannot is a warning."""
+    found: dict[str, RmmConnection] = {}
+    for folder in _connection_folders(_configured_folders()):
+        try:
+            found |= {connection.name: connection for connection in load_connections(folder)}
+        except ValueError as error:
+            logger.warning("%s is not loaded: %s", shown(str(folder)), error)
+    return found
+
+
 def load_connections(folder: Path) -> list[RmmConnection]:
     """The connections of one folder, without their definitions.
 

@@ -163,6 +163,12 @@ class Attributes(Settings):
         default=None, description="When the connection's job runs by itself; never by default."
     )
 
+    audit: Schedule | None = Field(
+        default=None,
+        description="When the tables are compared with the API by themselves (`rmm audit` does it at any time); never by "
+        "default.",
+    )
+
     @field_validator("resources")
     @classmethod
     def _with_defaults(cls, resources: tuple[Resource, ...], info: ValidationInfo) -> tuple[Resource, ...]:

@@ -27,6 +27,7 @@ from rmm_assets.errors import PublishedError, RmmError
 from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.run import Run, open_run, store_of
 from rmm_assets.loading.source import build_source
+from rmm_assets.orchestration.audits import build_audit_job
 from rmm_assets.orchestration.checks import COMPLETE, Check, Loaded, checks_of, reference_checks
 from rmm_assets.orchestration.column_schema import COLUMN_SCHEMA, declared_columns
 from rmm_assets.orchestration.descriptions import describe
@@ -69,12 +70,13 @@ def build_connection_defs(
     if charts is not None:
         assets.append(charts)
     job = build_job(connection, [asset.key for asset in assets])
-    schedule = build_schedule(connection, job)
+    audit = build_audit_job(connection, _resource_key(connection))
+    schedules = (build_schedule(connection.schedule, job), build_schedule(connection.audit, audit))
     return dg.Definitions(
         assets=[asset.map_asset_specs(located) for asset in assets],
         asset_checks=[check for resource in resources for check in _reference_checks(connection, resource)],
-        jobs=[job],
-        schedules=[schedule] if schedule else [],
+        jobs=[job, audit],
+        schedules=[schedule for schedule in schedules if schedule],
         resources={_resource_key(connection): api_resource(connection)},
     )
 

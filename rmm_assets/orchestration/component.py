@@ -149,12 +149,14 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
     def faults(self) -> list[InitErrorDetails]:
         """What is wrong between the keys, and what Dagster would refuse."""
         found = super().faults()
-        if self.schedule is not None:
+        for name, schedule in (("schedule", self.schedule), ("audit", self.audit)):
+            if schedule is None:
+                continue
             try:
-                dg.ScheduleDefinition(job_name="any", cron_schedule=self.schedule.cron)
+                dg.ScheduleDefinition(job_name="any", cron_schedule=schedule.cron)
             except dg.DagsterInvalidDefinitionError:
-                sentence = f"`{self.schedule.cron}` is no cron expression; write five fields, like `0 * * * *`"
-                found.append(line_error(("schedule", "cron"), sentence))
+                sentence = f"`{schedule.cron}` is no cron expression; write five fields, like `0 * * * *`"
+                found.append(line_error((name, "cron"), sentence))
         for index, resource in enumerate(self.resources):
             for key, said in (("owners", {"owners": list(resource.owners)}), ("tags", {"tags": dict(resource.tags)})):
                 try:

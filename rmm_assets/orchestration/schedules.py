@@ -9,6 +9,7 @@ from itertools import pairwise
 import dagster as dg
 
 from rmm_assets.config import Connection, Resource
+from rmm_assets.config.attributes import Schedule
 from rmm_assets.orchestration.dagster_internals import ticks
 
 # One process for all resources of a run: a process each costs seconds of imports, several times what most resources
@@ -40,31 +41,27 @@ def build_job(connection: Connection, keys: Sequence[dg.AssetKey]) -> dg.JobDefi
     )
 
 
-def build_schedule(connection: Connection, job: dg.JobDefinition) -> dg.ScheduleDefinition | None:
-    """The connection's schedule; None where its file names none."""
-    if connection.schedule is None:
+def build_schedule(schedule: Schedule | None, job: dg.JobDefinition) -> dg.ScheduleDefinition | None:
+    """The schedule of a job; None where the file names none."""
+    if schedule is None:
         return None
 
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        going = context.instance.get_run_records(
-            dg.RunsFilter(job_name=job_name(connection), statuses=_UNDER_WAY), limit=1
-        )
+        going = context.instance.get_run_records(dg.RunsFilter(job_name=job.name, statuses=_UNDER_WAY), limit=1)
         if going:
-            return dg.SkipReason(f"run {going[0].dagster_run.run_id[:8]} of {job_name(connection)} is in progress")
+            return dg.SkipReason(f"run {going[0].dagster_run.run_id[:8]} of {job.name} is in progress")
         return dg.RunRequest()
 
     return dg.ScheduleDefinition(
-        name=f"{job_name(connection)}_schedule",
+        name=f"{job.name}_schedule",
         job=job,
-        cron_schedule=connection.schedule.cron,
-        execution_timezone=connection.schedule.timezone,
+        cron_schedule=schedule.cron,
+        execution_timezone=schedule.timezone,
         execution_fn=tick,
         default_status=(
-            dg.DefaultScheduleStatus.RUNNING
-            if connection.schedule.status == "running"
-            else dg.DefaultScheduleStatus.STOPPED
+            dg.DefaultScheduleStatus.RUNNING if schedule.status == "running" else dg.DefaultScheduleStatus.STOPPED
         ),
-        description=f"{connection.schedule.cron} ({connection.schedule.timezone}); skipped while a run is in progress.",
+        description=f"{schedule.cron} ({schedule.timezone}); skipped while a run is in progress.",
     )
 
 
