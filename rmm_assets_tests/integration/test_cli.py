@@ -122,7 +122,7 @@ def test_an_unknown_connection_is_answered_with_those_there_are(rmm: Simulator, 
     rmm.close()
     done = sync(tmp_path, "acne")
     assert done.returncode == 2
-    assert "no connection acne; there are: acme" in done.stderr
+    assert "unknown connection acne; known connections: acme" in done.stderr
 
 
 def test_the_simulator_runs_alone_and_stops_on_an_interrupt() -> None:
