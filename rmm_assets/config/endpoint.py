@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from rmm_assets.config.client import PYTHON_ONLY, Auth, Names, Paginator
+from rmm_assets.reading.settings import Count, EmptyAs
 from rmm_assets.settings import Settings, line_error, messages, refuse
 
 
@@ -17,7 +18,10 @@ class ResponseAction(Settings):
     content: str | None = Field(
         default=None, min_length=1, description="Text that the body of such a response contains."
     )
-    action: Literal["ignore"] = Field(description="`ignore`: the response counts as the end of the rows.")
+    action: Literal["ignore"] = Field(
+        description="`ignore`: as the first answer, for one parent's rows for example, it counts as an empty list. On a "
+        "later page, or for all parents, it is an error; so is a response that throttles."
+    )
 
 
 class Incremental(Settings):
@@ -114,11 +118,39 @@ class Endpoint(Settings):
         description="How to get the next page: `offset`, `page_number`, `cursor`, `header_cursor`, `header_link`, "
         "`json_link`, or `single_page` for an endpoint that returns everything at once. It is never guessed.",
     )
-    data_selector: str | None = Field(default=None, min_length=1, description="JSONPath of the rows in the body.")
+    data_selector: str | None = Field(
+        default=None,
+        min_length=1,
+        description="JSONPath of the rows in the body. Left out, the first answer must hold exactly one list of objects.",
+    )
     response_actions: tuple[ResponseAction, ...] | None = Field(
         default=None, description="Responses that need special treatment."
     )
     incremental: Incremental | None = Field(default=None, description="Read only what changed since the last run.")
+    total_header: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Not dlt's: response header with the total number of rows, for example `X-Total-Count`.",
+    )
+    count: Count | None = Field(
+        default=None,
+        description="Not dlt's: a separate request for the total number of rows, for example OData's `$count`.",
+    )
+    wrong_signals: Names = Field(
+        default=(),
+        description="Not dlt's: headers or fields in which this API makes wrong statements about more rows, for example `total`, "
+        "`meta.has_more`, `X-Total-Count` or `Link`. They are ignored.",
+    )
+    empty_as: tuple[EmptyAs, ...] = Field(
+        default=(),
+        description="Not dlt's: what this API returns instead of an empty list: `null` or an empty `object` at the data selector, "
+        "`missing` (no such key), `empty_body`, or `no_content` (204) after the first page. Without it, such a response is "
+        "retried and then fails the run.",
+    )
+    single_object: bool = Field(
+        default=False,
+        description="Not dlt's: whether an object at the data selector is a row, for paths that return a single object.",
+    )
     auth: Auth | None = Field(default=None, description="Another way to send the same secret, for this endpoint.")
 
 

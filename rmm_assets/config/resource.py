@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import string
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -25,6 +24,8 @@ from rmm_assets.config.table_hints import (
 )
 from rmm_assets.settings import Settings
 
+OUR_ENDPOINT_KEYS = {"total_header", "count", "wrong_signals", "empty_as", "single_object"}
+
 
 class ResourceDefaults(Settings):
     """All keys of a resource except its name; under `resource_defaults`, they apply to all resources.
@@ -45,6 +46,7 @@ class ResourceDefaults(Settings):
                 "data_selector",
                 "response_actions",
                 "headers",
+                *OUR_ENDPOINT_KEYS,
             ),
             "write it under `endpoint`",
         ),
@@ -256,7 +258,7 @@ class Resource(ResourceDefaults):
     def as_dlt(self) -> dict[str, Any]:
         """Returns the resource as a dlt `rest_api` resource, with only the keys that the file sets and dlt knows."""
         config = self.model_dump(by_alias=True, exclude_unset=True, exclude=OUR_KEYS)
-        endpoint = self.endpoint.model_dump(by_alias=True, exclude_unset=True)
+        endpoint = self.endpoint.model_dump(by_alias=True, exclude_unset=True, exclude=OUR_ENDPOINT_KEYS)
         config["endpoint"] = {key: value for key, value in endpoint.items() if value is not None} | {"path": self.path}
         if self.endpoint.paginator is not None and not _is_known_to_dlt(self.endpoint.paginator.type):
             # dlt only validates the paginator; it does not page here.
@@ -305,7 +307,7 @@ def as_lists(value: Any) -> Any:
 
 
 def resolved(defaults: ResourceDefaults, client: Client, resource: Resource) -> Resource:
-    """Returns a resource with the defaults merged in as dlt does, and with the paginator that dlt would use."""
+    """Returns a resource with the defaults merged in as dlt does, and the client's paginator if it has none."""
     base = defaults.model_dump(by_alias=True, exclude_unset=True)
     own = resource.model_dump(by_alias=True, exclude_unset=True)
     endpoint = {**base.get("endpoint", {}), **own.get("endpoint", {})}
@@ -316,13 +318,7 @@ def resolved(defaults: ResourceDefaults, client: Client, resource: Resource) -> 
     for name, hints in own.get("columns", {}).items():
         columns[name] = {**columns.get(name, {}), **hints}
     merged = {**base, **own, "endpoint": endpoint} | ({"columns": columns} if columns else {})
-    # dlt's rule: a path that ends in a placeholder refers to a single object, not a list.
-    single = re.search(r"\{[A-Za-z0-9._-]+\}", (endpoint.get("path") or "").rsplit("/", 1)[-1])
-    if endpoint.get("paginator") is None:
-        if single:
-            endpoint["paginator"] = {"type": "single_page"}
-        elif client.paginator is not None:
-            endpoint["paginator"] = client.paginator.model_dump(by_alias=True, exclude_unset=True)
-    if single and endpoint.get("data_selector") is None:
-        endpoint["data_selector"] = "$"
+    # For a path that ends in a placeholder, dlt assumes a single page with one object; here, that has to be explicit.
+    if endpoint.get("paginator") is None and client.paginator is not None:
+        endpoint["paginator"] = client.paginator.model_dump(by_alias=True, exclude_unset=True)
     return Resource.model_validate(merged)

@@ -27,6 +27,7 @@ from rmm_assets.http.auth import Auth, NoAuth
 from rmm_assets.http.rate_limit import RateLimit, StoppedError
 from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.settings import Limits, Retry, Tls
+from rmm_assets.http.throttle import looks_throttled, throttles
 from rmm_assets.http.wire import LateError, TooLargeError, Wire, describe, may_pass, tls_context
 
 _MAX_REDIRECTS = 5
@@ -270,8 +271,11 @@ class Transport:
         reply = self._ask(request) if given is None else given
         if isinstance(reply, _Failure):
             return reply
-        if tolerate is None or not tolerate(reply):
-            failure = self._objection(reply)
+        tolerated = tolerate is not None and tolerate(reply)
+        throttled = self._throttles(reply, tolerated=tolerated)
+        # What throttles says nothing about the rows, whatever is tolerated.
+        if throttled or not tolerated:
+            failure = self._objection(reply, throttled)
             if failure is not None:
                 return failure
         try:
@@ -361,7 +365,8 @@ class Transport:
         if isinstance(answer, dict):
             return answer
         redacted = urllib3.HTTPHeaderDict({k: self.redactor.header(v) for k, v in raw.headers.itermerged()})
-        failure = self._objection(Reply(raw.status, redacted, self.redactor.body(raw.body), url))
+        reply = Reply(raw.status, redacted, self.redactor.body(raw.body), url)
+        failure = self._objection(reply, self._throttles(reply))
         if failure is None:
             # Without an excerpt, because the body may be a token in an unknown format.
             failure = _Failure(f"HTTP {raw.status}, {redacted.get('Content-Type')}: not a JSON object", raw.status)
@@ -401,9 +406,12 @@ class Transport:
                 self._alarm.start()
             return self._deadline
 
-    def _objection(self, reply: Reply) -> _Failure | None:
-        """Returns why a response is an error, or None if rows can be read from it."""
-        signal = self._is_throttle(reply)
+    def _objection(self, reply: Reply, signal: bool) -> _Failure | None:
+        """Returns why a response is an error, or None if rows can be read from it.
+
+        Args:
+            signal: Whether the response means "rate limited", regardless of its status.
+        """
         if reply.status < 300 and not signal:
             return None
         throttled = signal or reply.status in (429, 503)
@@ -415,12 +423,11 @@ class Transport:
         retryable = signal or reply.status in self._retry.status_codes
         return _Failure(text, reply.status, retryable, self._wait_asked_for(reply, throttled), throttled)
 
-    def _is_throttle(self, reply: Reply) -> bool:
-        return any(
-            reply.status == signal.status
-            and (not signal.text or signal.text.lower() in reply.body.decode("utf-8", "replace").lower())
-            for signal in self._limits.throttle
-        )
+    def _throttles(self, reply: Reply, *, tolerated: bool = False) -> bool:
+        """Whether an answer means `slower`; one that would be tolerated is looked at for every sign of it."""
+        if throttles(reply.status, reply.body, self._limits.throttle):
+            return True
+        return tolerated and reply.status >= 400 and looks_throttled(reply.status, reply.headers, reply.body)
 
     def _wait_asked_for(self, reply: Reply, throttled: bool) -> float | None:
         """Returns the seconds that the server asks to wait, from `Retry-After` in either form or from the body."""

@@ -50,13 +50,15 @@ def asset_key(connection: Connection, resource_name: str) -> dg.AssetKey:
 
 
 def build_connection_defs(
-    connection: Connection, *, spec_of: SpecOf | None = None, execute: Execute | None = None
-) -> dg.Definitions:
+    connection: Connection, *, spec_of: SpecOf | None = None, execute: Execute | None = None,
+    located: Callable[[dg.AssetSpec], dg.AssetSpec] = lambda spec: spec,
+) -> dg.Definitions:  # fmt: skip
     """Builds the definitions of a connection.
 
     Args:
         spec_of: Builds the spec of a resource's asset; defaults to `asset_spec`.
         execute: Runs one resource; defaults to `run_resource`.
+        located: Adds to a spec a link to the line in the file that describes the asset.
     """
     spec_of = spec_of or partial(asset_spec, connection)
     execute = execute or partial(run_resource, connection)
@@ -69,7 +71,7 @@ def build_connection_defs(
     job = build_job(connection, [asset.key for asset in assets])
     schedule = build_schedule(connection, job)
     return dg.Definitions(
-        assets=assets,
+        assets=[asset.map_asset_specs(located) for asset in assets],
         asset_checks=[check for resource in resources for check in _reference_checks(connection, resource)],
         jobs=[job],
         schedules=[schedule] if schedule else [],

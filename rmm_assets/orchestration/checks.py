@@ -75,8 +75,12 @@ class Check:
         return dg.AssetCheckSpec(self.name, asset=key, description=self.description, blocking=self.blocking)
 
     def result(self, key: dg.AssetKey, table: Table, loaded: Loaded) -> dg.AssetCheckResult:
-        """Evaluates the check."""
-        passed, metadata = self.evaluate(table, loaded)
+        """Evaluates the check; a check that cannot be evaluated fails, without failing the load."""
+        try:
+            passed, metadata = self.evaluate(table, loaded)
+        except Exception as error:  # a user's query may raise anything
+            reason = shorten(f"the check could not be evaluated: {error}", _EXAMPLE_LETTERS)
+            passed, metadata = False, {"reason": reason}
         return dg.AssetCheckResult(
             asset_key=key, check_name=self.name, passed=passed, severity=self.severity, metadata=metadata
         )

@@ -97,8 +97,9 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
         # Imported here, because loading a file does not need what building assets imports.
         from rmm_assets.orchestration.assets import build_connection_defs
 
-        definitions = build_connection_defs(self, spec_of=self.get_asset_spec, execute=self.execute)
-        return definitions.map_asset_specs(func=self._with_code_reference)
+        return build_connection_defs(
+            self, spec_of=self.get_asset_spec, execute=self.execute, located=self._with_code_reference
+        )
 
     def get_asset_spec(self, resource: Resource, data: DltResourceTranslatorData) -> dg.AssetSpec:
         """Returns the spec of a resource's asset. Override it to change what Dagster shows.

@@ -162,17 +162,23 @@ def test_defaults_are_merged_as_dlt_merges_them() -> None:
         assert got == expected
 
 
-def test_a_path_that_names_one_thing_is_a_single_page_as_in_dlt(tmp_path: Path) -> None:
-    text = ACME.replace("    endpoint:\n      paginator: {type: offset, limit: 100}\n", "")
-    text = text.replace(
-        "data_selector: data}\n    - name: alerts",
-        "data_selector: data, paginator: json_link}\n    - name: one",
+def _one_thing(client: dict[str, str], **endpoint: Any) -> Connection:
+    endpoint = {"path": "devices/{resources.devices.id}", **endpoint}
+    devices = {"name": "devices", "endpoint": {"paginator": "json_link"}}
+    resources = [devices, {"name": "one", "endpoint": endpoint}]
+    return Connection.model_validate(
+        {"name": "x", "client": {"base_url": "https://h", **client}, "resources": resources}
     )
-    text = text.replace('/{resources.devices.id}/alerts", data_selector: data', '/{resources.devices.id}"')
-    one = load(tmp_path, text).resource("one")
-    assert one.endpoint.paginator is not None and one.endpoint.paginator.type == "single_page"
-    assert one.endpoint.data_selector == "$"
-    assert one.parent == "devices"
+
+
+def test_a_path_that_names_one_thing_guesses_no_paginator_and_no_selector() -> None:
+    with pytest.raises(ValueError, match="`one` has no paginator, and guessing one loses rows"):
+        _one_thing({})
+    one = _one_thing({"paginator": "header_link"}).resource("one")
+    assert one.endpoint.paginator == paginators.HeaderLinkPaginator(), "the client's paginator holds here, too"
+    one = _one_thing({}, paginator="single_page", data_selector="$", single_object=True).resource("one")
+    assert one.endpoint.paginator == paginators.SinglePagePaginator()
+    assert one.endpoint.single_object
 
 
 def test_the_clients_paginator_reaches_resources_that_name_none() -> None:
@@ -284,7 +290,7 @@ def test_every_auth_of_dlt_can_be_written_with_all_its_keys_but_the_secret() -> 
 def test_every_key_of_dlts_resources_endpoints_and_columns_can_be_written() -> None:
     refused = set(resource.Resource.elsewhere)
     assert set(EndpointResource.__annotations__) - refused <= _keys(resource.Resource)
-    assert set(Endpoint.__annotations__) == _keys(endpoint.Endpoint)
+    assert set(Endpoint.__annotations__) == _keys(endpoint.Endpoint) - resource.OUR_ENDPOINT_KEYS
     columns = {key for key in TColumnSchema.__annotations__ if not key.startswith("x-")}
     assert columns - set(table_hints.Column.elsewhere) <= _keys(table_hints.Column)
     assert _keys(resource.Resource) - set(EndpointResource.__annotations__) == resource.OUR_KEYS

@@ -755,3 +755,34 @@ def test_a_parameter_is_sent_as_apis_expect_it(make: Make) -> None:
     with Scripted(failing()) as server:
         get(make(server.url + "/api/"), "v1", params={"all": True, "none": None, "id": [1, 2], "q": "a b&c"})
     assert server.seen[0].target == "/api/v1?all=true&id=1&id=2&q=a+b%26c"
+
+
+def test_throttle_words_in_a_row_are_a_row(make: Make) -> None:
+    throttle = [Throttle(status=200, text="slow down")]
+    rows = {"data": [{"id": 1, "note": "slow down", "message": "please slow down"}], "meta": {"note": "slow down"}}
+    with Scripted(lambda _: Say(rows)) as server:
+        get(make(server.url, throttle=throttle))
+        assert len(server.seen) == 1
+    errors = iter([{"errors": [{"extensions": {"text": "Slow down"}}]}, {"data": []}])
+    with Scripted(lambda _: Say(next(errors))) as server:
+        get(make(server.url, throttle=throttle))
+        assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        ({"error": "API rate limit exceeded"}, ()),
+        ({"detail": "Too many requests"}, ()),
+        ({"error": "forbidden"}, (("Retry-After", "0.01"),)),
+        ({"error": "forbidden"}, (("X-RateLimit-Remaining", "0"),)),
+    ],
+)
+def test_a_tolerated_answer_that_throttles_is_sent_again(make: Make, body: Any, headers: Any) -> None:
+    answers = iter([Say(body, 403, headers), Say({"error": "not licensed"}, 403)])
+    with Scripted(lambda _: next(answers)) as server:
+        transport = make(server.url)
+        found = transport.send(Request("x"), lambda reply: reply.status, tolerate=lambda reply: reply.status == 403)
+        assert found == 403
+        assert len(server.seen) == 2
+        assert transport.traffic.throttled == 1
