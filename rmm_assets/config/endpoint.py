@@ -19,8 +19,8 @@ class ResponseAction(Settings):
         default=None, min_length=1, description="Text that the body of such a response contains."
     )
     action: Literal["ignore"] = Field(
-        description="`ignore`: as the first answer, for one parent's rows for example, it counts as an empty list. On a "
-        "later page, or for all parents, it is an error; so is a response that throttles."
+        description="`ignore`: as the first response, for example for one parent's rows, it counts as an empty list. On a "
+        "later page, or for all parents, it is an error; so is a rate-limited response."
     )
 
 
@@ -121,7 +121,8 @@ class Endpoint(Settings):
     data_selector: str | None = Field(
         default=None,
         min_length=1,
-        description="JSONPath of the rows in the body. Left out, the first answer must hold exactly one list of objects.",
+        description="JSONPath of the rows in the body. Without it, the first response must contain exactly one list of "
+        "objects.",
     )
     response_actions: tuple[ResponseAction, ...] | None = Field(
         default=None, description="Responses that need special treatment."

@@ -273,7 +273,7 @@ class Transport:
             return reply
         tolerated = tolerate is not None and tolerate(reply)
         throttled = self._throttles(reply, tolerated=tolerated)
-        # What throttles says nothing about the rows, whatever is tolerated.
+        # A rate-limited response says nothing about the rows, even if its status is tolerated.
         if throttled or not tolerated:
             failure = self._objection(reply, throttled)
             if failure is not None:
@@ -424,7 +424,7 @@ class Transport:
         return _Failure(text, reply.status, retryable, self._wait_asked_for(reply, throttled), throttled)
 
     def _throttles(self, reply: Reply, *, tolerated: bool = False) -> bool:
-        """Whether an answer means `slower`; one that would be tolerated is looked at for every sign of it."""
+        """Returns whether a response is rate limited; one that would be tolerated is checked for more signals."""
         if throttles(reply.status, reply.body, self._limits.throttle):
             return True
         return tolerated and reply.status >= 400 and looks_throttled(reply.status, reply.headers, reply.body)
