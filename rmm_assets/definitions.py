@@ -95,7 +95,7 @@ def connections() -> dict[str, RmmConnection]:
         try:
             found |= {connection.name: connection for connection in load_connections(folder)}
         except ValueError as error:
-            logger.warning("%s is not loaded: %s", shown(str(folder)), error)
+            logger.warning("%s is not loaded: %s", display_path(str(folder)), error)
     return found
 
 
