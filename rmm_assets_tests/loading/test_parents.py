@@ -32,12 +32,12 @@ class Api:
     """A server that holds customers, and for each request of devices one device that says what was asked."""
 
     def __init__(self, parents: list[Row]) -> None:
-        self.parents, self.asked = parents, []
+        self.parents = parents
+        self.asked: list[Seen] = []
 
     def __call__(self, seen: Seen) -> Say:
         if seen.target.startswith("/v1/customers?") or seen.target == "/v1/customers":
             return Say({"data": self.parents})
-        self.asked: list[Seen]
         self.asked.append(seen)
         return Say({"data": [{"id": len(self.asked)}]})
 
