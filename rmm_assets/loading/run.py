@@ -43,7 +43,7 @@ from rmm_assets.tables.absences import (
     rows_valid,
 )
 from rmm_assets.tables.changes import compare, compare_versions, remember
-from rmm_assets.tables.existing import Existing, look_up
+from rmm_assets.tables.existing import look_up
 from rmm_assets.tables.rejects import keep_once
 from rmm_assets.tables.store import Store
 from rmm_assets.tables.table import LOAD_ID, Table
@@ -237,12 +237,9 @@ def open_run(
         pipeline = store.pipeline(plan.source_name, progress=progress)
         # Held until dlt has restored its state and reading begins; others may use the file again then.
         opening = stack.enter_context(ExitStack())
-        if not store.is_file or Path(store.credentials).exists():
-            opening.enter_context(store.writing(log))
-            opening.enter_context(store.held())
-            existing = look_up(pipeline.destination_client(), plan.source_name, plan.table)
-        else:
-            existing = Existing()
+        opening.enter_context(store.writing(log))
+        opening.enter_context(store.held())
+        existing = look_up(pipeline.destination_client(), plan.source_name, plan.table)
         before = _Before()
 
         def before_publishing(report: Report) -> bool:
