@@ -371,7 +371,7 @@ def test_child_tables_are_never_said_to_be_right(tmp_path: Path) -> None:
 # What is right is called so
 
 
-@pytest.mark.parametrize("rows", [3, 49, 50, 100, 101, 150])
+@pytest.mark.parametrize("rows", [3, 49, 50, 100, 101, 150, 3333])
 def test_a_right_table_behind_any_paging_is_equal(rows: int, table: Callable[..., Path]) -> None:
     everything = devices(rows)
 
