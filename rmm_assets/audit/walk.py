@@ -169,7 +169,7 @@ class _Walk:
             empty = 0 if answer.rows else empty + 1
             stale = stale + 1 if answer.rows and not new else 0
             position += (len(answer.rows) or target.size or 1) if offsets else 1
-        if stale and not self._seen.confirmed(target.size):
+        if stale and not (self._seen.confirmed(target.size) or self._seen.all_pages()):
             self._doubt("the server sends rows again that it sent before, so the end cannot be seen")
         if not offsets and start > 0:
             self._before(start - 1)

@@ -291,6 +291,32 @@ def test_rows_that_share_a_key_are_not_in_one_row_of_the_table(table: Callable[.
         assert audited(table(0), server.url).found["same_key"] == 1
 
 
+def test_fields_of_the_parent_are_compared_and_may_be_of_the_key(tmp_path: Path) -> None:
+    path = "/v1/customers/{resources.customers.id}/devices"
+    made = connection(
+        resource("customers", endpoint={"paginator": "single_page"}),
+        resource(
+            primary_key=["_customers_id", "id"], include_from_parent=["id", "name"],
+            endpoint={"path": path, "paginator": "single_page"},
+        ),
+    )  # fmt: skip
+
+    def answer(seen: Seen) -> Say:
+        parents = [{"id": number, "name": f"customer {number}"} for number in (1, 2, 3)]
+        return Say({"data": parents if urlsplit(seen.target).path.endswith("customers") else devices(5)})
+
+    with Scripted(answer) as server:
+        run(tmp_path, server.url, made)
+        right = audited(tmp_path, server.url, made)
+        assert (right.sentences(), right.rows_api) == ([], 15)
+        tamper(
+            tmp_path,
+            "DELETE FROM acme.devices WHERE _customers_id = 2",
+            "UPDATE acme.devices SET _customers_name = 'x' WHERE _customers_id = 3 AND id = 1",
+        )
+        assert found(audited(tmp_path, server.url, made)) == {"missing": 5, "different": 1}
+
+
 # Ranges, rejects, types
 
 
@@ -388,12 +414,21 @@ def test_a_right_table_behind_any_paging_is_equal(rows: int, table: Callable[...
         page = everything[(number - 1) * size :][:size] if number else everything[:size]
         return Say({"data": page, "total_pages": -(-rows // size)})
 
+    def clamped(seen: Seen) -> Say:  # as json-server: behind the last page, the last page again
+        number, size = int(parameters(seen)["page"]), int(parameters(seen)["per_page"])
+        last = -(-rows // size)
+        number = min(max(number, 1), last)
+        following = number + 1 if number < last else None
+        return Say({"first": 1, "next": following, "last": last, "pages": last, "items": rows,
+                    "account": 99_999, "data": everything[(number - 1) * size :][:size]})  # fmt: skip
+
     folder = table(rows)
     with Scripted(linked) as server:
         for paginator in ("header_link", {"type": "json_link", "next_url_path": "next"}):
             assert audited(folder, server.url, paged_by(paginator, params={"per_page": 50})).sentences() == []
-    with Scripted(numbered) as server:
+    for paged in (numbered, clamped):
         made = paged_by({"type": "page_number", "base_page": 1, "total_path": None}, params={"per_page": 50})
-        assert audited(folder, server.url, made).sentences() == []
+        with Scripted(paged) as server:
+            assert audited(folder, server.url, made).sentences() == []
     with Scripted(listing(everything)) as server:
         assert audited(folder, server.url, paged_by({"type": "offset", "limit": 50})).sentences() == []
