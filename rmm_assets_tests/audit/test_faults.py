@@ -231,8 +231,8 @@ def test_an_answer_without_a_named_list_is_not_guessed_at(table: Callable[..., P
 PARENTS = ["kunde a#2", "a/b", "a?b", "../x", "plain", "100%"]
 
 
-def family(ignored: int = 0) -> Answer:
-    """Customers with odd names, each with ten devices of its own."""
+def family(ignored: int = 0, status: int = 403, text: str = "rate limit") -> Answer:
+    """Customers with odd names, each with ten devices of its own, and the last one with twelve."""
 
     def answer(seen: Seen) -> Say:
         parts = urlsplit(seen.target).path.split("/")
@@ -243,8 +243,8 @@ def family(ignored: int = 0) -> Answer:
             return Say({"data": []})
         at = PARENTS.index(name)
         if at < ignored:
-            return Say({"error": "rate limit"}, 403)
-        return Say({"data": devices(10, first=at * 10 + 1)})
+            return Say({"error": text}, status)
+        return Say({"data": devices(12 if at == 5 else 10, first=at * 10 + 1)})
 
     return answer
 
@@ -256,17 +256,36 @@ def of_customers(**endpoint: Any) -> Connection:
 
 
 def test_rows_below_parents_with_odd_names_are_asked_for_as_they_are_called(table: Callable[..., Path]) -> None:
-    folder = table(60, "DELETE FROM acme.devices WHERE id <= 40")
+    folder = table(62, "DELETE FROM acme.devices WHERE id <= 40")
     with Scripted(family()) as server:
         assert found(audited(folder, server.url, of_customers())) == {"missing": 40}
 
 
-def test_parents_whose_answer_is_ignored_for_throttling_are_unverified(table: Callable[..., Path]) -> None:
-    made = of_customers(response_actions=[{"status_code": 403, "action": "ignore"}])
-    with Scripted(family(ignored=2)) as server:
-        result = audited(table(60, "DELETE FROM acme.devices WHERE id <= 20"), server.url, made)
-    assert result.verdict == "unverified"
-    assert "403" in " ".join(result.unverified)
+@pytest.mark.parametrize(
+    ("status", "text", "verdict"),
+    [
+        (403, "rate limit", "unverified"),
+        (404, "Too many requests", "unverified"),
+        (403, "no", "unverified"),
+        (404, "no", "equal"),
+    ],
+)
+def test_parents_whose_answer_is_ignored_are_believed_only_where_nothing_is_there(
+    status: int, text: str, verdict: str, table: Callable[..., Path]
+) -> None:
+    made = of_customers(response_actions=[{"status_code": status, "action": "ignore"}])
+    folder = table(62, "DELETE FROM acme.devices WHERE id <= 20")
+    with Scripted(family(2, status, text)) as server:
+        result = audited(folder, server.url, made)
+    assert result.verdict == verdict
+    assert (str(status) in " ".join(result.unverified)) == (verdict == "unverified")
+
+
+def test_parents_that_all_answer_what_is_ignored_are_unverified(table: Callable[..., Path]) -> None:
+    made = of_customers(response_actions=[{"status_code": 404, "action": "ignore"}])
+    with Scripted(family(len(PARENTS), 404, "no")) as server:
+        result = audited(table(0), server.url, made)
+    assert "every request was answered with what the file says to ignore" in " ".join(result.unverified)
 
 
 @pytest.mark.parametrize("value", [None, "", ".."])
