@@ -78,6 +78,10 @@ class IncompleteError(RmmError):
     """The read ended, and it cannot be shown that every row was received."""
 
 
+class ConflictingRowsError(IncompleteError):
+    """Rows of one read share a primary key and differ, so the key is none: all but one of them would be lost."""
+
+
 class CursorError(RmmError):
     """A row does not hold what an incremental read goes by, or its cursor cannot be used as the file says."""
 
@@ -92,6 +96,10 @@ class SchemaContractError(RmmError):
 
 class ChildTablesError(RmmError):
     """A table that was loaded without child tables cannot get them."""
+
+
+class DatabaseInUseError(RmmError):
+    """Another program has the database file open and does not let go of it."""
 
 
 class ForeignTableError(RmmError):

@@ -67,7 +67,7 @@ def _once(
             nothing.found["missing"] = {pack(row): f"row {n:,} of the API" for n, row in enumerate(received, start=1)}
             return heard, nothing
         name = f"audit__{connection.name}__{resource.table}"
-        with store.alone(name, log), store.pipeline(name, read_only=True).sql_client() as client:
+        with store.reading(name, log) as client:
             return heard, compare(received, Table(client, resource.table), resource)
     finally:
         received.close()

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rmm_assets.errors import IncompleteError, ParentRowError, RmmError
+from rmm_assets.errors import ConflictingRowsError, IncompleteError, ParentRowError, RmmError
 from rmm_assets.loading.cursor import Bounds
 from rmm_assets.loading.requests import Requests, inherited_values, label_of, request_of
-from rmm_assets.reading.completeness import Collector, MemoryCollector, Report, read_complete
+from rmm_assets.reading.collector import Collector, MemoryCollector
+from rmm_assets.reading.completeness import read_complete
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.fetch import Pager
+from rmm_assets.reading.report import Report
 from rmm_assets.rows.decode import Page
 from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.shape import RowShape
+from rmm_assets.rows.spool import Spool
 from rmm_assets.tables.absences import Present
 from rmm_assets.tables.existing import Existing
 
@@ -33,6 +36,7 @@ class Reading:
         before_publishing: Called with the report when the read is complete; raises to publish nothing. Whether the
             table is empty, and nobody else can write to it meanwhile.
         report: Filled in while reading.
+        begun: Called before the first request.
         existing: What the destination holds that dlt's schema there does not say.
         load_id: Of the load, once it is known.
         rejected: Rows that cannot land in the table.
@@ -46,6 +50,7 @@ class Reading:
     before_publishing: Callable[[Report], bool]
     report: Report
     log: logging.Logger
+    begun: Callable[[], None] = lambda: None
     existing: Existing = field(default_factory=Existing)
     load_id: str = ""
     rejected: int = 0
@@ -86,6 +91,38 @@ def read(requests: Requests, reading: Reading, collector: Collector, bounds: Bou
 def _read(
     requests: Requests, reading: Reading, collector: Collector, report: Report, bounds: Bounds | None, folder: Path
 ) -> None:
+    """Reads a resource, once more where rows share a key and differ: a row that changed between two pages looks the same.
+
+    Raises:
+        ConflictingRowsError: they do it again.
+    """
+    _read_once(requests, reading, collector, report, bounds, folder)
+    if not _conflicts(collector):
+        return
+    reading.log.info("%s: rows share a primary key and differ; reading again", report.resource)
+    again = Report(report.resource)
+    _read_once(requests, reading, collector, again, bounds, folder)
+    again.pages, again.passes = again.pages + report.pages, again.passes + report.passes
+    vars(report).update(vars(again))
+    found = _conflicts(collector)
+    if found:
+        key = ", ".join(requests.resource.keys)
+        report.complete = False
+        report.reason = (
+            f"{report.resource}: rows share the primary key ({key}) and differ, so that all but one of them would be lost: "
+            f"{'; '.join(found)}. Write a primary_key that tells them apart"
+            + ("; the parent's field (include_from_parent) may be a part of it" if requests.parent else "")
+        )
+        raise ConflictingRowsError(report.reason)
+
+
+def _conflicts(collector: Collector) -> Sequence[str]:
+    return collector.conflicts() if isinstance(collector, (Spool, RecordSpool)) else ()
+
+
+def _read_once(
+    requests: Requests, reading: Reading, collector: Collector, report: Report, bounds: Bounds | None, folder: Path
+) -> None:
     if requests.parent is None:
         _read_one(request_of(requests, bounds), requests, reading, collector, report)
         return
@@ -95,13 +132,21 @@ def _read(
     collector.clear()
     report.complete, report.partial = True, above.partial
     report.reason = f"every one of {parents.distinct or parents.rows} {above.resource} was read to the end"
+    asked = ignored = 0
     for child in _children(requests, reading, (row for batch in parents.records() for row in batch), bounds):
         for page in child.rows.pages:
             collector.add(_with_fields(page, child.inherited) if child.inherited else page)
-        _add_up(report, child.report)
+        report.add(child.report)
+        asked, ignored = asked + 1, ignored + child.report.ignored
         problems += [child.problem] if child.problem else []
     report.rows, report.distinct = collector.rows, collector.distinct
     report.duplicates = collector.rows - collector.distinct - collector.keyless
+    report.empty = not report.rows
+    if asked > 1 and ignored == asked:
+        problems.append(
+            f"{requests.resource.name}: response_actions ignored the answers for all {asked} rows of {above.resource}: a key "
+            "without rights looks like this"
+        )
     if problems:
         report.complete = False
         report.reason = problems[0] if len(problems) == 1 else f"{problems[0]}; and {len(problems) - 1} more like this"
@@ -192,13 +237,3 @@ def _with_fields(page: Page, fields: Mapping[str, Any]) -> Page:
     """The page with fields of the parent in each row."""
     rows = [{**row, **fields} if isinstance(row, dict) else row for row in page.objects()]
     return Page(len(rows), None, page.size, None, b"", None, rows)
-
-
-def _add_up(report: Report, own: Report) -> None:
-    report.pages += own.pages
-    report.passes = max(report.passes, own.passes)
-    report.partial |= own.partial
-    report.warnings += own.warnings
-    if own.last_total is not None:
-        report.first_total = (report.first_total or 0) + (own.first_total or 0)
-        report.last_total = (report.last_total or 0) + own.last_total

@@ -92,6 +92,11 @@ def _endpoint(plan: LoadPlan, config: Mapping[str, Any], params: dict[str, Any])
         data=config.get("data"),
         data_selector=config.get("data_selector"),
         total_path=resource.total_path,
+        total_header=resource.endpoint.total_header,
+        count=resource.endpoint.count,
+        wrong_signals=resource.endpoint.wrong_signals,
+        empty_as=resource.endpoint.empty_as,
+        single_object=resource.endpoint.single_object,
         gate=BoundedSemaphore(resource.max_concurrency) if resource.max_concurrency else nullcontext(),
         ignore=tuple(config.get("response_actions") or ()),
         shape=shape_of(plan),
@@ -168,7 +173,7 @@ def _refusal(requests: Requests, row: Mapping[str, Any], name: str, what: str) -
 
 def _steps(path: str) -> list[str]:
     """The segments of a path that mean another place than themselves."""
-    return [segment for segment in unquote(path.partition("?")[0]).split("/") if segment in (".", "..")]
+    return [segment for segment in path.partition("?")[0].split("/") if unquote(segment) in (".", "..")]
 
 
 def _in_header(requests: Requests, row: Mapping[str, Any] | None) -> Callable[[Any], str]:

@@ -30,8 +30,8 @@ from rmm_assets.loading.dlt_internals import nested_tables
 from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.reads import Reading
 from rmm_assets.loading.source import build_source
-from rmm_assets.reading.completeness import Report
 from rmm_assets.reading.fetch import Pager
+from rmm_assets.reading.report import Report
 from rmm_assets.tables.absences import (
     Absences,
     Nested,
@@ -44,6 +44,7 @@ from rmm_assets.tables.absences import (
 )
 from rmm_assets.tables.changes import compare, compare_versions, remember
 from rmm_assets.tables.existing import Existing, look_up
+from rmm_assets.tables.rejects import keep_once
 from rmm_assets.tables.store import Store
 from rmm_assets.tables.table import LOAD_ID, Table
 
@@ -136,6 +137,8 @@ class Run:
             outcome.absences = self._resolve_absences(table, outcome.load_id)
             if plan.removes_orphans:
                 remove_orphans(_nested(self.pipeline, table))
+            if reading.rejected:
+                keep_once(Table(client, plan.rejected_table), outcome.load_id)
             outcome.rows_new = outcome.rows_loaded
             if outcome.load_id and (self.before.copied or plan.history is not None) and table.columns():
                 counted = compare if plan.history is None else compare_versions
@@ -232,18 +235,26 @@ def open_run(
         # A killed run leaves half a state behind; all that counts comes back from the destination.
         shutil.rmtree(store.working_folder(plan.source_name), ignore_errors=True)
         pipeline = store.pipeline(plan.source_name, progress=progress)
-        existing = _existing(store, pipeline, plan)
+        # Held until dlt has restored its state and reading begins; others may use the file again then.
+        opening = stack.enter_context(ExitStack())
+        if not store.is_file or Path(store.credentials).exists():
+            opening.enter_context(store.writing(log))
+            opening.enter_context(store.held())
+            existing = look_up(pipeline.destination_client(), plan.source_name, plan.table)
+        else:
+            existing = Existing()
         before = _Before()
 
         def before_publishing(report: Report) -> bool:
-            # Only now: while pages are fetched, others may read the file.
+            # Only now: while pages are fetched, others may use the file.
+            stack.enter_context(store.writing(log))
             stack.enter_context(store.held())
             with pipeline.sql_client() as client:
                 table = Table(client, plan.table)
                 _prepare(plan, pipeline, table, report, before)
                 return store.is_file and table.count() == 0
 
-        reading = Reading(pager, folder, before_publishing, Report(resource.name), log, existing)
+        reading = Reading(pager, folder, before_publishing, Report(resource.name), log, opening.close, existing)
         source = build_source(connection, plan, reading)
         run = Run(plan, pipeline, source, reading, before, "drop_resources" if existing.dropped else None)
         try:
@@ -259,16 +270,10 @@ def open_run(
 
 
 def innermost(error: BaseException) -> str:
-    """Returns the text of what an error goes back to, or its name where it has none."""
+    """Returns the text of what an error goes back to, at most 300 letters of it, or its name where it has none."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
-    return str(error) or type(error).__name__
-
-
-def _existing(store: Store, pipeline: dlt.Pipeline, plan: LoadPlan) -> Existing:
-    if store.is_file and not Path(store.credentials).exists():
-        return Existing()
-    return look_up(pipeline.destination_client(), plan.source_name, plan.table)
+    return str(error)[:300] or type(error).__name__
 
 
 def _transport(

@@ -5,7 +5,6 @@ dlt's `rest_api` source takes ready-made resources beside declared ones: ours st
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -22,14 +21,12 @@ from rmm_assets.loading.dlt_internals import cursor_state, declare_child_table, 
 from rmm_assets.loading.plan import LoadPlan, shape_of
 from rmm_assets.loading.reads import Reading, read
 from rmm_assets.loading.requests import Requests, plan_requests
-from rmm_assets.rows.decode import loads, value_at
-from rmm_assets.rows.layout import layout_of
 from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import ROW_ID, Spool
-from rmm_assets.rows.types import plain_text
 from rmm_assets.tables.absences import MOST_PRESENT, Present
 from rmm_assets.tables.existing import Existing
+from rmm_assets.tables.rejects import FIRST_REJECTED_AT, REJECTED_AT
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID
 
 # Where no real address is known yet (the embedded RMM starts with the run), dlt still wants one to describe the source.
@@ -56,6 +53,7 @@ def build_source(connection: Connection, plan: LoadPlan, reading: Reading | None
 
 def _rows(plan: LoadPlan, requests: Requests, reading: Reading) -> Iterator[Any]:
     """Reads until proven complete, then hands on what landed on disk meanwhile."""
+    reading.begun()
     shape = _shape(plan, reading.existing)
     requests = replace(requests, endpoint=replace(requests.endpoint, shape=shape))
     cursor_range = (
@@ -78,7 +76,7 @@ def _rows(plan: LoadPlan, requests: Requests, reading: Reading) -> Iterator[Any]
     elif not spool.rows and shape.known:
         # Of nothing, dlt makes no load: versions would stay valid although their rows are gone.
         yield dlt.mark.materialize_table_schema()
-    yield from _rejects(plan, spool, shape, load_id, reading)
+    yield from _rejects(plan, spool, load_id, reading)
 
 
 def _shape(plan: LoadPlan, existing: Existing) -> RowShape:
@@ -171,15 +169,14 @@ def _move_on(cursor_range: Range, reading: Reading) -> None:
         )  # fmt: skip
 
 
-def _rejects(
-    plan: LoadPlan, spool: Spool | RecordSpool, shape: RowShape, load_id: str, reading: Reading
-) -> Iterator[Any]:
+def _rejects(plan: LoadPlan, spool: Spool | RecordSpool, load_id: str, reading: Reading) -> Iterator[Any]:
     """The rows that cannot land, for a table of their own."""
     hints = dlt.mark.make_hints(table_name=plan.rejected_table, write_disposition="append", primary_key=(), columns={})
-    keys: list[tuple[str, ...]] = []
-    reading.rejected_keys = Present(layout_of(shape).key, keys)
+    keys = spool.rejected_keys()
+    if keys.column_names:
+        rows = keys.slice(0, MOST_PRESENT + 1).to_pylist()
+        reading.rejected_keys = Present(tuple(keys.column_names), [tuple(row.values()) for row in rows])
     for rejected in spool.rejected():
-        keys += _keys_of(rejected, shape)[: MOST_PRESENT + 1 - len(keys)]
         yield dlt.mark.with_hints(_dated(rejected, load_id), hints, create_table_variant=True)
 
 
@@ -220,18 +217,8 @@ def _stamped(table: pa.Table, load_id: str, absences: bool) -> pa.Table:
     return table
 
 
-def _keys_of(rejected: pa.Table, shape: RowShape) -> list[tuple[str, ...]]:
-    """The primary keys of rejected rows, as text, of those that have one."""
-    found: list[tuple[str, ...]] = []
-    for text in rejected["row_json"].to_pylist():
-        row = loads(text)
-        values = [value_at(row, re.split(r"\.|__", name)) for name in shape.primary_key]
-        if values and None not in values:
-            found.append(tuple(plain_text(value) for value in values))
-    return found
-
-
 def _dated(rejected: pa.Table, load_id: str) -> pa.Table:
     now = pa.scalar(dlt.common.pendulum.now("UTC"), pa.timestamp("us", tz="UTC"))
     rejected = rejected.append_column(LOAD_ID, pa.array([load_id] * rejected.num_rows, pa.string()))
-    return rejected.append_column("rejected_at", pa.array([now.as_py()] * rejected.num_rows, now.type))
+    times = pa.array([now.as_py()] * rejected.num_rows, now.type)
+    return rejected.append_column(REJECTED_AT, times).append_column(FIRST_REJECTED_AT, times)

@@ -45,6 +45,11 @@ class Answer:
         """The `Link` headers' addresses by their `rel`."""
         return dict(_links(self.reply.headers.get("Link", "")))
 
+    def says_no_results(self, rel: str) -> bool:
+        """Whether a link says itself that nothing stands behind it, as Sentry's `results="false"` does."""
+        found = re.search(rf'rel="?{re.escape(rel)}"?[^,]*results="?false', self.reply.headers.get("Link", ""))
+        return found is not None
+
     def absolute(self, address: str) -> str:
         """Returns an address that stands in this answer as an absolute one."""
         return urljoin(self.reply.url, address)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rmm_assets.reading.report import Evidence
 from rmm_assets.rows.decode import Page
 
 
@@ -14,7 +15,7 @@ class PageRead:
     Attributes:
         page: Its rows.
         number: From 1.
-        total: Rows that the API states on this page, if it does.
+        total: Rows that the API states on this page, if it does and may be believed.
     """
 
     page: Page
@@ -33,8 +34,14 @@ class PassFacts:
         moved_at_once: So it was at the first try, which may also mean that the API takes round offsets only.
         round_offsets: It surely means that: the API refused the address, or sent the first page again.
         unproven: Boundaries between pages of which nothing shows that no row moved across.
-        ended: How the end was seen: `empty page`, `total`, `no next page`, `no more`, `maximum`, `single page`.
+        ended: How the end was seen, in a few words; empty while it was not.
+        could_be_full: The last page may have been cut off: it holds as many rows as pages do.
+        evidence: What this pass alone shows of the end.
+        contradictions: What the API stated that cannot be true if this was the end.
+        first_page: The page that the pass began with.
+        ignored: The first answer was one that `response_actions` ignores.
         cap: Rows a page holds where the API sends fewer than asked for.
+        warnings: What is odd, and what to write about it.
     """
 
     pages: int = 0
@@ -47,7 +54,13 @@ class PassFacts:
     round_offsets: bool = False
     unproven: int = 0
     ended: str = ""
+    could_be_full: bool = False
+    evidence: Evidence | None = None
+    contradictions: list[str] = field(default_factory=list)
+    first_page: Page | None = None
+    ignored: bool = False
     cap: int | None = None
+    warnings: list[str] = field(default_factory=list)
 
     def state(self, total: int | None) -> None:
         """Takes in the number of rows that a page states."""
@@ -56,3 +69,8 @@ class PassFacts:
             self.last_total = total
             if self.first_total is None:
                 self.first_total = total
+
+    def forget_totals(self) -> None:
+        """Takes back what was stated, because it cannot be true."""
+        self.totals.clear()
+        self.first_total = self.last_total = None

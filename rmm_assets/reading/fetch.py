@@ -11,7 +11,8 @@ from rmm_assets.errors import BodyError, TransportError
 from rmm_assets.http.transport import BodyFault, Reply, Request, Transport
 from rmm_assets.reading.answers import Answer
 from rmm_assets.reading.endpoint import Endpoint
-from rmm_assets.reading.selector import selector_of
+from rmm_assets.reading.selector import holds_object, selector_of, stands_for_no_rows
+from rmm_assets.reading.settings import EmptyAs
 from rmm_assets.rows.decode import Page, read_page, read_pages
 
 Taken = TypeVar("Taken")
@@ -79,18 +80,39 @@ class Pager:
         self.transport.close()
         self._workers.shutdown(wait=True, cancel_futures=True)
 
-    def submit(self, endpoint: Endpoint, request: Request) -> Future[Answer]:
-        """Has a worker fetch one page."""
-        return self._workers.submit(self._fetch, endpoint, request)
+    def submit(self, endpoint: Endpoint, request: Request, *, first: bool = False) -> Future[Answer]:
+        """Has a worker fetch one page.
+
+        Args:
+            first: Whether it is the first one of a read, which 204 may leave empty.
+        """
+        return self._workers.submit(self._fetch, endpoint, request, first)
 
     def submit_many(
-        self, endpoint: Endpoint, requests: Sequence[Request], stop: threading.Event
+        self, endpoint: Endpoint, requests: Sequence[Request], stop: threading.Event, *, first: bool = False
     ) -> Future[list[Answer | TransportError]]:
         """Has one worker fetch neighbouring pages, see `_fetch_many`."""
-        return self._workers.submit(self._fetch_many, endpoint, requests, stop)
+        return self._workers.submit(self._fetch_many, endpoint, requests, stop, first)
+
+    def look(self, endpoint: Endpoint, request: Request) -> Answer | None:
+        """Fetches a page that need not be there; None where the API does not have it."""
+
+        def accept(reply: Reply) -> Answer | None:
+            try:
+                page = read_page(reply.body, selector_of(endpoint, reply.body), endpoint.hints)
+            except BodyError:
+                return None
+            return Answer(reply, page) if reply.status < 300 else None
+
+        return self._workers.submit(self._send, endpoint, request, accept, tolerate=lambda _: True).result()
+
+    def text(self, endpoint: Endpoint, request: Request) -> bytes:
+        """Fetches a body that is not a page."""
+        body: bytes = self._workers.submit(self._send, endpoint, request, lambda reply: reply.body).result()
+        return body
 
     def _fetch_many(
-        self, endpoint: Endpoint, requests: Sequence[Request], stop: threading.Event
+        self, endpoint: Endpoint, requests: Sequence[Request], stop: threading.Event, first: bool
     ) -> list[Answer | TransportError]:
         """Fetches neighbouring pages, one request after the other, decoded at once, which takes a third of the time.
 
@@ -104,7 +126,7 @@ class Pager:
         replies: list[Reply] = []
         try:
             if len(requests) == 1:
-                return [self._fetch(endpoint, requests[0])]
+                return [self._fetch(endpoint, requests[0], first)]
             for request in requests:
                 if stop.is_set():
                     break
@@ -119,12 +141,12 @@ class Pager:
         found: list[Answer | TransportError] = []
         try:
             for request, reply in zip(requests, replies, strict=False):
-                found.append(self._fetch(endpoint, request, reply))
+                found.append(self._fetch(endpoint, request, first, reply))
         except TransportError as error:
             return [*found, error]
         return [*found, *failure]
 
-    def _fetch(self, endpoint: Endpoint, request: Request, given: Reply | None = None) -> Answer:
+    def _fetch(self, endpoint: Endpoint, request: Request, first: bool, given: Reply | None = None) -> Answer:
         """Sends a request and decodes the answer.
 
         Args:
@@ -134,18 +156,7 @@ class Pager:
         def accept(reply: Reply) -> Answer:
             if _is_ignored(endpoint.ignore, reply):
                 return Answer(reply, _NO_ROWS, ignored=True)
-            if reply.status == 204 and not reply.body:
-                return Answer(reply, _NO_ROWS)
-            try:
-                return Answer(reply, read_page(reply.body, selector_of(endpoint, reply.body), endpoint.hints))
-            except BodyError as error:
-                if error.reason == "not_json":
-                    raise BodyFault(str(error)) from None
-                raise TransportError(
-                    f"{request.label}: HTTP {reply.status}, {reply.content_type}: {error}; the answer is "
-                    f"{self.transport.excerpt(reply.body)!r}. Check data_selector, or what the API means by it",
-                    status=reply.status,
-                ) from None
+            return Answer(reply, _page(endpoint, reply, first))
 
         if endpoint.ignore:
             return self._send(endpoint, request, accept, tolerate=lambda reply: _is_ignored(endpoint.ignore, reply))
@@ -157,14 +168,64 @@ class Pager:
             return self.transport.send(request, accept, **options)
 
 
+def _page(endpoint: Endpoint, reply: Reply, first: bool) -> Page:
+    """The page in an answer.
+
+    Raises:
+        BodyFault: there is no list of rows in it, which is no end and may be different the next time.
+    """
+    if reply.status == 204 and not reply.body:
+        if first or "no_content" in endpoint.empty_as:
+            return _NO_ROWS
+        raise BodyFault("there is no content behind the first page; if it means no rows, write empty_as: no_content")
+    try:
+        # Nothing is decoded before this is known: Arrow's reader does not survive a bare null.
+        selector = selector_of(endpoint, reply.body)
+        if len(reply.body) < _SMALL and (word := stands_for_no_rows(reply.body, selector)):
+            if word in endpoint.empty_as:
+                return _NO_ROWS
+            raise BodyFault(
+                f"{_NO_LIST[word].format(selector)}; {_ADVICE}, or write empty_as: {word} if it means no rows"
+            )
+        page = read_page(reply.body, selector, endpoint.hints)
+        if page.rows > 1:
+            return page
+        if word := stands_for_no_rows(reply.body, selector):
+            raise BodyFault(f"{_NO_LIST[word].format(selector)}; {_ADVICE}")
+        if not endpoint.single_object and holds_object(reply.body, selector):
+            raise BodyFault(
+                f"an object stands at {selector!r} instead of a list; {_ADVICE}, or write single_object: true if it is a row"
+            )
+        return page
+    except BodyError as error:
+        raise BodyFault(f"{error}; {_ADVICE}" if error.reason != "not_json" else str(error)) from None
+
+
+_ADVICE = "check data_selector, or what the API means by it"
+_NO_LIST: dict[EmptyAs, str] = {
+    "null": "null stands at {!r} instead of a list",
+    "missing": "the body has no {!r}, where the rows should be",
+    "object": "an empty object stands at {!r} instead of a list",
+    "empty_body": "the body is empty",
+    "no_content": "there is no content",
+}
+# Bodies without a list are small; larger ones are looked at only once they are decoded.
+_SMALL = 4096
+
+
 def _read_many(endpoint: Endpoint, replies: Sequence[Reply]) -> list[Page] | None:
     """The pages of several answers; None where each must be looked at by itself."""
-    if len(replies) < 2 or any(reply.status == 204 for reply in replies):
+    if len(replies) < 2 or any(len(reply.body) < _SHORTEST for reply in replies):
         return None
     try:
-        return read_pages([reply.body for reply in replies], selector_of(endpoint, replies[0].body), endpoint.hints)
+        pages = read_pages([reply.body for reply in replies], selector_of(endpoint, replies[0].body), endpoint.hints)
     except BodyError:
         return None
+    return pages if pages is not None and all(page.rows > 1 for page in pages) else None
+
+
+# No page of two rows is shorter; what is may be null.
+_SHORTEST = 8
 
 
 def _is_ignored(actions: tuple[Mapping[str, Any], ...], reply: Reply) -> bool:

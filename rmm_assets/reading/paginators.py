@@ -26,9 +26,13 @@ STYLES: dict[str, type[Paginator]] = {}
 _ALIASES: dict[str, str] = {}
 
 # The usual names of a page size.
-_SIZE_NAMES = frozenset(
-    ("limit", "page_size", "pagesize", "per_page", "page-size", "max", "pagelimit", "itemsinpage", "size", "$top")
-)
+_SIZE_NAMES = frozenset((
+    "limit", "$limit", "_limit", "page_size", "pagesize", "page-size", "_size", "size", "per_page", "perpage", "_per_page",
+    "page[size]", "page[limit]", "maxresults", "max_results", "max", "pagelimit", "itemsinpage", "itemsperpage",
+    "resultsperpage", "$top", "top", "first", "rows",
+))  # fmt: skip
+# Relations of a `Link` header that only a paged answer has.
+_OTHER_PAGES = frozenset(("first", "prev", "previous"))
 
 
 class Paginator(Tagged):
@@ -115,6 +119,11 @@ class ByReference(Paginator):
     def stops_at_empty(self) -> bool:
         """Whether an empty page is the end."""
         return False
+
+    @property
+    def place(self) -> str:
+        """Where the reference stands, as the connection file names it."""
+        return ""
 
     def reference(self, answer: Answer) -> Any:
         """Returns what names the next page: None or empty where the answer says that there is none, else `ABSENT`."""
@@ -259,6 +268,10 @@ class CursorPaginator(ByReference):
     def stops_at_empty(self) -> bool:
         return bool(self.stop_after_empty_page)
 
+    @property
+    def place(self) -> str:
+        return self.cursor_path
+
     def reference(self, answer: Answer) -> Any:
         return answer.find(self.cursor_path)
 
@@ -272,6 +285,10 @@ class HeaderCursorPaginator(ByReference):
     type: Literal["header_cursor"] = "header_cursor"
     cursor_key: str = Field(default="next", min_length=1, description="Response header that holds the cursor.")
     cursor_param: str = Field(default="cursor", min_length=1, description="Query parameter of the cursor.")
+
+    @property
+    def place(self) -> str:
+        return self.cursor_key
 
     def reference(self, answer: Answer) -> Any:
         return answer.reply.headers.get(self.cursor_key, ABSENT)
@@ -297,10 +314,16 @@ class HeaderLinkPaginator(_ByLink):
     type: Literal["header_link"] = "header_link"
     links_next_key: str = Field(default="next", min_length=1, description="The `rel` of the link to the next page.")
 
+    @property
+    def place(self) -> str:
+        return f"rel={self.links_next_key}"
+
     def reference(self, answer: Answer) -> Any:
         links = answer.links
+        if answer.says_no_results(self.links_next_key):
+            return None
         # A header that names other pages and no next one says that there is none.
-        return links.get(self.links_next_key, None if links else ABSENT)
+        return links.get(self.links_next_key, None if _OTHER_PAGES & links.keys() else ABSENT)
 
 
 class JSONLinkPaginator(_ByLink):
@@ -310,6 +333,10 @@ class JSONLinkPaginator(_ByLink):
 
     type: Literal["json_link"] = "json_link"
     next_url_path: str = Field(default="next", min_length=1, description="JSONPath of the address in the body.")
+
+    @property
+    def place(self) -> str:
+        return self.next_url_path
 
     def reference(self, answer: Answer) -> Any:
         return answer.find(self.next_url_path)

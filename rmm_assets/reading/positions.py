@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from rmm_assets.errors import PagingError
 from rmm_assets.http.transport import Request
@@ -10,13 +11,17 @@ from rmm_assets.reading.answers import ABSENT, Answer
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.facts import PageRead, PassFacts
 from rmm_assets.reading.paginators import ByPosition
-from rmm_assets.reading.stated import more_mark, repeats, whole_number
+from rmm_assets.reading.report import Evidence
+from rmm_assets.reading.signals import CAPS, PAGE_SIZES, ROUND_TOTALS, Signals
+from rmm_assets.reading.stated import more_mark, repeats, stated_total, total_of
 from rmm_assets.rows.decode import Page
 from rmm_assets.rows.keys import NO_KEY, row_identity
 
 # Pages that one worker fetches before they are decoded at once: from here on more of them save nothing (measured).
 MOST_AT_ONCE = 16
 _MOST_BYTES_AT_ONCE = 1 << 20
+# How servers say that there is no such page.
+_GONE = (404, 410, 416)
 
 
 class Positions:
@@ -27,9 +32,12 @@ class Positions:
     """
 
     def __init__(
-        self, endpoint: Endpoint, paginator: ByPosition, facts: PassFacts, *, overlapping: bool, past_total: bool
-    ) -> None:
+        self, endpoint: Endpoint, paginator: ByPosition, facts: PassFacts, signals: Signals, *, overlapping: bool,
+        past_total: bool,
+    ) -> None:  # fmt: skip
         self.position = paginator.start
+        self._base = paginator.base
+        self._signals = signals
         self._endpoint = endpoint
         self._request = endpoint.request()
         self._paginator = paginator
@@ -41,7 +49,11 @@ class Positions:
         self._overlapping = overlapping and self._by_rows and paginator.maximum is None and paginator.stops_at_empty
         self._covered = paginator.start
         self._total: int | None = None
-        self._stated: list[int] = []
+        self._stated: list[tuple[int, int]] = []
+        self._rows = 0
+        self._mark: Any = ABSENT
+        self._probed = False
+        self._doubted: list[str] = []
         self._overlap = 0
         self._largest = 0
         self._short = False
@@ -80,7 +92,7 @@ class Positions:
             # A stated end lets several pages be one worker's: no more than came so far, because only what came shows how
             # this server pages, and fewer towards the end, so that no worker is alone there.
             step = max(self._largest, 1) if self._by_rows else 1
-            left = (self._total + self._paginator.base - first) // step // (2 * window)
+            left = (self._total + self._base - first) // step // (2 * window)
             most = min(most, left, self._number, _MOST_BYTES_AT_ONCE // max(self._before.size, 1))
         else:
             most = 1
@@ -99,38 +111,54 @@ class Positions:
 
     def _is_behind(self, position: int) -> bool:
         """Whether the address lies behind the stated end."""
-        return self._total is not None and position >= self._total + self._paginator.base
+        return self._total is not None and position >= self._total + self._base
 
-    def expects_refusal(self) -> bool:
+    def expects_refusal(self, status: int | None) -> bool:
         """Whether a page that the server refuses to have says something, and is no fault."""
+        facts, capped = self._facts, status in (400, 422) and self._rows in ROUND_TOTALS
         if self._overlap and self._number == 1:
-            self._facts.moved = self._facts.moved_at_once = self._facts.round_offsets = True
-        elif self._number and self._is_behind(self.position):
-            self._facts.unproven += 0 if self._overlap else 1
-            self._facts.ended = "total"
+            facts.moved = facts.moved_at_once = facts.round_offsets = True
+        elif (
+            self._number
+            and not capped
+            and (self._is_behind(self.position) or self._signals.confirms(self._rows, self._pages))
+        ):
+            facts.unproven += 0 if self._overlap else 1
+            facts.ended = "stated end"
+        elif self._number and status in _GONE and not self._could_be_full and not self._signals.more_in_all(self._rows):
+            facts.unproven += 0 if self._overlap else 1
+            facts.ended, facts.evidence = "no page there", Evidence.EMPTY_LIST
         else:
             return False
+        self._settle("the page behind it does not exist")
         return True
 
+    @property
+    def _pages(self) -> int | None:
+        """Pages that came, where positions are page numbers."""
+        return None if self._by_rows else self.position - self._base
+
+    @property
+    def _could_be_full(self) -> bool:
+        """Whether the last page may have been cut off."""
+        rows = self._before.rows if self._before is not None else 0
+        full = rows >= (self._largest if self._number > 1 else self._limit or 1)
+        return bool(rows) and (full if self._number > 1 or self._limit else rows in PAGE_SIZES)
+
     def arrive(self, answer: Answer) -> PageRead | None:
-        """Takes the page that starts at `position`; None where it only shows that rows moved.
+        """Takes the page that starts at `position`; None where it only shows something about the pages.
 
         Raises:
-            PagingError: the server sent the page before once more, or says that more follows an empty page.
+            PagingError: the server sent the page before once more, or rows come behind an empty page.
         """
         facts, paginator, page, shape = self._facts, self._paginator, answer.page, self._endpoint.shape
         self._number += 1
         overlap, before = self._overlap, self._before
+        if answer.ignored:
+            return self._ignored(page)
         if before is not None and repeats(page, before, shape):
-            if overlap:
-                facts.moved = True
-                facts.moved_at_once = facts.round_offsets = self._number == 2
-                return None
-            raise PagingError(
-                f"{self._endpoint.name}: page {self._number} is the same as page {self._number - 1}: the server ignores "
-                f"{paginator.parameter!r}, or sends its last page for every page behind it. Check the paginator's "
-                "parameter names against the API's documentation, and name the end with has_more_path or total_path"
-            )
+            self._repeated()
+            return None
         if before is not None and overlap:
             first = row_identity(page, shape, 0) if page.rows else None
             if first != row_identity(before, shape, -1):
@@ -138,61 +166,187 @@ class Positions:
                 return None
             if first == NO_KEY:
                 facts.unproven += 1
-        elif before is not None:
+        elif before is not None and before.rows and not self._probed:
             facts.unproven += 1
-        total = whole_number(answer, paginator.total_path)
-        row_total = whole_number(answer, self._endpoint.total_path)
-        if self._by_rows and row_total is None:
-            row_total = total
-        stated = row_total if self._by_rows else total
-        if stated is not None:
-            self._total = stated
-            self._stated.append(stated)
         new = page.rows - overlap
-        if new > 0 and before is not None:
+        if new > 0 and self._probed:
+            raise PagingError(
+                f"{self._endpoint.name}: page {self._number - 1} is empty, and page {self._number} holds rows. If pages "
+                "may be empty, set stop_after_empty_page: false"
+            )
+        if new > 0 and before is not None and before.rows:
             facts.turns += 1
-            if before.rows < self._limit:
+            if 0 < before.rows < self._limit:
                 facts.cap = max(facts.cap or 0, before.rows)
+        if new > 0 and not self._rows and self._base != paginator.base:
+            self._counts_from_one()
         if new > 0:
             self._covered += new
+            self._rows += new
         elif not paginator.stops_at_empty:
             self._covered += self._limit
+        row_total = self._take_totals(answer)
         # Where nothing says what a full page is, the first page may be a short one.
         self._short = page.rows < (self._largest if self._largest else self._limit or page.rows + 1)
         self._largest = max(self._largest, page.rows)
         self._before = page
-        facts.ended = self._end(answer, new)
-        if (
-            facts.ended == "empty page"
-            and not self._by_rows
-            and row_total is None
-            and not self._is_behind(self.position)
-        ):
-            # Fewer pages than `total` says there are: it counts rows, as in many APIs, or some are missing.
-            for total in self._stated:
-                facts.state(total)
+        if facts.first_page is None and page.rows:
+            facts.first_page = page
+        claim = self._end(answer, new)
+        facts.ended = claim if self._is_believed(claim) else ""
         self._overlap = 1 if self._overlapping and page.rows > 1 else 0
-        self.position = self._covered - self._overlap if self._by_rows else self.position + 1
+        if self._by_rows:
+            self.position = self._covered - self._overlap + (self._limit if self._probed and not facts.ended else 0)
+        else:
+            self.position += 1
         if not facts.ended and paginator.maximum is not None and self.position >= paginator.maximum:
-            facts.ended = "maximum"
+            facts.ended, facts.evidence = "maximum", Evidence.USER
         return PageRead(page.slice(overlap) if overlap else page, self._number, row_total)
+
+    def _ignored(self, page: Page) -> PageRead:
+        """A first answer that stands for no rows."""
+        if self._number > 1:
+            raise PagingError(
+                f"{self._endpoint.name}: page {self._number} is an answer that response_actions ignores; behind the "
+                "first page it would cut the read off"
+            )
+        self._facts.ended, self._facts.evidence, self._facts.ignored = "ignored answer", Evidence.USER, True
+        return PageRead(page, self._number, None)
+
+    def _repeated(self) -> None:
+        """The page before once more: a server of round offsets, of other page numbers, or one past its end."""
+        facts, name = self._facts, self._endpoint.name
+        if self._overlap:
+            facts.moved = True
+            facts.moved_at_once = facts.round_offsets = self._number == 2
+        elif self._probed:
+            facts.ended, facts.evidence = "empty page", Evidence.EMPTY_LIST
+        elif self._number == 2 and not self._by_rows and self._base == 0 == self._paginator.start:
+            # Asked for page 0, it sent page 1.
+            self._counts_from_one()
+            self.position += 1
+        elif self._is_behind(self.position) or self._signals.confirms(self._rows, self._pages):
+            facts.ended = "repeated last page behind the stated end"
+            self._settle("the page behind it is the same page again")
+        else:
+            raise PagingError(
+                f"{name}: page {self._number} is the same as page {self._number - 1}: the server ignores "
+                f"{self._paginator.parameter!r}, or sends its last page for every page behind it. Check the paginator's "
+                "parameter names against the API's documentation, and name the end with has_more_path or total_path"
+            )
+
+    def _counts_from_one(self) -> None:
+        self._base = 1
+        self._facts.warnings.append("the API counts pages from 1; set base_page: 1")
+
+    def _take_totals(self, answer: Answer) -> int | None:
+        """Takes in what the answer states; the number of rows that it says there are, if that may be true.
+
+        Raises:
+            PagingError: a total is not a number.
+        """
+        endpoint, facts, paginator = self._endpoint, self._facts, self._paginator
+        pages = None if self._by_rows else self.position - self._base + 1
+        current = None if self._by_rows else self.position
+        self._signals.take(answer, endpoint.selector, received=self._rows, pages=pages, current=current)
+        row_total = total_of(endpoint, answer)
+        total = stated_total(answer, paginator.total_path)
+        if total is not ABSENT:
+            endpoint.learned.found.add("paginator.total_path")
+        if self._by_rows and row_total is ABSENT:
+            row_total, name = total, paginator.total_path
+        else:
+            name = endpoint.total_header or endpoint.total_path
+        if row_total in (ABSENT, None):
+            row_total = None
+        elif self._signals.is_wrong(str(name)) or not self._signals.state(str(name), row_total):
+            # It counts the rows of a page, or nothing at all.
+            facts.forget_totals()
+            row_total = self._total = None
+        if self._by_rows:
+            self._total = row_total if row_total is not None else self._total
+        elif total not in (ABSENT, None) and not (total == 0 and self._rows):
+            self._total = total
+            self._stated.append((total, answer.page.rows))
+        return None if row_total is None else int(row_total)
+
+    def _is_believed(self, claim: str) -> bool:
+        """Whether an end may be believed; if not, one more page is asked for, which does no harm."""
+        facts = self._facts
+        if not claim:
+            return False
+        if claim == "empty page":
+            more = self._signals.more_here(could_be_full=False)
+            if self._mark is True:
+                more = {**more, str(self._paginator.more_path): "has_more_path"}
+            counts_pages = self._counts_pages()
+            if (more or counts_pages) and not self._probed and self._paginator.stops_at_empty:
+                self._probed = True
+                return False
+            if counts_pages:
+                facts.contradictions.append(counts_pages)
+            if not more:
+                self._settle("the page behind it is empty")
+            facts.evidence = Evidence.EMPTY_LIST
+            self._endpoint.learned.total_counts_all |= self._total == self._rows > 0
+            return True
+        more = self._signals.more_here() | self._signals.more_in_all(self._rows)
+        if more:
+            self._doubted += more
+            return False
+        facts.evidence = Evidence.END_MARK if claim == "no more" else None
+        return True
+
+    def _settle(self, why: str) -> None:
+        """Believes those no longer that said there was more, and there was not."""
+        for name in {*self._doubted, *self._signals.more_here(could_be_full=False)}:
+            if name not in self._signals.more_in_all(self._rows):
+                self._signals.settle(name, f"said that more follows, and {why}")
+
+    def _counts_pages(self) -> str:
+        """What is wrong with an empty page before the stated number of pages; empty where nothing is.
+
+        Many APIs mean rows by `total`: then it must be as many as were received.
+        """
+        if self._by_rows or self._total is None or self._is_behind(self.position) or self._facts.last_total is not None:
+            return ""
+        if all(total == rows for total, rows in self._stated if rows):
+            return ""  # it counts the rows of a page
+        if self._total >= self._rows:
+            for total, _ in self._stated:
+                self._facts.state(total)
+            return ""
+        page = self.position - self._base + 1
+        return f"`{self._paginator.total_path}` states {self._total} pages, and page {page} is empty"
 
     def _end(self, answer: Answer, new: int) -> str:
         """How this page shows the end; empty where it does not. A full page at the stated end shows nothing yet."""
-        paginator, mark = self._paginator, more_mark(answer, self._paginator.more_path)
-        if answer.ignored:
-            return "no next page"
+        paginator = self._paginator
+        mark = self._mark = more_mark(answer, self._paginator.more_path)
+        if mark is not ABSENT:
+            self._endpoint.learned.found.add("paginator.has_more_path")
         if mark is False:
             return "no more"
-        stated_end = self._is_behind(self._covered if self._by_rows else self.position + 1)
         endless = self._total is None and paginator.maximum is None and mark is ABSENT
         if new <= 0 and (paginator.stops_at_empty or endless):
-            if mark is True:
+            if self._number == 1 and not self._by_rows and self._base == 0 == paginator.start and not self._probed:
+                # Nothing stands on page 0 where pages count from 1.
+                self._base = 1
+                return ""
+            if mark is True and self._probed:
                 raise PagingError(
                     f"{self._endpoint.name}: page {self._number} is empty but says there is more. If pages may be empty, "
                     "set stop_after_empty_page: false"
                 )
             return "empty page"
-        if stated_end and not self._past_total and (self._short or not paginator.stops_at_empty):
-            return "total"
+        stated_end = self._is_behind(self._covered if self._by_rows else self.position + 1)
+        if stated_end and not self._past_total and (self._short or not paginator.stops_at_empty) and not self._hollow():
+            return "stated end"
         return "no more" if mark is None and self._short else ""
+
+    def _hollow(self) -> bool:
+        """Whether a total that was reached says little: it may be a cap, or count the rows of the only page so far."""
+        if not self._by_rows or self._total in ROUND_TOTALS:
+            return self._by_rows
+        learned, rows = self._endpoint.learned, self._largest
+        return self._number == 1 and rows == self._total and rows in CAPS and not learned.total_counts_all

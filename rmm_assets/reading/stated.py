@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from dlt.common.utils import str2bool
 
+from rmm_assets.errors import PagingError
 from rmm_assets.reading.answers import ABSENT, Answer
+from rmm_assets.reading.endpoint import Endpoint
+from rmm_assets.reading.signals import number_of
 from rmm_assets.rows.decode import Page
 from rmm_assets.rows.keys import NO_KEY, row_keys, same_rows
-from rmm_assets.rows.layout import RowShape
+from rmm_assets.rows.shape import RowShape
 
 
-def whole_number(answer: Answer, path: str | None) -> int | None:
-    """Returns the number that stands at a path beside the rows, None where there is none."""
-    value = answer.beside_rows(path) if path else None
-    try:
-        return int(value) if value is not None and value is not ABSENT and not isinstance(value, bool) else None
-    except (TypeError, ValueError):
-        return None
+def stated_total(answer: Answer, path: str | None, header: str | None = None) -> Any:
+    """Returns the number that stands where the connection file says; None for null or less than 0, else `ABSENT`.
+
+    Raises:
+        PagingError: what stands there is not a number.
+    """
+    value = ABSENT if header is None else answer.reply.headers.get(header, ABSENT)
+    if value is ABSENT and path:
+        value = answer.beside_rows(path)
+    if isinstance(value, Mapping) and "value" in value:  # as Elasticsearch writes it
+        value = value["value"]
+    if value is ABSENT or value is None:
+        return value
+    number = number_of(value)
+    if number is None:
+        raise PagingError(
+            f"`{header or path}` should state a total and holds {type(value).__name__} that is not a number"
+        )
+    return number if number >= 0 else None
+
+
+def total_of(endpoint: Endpoint, answer: Answer) -> Any:
+    """Returns the number of rows that an answer states where the endpoint says; None for null, else `ABSENT`."""
+    if endpoint.total_path is None and endpoint.total_header is None:
+        return ABSENT
+    total = stated_total(answer, endpoint.total_path, endpoint.total_header)
+    if total is not ABSENT:
+        endpoint.learned.found.add("total_path")
+    return total
 
 
 def more_mark(answer: Answer, path: str | None) -> Any:

@@ -5,6 +5,7 @@ What Arrow refuses, or may have changed, is left to the reference decoder.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,12 +14,15 @@ import orjson
 import pyarrow as pa
 import pyarrow.json as pajson
 
-from rmm_assets.rows.json_text import EXACT_DOUBLE
+from rmm_assets.rows.json_text import EXACT_DOUBLE, holds_inexact_number
 from rmm_assets.rows.page import Page
 from rmm_assets.rows.selector import Stood, select
 from rmm_assets.rows.type_memory import TypeMemory
 
 _WHOLE = "_"
+# Below, a double has fewer digits, and at last none.
+_SMALLEST = 1e-300
+_SMALL_NUMBER = re.compile(rb"[eE]-[0-9]{3}")
 
 
 def decode_fast(
@@ -96,7 +100,9 @@ def _parse(documents: Sequence[bytes], root: str, memory: TypeMemory) -> pa.Stru
         doubles = tuple(_doubles(pa.struct(table.schema)))
         memory.learn(root, table.schema, doubles)
     found = table.to_struct_array().chunk(0)
-    return found if all(_is_exact(found, where) for where in doubles) else None
+    if doubles and (holds_inexact_number(document) or not all(_is_exact(found, where, document) for where in doubles)):
+        return None
+    return found
 
 
 def _arrow(document: bytes, schema: pa.Schema | None) -> pa.Table | None:
@@ -141,12 +147,17 @@ def _doubles(kind: pa.DataType) -> Iterator[tuple[int, ...]]:
         yield ()
 
 
-def _is_exact(array: pa.Array, where: tuple[int, ...]) -> bool:
-    """Tells whether none of these doubles may have lost digits. NaN and Infinity, which JSON does not have, fail too."""
+def _is_exact(array: pa.Array, where: tuple[int, ...], document: bytes) -> bool:
+    """Tells whether none of these doubles may have lost digits: one too great or too small for it. NaN and Infinity, which
+    JSON does not have, fail too.
+    """
     for index in where:
         array = array.values if index < 0 else array.field(index)
     values = array.to_numpy(zero_copy_only=False)
-    return bool(np.count_nonzero(np.abs(values) < EXACT_DOUBLE) == len(values) - array.null_count)
+    sizes = np.abs(values)
+    if np.count_nonzero(sizes < EXACT_DOUBLE) != len(values) - array.null_count:
+        return False
+    return not (np.count_nonzero(sizes < _SMALLEST) and _SMALL_NUMBER.search(document))
 
 
 def _without(array: pa.StructArray, path: tuple[str, ...]) -> dict[str, Any] | None:

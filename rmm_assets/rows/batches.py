@@ -108,18 +108,30 @@ class Batches:
         for entry in schema:
             index = chunk.schema.get_field_index(entry.name)
             if index < 0:
-                arrays.append(pa.nulls(len(chunk), entry.type))
+                arrays.append(self._filled(pa.nulls(len(chunk), entry.type), entry))
                 continue
             stored = chunk.schema.field(index)
             array = chunk.column(index).combine_chunks()
             kind = stored.metadata[b"kind"]
             if kind != _FIXED:
                 array = widen(array, kind.decode(), widened(self._kinds[entry.name]))
-            arrays.append(array)
+            arrays.append(self._filled(array, entry))
         for name, array in (own or {}).items():
             schema = schema.append(pa.field(name, array.type, nullable=False))
             arrays.append(array)
         return pa.Table.from_arrays(arrays, schema=schema)
+
+    def _filled(self, array: pa.Array, entry: pa.Field) -> pa.Array:
+        """Puts a value where a row that is deleted has none and must: it goes no further than the staging table."""
+        if entry.nullable or not array.null_count:
+            return array
+        if pa.types.is_string(entry.type):
+            target = self._order[entry.name]
+            return array.fill_null("null" if target and target.data_type == "json" else "")
+        if pa.types.is_binary(entry.type):
+            return array.fill_null(b"")
+        zero = pa.Array.from_buffers(entry.type, 1, [None, pa.py_buffer(bytes(16))])[0]
+        return array.fill_null(zero)
 
     def shape(self, chunk: Chunk, own: Mapping[str, pa.Array] | None = None) -> pa.Table:
         """Makes the table to write: declared and known types applied, and the kinds of all others noted.
@@ -130,6 +142,7 @@ class Batches:
             own: Columns to add as they are.
         """
         stored: dict[str, tuple[pa.Array, bytes]] = {}
+        deleted = self._deleted(chunk)
         waiting = list(chunk.columns.items())
         for name, column in waiting:
             target = self.layout.targets.get(name)
@@ -156,8 +169,8 @@ class Batches:
             if variants and not variants.keys() & chunk.columns.keys():
                 waiting.extend(variants.items())
             else:
-                self._refuse(chunk, name, column, misfit, target)
-        self._require(chunk, {name: values for name, (values, _) in stored.items()})
+                self._refuse(chunk, name, column, misfit if name in self.layout.key else misfit & ~deleted, target)
+        self._require(chunk, {name: values for name, (values, _) in stored.items()}, deleted)
         fields = [pa.field(name, a.type, metadata={b"kind": kind}) for name, (a, kind) in stored.items()]
         arrays = [array for array, _ in stored.values()]
         for name, array in (own or {}).items():
@@ -200,11 +213,23 @@ class Batches:
         values = to_python(column.values, column.kind) if column.kind == "mixed" else None
         for index in map(int, np.flatnonzero(misfit)):
             kind = column.kind if values is None else kind_of(values[index])[0]
-            what = {"huge": "a number beyond 64 bits", "json": "a list or an object"}.get(kind, f"this {kind}")
+            what = {"huge": "a number that neither 64 bits nor a double holds", "json": "a list or an object"}.get(
+                kind, f"this {kind}"
+            )
             chunk.add_fault(index, f"{self._label(name)}: {what} does not fit {target.data_type}")
 
-    def _require(self, chunk: Chunk, columns: Mapping[str, pa.Array]) -> None:
-        """Gives a fault to each row without a value that it must have."""
+    def _deleted(self, chunk: Chunk) -> Mask:
+        """Marks the rows that say that they are deleted, as dlt reads it: `true`, or any value that is no boolean."""
+        column = chunk.columns.get(self.layout.deleted or "")
+        if column is None:
+            return np.zeros(chunk.rows, np.bool_)
+        target = self.layout.targets.get(self.layout.deleted or "")
+        values = column.values if target is None else fit(column.values, column.kind, target)[0]
+        says = values.fill_null(False) if pa.types.is_boolean(values.type) else values.is_valid()
+        return np.asarray(says.to_numpy(zero_copy_only=False), np.bool_)
+
+    def _require(self, chunk: Chunk, columns: Mapping[str, pa.Array], deleted: Mask) -> None:
+        """Gives a fault to each row without a value that it must have. A row that is deleted needs its key only."""
         for name in self.layout.required:
             why = "the primary key" if name in self.layout.key else "declared not nullable"
             values = columns.get(name)
@@ -214,6 +239,10 @@ class Batches:
                 empty = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
             else:
                 continue
+            if name not in self.layout.key and deleted.any():
+                if name in self.layout.targets:
+                    self._order.setdefault(name, self.layout.targets[name])
+                empty = empty[~deleted[empty]]
             for index in map(int, empty):
                 reasons = chunk.faults.get(index, [])
                 if NOT_AN_OBJECT not in reasons and not any(reason.startswith(f"{name}: ") for reason in reasons):

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -35,10 +36,16 @@ class _Leaf:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Says how rows of one Arrow type become columns and tables; `clash` where two of its fields have one name."""
+    """Says how rows of one Arrow type become columns and tables.
+
+    Attributes:
+        objects: Where an empty object is a value, and not nothing.
+        clash: Two fields have one name.
+    """
 
     leaves: tuple[_Leaf, ...]
     lists: tuple[_Leaf, ...]
+    objects: tuple[_Leaf, ...]
     clash: bool
 
 
@@ -74,6 +81,8 @@ def _flatten_structs(
     if plan.clash:
         return flatten_objects(layout, objects(), only, nest)
     children: dict[tuple[int, ...], list[pa.Array]] = {(): rows.flatten()}
+    if any(_may_be_empty(_descend(children, leaf.indices)) for leaf in plan.objects):
+        return flatten_objects(layout, objects(), only, nest)
     chunk = Chunk(len(rows), {})
     for leaf in plan.leaves:
         if only is not None and leaf.name not in only:
@@ -106,6 +115,7 @@ def _plan(layout: Layout, kind: pa.StructType, nest: bool) -> _Plan:
             return plan
     leaves: list[_Leaf] = []
     lists: list[_Leaf] = []
+    objects: list[_Leaf] = []
     # dlt's own walk: the objects of a level come after its other fields, the last one first.
     stack: list[tuple[pa.StructType, tuple[int, ...], tuple[str, ...]]] = [(kind, (), ())]
     while stack:
@@ -113,14 +123,16 @@ def _plan(layout: Layout, kind: pa.StructType, nest: bool) -> _Plan:
         for index, entry in enumerate(struct):
             path = (*parents, entry.name)
             name = layout.column_name(path)
-            if pa.types.is_struct(entry.type) and not layout.is_json(name, path):
+            if pa.types.is_struct(entry.type) and not layout.is_json(name, path, {k.name: None for k in entry.type}):
                 stack.append((entry.type, (*indices, index), path))
+                if layout.is_json(name, path, {}):
+                    objects.append(_Leaf(name, (*indices, index), path))
             elif nest and pa.types.is_list(entry.type) and not layout.is_json(name, path, []):
                 lists.append(_Leaf(layout.list_name(path), (*indices, index), path))
             elif not pa.types.is_null(entry.type):
                 leaves.append(_Leaf(name, (*indices, index), path, pa.types.is_nested(entry.type)))
     clash = any(len({leaf.name for leaf in found}) < len(found) for found in (leaves, lists))
-    plan = _Plan(tuple(leaves), tuple(lists), clash)
+    plan = _Plan(tuple(leaves), tuple(lists), tuple(objects), clash)
     _PLANS[layout] = [(kind, nest, plan), *plans[:7]]
     return plan
 
@@ -135,6 +147,14 @@ def _as_structs(items: pa.Array) -> pa.StructArray:
 def _items_at(objects: _Objects, path: tuple[str, ...]) -> _Objects:
     """Returns what gives the items of a list of these rows, as rows."""
     return cache(lambda: [as_object(item) for row in objects() for item in value_at(row, path) or ()])
+
+
+def _may_be_empty(array: pa.StructArray) -> bool:
+    """Tells whether one of these objects may be empty, which in Arrow looks like one that holds nothing but null."""
+    filled = np.zeros(len(array), np.bool_)
+    for child in array.flatten():
+        filled |= child.is_valid().to_numpy(zero_copy_only=False)
+    return bool((array.is_valid().to_numpy(zero_copy_only=False) & ~filled).any())
 
 
 def _descend(children: dict[tuple[int, ...], list[pa.Array]], indices: tuple[int, ...]) -> pa.Array:

@@ -11,6 +11,8 @@ import numpy as np
 from rmm_assets.rows.chunk import NOT_AN_OBJECT, Chunk, Column, Indices, Items, column_of
 from rmm_assets.rows.layout import LIST_FIELD, VALUE_FIELD, Layout
 
+NOT_UNICODE = "it holds text that is not Unicode (half of a surrogate pair)"
+
 
 def flatten_objects(layout: Layout, rows: list[Any], only: frozenset[str] | None, nest: bool) -> Chunk:
     """Makes columns of rows that are Python values, row by row.
@@ -67,7 +69,7 @@ def _leaves(layout: Layout, row: dict[str, Any]) -> Iterable[tuple[tuple[str, ..
         current, parents = stack.pop()
         for key, value in current.items():
             path = (*parents, key)
-            if isinstance(value, dict) and not layout.is_json(layout.column_name(path), path):
+            if isinstance(value, dict) and not layout.is_json(layout.column_name(path), path, value):
                 stack.append((value, path))
             elif value is not None:
                 yield path, value
@@ -118,13 +120,14 @@ def _column(values: list[Any], chunk: Chunk) -> Column:
         return column_of(values)
     except UnicodeEncodeError:
         for index, value in enumerate(values):
-            if value is not None and not _is_unicode(value):
-                chunk.add_fault(index, "it holds text that is not Unicode (half of a surrogate pair)")
+            if value is not None and not is_unicode(value):
+                chunk.add_fault(index, NOT_UNICODE)
                 values[index] = None
         return column_of(values)
 
 
-def _is_unicode(value: Any) -> bool:
+def is_unicode(value: Any) -> bool:
+    """Tells whether a value holds no half of a surrogate pair."""
     try:
         (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)).encode()
     except UnicodeEncodeError:

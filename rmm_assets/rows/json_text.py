@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from decimal import Decimal
+import re
+from decimal import Context, Decimal
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,12 @@ import orjson
 # From here on a double no longer tells an integer from its neighbour.
 EXACT_DOUBLE = 2**53
 
+_EIGHT_TRUE = np.uint64(0x0101010101010101)
+_NUMBER = re.compile(rb"[0-9.]+([eE][-+]?[0-9]+)?")
+
 
 def loads(text: str) -> Any:
-    """Reads JSON text as Python values, exact: `Decimal` where a double would be infinite.
+    """Reads JSON text as Python values, exact: `Decimal` where no double is the number that is written.
 
     Raises:
         ValueError: Not JSON. NaN and Infinity are not.
@@ -23,8 +27,56 @@ def loads(text: str) -> Any:
 
 
 def _number(token: str) -> float | Decimal:
+    value = exact_double(token)
+    return Decimal(token) if value is None else value
+
+
+def exact_double(token: str) -> float | None:
+    """Reads a number as a double; None where none is the number that is written.
+
+    0.1 is one, and so are 0.10000000000000001 and 0.10000000000000000555, as other languages write the same double: each is
+    what that double is, rounded to so many digits. 0.1000000000000000001 is none.
+    """
     value = float(token)
-    return value if np.isfinite(value) else Decimal(token)
+    # Any number of 15 digits comes back from a double as it was.
+    if len(token) <= 16 and 1e-300 < abs(value) < 1e300:
+        return value
+    if not np.isfinite(value):
+        return None
+    written = Decimal(token)
+    if written == Decimal(repr(value)):
+        return value
+    digits = len(written.as_tuple().digits)
+    rounded = Context(prec=max(digits, 1)).create_decimal(Decimal(value))
+    return value if value and digits >= 17 and rounded == written else None
+
+
+def holds_inexact_number(text: bytes) -> bool:
+    """Tells whether a body holds a decimal number with more digits than a double has."""
+    raw = np.frombuffer(text, np.uint8)
+    # A point, a slash, or a digit.
+    digit = (raw - np.uint8(46)) <= 11
+    # Each run of 17 fills one of these blocks of eight.
+    blocks = digit[: len(digit) // 8 * 8].view(np.uint64)
+    if not (blocks == _EIGHT_TRUE).any():
+        return False
+    runs = digit
+    for step in (1, 2, 4, 8, 1):
+        runs = runs[:-step] & runs[step:]
+    end = 0
+    for start in np.flatnonzero(runs).tolist():
+        token = _NUMBER.match(text, start) if start >= end else None
+        if token is None:
+            continue
+        end = token.end()
+        # Within a string, a run of digits follows something else than these.
+        if text[max(0, start - 64) : start].rstrip(b" \t\r\n-")[-1:] in (b"[", b":", b","):
+            try:
+                if b"." in token[0] and exact_double(token[0].decode()) is None:
+                    return True
+            except ValueError:
+                return True
+    return False
 
 
 def _refuse(token: str) -> Any:

@@ -8,6 +8,7 @@ has shown such a row before: rows that a page repeats are rows, a row that anoth
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +25,7 @@ from rmm_assets.rows.page import Page
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.siphash import Hashes, Key, hash_records, hash_strings
 from rmm_assets.rows.targets import Target, fit
-from rmm_assets.rows.types import as_text, to_python
+from rmm_assets.rows.types import as_text, to_python, widen, widened
 
 # One key a row: sixteen bytes, which numpy sorts and compares as a whole.
 Keys = np.ndarray[Any, np.dtype[np.bytes_]]
@@ -85,6 +86,18 @@ def chunk_keys(chunk: Chunk, layout: Layout, page_rows: Sequence[int]) -> Keys:
     return keys
 
 
+def row_key_texts(chunk: Chunk, layout: Layout, rows: Sequence[int]) -> list[tuple[str, ...]]:
+    """Returns the primary keys of some rows as text, as they would land; an empty one where a row has none."""
+    texts = []
+    for name in layout.key:
+        column = chunk.columns.get(name)
+        if column is None:
+            return [()] * len(rows)
+        picked = replace(column, values=column.values.take(pa.array(rows, pa.int64())))
+        texts.append(key_texts(picked, layout.targets.get(name)).to_pylist())
+    return [() if None in key else key for key in zip(*texts)] if texts else [()] * len(rows)
+
+
 def keys_of_texts(texts: Sequence[pa.Array]) -> Keys:
     """Makes one key a row of its primary key's values as text, a column each; `NO_KEY` where one of them is null."""
     hashes = [hash_strings(array) for array in texts]
@@ -108,6 +121,13 @@ def key_texts(column: Column, target: Target | None) -> pa.Array:
 def is_nested(value: Any) -> bool:
     """Tells whether a value is none that a key may have: an object or a list."""
     return isinstance(value, (dict, list))
+
+
+def landed(column: Column, target: Target | None) -> pa.Array:
+    """Casts values to the type that their column would have if there were no others."""
+    if target is not None:
+        return fit(column.values, column.kind, target)[0]
+    return widen(column.values, column.kind, widened(column.kinds))
 
 
 def landed_texts(array: pa.Array) -> pa.Array:

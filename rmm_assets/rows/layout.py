@@ -21,6 +21,8 @@ __all__ = ["Nesting", "RowShape"]
 _EMPTY_KEY = "_empty"
 # dlt's names for a list in a list, and for an item that is neither a list nor an object
 LIST_FIELD, VALUE_FIELD = "list", "value"
+# Columns that this project adds to the resource's own, beside those of dlt.
+_OWN_COLUMNS = ("_absent_since",)
 # Each level of lists is a table of its own: no row has that many, and a hostile one shall not.
 _MOST_LEVELS = 100
 
@@ -33,6 +35,7 @@ class Layout:
         key: Column names of the primary key.
         targets: What a column is to be where the connection or the table at the destination says so.
         nests: Whether lists become child tables.
+        deleted: The column that says that a row is deleted, if there is one.
         children: The layouts of child tables, by the name of their lists, as far as lists have come.
     """
 
@@ -74,6 +77,9 @@ class Layout:
                 self.targets[name] = target_of(name, hint, declared=True, required=required)
             elif required and name in self.targets:
                 self.targets[name] = target_of(name, self._known[name], declared=False, required=True)
+        self.deleted = next(
+            (self._naming.normalize_path(name) for name, hint in shape.columns.items() if hint.get("hard_delete")), None
+        )
         filled = (name for name, hint in shape.columns.items() if hint.get("nullable") is False)
         self.required = frozenset({*self.key, *map(self._naming.normalize_path, filled)})
 
@@ -107,7 +113,9 @@ class Layout:
         return None if hint is None else str(hint["data_type"])
 
     def _key_column(self, name: str) -> str:
-        return self.column_name(tuple(name.split("."))) if "." in name else str(self._naming.normalize_path(name))
+        if "." in name:
+            return self.column_name(tuple(name.split(".")))
+        return self.column_name((name,)) if self.is_reserved(name) else str(self._naming.normalize_path(name))
 
     def column_name(self, path: tuple[str, ...]) -> str:
         """Names the column of a source field, as dlt does."""
@@ -115,13 +123,18 @@ class Layout:
         if name is None:
             idents = self._idents(path)
             name = idents[0] if len(idents) == 1 else str(self._naming.shorten_fragments(*idents))
-            if self.nests and name.startswith(DLT_NAME_PREFIX):
-                name = self.clash_name(name, path)  # dlt's own columns link the tables
+            if _is_reserved(name):
+                name = self.clash_name(name, path)
             self._names[path] = name
         return name
 
+    def is_reserved(self, field: str) -> bool:
+        """Tells whether a field would get a column of dlt's or of this project's."""
+        return _is_reserved(self._idents((field,))[0])
+
     def _idents(self, path: tuple[str, ...]) -> list[str]:
-        return [str(self._naming.normalize_path(key)) if key and not key.isspace() else _EMPTY_KEY for key in path]
+        keys = (key if key and not key.isspace() else _EMPTY_KEY for key in path)
+        return [str(self._naming.normalize_path(key)) or _EMPTY_KEY for key in keys]
 
     def list_name(self, path: tuple[str, ...]) -> str:
         """Names a list within its table's name, which is shortened as a whole."""
@@ -145,16 +158,29 @@ class Layout:
         """Counts how many of dlt's levels of nesting a value is below its row: a list right in a list is a row's only field."""
         return len(path) + (self._above is not None and path == (LIST_FIELD,) and isinstance(value, list))
 
-    def is_json(self, name: str, path: tuple[str, ...], value: Any = None) -> bool:
-        """Tells whether an object or a list there stays one JSON value."""
+    def is_json(self, name: str, path: tuple[str, ...], value: Any) -> bool:
+        """Tells whether an object or a list there stays one JSON value.
+
+        A column that only turned out to be JSON, as a list came once, takes no object: its fields have columns of their own.
+        """
         target = self.targets.get(name)
-        return self._levels(path, value) > self._depth or (target is not None and target.data_type == "json")
+        if (
+            target is not None
+            and target.data_type == "json"
+            and (target.declared or not value or isinstance(value, list))
+        ):
+            return True
+        return self._levels(path, value) > self._depth
 
 
 @lru_cache(maxsize=64)
 def layout_of(shape: RowShape) -> Layout:
     """Returns the layout of a shape's rows. Thread-safe."""
     return Layout(shape)
+
+
+def _is_reserved(column: str) -> bool:
+    return column.startswith(DLT_NAME_PREFIX) or column in _OWN_COLUMNS
 
 
 def _tag(path: Sequence[str]) -> str:

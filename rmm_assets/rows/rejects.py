@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,16 +18,25 @@ REJECTED = pa.schema(
         pa.field("row_json", pa.string(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),
         pa.field("page", pa.int64(), nullable=False),
+        pa.field("rejection_id", pa.string(), nullable=False),
     ]
 )
 
 
 class Reject(NamedTuple):
-    """Names a row that cannot land: the row as it came, why, and the number of its page, from 1."""
+    """Names a row that cannot land.
+
+    Attributes:
+        row: As it came.
+        reasons: Why it cannot.
+        page: The number of its page, from 1.
+        key: Its primary key as text; empty where it has none.
+    """
 
     row: Any
     reasons: Sequence[str]
     page: int
+    key: Sequence[str] = ()
 
 
 class Rejects:
@@ -42,20 +53,27 @@ class Rejects:
     def clear(self) -> None:
         """Forgets all of them."""
         self.rows = 0
+        self._seen: set[str] = set()
         self._path.write_bytes(b"")
 
     def add(self, rejects: Sequence[Reject]) -> None:
         """Takes in rejected rows."""
-        if not rejects:
-            return
         self.rows += len(rejects)
-        columns = {
-            "row_json": [utf8_text(reject.row) for reject in rejects],
-            "reason": ["; ".join(sorted(set(reject.reasons))) for reject in rejects],
-            "page": [reject.page for reject in rejects],
-        }
-        append(self._path, pa.table(columns, schema=REJECTED))
+        found: list[tuple[str, str, int, str]] = []
+        for reject in rejects:
+            text, reason = utf8_text(reject.row), "; ".join(sorted(set(reject.reasons)))
+            name = _name(reject.key or text, reason)
+            if name not in self._seen:
+                self._seen.add(name)
+                found.append((text, reason, reject.page, name))
+        if found:
+            append(self._path, pa.table([*map(list, zip(*found))], schema=REJECTED))
 
     def tables(self) -> Iterator[pa.Table]:
-        """Reads them back, as `REJECTED`."""
+        """Reads them back, as `REJECTED`: those of one key and one reason once, or of one content, where they have no key."""
         return read_each(self._path)
+
+
+def _name(row: str | Sequence[str], reason: str) -> str:
+    """Names a rejection, the same in each load."""
+    return blake2b(json.dumps([row, reason]).encode(), digest_size=16).hexdigest()

@@ -17,6 +17,7 @@ import pyarrow as pa
 from dlt.common.normalizers.json.relational import DataItemNormalizer
 from dlt.common.schema.typing import C_DLT_ID
 
+from rmm_assets.rows.arrow_files import append, read_each
 from rmm_assets.rows.batches import Batches
 from rmm_assets.rows.chunk import Chunk
 from rmm_assets.rows.conflicts import EXAMPLES, add_items, and_more, contents, differing, repeated, sentence
@@ -24,7 +25,7 @@ from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.flatten import flatten
 from rmm_assets.rows.ids import item_ids, key_ids, random_ids
 from rmm_assets.rows.json_text import loads, utf8_text
-from rmm_assets.rows.keys import Keys, as_keys, chunk_keys, joined, keys_of_texts, landed_texts
+from rmm_assets.rows.keys import NO_KEY, Keys, as_keys, chunk_keys, joined, keys_of_texts, landed_texts, row_key_texts
 from rmm_assets.rows.layout import Layout
 from rmm_assets.rows.page import Page
 from rmm_assets.rows.rejects import Reject, Rejects
@@ -123,6 +124,8 @@ class Spool:
         self._root = Batches(self._layout, self._folder / "rows.arrows")
         self._children: dict[Layout, Batches] = {}
         self._rejects = Rejects(self._folder / "rejected.arrows")
+        self._named = self._folder / "rejected_keys.arrows"
+        self._named.write_bytes(b"")
 
     def add(self, page: Page, keys: Keys | None = None) -> None:
         """Takes in the next page.
@@ -281,6 +284,17 @@ class Spool:
         self._flush()
         return self._rejects.tables()
 
+    def rejected_keys(self) -> pa.Table:
+        """Returns the primary keys of the rows that cannot land and have one, just as those of landed rows would be: with
+        the table's column names and types.
+        """
+        self._flush()
+        tables = list(read_each(self._named))
+        if not tables:
+            return pa.table({name: pa.nulls(0) for name in self._layout.key})
+        schema = pa.schema([self._root.schema.field(name) for name in self._layout.key])
+        return pa.concat_tables([self._root.conform(table, schema) for table in tables])
+
     def _masks(self) -> list[Mask | None]:
         """Marks which rows of each batch land; None for all of them."""
         land = last_of_each(joined(self._landing_keys()))
@@ -409,9 +423,12 @@ class Spool:
         self._tally.add(keys)
         land: Mask | None = None
         if chunk.faults:
-            self._reject(chunk.faults, run)
+            self._reject(chunk, run)
             land = np.ones(chunk.rows, np.bool_)
             land[list(chunk.faults)] = False
+            named = ~land & (keys != NO_KEY)
+            if self._layout.key and named.any():
+                append(self._named, shaped.table.select(list(self._layout.key)).filter(pa.array(named)))
             keys = keys[land]
         if len(keys):
             number = len(self._landing)
@@ -460,16 +477,18 @@ class Spool:
             if index not in chunk.faults:
                 chunk.add_fault(index, "no value in it")
 
-    def _reject(self, faults: Mapping[int, list[str]], run: list[_Numbered]) -> None:
+    def _reject(self, chunk: Chunk, run: list[_Numbered]) -> None:
+        faults = sorted(chunk.faults)
+        keys = row_key_texts(chunk, self._layout, faults)
         ends = list(accumulate(entry.page.rows for entry in run))
         objects: dict[int, list[Any]] = {}
         rejects = []
-        for index in sorted(faults):
+        for index, key in zip(faults, keys, strict=True):
             which = bisect.bisect_right(ends, index)
             if which not in objects:
                 objects[which] = run[which].page.objects()
             row = objects[which][index - ends[which] + run[which].page.rows]
-            rejects.append(Reject(row, faults[index], run[which].number))
+            rejects.append(Reject(row, chunk.faults[index], run[which].number, key))
         self._rejects.add(rejects)
 
 

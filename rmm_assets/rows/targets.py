@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -18,10 +19,13 @@ from dlt.common.schema.typing import TColumnType
 from dlt.common.time import ensure_datetime_in_tz, parse_iso_like_datetime
 
 from rmm_assets.rows.distinct import Mask, by_distinct
-from rmm_assets.rows.json_text import json_text, loads, plain_text
+from rmm_assets.rows.json_text import exact_double, json_text, loads, plain_text
 from rmm_assets.rows.timestamps import EPOCH, MICROSECOND, TIMESTAMP, fast_timestamps
 from rmm_assets.rows.types import INT64, Kind, as_text, fits_double
 
+# A year, a month or a week, which dlt takes for its first day.
+_NO_DAY = re.compile(r"\d{4}(-\d\d|-?[Ww]\d\d)?", re.ASCII)
+_DAY, _NO_TIME = datetime.timedelta(days=1), datetime.timedelta()
 _PLAIN_INTEGER = r"^(0|-?[1-9]\d{0,17})$"
 
 
@@ -98,7 +102,7 @@ def fit_value(value: Any, target: Target) -> Any:
     if data_type == "text":
         return plain_text(value)
     if data_type == "json":
-        return _as_json(value)
+        return _as_json(value) if declared else json_text(value)
     if isinstance(value, (list, dict)):
         return None
     try:
@@ -112,6 +116,8 @@ def fit_value(value: Any, target: Target) -> Any:
             return _as_timestamp(value, target)
         if isinstance(value, bool):
             return None
+        if data_type == "date":
+            return _as_date(value)
         if isinstance(value, Decimal) or (data_type in ("decimal", "wei") and isinstance(value, float)):
             # the digits as they came
             value = str(value) if isinstance(value, Decimal) else repr(value)
@@ -149,8 +155,8 @@ def _as_integer(value: Any, declared: bool) -> int | None:
 def _as_double(value: Any, declared: bool) -> float | None:
     if isinstance(value, (bool, Decimal)):
         return None
-    number = float(coerce_value("double", "text", value)) if isinstance(value, str) else float(value)
-    if not np.isfinite(number) or (isinstance(value, int) and int(number) != value):
+    number = exact_double(value.strip()) if isinstance(value, str) else float(value)
+    if number is None or not np.isfinite(number) or (isinstance(value, int) and int(number) != value):
         return None
     if isinstance(value, str) and not declared and plain_text(number) != value:
         return None
@@ -167,8 +173,16 @@ def _as_bool(value: Any, declared: bool) -> bool | None:
     return bool(value) if value in (0, 1) else None
 
 
+def _as_date(value: Any) -> Any:
+    """Casts to a date what is one: a moment that is not the first of a day would lose its time."""
+    if isinstance(value, str) and not _NO_DAY.fullmatch(value.strip()):
+        moment = ensure_datetime_in_tz(coerce_value("timestamp", "text", value))
+        return moment.date() if (moment - EPOCH) % _DAY == _NO_TIME else None
+    return None
+
+
 def _as_timestamp(value: Any, target: Target) -> Any:
-    if isinstance(value, bool):
+    if isinstance(value, bool) or (isinstance(value, str) and _NO_DAY.fullmatch(value.strip())):
         return None
     # what dlt reads as a point in time, or a day; a number may be anything
     if not target.declared and not (

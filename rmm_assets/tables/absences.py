@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID, Table
 
@@ -36,11 +36,11 @@ class Present:
 
     Attributes:
         columns: The primary key's columns.
-        keys: Their values as text, by row; at most one more than `MOST_PRESENT` are looked at.
+        keys: Their values, by row, of the columns' types; at most one more than `MOST_PRESENT` are looked at.
     """
 
     columns: tuple[str, ...]
-    keys: Sequence[tuple[str, ...]]
+    keys: Sequence[tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -135,11 +135,12 @@ def mark_or_remove(
     return Absences(gone=gone, marked=gone, removed=removed)
 
 
-def _other(table: Table, load_id: str, present: Present) -> tuple[str, list[str]]:
+def _other(table: Table, load_id: str, present: Present) -> tuple[str, list[Any]]:
     """The condition that a row is not one of this load, nor present all the same; and its parameters."""
+    parameters: list[Any]
     condition, parameters = f"{table.quote(LOAD_ID)} <> %s", [load_id]
     if present.keys:
-        one = " AND ".join(f"CAST({table.quote(column)} AS VARCHAR) = %s" for column in present.columns)
+        one = " AND ".join(f"{table.quote(column)} = %s" for column in present.columns)
         condition += f" AND NOT ({' OR '.join([f'({one})'] * len(present.keys))})"
         parameters += [value for key in present.keys for value in key]
     return condition, parameters

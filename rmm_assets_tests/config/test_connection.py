@@ -162,17 +162,23 @@ def test_defaults_are_merged_as_dlt_merges_them() -> None:
         assert got == expected
 
 
-def test_a_path_that_names_one_thing_is_a_single_page_as_in_dlt(tmp_path: Path) -> None:
-    text = ACME.replace("    endpoint:\n      paginator: {type: offset, limit: 100}\n", "")
-    text = text.replace(
-        "data_selector: data}\n    - name: alerts",
-        "data_selector: data, paginator: json_link}\n    - name: one",
+def _one_thing(client: dict[str, str], **endpoint: Any) -> Connection:
+    endpoint = {"path": "devices/{resources.devices.id}", **endpoint}
+    devices = {"name": "devices", "endpoint": {"paginator": "json_link"}}
+    resources = [devices, {"name": "one", "endpoint": endpoint}]
+    return Connection.model_validate(
+        {"name": "x", "client": {"base_url": "https://h", **client}, "resources": resources}
     )
-    text = text.replace('/{resources.devices.id}/alerts", data_selector: data', '/{resources.devices.id}"')
-    one = load(tmp_path, text).resource("one")
-    assert one.endpoint.paginator is not None and one.endpoint.paginator.type == "single_page"
-    assert one.endpoint.data_selector == "$"
-    assert one.parent == "devices"
+
+
+def test_a_path_that_names_one_thing_guesses_no_paginator_and_no_selector() -> None:
+    with pytest.raises(ValueError, match="`one` has no paginator, and guessing one loses rows"):
+        _one_thing({})
+    one = _one_thing({"paginator": "header_link"}).resource("one")
+    assert one.endpoint.paginator == paginators.HeaderLinkPaginator(), "the client's paginator holds here, too"
+    one = _one_thing({}, paginator="single_page", data_selector="$", single_object=True).resource("one")
+    assert one.endpoint.paginator == paginators.SinglePagePaginator()
+    assert one.endpoint.single_object
 
 
 def test_the_clients_paginator_reaches_resources_that_name_none() -> None:
@@ -284,7 +290,7 @@ def test_every_auth_of_dlt_can_be_written_with_all_its_keys_but_the_secret() -> 
 def test_every_key_of_dlts_resources_endpoints_and_columns_can_be_written() -> None:
     refused = set(resource.Resource.elsewhere)
     assert set(EndpointResource.__annotations__) - refused <= _keys(resource.Resource)
-    assert set(Endpoint.__annotations__) == _keys(endpoint.Endpoint)
+    assert set(Endpoint.__annotations__) == _keys(endpoint.Endpoint) - resource.OUR_ENDPOINT_KEYS
     columns = {key for key in TColumnSchema.__annotations__ if not key.startswith("x-")}
     assert columns - set(table_hints.Column.elsewhere) <= _keys(table_hints.Column)
     assert _keys(resource.Resource) - set(EndpointResource.__annotations__) == resource.OUR_KEYS
@@ -381,7 +387,7 @@ REFUSED = {
     "an unknown parent": (
         '{resources.devices.id}/alerts", data_selector: data}',
         '{resources.device.id}/alerts", data_selector: data} # <-',
-        ["no resource `device`", "did you mean `devices`?"],
+        ["unknown resource `device`", "did you mean `devices`?"],
     ),
     "two resources with one name": ("- name: alerts", "- name: devices # <-", ["two resources `devices`"]),
     "two resources with one table": (
@@ -423,7 +429,7 @@ REFUSED = {
     "two places for the key": (
         "  api_key: {env: ACME_API_KEY}",
         "  api_key: {env: A, dlt_secret: b} # <-",
-        ["one of `env: NAME_OF_A_VARIABLE` and `dlt_secret: path.in.dlt.secrets`"],
+        ["either `env: NAME_OF_A_VARIABLE` or `dlt_secret: path.in.dlt.secrets`"],
     ),
     "a check on a column of another name": (
         "    - name: alerts\n",
@@ -445,7 +451,7 @@ REFUSED = {
     "a bad cron expression": (
         "  name: acme",
         "  name: acme\n  schedule: {cron: every hour} # <-",
-        ["`every hour`", "`0 * * * *`"],
+        ["`every hour` is not a valid cron expression", "`0 * * * *`"],
     ),
     "an unknown time zone": (
         "  name: acme",
@@ -502,12 +508,12 @@ REFUSED = {
     "a strategy without a merge": (
         "write_disposition: merge",
         "write_disposition: {disposition: append, strategy: upsert} # <-",
-        ["only a merge has a strategy"],
+        ["only `merge` has a strategy"],
     ),
     "a table format that the destination does not have": (
         "- name: devices",
         "- name: devices\n      table_format: iceberg # <-",
-        ["table_format", "duckdb has no such tables"],
+        ["table_format", "duckdb does not support this format"],
     ),
     "a key of dlt's own": (
         "- name: devices",
@@ -532,7 +538,7 @@ REFUSED = {
     "a link that runs a script": (
         "  name: acme",
         "  name: acme\n  docs: javascript:alert(1) # <-",
-        ["attributes.docs", "no address of a web page", "https://host/page"],
+        ["attributes.docs", "not the URL of a web page", "https://host/page"],
     ),
     "a link to no page": (
         "- name: devices",
@@ -557,7 +563,7 @@ REFUSED = {
     "the simulator and an address": (
         "  client:\n    base_url: https://rmm.example.com/api",
         "  simulator: {}\n  client:\n    base_url: https://rmm.example.com/api # <-",
-        ["leave out one of the two"],
+        ["remove `base_url` or `simulator`"],
     ),
 }
 
@@ -708,7 +714,7 @@ def test_a_template_that_would_read_a_secret_is_refused_without_reading_it(
         ("https://rmm.example.com/api", "\"https://h/?api_key={{ env('ACME_API_KEY') }}\""),
     ):
         message = refusal(tmp_path, ACME.replace(right, wrong, 1))
-        assert "nor come out of a template" in message and "is not set" not in message
+        assert "or come from a template" in message and "is not set" not in message
 
 
 def test_a_url_that_brings_a_secret_from_the_environment_is_refused(

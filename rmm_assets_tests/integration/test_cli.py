@@ -126,7 +126,7 @@ def test_an_unknown_connection_is_answered_with_those_there_are(rmm: Simulator, 
     rmm.close()
     done = sync(tmp_path, "acne")
     assert done.returncode == 2
-    assert "no connection acne; there are: acme" in done.stderr
+    assert "unknown connection acne; known connections: acme" in done.stderr
 
 
 def test_an_audit_ends_with_what_it_found(rmm: Simulator, tmp_path: Path) -> None:

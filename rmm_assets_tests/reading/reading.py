@@ -14,11 +14,12 @@ from rmm_assets.http.rate_limit import RateLimit
 from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.settings import Limits, Retry
 from rmm_assets.http.transport import Traffic, Transport
-from rmm_assets.reading.completeness import Report, read_complete
+from rmm_assets.reading.completeness import read_complete
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.fetch import Pager
 from rmm_assets.reading.paginators import paginator_of
-from rmm_assets.rows.layout import RowShape
+from rmm_assets.reading.report import Report
+from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import Spool
 from rmm_assets_tests.http.auths import read_auth
 

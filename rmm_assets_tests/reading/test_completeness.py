@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from rmm_assets.errors import IncompleteError, PagingError, TransportError
+from rmm_assets.reading.report import Evidence
 from rmm_assets.simulator import Simulator
 from rmm_assets.simulator.faults import Faults, Move
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
@@ -53,7 +54,7 @@ def test_a_clamped_page_size_loses_no_rows_and_is_named_once(tmp_path: Path) -> 
     assert found.report.complete
     assert found.report.rows == found.report.last_total == 205
     assert found.report.warnings == [
-        "the server sends 50 rows a page where more are asked for; all rows came, paging by what comes. "
+        "the API sends 50 rows a page where more are asked for; all rows came, paging by what comes. "
         "Set paginator.limit to 50 to say so"
     ]
 
@@ -112,11 +113,13 @@ def test_html_and_broken_json_that_stay_are_red_after_four_requests(fault: dict[
 def test_without_a_total_a_short_page_is_not_the_end(tmp_path: Path) -> None:
     found, _ = read_from([Faults(no_total=True), Faults(clamp=30, skip=1, times=1)], tmp_path)
     assert found.report.complete
-    assert found.report.reason == "two passes hold the same rows"
+    assert found.report.reason == "two reads agree"
 
 
 def test_a_total_too_high_is_red_after_one_more_pass_with_both_numbers(tmp_path: Path) -> None:
-    with pytest.raises(IncompleteError, match=r"says 215 rows, 205 different ones came in 4 pages \(after 2 passes\)"):
+    with pytest.raises(
+        IncompleteError, match=r"states 215 rows; 205 distinct rows were received in 4 pages \(after 2 passes\)"
+    ):
         read_from(Faults(total_off=10), tmp_path)
 
 
@@ -124,7 +127,8 @@ def test_a_total_too_low_loses_no_rows_and_is_warned_of(tmp_path: Path) -> None:
     found, _ = read_from(Faults(total_off=-105), tmp_path)
     assert found.report.rows == 205
     assert found.report.passes == 2
-    assert found.report.warnings == ["the server says 100 rows, and holds 205: two passes show the same ones"]
+    assert found.report.evidence is Evidence.TWO_READS
+    assert found.report.signals == ["total: refuted: states 100 rows when 199 had been received"]
 
 
 def test_a_total_of_pages_that_counts_rows_is_taken_for_what_it_is(tmp_path: Path) -> None:
@@ -135,7 +139,7 @@ def test_a_total_of_pages_that_counts_rows_is_taken_for_what_it_is(tmp_path: Pat
 
 
 def test_a_page_number_total_that_counts_more_rows_than_came_is_red(tmp_path: Path) -> None:
-    with pytest.raises(IncompleteError, match="says 208 rows, 205 different ones"):
+    with pytest.raises(IncompleteError, match="states 208 rows; 205 distinct rows"):
         read_from(Faults(total_off=3), tmp_path, {"type": "page_number", "base_page": 1})
 
 
@@ -175,7 +179,7 @@ def test_a_changing_total_is_red_with_both_numbers(tmp_path: Path) -> None:
         page = int(dict(parse_qsl(urlsplit(seen.target).query))["page"])
         return Say({"data": rows[page * 100 - 100 : page * 100], "total": 249 + page})
 
-    with Scripted(answer) as server, pytest.raises(IncompleteError, match="the total changed from 250 to 253"):
+    with Scripted(answer) as server, pytest.raises(IncompleteError, match="the stated total changed from 250 to 253"):
         read(server.url, tmp_path, endpoint_of(PAGES, total_path="total"))
 
 
@@ -190,7 +194,7 @@ def test_a_row_lost_for_a_row_that_came_twice_is_not_confirmed_by_a_second_pass_
         ids = passes[started[0] - 1]
         return Say({"data": [{"id": i} for i in ids[page * 10 - 10 : page * 10]]})
 
-    with Scripted(answer) as server, pytest.raises(IncompleteError, match="two passes differ"):
+    with Scripted(answer) as server, pytest.raises(IncompleteError, match="two reads returned different rows"):
         read(server.url, tmp_path, endpoint_of(PAGES))
 
 
@@ -263,7 +267,7 @@ def test_a_full_page_with_no_next_cursor_is_red(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/v1/linked/devices", "/v1/link-header/devices"])
 def test_a_missing_link_is_red_where_a_total_tells(path: str, tmp_path: Path) -> None:
     kind = "json_link" if path == "/v1/linked/devices" else "header_link"
-    with pytest.raises(IncompleteError, match="says 205 rows, 100 different ones"):
+    with pytest.raises(IncompleteError, match="states 205 rows; 100 distinct rows"):
         read_from(Faults(no_next=True), tmp_path, {"type": kind}, path=path, params={"limit": 100}, total_path="total")
 
 
@@ -533,7 +537,9 @@ class Kept:
         self.rows = 0
 
     def read(self, **options: Any) -> None:
-        from rmm_assets.reading.completeness import MemoryCollector, Report, read_complete
+        from rmm_assets.reading.collector import MemoryCollector
+        from rmm_assets.reading.completeness import read_complete
+        from rmm_assets.reading.report import Report
         from rmm_assets_tests.reading.reading import pager_to
 
         endpoint = endpoint_of(OFFSET)
@@ -551,7 +557,7 @@ class Kept:
 @pytest.mark.parametrize(
     ("rows", "total", "requests"),
     [
-        (0, True, 1), (20, True, 1), (99, True, 1), (100, True, 2), (101, True, 2), (198, True, 2), (199, True, 3),
+        (0, True, 1), (20, True, 2), (21, True, 1), (99, True, 1), (100, True, 2), (101, True, 2), (198, True, 2), (199, True, 3),
         (250, True, 3), (0, False, 2), (20, False, 2), (100, False, 2), (250, False, 2 * 5),
     ],
 )  # fmt: skip
@@ -562,7 +568,7 @@ def test_small_tables_cost_few_requests(rows: int, total: bool, requests: int, t
 
 @pytest.mark.parametrize(
     ("rows", "total", "requests"),
-    [(20, True, 2), (250, True, 4), (0, False, 2), (20, False, 2 * 2), (250, False, 2 * 4)],
+    [(20, True, 2), (250, True, 4), (0, False, 2 + 1), (20, False, 2 * 2 + 1), (250, False, 2 * 4 + 1)],
 )
 def test_small_tables_by_page_number_cost_few_requests(rows: int, total: bool, requests: int, tmp_path: Path) -> None:
     path = "total" if total else None
@@ -575,5 +581,7 @@ def test_the_report_is_plain_values(tmp_path: Path) -> None:
     assert json.loads(json.dumps(found.report.asdict())) == {
         "resource": "devices", "pages": 3, "rows": 205, "distinct": 205, "duplicates": 0, "passes": 1,
         "first_total": 205, "last_total": 205, "complete": True, "partial": False,
-        "reason": "as many rows as the stated total of 205", "warnings": [],
+        "reason": "as many distinct rows as the stated total of 205", "warnings": [],
+        "evidence": "the stated total was reached by distinct rows", "signals": ["total: states 205 rows"],
+        "ignored": False, "empty": False,
     }  # fmt: skip

@@ -16,6 +16,7 @@ from rmm_assets.errors import TransportError
 from rmm_assets.http.settings import Retry
 from rmm_assets.reading.facts import PassFacts
 from rmm_assets.reading.fetch import Window
+from rmm_assets.reading.signals import Signals
 from rmm_assets.reading.walk import walk
 from rmm_assets.simulator import Simulator
 from rmm_assets.simulator.faults import Faults
@@ -255,7 +256,7 @@ def test_without_a_data_selector_the_list_of_the_first_page_is_taken(around: Any
 
 def test_without_a_data_selector_two_lists_are_red(tmp_path: Path) -> None:
     with (
-        Scripted(lambda _: Say({"errors": [], "devices": ROWS})) as server,
+        Scripted(lambda _: Say({"errors": [{"code": 1}], "devices": ROWS})) as server,
         pytest.raises(TransportError, match="the rows could be in errors, devices"),
     ):
         read(server.url, tmp_path, endpoint_of({"type": "single_page"}, data_selector=None))
@@ -312,7 +313,7 @@ def test_with_a_total_no_page_is_asked_for_in_vain(tmp_path: Path) -> None:
 def test_what_waits_in_memory_is_bounded(number: int, letters: int, each: int, tmp_path: Path) -> None:
     rows = [{"id": i, "text": "x" * letters} for i in range(1, number + 1)]
     with Simulator(tables={"devices": rows}) as server, pager_to(server.base_url, tmp_path, window=4) as pager:
-        pages = walk(pager, endpoint_of(OFFSET), PassFacts())
+        pages = walk(pager, endpoint_of(OFFSET), PassFacts(), Signals())
         for _ in range(2):
             next(pages)
         time.sleep(0.5)
@@ -353,7 +354,7 @@ def test_pages_before_one_that_fails_are_handed_on(tmp_path: Path) -> None:
     with Scripted(replies_of(400, broken={81: [gone]})) as server, pager_to(server.url, tmp_path, window=1) as pager:
         came: list[int] = []
         with pytest.raises(TransportError, match="offset 81"):
-            came.extend(page.page.rows for page in walk(pager, endpoint_of(OFFSET), PassFacts()))
+            came.extend(page.page.rows for page in walk(pager, endpoint_of(OFFSET), PassFacts(), Signals()))
         assert came == [10] + [9] * 8
 
 
@@ -375,7 +376,8 @@ def test_many_endpoints_at_once_share_one_window(tmp_path: Path) -> None:
         pager_to(server.base_url, tmp_path, window=3) as pager,
     ):
         threads = [
-            threading.Thread(target=lambda: list(walk(pager, endpoint_of(OFFSET), PassFacts()))) for _ in range(6)
+            threading.Thread(target=lambda: list(walk(pager, endpoint_of(OFFSET), PassFacts(), Signals())))
+            for _ in range(6)
         ]
         for thread in threads:
             thread.start()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from rmm_assets.rows.decode import Hints, read_page
 from rmm_assets.rows.keys import NO_KEY, row_keys
-from rmm_assets.rows.layout import RowShape
+from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import Spool
 from rmm_assets_tests.rows.landing import land
 

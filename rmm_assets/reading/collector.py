@@ -1,0 +1,70 @@
+"""Gathers the rows of a pass: what every collector can do, and one that holds them in memory."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from rmm_assets.rows.decode import Page
+from rmm_assets.rows.keys import row_keys
+from rmm_assets.rows.shape import RowShape
+from rmm_assets.rows.tally import Tally
+
+
+class Collector(Protocol):
+    """What gathers a pass's rows; `rows.spool.Spool` is one."""
+
+    rows: int
+
+    @property
+    def distinct(self) -> int: ...
+
+    @property
+    def keyless(self) -> int: ...
+
+    def add(self, page: Page) -> None: ...
+
+    def clear(self) -> None: ...
+
+    def fingerprint(self) -> Any: ...
+
+    def sequence(self) -> Any: ...
+
+
+class MemoryCollector:
+    """A collector for small reads, such as one parent's children: pages in memory.
+
+    Args:
+        shape: What tells the rows apart.
+    """
+
+    def __init__(self, shape: RowShape) -> None:
+        self._shape = shape
+        self.clear()
+
+    def clear(self) -> None:
+        self.pages: list[Page] = []
+        self.rows = 0
+
+    def add(self, page: Page) -> None:
+        self.pages.append(page)
+        self.rows += page.rows
+
+    @property
+    def distinct(self) -> int:
+        return self._tally().distinct
+
+    @property
+    def keyless(self) -> int:
+        return self._tally().keyless
+
+    def fingerprint(self) -> str:
+        return self._tally().fingerprint()
+
+    def sequence(self) -> str:
+        return self._tally().sequence()
+
+    def _tally(self) -> Tally:
+        tally = Tally()
+        for page in self.pages:
+            tally.add(row_keys(page, self._shape))
+        return tally

@@ -1,0 +1,234 @@
+"""Keeps a pass over links, cursors or a single page in place: what came, and whether the end may be believed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rmm_assets.errors import PagingError
+from rmm_assets.http.transport import Request
+from rmm_assets.reading.answers import ABSENT, Answer
+from rmm_assets.reading.endpoint import Endpoint
+from rmm_assets.reading.facts import PassFacts
+from rmm_assets.reading.paginators import ByReference, SinglePagePaginator
+from rmm_assets.reading.report import Evidence
+from rmm_assets.reading.signals import PAGE_SIZES, Kind, Signals, same_address
+from rmm_assets.reading.stated import more_mark, repeats, total_of
+from rmm_assets.rows.decode import Page
+
+# Which signals look like what a configured key should have found.
+_ALIKE = {
+    "total_path": (Kind.TOTAL, Kind.COUNT),
+    "paginator": (Kind.NEXT, Kind.NEXT_TOKEN, Kind.CURSOR),
+    "paginator.has_more_path": (Kind.MORE, Kind.LAST),
+}
+
+
+class References:
+    """Where a pass stands.
+
+    Attributes:
+        number: Of the page that came last, from 1.
+        needs_another_look: That page names no next one, which shows nothing: it has to be asked for again.
+    """
+
+    def __init__(self, endpoint: Endpoint, paginator: ByReference, facts: PassFacts, signals: Signals) -> None:
+        self.number = 0
+        self.needs_another_look = False
+        self._endpoint = endpoint
+        self._paginator = paginator
+        self._facts = facts
+        self._signals = signals
+        self._single = isinstance(paginator, SinglePagePaginator)
+        self._rows = self._largest = 0
+        self._total: Any = ABSENT
+        self._before: Page | None = None
+        self._suspicion = ""
+
+    def arrive(self, answer: Answer) -> int | None:
+        """Takes a page in; the number of rows that the API says there are, if that may be true.
+
+        Raises:
+            PagingError: its total is not a number.
+        """
+        endpoint, page = self._endpoint, answer.page
+        self.number += 1
+        self._rows += page.rows
+        self._signals.take(answer, endpoint.selector, received=self._rows, pages=1 if self._single else None)
+        total = total_of(endpoint, answer)
+        if total not in (ABSENT, None):
+            name = str(endpoint.total_header or endpoint.total_path)
+            if self._signals.is_wrong(name) or not self._signals.state(name, total):
+                self._facts.forget_totals()
+                total = ABSENT
+        self._total = total if total not in (ABSENT, None) else self._total
+        if self._facts.first_page is None:
+            self._facts.first_page = page
+        return None if total in (ABSENT, None) else int(total)
+
+    def ends_in_itself(self, asked: Request, answer: Answer) -> bool:
+        """Whether a page is the one before once more and names itself, as the last page does at some APIs.
+
+        Raises:
+            PagingError: it is the one before once more, and may not be the last one.
+        """
+        before, number = self._before, self.number
+        if before is None or not repeats(answer.page, before, self._endpoint.shape):
+            return False
+        itself = not self._names_another(asked, answer, self._paginator.reference(answer))
+        if not itself or (self._could_be_full(before, asked) and not self._signals.confirms(self._rows, None)):
+            raise PagingError(
+                f"{self._endpoint.name}: page {number + 1} is the same as page {number}; the server does not follow its own "
+                "paging. Check the paginator's parameter names against the API's documentation"
+            )
+        self._signals.take(answer, self._endpoint.selector, received=self._rows)
+        self._facts.ended, self._facts.evidence = "no next page", Evidence.TWO_READS
+        return True
+
+    def following(self, asked: Request, answer: Answer) -> Request | None:
+        """Returns the request for the next page; None at an end, which may still need another look.
+
+        Raises:
+            PagingError: the end cannot be believed.
+        """
+        self.needs_another_look, self._suspicion = False, ""
+        following = self._following(asked, answer)
+        self._largest = max(self._largest, answer.page.rows)
+        self._before = answer.page
+        return following
+
+    def look_again(self, asked: Request, again: Answer) -> Request | None:
+        """Compares the last page with what it is when it is asked for again; the request that it names then, if any.
+
+        Raises:
+            PagingError: the end cannot be believed.
+        """
+        reference = self._paginator.reference(again)
+        if self._names_another(asked, again, reference):
+            self._facts.warnings.append(f"page {self.number} named no next page when it was asked for first")
+            return self._follow(asked, again, reference)
+        if self._suspicion:
+            raise PagingError(self._suspicion)
+        assert self._before is not None
+        if repeats(again.page, self._before, self._endpoint.shape) or again.page.rows == self._before.rows == 0:
+            self._facts.evidence = Evidence.TWO_READS
+        else:
+            self._facts.moved = True
+        return None
+
+    def _following(self, asked: Request, answer: Answer) -> Request | None:
+        paginator, page, learned = self._paginator, answer.page, self._endpoint.learned
+        if answer.ignored:
+            self._ignore()
+            return None
+        mark = more_mark(answer, paginator.more_path)
+        if mark is not ABSENT:
+            learned.found.add("paginator.has_more_path")
+        reference = paginator.reference(answer)
+        if reference is not ABSENT:
+            learned.found.add("paginator")
+        if self._single:
+            self._end("single page", Evidence.USER, page)
+        elif paginator.stops_at_empty and not page.rows:
+            self._end("empty page", Evidence.EMPTY_LIST, page)
+        elif mark is False:
+            self._end("no more", Evidence.END_MARK, page)
+        elif self._names_another(asked, answer, reference):
+            return self._follow(asked, answer, reference)
+        elif mark is True:
+            raise PagingError(f"{self._endpoint.name}: page {self.number} says there is more, but names no next page")
+        # A null mark is the end, as on SuperOps' last page.
+        elif mark is None or (reference is not ABSENT and not reference):
+            self._end("no next page", Evidence.END_MARK, page)
+        elif not page.rows:
+            self._end("empty page", Evidence.EMPTY_LIST, page)
+        else:
+            self._end_unmarked(asked, page, itself=reference is not ABSENT)
+        return None
+
+    def _names_another(self, asked: Request, answer: Answer, reference: Any) -> bool:
+        """Whether the page names a next one, and not itself."""
+        if reference is ABSENT or not reference:
+            return False
+        following = self._follow(asked, answer, reference)
+        if following.path != asked.path and "://" in following.path:
+            return not same_address(answer.reply.url, following.path)
+        return following != asked
+
+    def _follow(self, asked: Request, answer: Answer, reference: Any) -> Request:
+        try:
+            return self._paginator.following(asked, answer, reference)
+        except PagingError as error:
+            raise PagingError(f"{self._endpoint.name}: page {self.number}: {error}") from None
+
+    def _ignore(self) -> None:
+        """A first answer that stands for no rows."""
+        if self.number > 1:
+            raise PagingError(
+                f"{self._endpoint.name}: page {self.number} is an answer that response_actions ignores; behind the first "
+                "page it would cut the read off"
+            )
+        self._facts.ended, self._facts.evidence, self._facts.ignored = "ignored answer", Evidence.USER, True
+
+    def _end(self, how: str, evidence: Evidence | None, page: Page) -> None:
+        """Ends the pass.
+
+        Raises:
+            PagingError: a key of the connection file that might say otherwise was never found, and rows may be missing.
+        """
+        if missing := self._never_found(page):
+            raise PagingError(f"{self._endpoint.name}: {missing}")
+        self._facts.ended, self._facts.evidence = how, evidence
+        self._facts.could_be_full = self._could_be_full(page, self._endpoint.request())
+
+    def _end_unmarked(self, asked: Request, page: Page, *, itself: bool) -> None:
+        """An end without a mark: believed if a number says so, or if the last page, asked for again, says it again."""
+        stated = self._rows in (self._total, self._signals.counted)
+        self._end("no next page", None, page)
+        if stated or self._signals.more_in_all(self._rows):
+            return
+        self.needs_another_look = True
+        if self._could_be_full(page, asked) and not (self.number > 1 and self._signals.confirms(self._rows, None)):
+            wrong = "names itself as the next page: the cursor does not move" if itself else "names no next page"
+            self._suspicion = (
+                f"{self._endpoint.name}: page {self.number} is full ({page.rows} rows) and {wrong}. Rows may be missing"
+                f"{self._advice()}"
+            )
+
+    def _could_be_full(self, page: Page, asked: Request) -> bool:
+        """Whether the page holds as many rows as pages do: as asked for, as learned, or a round number."""
+        if self.number > 1 and page.rows >= self._largest:
+            return True
+        alone = self.number == 1 and page.rows in PAGE_SIZES
+        return bool(page.rows) and (alone or page.rows == self._paginator.asked_rows(asked))
+
+    def _never_found(self, page: Page) -> str:
+        """Names a configured key at whose place nothing stood in any answer, where the page could be full."""
+        if not self._could_be_full(page, self._endpoint.request()):
+            return ""
+        endpoint = self._endpoint
+        keys = {
+            "total_path": endpoint.total_header or endpoint.total_path,
+            "paginator.has_more_path": self._paginator.more_path,
+        }
+        for key, path in keys.items():
+            if path and key not in endpoint.learned.found:
+                return f"page {self.number} may be full ({page.rows} rows), and {self._stands_nowhere(key, path)}"
+        return ""
+
+    def _stands_nowhere(self, key: str, path: str) -> str:
+        alike = self._signals.look_alikes(*_ALIKE[key])
+        also = (
+            f"; {' and '.join(f'`{name}`' for name in alike[:3])} {'does' if len(alike) == 1 else 'do'}"
+            if alike
+            else ""
+        )
+        return f"{key.removeprefix('paginator.')} `{path}` stands in no answer{also}"
+
+    def _advice(self) -> str:
+        place = self._paginator.place
+        if place and "paginator" not in self._endpoint.learned.found:
+            return f": {self._stands_nowhere('paginator', place).replace('paginator', 'what the paginator looks for,')}"
+        return (
+            ": if the API has an end mark, name it with has_more_path; if it states a total, with total_path, "
+            "total_header or count"
+        )

@@ -1,0 +1,443 @@
+"""Reads what an answer says about there being more rows: evidence against an end, never a way to the next page.
+
+What is known of the names that servers use stands in the tables below, as data. Five questions tell a signal from a field
+that only looks like one, in this order:
+
+1. Position: it stands in a header, beside the rows, or beside what the rows stand in; at most in one of the usual objects
+   there (`meta`, `pagination`, `pageInfo` ...), never in an array, never in a row.
+2. Name: one of the tables, as a whole, whatever its case and punctuation.
+3. Type: a number of rows or pages, a flag, an address or a token.
+4. Relation: what it says can be true, given the rows that came.
+5. Steadiness: what contradicted itself once says nothing for the rest of the run.
+
+A signal can only say "more". Strong ones contradict an end; weak ones, which are often there at the end as well, ask for a
+second look. Absent, null, empty and false say nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import orjson
+
+from rmm_assets.http.redaction import MASK
+from rmm_assets.reading.answers import Answer
+
+
+class Kind(StrEnum):
+    """What a signal states."""
+
+    TOTAL = "rows in all"
+    COUNT = "rows in all, or on this page"
+    PAGES = "pages in all"
+    REMAINING = "rows still to come"
+    MORE = "whether more follows"
+    LAST = "whether this is the last page"
+    NEXT = "the next page"
+    NEXT_TOKEN = "a token for the next page"
+    CURSOR = "a token, which may be there at the end as well"
+    RANGE = "the range of rows in this answer"
+    PARTIAL = "206 Partial Content"
+    SIZE = "rows that a page may hold"
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Names without case, punctuation and a header's leading `X-`.
+_NAMES: dict[Kind, frozenset[str]] = {
+    Kind.TOTAL: _words(
+        "total totalcount totalitems totalitemcount totalitemscount totalresults numresults totalentries "
+        "totalrecords totalrecordcount totalelements totalresources totalsize odatacount recordsfiltered "
+        "totalrows totalobjects treesize numfound totalnumber totalhits contactcount issuecount wptotal "
+        "paginationtotal paginationtotalcount kaminaritotalcount"
+    ),
+    Kind.COUNT: frozenset(("count", "recordcount", "resultcount", "paginationcount")),
+    Kind.PAGES: _words(
+        "totalpages totalpage pagecount pagescount numpages maxpage lastpage pages pagetotal wptotalpages "
+        "paginationtotalpages kaminaritotalpages"
+    ),
+    Kind.REMAINING: frozenset(("remaining", "recordsremaining", "rowsremaining", "itemsremaining")),
+    Kind.MORE: _words(
+        "hasmore hasnextpage hasnext morerecords moredataavailable hasmorerows hasmorepage hasmorepages more "
+        "moreresults hasmoreitems hasmoreresults hasmoredata istruncated truncated ispartial "
+        "exceededtransferlimit incompletesearch paginationhasnext"
+    ),
+    Kind.LAST: frozenset(
+        ("last", "islast", "islastpage", "lastpage", "done", "endofstream", "eof", "kaminarilastpage")
+    ),
+    Kind.NEXT: _words(
+        "next nextpage nextpageurl nextpagelink nextpageuri nextlink nextrecordsurl nexthref nexturl nexturi "
+        "odatanextlink paginationnext kaminarinextpage"
+    ),
+    Kind.NEXT_TOKEN: _words(
+        "nextpagetoken nexttoken nextcursor cursornext nextmarker nextoffset nextid nextkey nextpagekey "
+        "continuationtoken lastevaluatedkey mscontinuation"
+    ),
+    Kind.SIZE: frozenset(
+        ("perpage", "pagesize", "size", "limit", "maxresults", "itemsperpage", "resultsperpage", "step")
+    ),
+    Kind.CURSOR: frozenset(
+        ("cursor", "marker", "after", "aftercursor", "endcursor", "bookmark", "searchafter", "scrollid")
+    ),
+}
+_KINDS: dict[str, tuple[Kind, ...]] = {
+    name: tuple(kind for kind, names in _NAMES.items() if name in names) for name in frozenset().union(*_NAMES.values())
+}
+# Objects beside the rows in which signals stand.
+_CONTAINERS = _words(
+    "meta metadata pagination paging page pages pageinfo pagedetails paginationmeta paginationmetadata "
+    "responsemetadata listinfo info links cursor cursors records hits d response result data pageresult"
+)
+# Names in an object of which `next` may be one.
+_ADDRESSES = ("href", "url", "link", "uri", "after", "starting_after", "startingAfter", "offset", "cursor", "path")
+
+# Where totals are capped.
+ROUND_TOTALS = frozenset((1_000, 10_000))
+# Rows that pages usually hold at most: a page of just so many may be cut off.
+PAGE_SIZES = frozenset((10, 15, 20, 25, 30, 50, 51, 100, 101, 150, 200, 250, 300, 500, 1000, 2000, 5000, 10000))
+# The least of these to which a server is known to cut a page for which more rows are asked.
+CAPS = frozenset(size for size in PAGE_SIZES if size >= 20)
+
+_DIGITS = re.compile(r"\d+|\d{1,3}(?:,\d{3})+", re.ASCII)
+_CONTENT_RANGE = re.compile(r"\s*([\w-]*)\s*(?:(\d+)-(\d+)|\*)/(\d+|\*)\s*", re.ASCII)
+_MOST_LISTED = 12
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One thing that an answer says.
+
+    Attributes:
+        name: Where it stands, as a person looks for it: a path, or a header's name.
+    """
+
+    kind: Kind
+    name: str
+    value: Any
+
+
+def number_of(value: Any) -> int | None:
+    """Returns a whole number as servers write it: `1055`, `"1055"`, `"1,055"`; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
+        return int(value.replace(",", ""))
+    return None
+
+
+def signals_of(answer: Answer, selector: str | None) -> Iterator[Signal]:
+    """Yields what an answer says, in its headers, around its rows and by its status."""
+    headers = answer.reply.headers
+    for name, value in headers.items():
+        plain = _plain_header(name)
+        if plain in ("pagination",):
+            yield from _in_json(name, value)
+        elif plain in _KINDS and plain not in ("cursor", "after", "marker", "done", "last"):
+            yield from _typed(plain, name, value)
+    if "next" in answer.links and not answer.says_no_results("next"):
+        yield Signal(Kind.NEXT, "Link rel=next", answer.links["next"])
+    yield from _ranges(headers.get("Content-Range"), answer.reply.status)
+    yield from _beside(answer.page.envelope, _path(selector))
+
+
+def _ranges(header: str | None, status: int) -> Iterator[Signal]:
+    found = _CONTENT_RANGE.fullmatch(header or "")
+    if found and found[1] != "bytes" and found[4] != "*":
+        if found[3] is not None:
+            yield Signal(Kind.RANGE, "Content-Range", (int(found[2]), int(found[3]), int(found[4])))
+        yield Signal(Kind.TOTAL, "Content-Range", int(found[4]))
+    if status == 206:
+        yield Signal(Kind.PARTIAL, "206 Partial Content", True)
+
+
+def _in_json(name: str, value: str) -> Iterator[Signal]:
+    """A header that holds an object, as ASP.NET servers send it."""
+    try:
+        found = orjson.loads(value)
+    except ValueError:
+        return
+    if isinstance(found, dict):
+        for key, inner in found.items():
+            yield from _typed(_plain(key), f"{name}: {key}", inner)
+
+
+def _path(selector: str | None) -> list[str]:
+    """The keys from the body's root to the rows, as far as a selector names them."""
+    path = (selector or "$").removeprefix("$").removeprefix(".").removesuffix("[*]")
+    return path.split(".") if re.fullmatch(r"[\w@.-]+", path) else []
+
+
+def _beside(envelope: Any, path: list[str]) -> Iterator[Signal]:
+    """What stands beside the rows and beside each object that they stand in."""
+    level, above = envelope, ""
+    for depth in range(len(path) or 1):
+        if not isinstance(level, Mapping):
+            return
+        inner = path[depth] if depth < len(path) else None
+        yield from _fields(level, above, skip=inner, deeper=2)
+        if inner is None or depth + 1 >= len(path):
+            return
+        level, above = level.get(inner), f"{above}{inner}."
+
+
+def _fields(level: Mapping[str, Any], above: str, *, skip: str | None, deeper: int) -> Iterator[Signal]:
+    within = _plain(above.rstrip(".").rpartition(".")[2])
+    for key, value in level.items():
+        if key == skip or value is None or isinstance(value, list):
+            continue
+        name, plain = f"{above}{key}", _plain(key)
+        if isinstance(value, Mapping):
+            if plain in _NAMES[Kind.NEXT]:
+                address = next((value[word] for word in _ADDRESSES if value.get(word)), None)
+                if isinstance(address, (str, int)) and not isinstance(address, bool):
+                    yield Signal(Kind.NEXT if _is_address(address) else Kind.NEXT_TOKEN, name, address)
+            elif plain == "total" and within == "hits":
+                yield from _typed("total", f"{name}.value", value.get("value"))
+            elif deeper and plain in _CONTAINERS:
+                yield from _fields(value, f"{name}.", skip=None, deeper=deeper - 1)
+        elif within == "pages" and plain == "total":
+            yield from _typed("totalpages", name, value)
+        elif ((within == "pages" or "pages" in level) and plain == "items") or (
+            plain == "count" and _is_beside_links(level)
+        ):
+            yield from _typed("total", name, value)
+        elif plain in _KINDS:
+            yield from _typed(plain, name, value)
+
+
+def _is_beside_links(level: Mapping[str, Any]) -> bool:
+    """Whether this is Django REST framework's form, whose `count` counts all rows."""
+    names = {_plain(key) for key in level}
+    return bool(names & {"next", "nextpage"}) and bool(names & {"previous", "previouspage", "prev"})
+
+
+def _typed(plain: str, name: str, value: Any) -> Iterator[Signal]:
+    """The signal of that name, if its value is one that such a signal has."""
+    for kind in _KINDS.get(plain, ()):
+        if kind in (Kind.TOTAL, Kind.COUNT, Kind.PAGES, Kind.REMAINING, Kind.SIZE):
+            number = number_of(value)
+            if number is not None and number >= 0:
+                yield Signal(kind, name, number)
+        elif kind in (Kind.MORE, Kind.LAST):
+            flag = _flag(value)
+            # `last: 1` may be the number of the last page.
+            if flag is not None and (kind is Kind.MORE or isinstance(value, (bool, str))):
+                yield Signal(kind, name, flag)
+        elif kind is Kind.NEXT:
+            if _flag(value) is not None and not isinstance(value, int):
+                yield Signal(Kind.MORE, name, _flag(value))
+            elif isinstance(value, (str, int)) and not isinstance(value, bool) and value != "":
+                known = _is_address(value) or number_of(value) is not None
+                yield Signal(Kind.NEXT if known else Kind.NEXT_TOKEN, name, value)
+        elif isinstance(value, (str, int)) and not isinstance(value, bool) and value not in ("", 0):
+            yield Signal(kind, name, value)
+
+
+def _flag(value: Any) -> bool | None:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return bool(value) if value in (0, 1) else None
+    return {"true": True, "false": False}.get(value.strip().lower()) if isinstance(value, str) else None
+
+
+def _is_address(value: Any) -> bool:
+    return isinstance(value, str) and (value.startswith(("/", "?", "http://", "https://")) or "?" in value)
+
+
+@lru_cache(maxsize=1024)
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+@lru_cache(maxsize=1024)
+def _plain_header(name: str) -> str:
+    return _plain(re.sub(r"^x-", "", name.lower()))
+
+
+def same_address(one: str, other: str) -> bool:
+    """Whether two addresses ask for the same page: origins, order and echoed keys do not count."""
+    return _asked(one) == _asked(other)
+
+
+def _asked(url: str) -> tuple[str, list[tuple[str, str]]]:
+    parts = urlsplit(url)
+    pairs = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True) if value != MASK]
+    return parts.path, sorted(pairs)
+
+
+class Signals:
+    """What the answers of one run said, what of it is believed, and what contradicted itself.
+
+    Args:
+        wrong: Names that the connection file says the API gets wrong.
+    """
+
+    def __init__(self, wrong: Iterable[str] = ()) -> None:
+        self._wrong = {_plain_header(name) for name in wrong}
+        self._latest: list[Signal] = []
+        self._totals: dict[str, int] = {}
+        self._counts: dict[str, set[int]] = {}
+        self._seen: dict[str, str] = {}
+        self._refuted: dict[str, str] = {}
+        self._last: Answer | None = None
+        self.counted: int | None = None
+        self._rows = self._received = 0
+        self._pages: int | None = None
+        self._current: int | None = None
+        self._kinds: dict[str, Kind] = {}
+
+    def begin(self, counted: int | None = None) -> None:
+        """Begins a pass.
+
+        Args:
+            counted: The number of rows by a request of its own.
+        """
+        self._latest, self._received = [], 0
+        self.counted = counted
+        if counted is not None:
+            self.state("count", counted)
+
+    def take(
+        self, answer: Answer, selector: str | None, *, received: int, pages: int | None = None,
+        current: int | None = None,
+    ) -> None:  # fmt: skip
+        """Takes in an answer.
+
+        Args:
+            received: Rows of this pass, those of this page included.
+            pages: Pages of this pass up to this one, where the paging goes by pages or there is one page only.
+            current: This page's number, as the request has it.
+        """
+        self._last, self._rows, self._received = answer, answer.page.rows, received
+        self._pages, self._current = pages, current
+        self._latest = []
+        for signal in signals_of(answer, selector):
+            self._kinds[signal.name] = signal.kind
+            if self.is_wrong(signal.name):
+                self._seen[signal.name] = "not believed, as wrong_signals says"
+            elif signal.name not in self._refuted:
+                self._look_at(signal)
+
+    def _look_at(self, signal: Signal) -> None:
+        if signal.kind is Kind.TOTAL:
+            self.state(signal.name, signal.value)
+            return
+        if signal.kind is Kind.COUNT:
+            self._counts.setdefault(signal.name, set()).add(signal.value)
+        if signal.kind is not Kind.SIZE:
+            self._seen.setdefault(signal.name, f"says {signal.kind}")
+        self._latest.append(signal)
+
+    def is_wrong(self, name: str) -> bool:
+        """Whether the connection file says not to believe it, by its whole name or the last part of it."""
+        last = re.split(r"[.:\s]", name)[-1]
+        return bool(self._wrong & {_plain_header(name), _plain(last), _plain_header(name.split(" ")[0])})
+
+    def state(self, name: str, total: int) -> bool:
+        """Takes in a stated number of rows; whether it may be true."""
+        if name in self._refuted:
+            return False
+        if total < self._received and self._totals.get(name, 0) < self._received:
+            # One that shrank meanwhile is no liar: rows were deleted.
+            self.refute(name, f"states {total} rows when {self._received} had been received")
+            return False
+        self._totals[name] = total
+        self._seen[name] = f"states {total} rows"
+        return True
+
+    def refute(self, name: str, why: str) -> None:
+        """Believes a signal no longer, for the rest of the run."""
+        self._refuted.setdefault(name, why)
+        self._totals.pop(name, None)
+        self._seen[name] = f"refuted: {why}"
+        self._latest = [signal for signal in self._latest if signal.name != name]
+
+    def settle(self, name: str, why: str) -> None:
+        """Notes that what a signal said on this page was not so."""
+        self._seen[name] = f"refuted: {why}"
+        self._latest = [signal for signal in self._latest if signal.name != name]
+
+    def confirms(self, rows: int, pages: int | None) -> bool:
+        """Whether a number that the API stated says that these are all rows, or all pages."""
+        if any(total == rows for total in self._totals.values()):
+            return True
+        return pages is not None and any(s.value == pages for s in self._latest if s.kind is Kind.PAGES)
+
+    def more_here(self, *, could_be_full: bool = True) -> dict[str, str]:
+        """What says, on the answer taken in last, that more follows it, by the signal's name."""
+        found = {}
+        for signal in self._latest:
+            kind, value = signal.kind, signal.value
+            if kind is Kind.MORE and value:
+                found[signal.name] = f"`{signal.name}` is true"
+            elif kind is Kind.LAST and not value:
+                found[signal.name] = f"`{signal.name}` is false"
+            elif kind is Kind.REMAINING and value:
+                found[signal.name] = f"`{signal.name}` is {value}"
+            elif kind is Kind.RANGE and value[1] + 1 < value[2]:
+                found[signal.name] = f"`Content-Range` ends with row {value[1]} of {value[2]}"
+            elif kind is Kind.NEXT and self._leads_on(value):
+                found[signal.name] = f"`{signal.name}` names a next page"
+            elif kind is Kind.PAGES and self._pages is not None and value > self._pages:
+                found[signal.name] = f"`{signal.name}` states {value} pages, and this is page {self._pages}"
+            elif kind is Kind.NEXT_TOKEN and could_be_full and self._rows:
+                found[signal.name] = f"`{signal.name}` is filled"
+        return found
+
+    def _leads_on(self, value: Any) -> bool:
+        number = number_of(value)
+        if number is not None:
+            return self._current is None or number > self._current
+        return self._last is not None and not same_address(self._last.reply.url, self._last.absolute(str(value)))
+
+    def more_in_all(self, rows: int) -> dict[str, str]:
+        """What says that there are more rows than these, by the signal's name."""
+        return {name: f"`{name}` states {total} rows" for name, total in self._totals.items() if total > rows}
+
+    def doubts(self, *, rows: int) -> list[str]:
+        """What asks for a second look at the end, although it is often there at the end as well."""
+        kinds = {signal.kind for signal in self._latest}
+        sizes = {signal.value for signal in self._latest if signal.kind is Kind.SIZE}
+        found = []
+        for signal in self._latest:
+            if signal.kind is Kind.PARTIAL and Kind.RANGE not in kinds:
+                found.append("the last answer is 206 Partial Content")
+            elif signal.kind in (Kind.CURSOR, Kind.NEXT_TOKEN):
+                found.append(f"`{signal.name}` is still filled")
+            elif signal.kind is Kind.COUNT and not self._totals and self._counts_all(signal, rows, sizes):
+                found.append(f"`{signal.name}` is {signal.value}, and {rows} rows were received")
+        return found
+
+    def _counts_all(self, signal: Signal, rows: int, sizes: set[int]) -> bool:
+        """Whether a number that may count this page's rows looks like one that counts all rows."""
+        steady = len(self._counts[signal.name]) == 1
+        return steady and signal.value > max(rows, self._rows) and signal.value not in sizes
+
+    def total(self, name: str) -> int | None:
+        """Returns the number of rows that was stated last under a name in this run, if it is believed."""
+        return self._totals.get(name)
+
+    def kind(self, name: str) -> Kind | None:
+        """Returns what a signal of that name states."""
+        return self._kinds.get(name)
+
+    def look_alikes(self, *kinds: Kind) -> list[str]:
+        """Names of signals of these kinds that the run has seen."""
+        return [name for name, kind in self._kinds.items() if kind in kinds]
+
+    def summary(self) -> list[str]:
+        """What was seen, believed and refuted, a line a name."""
+        return [f"{name}: {what}" for name, what in self._seen.items()][:_MOST_LISTED]

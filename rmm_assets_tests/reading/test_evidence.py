@@ -1,0 +1,525 @@
+"""An end is shown, never assumed: what a server says about there being more binds, and nothing else than evidence ends a read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rmm_assets.errors import IncompleteError, PagingError, TransportError
+from rmm_assets.http.settings import Retry
+from rmm_assets.reading.report import Evidence, Report
+from rmm_assets.reading.settings import Count
+from rmm_assets_tests.http.servers import Say, Scripted, Seen
+from rmm_assets_tests.reading.dialects import query_of, rows_of
+from rmm_assets_tests.reading.reading import Read, endpoint_of, read
+
+OFFSET = {"type": "offset", "limit": 100}
+PAGES = {"type": "page_number", "base_page": 1, "total_path": None}
+NEXT = {"type": "json_link", "next_url_path": "next"}
+CURSOR = {"type": "cursor", "cursor_path": "next"}
+IMPATIENT = Retry(max_retries=1, backoff_factor=0)
+
+Answer = Callable[[Seen], Say | None]
+
+
+def read_from(answer: Answer, folder: Path, paginator: Any, **changes: Any) -> Read:
+    options = {name: changes.pop(name) for name in ("verify", "window") if name in changes}
+    with Scripted(answer) as server:
+        return read(server.url, folder, endpoint_of(paginator, **changes), retry=IMPATIENT, **options)
+
+
+def say_once(body: Any, **options: Any) -> Answer:
+    return lambda _: Say(body, **options)
+
+
+def capped(number: int, cap: int, **beside: Any) -> Answer:
+    """So many rows by offset, at most `cap` a page."""
+    rows = rows_of(number)
+
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen)["offset"])
+        return Say({"data": rows[start : start + min(cap, int(query_of(seen)["limit"]))], **beside})
+
+    return answer
+
+
+def numbered(number: int, size: int, base: int = 1, **beside: Any) -> Answer:
+    rows = rows_of(number)
+
+    def answer(seen: Seen) -> Say:
+        start = (int(query_of(seen)["page"]) - base) * size
+        return Say({"data": rows[max(start, 0) : max(start + size, 0)], **beside})
+
+    return answer
+
+
+# Signals bind
+
+
+@pytest.mark.parametrize(
+    ("beside", "headers", "status", "named"),
+    [
+        ({"total": 120}, (), 200, "`total` states 120 rows"),
+        ({"meta": {"totalCount": "1,055"}}, (), 200, "`meta.totalCount` states 1055 rows"),
+        ({}, (("X-Total-Count", "120"),), 200, "`X-Total-Count` states 120 rows"),
+        ({}, (("x-pagination", '{"TotalCount": 120}'),), 200, "TotalCount` states 120 rows"),
+        ({}, (("Content-Range", "0-49/120"),), 206, "`Content-Range` ends with row 49 of 120"),
+        ({}, (("Link", '</v1/devices?page=2>; rel="next"'),), 200, "`Link rel=next` names a next page"),
+        ({}, (("Next-Page", "http://h/v1/devices?_token=5"),), 200, "`Next-Page` names a next page"),
+        ({}, (("X-Next-Page", "2"),), 200, "`X-Next-Page` names a next page"),
+        ({"next": "/v1/devices?page=2"}, (), 200, "`next` names a next page"),
+        ({"links": {"next": {"href": "/v1/devices?page=2"}}}, (), 200, "`links.next` names a next page"),
+        ({"paging": {"next": {"after": "50", "link": "?after=50"}}}, (), 200, "`paging.next` names a next page"),
+        ({"has_more": True}, (), 200, "`has_more` is true"),
+        ({"pageInfo": {"hasNextPage": "true"}}, (), 200, "`pageInfo.hasNextPage` is true"),
+        ({"last": False}, (), 200, "`last` is false"),
+        ({"done": False}, (), 200, "`done` is false"),
+        ({"response": {"remaining": 70}}, (), 200, "`response.remaining` is 70"),
+        ({"pagination": {"total_pages": 3}}, (), 200, "`pagination.total_pages` states 3 pages"),
+        ({"nextPageToken": "abc"}, (), 200, "`nextPageToken` is filled"),
+    ],
+)
+def test_a_single_page_that_says_there_is_more_is_red(
+    beside: dict[str, Any], headers: Any, status: int, named: str, tmp_path: Path
+) -> None:
+    answer = say_once({"data": rows_of(50), **beside}, headers=headers, status=status)
+    with pytest.raises(IncompleteError) as raised:
+        read_from(answer, tmp_path, "single_page")
+    assert named in str(raised.value)
+    assert "after 50 rows" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"total": 50}, {"total": None}, {"total": -1}, {"total": True}, {"next": None}, {"next": ""}, {"has_more": False},
+        {"last": True}, {"lastName": "x"}, {"next_check_at": "2026-01-01"}, {"count": 50, "limit": 100},
+        {"pages": {"total": 1}}, {"links": [{"rel": "next", "href": "/x?page=2"}]}, {"rateLimit": {"remaining": 9}},
+        {"summary": {"total": 9999}}, {"last_page_url": "/x?page=1"}, {"last": "/x?page=1"}, {"self": "/x"},
+        {"parent": {"meta": {"total": 99}}}, {"message": "read more"}, {"total_pages": 1}, {"total": 12.5},
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_a_signal_is_none(beside: dict[str, Any], tmp_path: Path) -> None:
+    found = read_from(say_once({"data": rows_of(50), **beside}), tmp_path, "single_page")
+    assert found.rows == rows_of(50)
+    assert found.report.evidence is Evidence.USER
+
+
+def test_fields_in_rows_are_never_signals(tmp_path: Path) -> None:
+    rows = [{"id": 1, "next": "/x?page=2", "has_more": True, "total": 99, "meta": {"total": 99}}]
+    found = read_from(say_once({"data": rows}), tmp_path, "single_page")
+    assert found.report.signals == []
+    assert found.report.rows == 1
+
+
+@pytest.mark.parametrize("wrong", ["has_more", "meta.has_more", "Has-More"])
+def test_a_signal_that_the_file_calls_wrong_is_not_believed(wrong: str, tmp_path: Path) -> None:
+    answer = say_once({"data": rows_of(50), "meta": {"has_more": True}})
+    found = read_from(answer, tmp_path, "single_page", wrong_signals=(wrong,))
+    assert found.report.complete
+    assert found.report.signals == ["meta.has_more: not believed, as wrong_signals says"]
+
+
+@pytest.mark.parametrize("weak", [{"cursor": "abc"}, {"paging": {"cursors": {"after": "abc"}}}, {"count": 900}])
+def test_a_weak_signal_asks_for_a_second_look(weak: dict[str, Any], tmp_path: Path) -> None:
+    with Scripted(say_once({"data": rows_of(7), **weak})) as server:
+        found = read(server.url, tmp_path, endpoint_of("single_page"))
+        assert found.report.evidence is Evidence.TWO_READS
+        assert len(server.seen) == 2
+
+
+def test_206_alone_asks_for_a_second_look(tmp_path: Path) -> None:
+    found = read_from(say_once({"data": rows_of(7)}, status=206), tmp_path, "single_page")
+    assert found.report.evidence is Evidence.TWO_READS
+
+
+def test_a_flag_that_is_wrong_by_one_page_is_settled_by_one_more_request(tmp_path: Path) -> None:
+    rows = rows_of(200)
+
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen)["offset"])
+        part = rows[start : start + 100]
+        return Say({"data": part, "total": 200, "has_more": len(part) == 100})
+
+    found = read_from(answer, tmp_path, OFFSET)
+    assert found.rows == rows
+    assert found.report.evidence is Evidence.STATED_TOTAL
+
+
+def test_a_page_hidden_by_rights_is_no_end_while_a_link_leads_on(tmp_path: Path) -> None:
+    rows = rows_of(344)
+    hidden = range(194, 244)
+
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen)["offset"])
+        part = [row for place, row in enumerate(rows[start : start + 50], start) if place not in hidden]
+        link = f'</v1/devices?offset={start + 50}>; rel="next"'
+        return Say({"data": part}, headers=(("Link", link),) if start + 50 < len(rows) else ())
+
+    with pytest.raises((PagingError, IncompleteError), match=r"page|moved"):
+        read_from(answer, tmp_path, {"type": "offset", "limit": 50})
+
+
+def test_stated_pages_that_come_empty_are_no_end(tmp_path: Path) -> None:
+    rows = rows_of(100)
+
+    def answer(seen: Seen) -> Say:
+        page = int(query_of(seen)["page"])
+        return Say({"data": [] if page == 3 else rows[page * 20 - 20 : page * 20], "pages": 5})
+
+    for total_path in ("pages", None):
+        with pytest.raises((PagingError, IncompleteError), match="page 3 is empty"):
+            read_from(answer, tmp_path, {**PAGES, "total_path": total_path})
+
+
+# What is configured must be found
+
+
+def test_the_name_that_was_meant_is_named(tmp_path: Path) -> None:
+    rows = rows_of(3333)
+
+    def datasette(seen: Seen) -> Say:
+        start = int(query_of(seen).get("cursor", 0))
+        return Say({"data": rows[start : start + 100], "next": str(start + 100)})
+
+    with pytest.raises(PagingError, match="`next_token` stands in no answer; `next` does"):
+        read_from(datasette, tmp_path, {"type": "cursor", "cursor_path": "next_token"})
+    total = say_once({"data": rows_of(50), "meta": {"total": 50}})
+    with pytest.raises(PagingError, match=r"total_path `meta.totl` stands in no answer; `meta.total` does"):
+        read_from(total, tmp_path, "single_page", total_path="meta.totl")
+
+
+def test_kinto_s_next_page_is_seen_where_a_link_header_is_looked_for(tmp_path: Path) -> None:
+    rows = rows_of(1500)
+    answer = say_once({"data": rows[:100]}, headers=(("Next-Page", "http://h/v1/devices?_token=x"),))
+    with pytest.raises(PagingError, match="`rel=next` stands in no answer; `Next-Page` does"):
+        read_from(answer, tmp_path, "header_link")
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_a_link_that_is_lost_on_a_full_page_is_asked_for_again_then_red(once: bool, tmp_path: Path) -> None:
+    rows, lost = rows_of(950), [0]
+
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen).get("from", 0))
+        losing = start == 400 and (not once or not lost[0])
+        lost[0] += losing
+        link = f'</v1/devices?from={start + 100}>; rel="next"'
+        more = start + 100 < len(rows) and not losing
+        return Say({"data": rows[start : start + 100]}, headers=(("Link", link),) if more else ())
+
+    if not once:
+        with pytest.raises(PagingError, match=r"page 5 is full \(100 rows\) and names no next page"):
+            read_from(answer, tmp_path, "header_link", params={"per_page": 500})
+        return
+    found = read_from(answer, tmp_path, "header_link", params={"per_page": 500})
+    assert found.rows == rows
+    assert "page 5 named no next page when it was asked for first" in found.report.warnings
+
+
+@pytest.mark.parametrize("total", ["many", {"n": 3}, [5], "1.5", True])
+def test_a_total_that_is_no_number_is_red(total: Any, tmp_path: Path) -> None:
+    with pytest.raises(PagingError, match="`total` should state a total"):
+        read_from(say_once({"data": rows_of(3), "total": total}), tmp_path, OFFSET)
+
+
+@pytest.mark.parametrize("total", ["205", "0205", 205.0, " 205 "])
+def test_a_total_in_text_is_read(total: Any, tmp_path: Path) -> None:
+    found = read_from(capped(205, 100, total=total), tmp_path, OFFSET)
+    assert found.report.evidence is Evidence.STATED_TOTAL
+    assert found.report.last_total == 205
+
+
+def test_elasticsearch_s_total_is_read(tmp_path: Path) -> None:
+    hits = {"data": rows_of(120)[:50], "hits": {"total": {"value": 120, "relation": "eq"}}}
+    with pytest.raises(IncompleteError, match="states 120 rows"):
+        read_from(say_once(hits), tmp_path, "single_page", total_path="hits.total")
+    with pytest.raises(IncompleteError, match="states 120 rows"):
+        read_from(say_once(hits), tmp_path, "single_page")
+
+
+def test_a_total_in_a_header_is_evidence(tmp_path: Path) -> None:
+    rows = rows_of(205)
+
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen)["offset"])
+        return Say(rows[start : start + 100], headers=(("X-Total-Count", "205"),))
+
+    found = read_from(answer, tmp_path, OFFSET, data_selector="$", total_header="X-Total-Count")
+    assert found.report.evidence is Evidence.STATED_TOTAL
+    assert found.report.passes == 1
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_total_may_come_from_a_request_of_its_own(plain: bool, tmp_path: Path) -> None:
+    held, counted = rows_of(60), [60]
+
+    def answer(seen: Seen) -> Say:
+        assert query_of(seen)["$filter"] == "os eq 'x'", "both ask for the same rows"
+        if "$count" in seen.target.partition("?")[0]:
+            return Say(str(counted[0]).encode()) if plain else Say({"result": {"n": counted[0]}})
+        start = int(query_of(seen).get("$skip", 0))
+        more = {"next": f"?$filter=os eq 'x'&$skip={start + 20}"} if start + 20 < len(held) else {}
+        return Say({"data": held[start : start + 20], **more})
+
+    count = Count(path="devices/$count", total_path=None if plain else "result.n")
+    settings: dict[str, Any] = {"params": {"$filter": "os eq 'x'"}, "count": count}
+    found = read_from(answer, tmp_path, NEXT, **settings)
+    assert found.report.evidence is Evidence.STATED_TOTAL
+    assert found.rows == held
+    counted[0] = 61
+    with pytest.raises(IncompleteError, match="states 61 rows; 60 distinct rows"):
+        read_from(answer, tmp_path, NEXT, **settings)
+
+
+def test_a_count_that_changes_meanwhile_is_no_evidence(tmp_path: Path) -> None:
+    counts = iter([5, 6, 6, 6])
+
+    def answer(seen: Seen) -> Say:
+        return Say(str(next(counts)).encode()) if "count" in seen.target else Say({"data": rows_of(6), "next": None})
+
+    found = read_from(answer, tmp_path, NEXT, count=Count(path="count"))
+    assert found.report.passes == 2
+
+
+# Totals that say nothing
+
+
+@pytest.mark.parametrize("total", [0, -1, 1, None, 49])
+def test_a_useless_total_does_not_end_a_capped_read(total: Any, tmp_path: Path) -> None:
+    found = read_from(capped(500, 50, total=total), tmp_path, OFFSET)
+    assert found.rows == rows_of(500)
+    assert found.report.evidence is Evidence.TWO_READS
+
+
+def test_a_total_that_counts_the_page_s_rows_does_not_end_a_read(tmp_path: Path) -> None:
+    rows = rows_of(55)
+
+    def answer(seen: Seen) -> Say:
+        part = rows[int(query_of(seen)["offset"]) :][:20]
+        return Say({"data": part, "total": len(part)})
+
+    for limit in (20, 500):
+        assert read_from(answer, tmp_path, {"type": "offset", "limit": limit}).rows == rows
+
+
+def test_a_total_that_was_stated_once_holds_in_later_passes(tmp_path: Path) -> None:
+    started = [0]
+
+    def answer(seen: Seen) -> Say:
+        page = int(query_of(seen)["page"])
+        started[0] += page == 1
+        if started[0] == 1:
+            return Say({"data": rows_of(1203)[page * 100 - 100 : page * 100 - (page == 3)], "total": 1203})
+        return Say({"data": [], "total": None})
+
+    with pytest.raises(IncompleteError, match="states 1203 rows"):
+        read_from(answer, tmp_path, PAGES, total_path="total")
+
+
+@pytest.mark.parametrize("number", [1000, 1005])
+def test_a_round_total_is_looked_behind(number: int, tmp_path: Path) -> None:
+    found = read_from(capped(number, 100, total=1000), tmp_path, OFFSET)
+    assert found.rows == rows_of(number)
+
+
+def test_a_refusal_at_a_cap_is_no_end(tmp_path: Path) -> None:
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen)["offset"])
+        return capped(5000, 100, total=1000)(seen) if start < 999 else Say({"error": "window too large"}, 400)
+
+    with pytest.raises(TransportError, match="HTTP 400"):
+        read_from(answer, tmp_path, OFFSET)
+
+
+# Page numbers that begin elsewhere
+
+
+@pytest.mark.parametrize("page_0", ["first page", "nothing"])
+@pytest.mark.parametrize("number", [0, 7, 20, 45])
+def test_an_api_that_counts_from_1_loses_no_first_page_where_the_file_says_0(
+    page_0: str, number: int, tmp_path: Path
+) -> None:
+    rows = rows_of(number)
+
+    def answer(seen: Seen) -> Say:
+        page = int(query_of(seen)["page"]) or (1 if page_0 == "first page" else 10**6)
+        return Say({"data": rows[page * 20 - 20 : page * 20]})
+
+    found = read_from(answer, tmp_path, {**PAGES, "base_page": 0})
+    assert found.rows == rows
+    assert ("the API counts pages from 1; set base_page: 1" in found.report.warnings) == bool(number)
+
+
+@pytest.mark.parametrize("number", [7, 20, 45])
+def test_an_api_that_counts_from_0_is_red_where_the_file_says_1(number: int, tmp_path: Path) -> None:
+    with pytest.raises(PagingError, match="set base_page: 0"):
+        read_from(numbered(number, 20, base=0), tmp_path, PAGES)
+
+
+# No rows
+
+
+NOT_A_LIST: dict[str, tuple[Any, str]] = {
+    "null": ({"data": None}, "null"),
+    "missing": ({"datum": []}, "missing"),
+    "object": ({"data": {}}, "object"),
+    "empty body": (b"", "empty_body"),
+    "bare null": (b"null", "null"),
+    "error": ({"error": "licence expired"}, "missing"),
+}
+
+
+@pytest.mark.parametrize("what", NOT_A_LIST)
+def test_only_an_empty_list_is_no_rows(what: str, tmp_path: Path) -> None:
+    body, word = NOT_A_LIST[what]
+    with Scripted(say_once(body)) as server, pytest.raises(TransportError, match="after 2 requests"):
+        read(server.url, tmp_path, endpoint_of("single_page"), retry=IMPATIENT)
+    found = read_from(say_once(body), tmp_path, "single_page", empty_as=(word,))
+    assert found.rows == []
+    assert found.report.empty
+
+
+@pytest.mark.parametrize("what", NOT_A_LIST)
+@pytest.mark.parametrize("paginator", [CURSOR, PAGES, OFFSET], ids=["cursor", "page_number", "offset"])
+def test_a_page_without_a_list_is_tried_again_then_red(what: str, paginator: dict[str, Any], tmp_path: Path) -> None:
+    rows = rows_of(400)
+
+    def serve(broken: Iterator[bool]) -> Answer:
+        def answer(seen: Seen) -> Say:
+            query = query_of(seen)
+            start = int(query.get("offset") or query.get("cursor") or (int(query.get("page", 1)) - 1) * 20)
+            if start >= 200 and next(broken, False):
+                return Say(NOT_A_LIST[what][0])
+            following = str(start + 20) if start + 20 < len(rows) else None
+            return Say({"data": rows[start : start + 20], "next": following})
+
+        return answer
+
+    found = read_from(serve(iter([True])), tmp_path, {**paginator, **({"limit": 20} if "limit" in paginator else {})})
+    assert found.rows == rows
+    with pytest.raises(TransportError):
+        read_from(serve(iter([True] * 10**6)), tmp_path, paginator)
+
+
+def test_204_is_no_rows_as_the_first_answer_only(tmp_path: Path) -> None:
+    rows = rows_of(40)
+
+    def answer(seen: Seen) -> Say:
+        page = int(query_of(seen)["page"])
+        return Say({"data": rows[page * 20 - 20 : page * 20]}) if page < 3 else Say(b"", status=204)
+
+    assert read_from(say_once(b"", status=204), tmp_path, "single_page").rows == []
+    with pytest.raises(TransportError, match="no content behind the first page"):
+        read_from(answer, tmp_path, PAGES)
+    assert read_from(answer, tmp_path, PAGES, empty_as=("no_content",)).rows == rows
+
+
+@pytest.mark.parametrize("selector", ["$", "data"])
+def test_an_object_is_a_row_only_where_the_file_says_so(selector: str, tmp_path: Path) -> None:
+    body = {"id": 1, "name": "x"} if selector == "$" else {"data": {"id": 1, "name": "x"}}
+    with pytest.raises(TransportError, match="single_object: true"):
+        read_from(say_once(body), tmp_path, "single_page", data_selector=selector)
+    found = read_from(say_once(body), tmp_path, "single_page", data_selector=selector, single_object=True)
+    assert found.rows == [{"id": 1, "name": "x"}]
+
+
+def test_an_error_in_a_bare_list_s_place_is_no_row(tmp_path: Path) -> None:
+    def answer(seen: Seen) -> Say:
+        page = int(query_of(seen)["page"])
+        return Say({"error": "internal"}) if page == 5 else Say(rows_of(500)[page * 50 - 50 : page * 50])
+
+    with pytest.raises(TransportError, match="an object stands at"):
+        read_from(answer, tmp_path, PAGES, data_selector="$")
+
+
+def test_a_selector_that_was_found_must_stay_there(tmp_path: Path) -> None:
+    def answer(seen: Seen) -> Say:
+        page = int(query_of(seen)["page"])
+        return Say({"items" if page == 1 else "rows": rows_of(60)[page * 20 - 20 : page * 20]})
+
+    with pytest.raises(TransportError, match="the body has no 'items'"):
+        read_from(answer, tmp_path, PAGES, data_selector=None)
+
+
+# Ignored answers
+
+
+def test_an_ignored_answer_behind_the_first_page_is_red(tmp_path: Path) -> None:
+    ignore = ({"status_code": 403, "action": "ignore"},)
+    rows = rows_of(60)
+
+    def by_page(seen: Seen) -> Say:
+        page = int(query_of(seen)["page"])
+        return Say({"error": "no"}, 403) if page == 3 else Say({"data": rows[page * 20 - 20 : page * 20]})
+
+    def by_link(seen: Seen) -> Say:
+        return Say({"error": "no"}, 403) if "p=2" in seen.target else Say({"data": rows[:20], "next": "?p=2"})
+
+    for answer, paginator in ((by_page, PAGES), (by_link, NEXT)):
+        with pytest.raises(PagingError, match="response_actions ignores"):
+            read_from(answer, tmp_path, paginator, ignore=ignore)
+
+
+def test_an_ignored_answer_that_throttles_is_tried_again(tmp_path: Path) -> None:
+    answers = iter([Say({"error": "API rate limit exceeded"}, 403), Say({"data": rows_of(3)})])
+    ignore = ({"status_code": 403, "action": "ignore"},)
+    assert read_from(lambda _: next(answers), tmp_path, "single_page", ignore=ignore).rows == rows_of(3)
+
+
+# The report
+
+
+def test_the_report_says_that_a_read_brought_nothing(tmp_path: Path) -> None:
+    found = read_from(say_once({"data": [], "total": 0}), tmp_path, OFFSET)
+    assert found.report.empty
+    assert found.report.evidence is Evidence.STATED_TOTAL
+
+
+def test_many_reads_are_as_strong_as_the_weakest() -> None:
+    report = Report("children")
+    for evidence in (Evidence.STATED_TOTAL, Evidence.TWO_READS, Evidence.END_MARK):
+        report.add(Report("children", evidence=evidence, signals=["total: states 5 rows"]))
+    assert report.evidence is Evidence.TWO_READS
+    assert report.signals == ["total: states 5 rows"]
+
+
+# Red where it should work counts, too
+
+
+@pytest.mark.parametrize("number", [100, 200, 300])
+def test_exactly_full_pages_are_green(number: int, tmp_path: Path) -> None:
+    for answer, paginator in (
+        (capped(number, 100), OFFSET), (capped(number, 100, total=number), OFFSET), (numbered(number, 100), PAGES),
+        (numbered(number, 100, pages=number // 100), {**PAGES, "total_path": "pages"}),
+    ):  # fmt: skip
+        assert read_from(answer, tmp_path, paginator).rows == rows_of(number)
+
+
+@pytest.mark.parametrize("paginator", [NEXT, CURSOR, "header_link", "single_page", PAGES, OFFSET], ids=str)
+@pytest.mark.parametrize("number", [1, 3, 7, 12])
+def test_a_small_page_without_any_mark_is_green(paginator: Any, number: int, tmp_path: Path) -> None:
+    def answer(seen: Seen) -> Say:
+        query = query_of(seen)
+        start = int(query.get("offset") or (int(query.get("page", 1)) - 1) * 100)
+        return Say({"data": rows_of(number)[start : start + 100] if start >= 0 else []})
+
+    assert read_from(answer, tmp_path, paginator).rows == rows_of(number)
+
+
+def test_a_row_deleted_in_mid_read_of_json_server_is_read_again_and_green(tmp_path: Path) -> None:
+    rows, asked = rows_of(100), [0]
+
+    def answer(seen: Seen) -> Say:
+        asked[0] += 1
+        if asked[0] == 4:
+            del rows[5]
+        page = int(query_of(seen)["_page"])
+        return Say(rows[page * 10 - 10 : page * 10] if page else [], headers=(("X-Total-Count", str(len(rows))),))
+
+    paginator = {**PAGES, "page_param": "_page"}
+    found = read_from(answer, tmp_path, paginator, data_selector="$", window=1)
+    assert sorted(row["id"] for row in found.rows) == [row["id"] for row in rows]
