@@ -141,6 +141,8 @@ class References:
             self._end("no next page", Evidence.END_MARK, page)
         elif not page.rows:
             self._end("empty page", Evidence.EMPTY_LIST, page)
+            # Nothing but this one answer speaks for an empty table.
+            self.needs_another_look = self.number == 1
         else:
             self._end_unmarked(asked, page, itself=reference is not ABSENT)
         return None
