@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 export RUNTIME__DLTHUB_TELEMETRY := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install sync dev test test-fast test-embedded-elt lint format clean
+.PHONY: help install sync dev test test-fast test-newest test-oldest test-embedded-elt lint format clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -21,8 +21,9 @@ $(STAMP): setup.cfg constraints.txt
 	@$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-$(DAGSTER_HOME)/dagster.yaml: dagster.yaml
-	@mkdir -p $(DAGSTER_HOME) && cp dagster.yaml $@
+# Never over one that is there: DAGSTER_HOME may be the user's own.
+$(DAGSTER_HOME)/dagster.yaml:
+	@mkdir -p $(DAGSTER_HOME) && cp -n dagster.yaml $@
 
 install: $(STAMP) ## Install into .venv
 
@@ -38,10 +39,24 @@ test: $(STAMP) ## Run the whole suite
 test-fast: $(STAMP) ## Run what takes no process and less than a minute
 	@$(BIN)/pytest -n 2 -m 'not slow'
 
-test-embedded-elt: ## Run the suite with dagster-embedded-elt in the place of the newer pair
-	@$(PYTHON) -m venv .venv-embedded-elt
-	@.venv-embedded-elt/bin/pip install -qq --disable-pip-version-check -c constraints-embedded-elt.txt -e '.[embedded-elt,dev]'
-	@PATH="$(CURDIR)/.venv-embedded-elt/bin:$$PATH" .venv-embedded-elt/bin/pytest -n 2 --dist loadscope
+# An environment of its own, with other versions: $(call other,NAME,PIP ARGUMENTS,PYTEST ARGUMENTS)
+define other
+	@test -x .venv-$(1)/bin/python || $(PYTHON) -m venv .venv-$(1)
+	@.venv-$(1)/bin/pip install -qq --disable-pip-version-check $(2)
+	@PATH="$(CURDIR)/.venv-$(1)/bin:$$PATH" .venv-$(1)/bin/pytest -n 2 $(3)
+endef
+FAST := -m 'not slow'
+# A comma would end the argument.
+EMBEDDED := '.[embedded-elt,dev]'
+
+test-newest: ## Run the fast tests with the newest versions that setup.cfg allows
+	$(call other,newest,--upgrade --upgrade-strategy eager -e '.[dev]',$(FAST))
+
+test-oldest: ## Run the fast tests with the oldest versions that setup.cfg allows
+	$(call other,oldest,-c constraints-oldest.txt -e '.[dev]',$(FAST))
+
+test-embedded-elt: ## Run the suite with dagster-embedded-elt in the place of the newer pair (ONLY='-m "not slow"' for the fast tests)
+	$(call other,embedded-elt,-c constraints-embedded-elt.txt -e $(EMBEDDED),--dist loadscope $(ONLY))
 
 lint: $(STAMP) ## Check style (ruff), imports between rooms (import-linter) and types (mypy, strict)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
@@ -50,7 +65,7 @@ format: $(STAMP) ## Put the code into shape
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
 clean: ## Remove what was built, loaded and logged here
-	@rm -rf $(VENV) .venv-embedded-elt .dagster data build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) .venv-* .dagster data build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 # `make sync-acme` is `rmm sync acme` with this folder's Dagster instance.
 sync-%: $(STAMP) $(DAGSTER_HOME)/dagster.yaml

@@ -93,12 +93,12 @@ def _load(task: Task, keys: dict[str, Any], times: int) -> None:
 
     pipeline: Any = dlt.Pipeline
     for place, name, step in (
-        (rmm_assets.loading.source, "_read", "requests, decoding, columns, keys"),
+        (rmm_assets.loading.source, "read", "requests, decoding, columns, keys"),
         (pipeline, "_sync_destination", "dlt: state and schema from the destination"),
         (pipeline, "extract", "types settled, parquet written"),
         (pipeline, "normalize", "dlt: normalize step"),
         (pipeline, "load", "dlt: load step, DuckDB's insert in it"),
-        (rmm_assets.loading.run.Run, "settle", "counts, changes, preview"),
+        (rmm_assets.loading.run.Run, "finish", "counts, changes, preview"),
     ):
         setattr(place, name, watch.timed(step, getattr(place, name)))
     os.environ["RMM_DATABASE"] = str(task.database)

@@ -19,6 +19,7 @@ import dagster as dg
 import yaml
 from pydantic import ValidationError
 
+from rmm_assets.config.names import normalized_table
 from rmm_assets.errors import ConnectionFileError
 from rmm_assets.orchestration.component import RmmConnection, shown
 from rmm_assets.orchestration.schedules import EXECUTOR
@@ -43,12 +44,12 @@ def build_defs(*, folders: Sequence[Path] | None = None) -> dg.Definitions:
     """
     loaded: list[dg.Definitions] = []
     names: dict[str, Path] = {}
-    tables: dict[tuple[str, ...], str] = {}
+    datasets: dict[tuple[str, ...], str] = {}
     broken: dict[str, str] = {}
     for folder in _connection_folders(folders if folders is not None else _configured_folders()):
         try:
             definitions, connections = _load(folder)
-            _claim(connections, folder, names, tables)
+            _claim(connections, folder, names, datasets)
             loaded.append(definitions)
         except Exception as error:  # whatever is wrong with one folder, the others stand
             label = _free_name(re.sub(r"\W", "_", folder.name) or "connection", broken)
@@ -151,14 +152,14 @@ def _claim(
     connections: Sequence[RmmConnection],
     folder: Path,
     names: dict[str, Path],
-    tables: dict[tuple[str, ...], str],
+    datasets: dict[tuple[str, ...], str],
 ) -> None:
-    """Note a folder's names and tables.
+    """Notes a folder's names and datasets.
 
     Raises:
-        ValueError: another connection has the name or writes the table; nothing of the folder is noted then.
+        ValueError: another connection has the name or the dataset; nothing of the folder is noted then.
     """
-    new_names, new_tables = dict(names), dict(tables)
+    new_names, new_datasets = dict(names), dict(datasets)
     for connection in connections:
         if connection.name in new_names:
             other = shown(str(new_names[connection.name]))
@@ -167,16 +168,17 @@ def _claim(
             )
         new_names[connection.name] = folder
         store = connection.destination
-        for resource in connection.resources:
-            table = (store.type, repr(store.credentials), connection.dataset_name, resource.table)
-            if table in new_tables:
-                raise ValueError(
-                    f"`{connection.name}` and `{new_tables[table]}` would both write the table "
-                    f"{connection.dataset_name}.{resource.table}; give one of them another `dataset`"
-                )
-            new_tables[table] = connection.name
+        # As dlt names it: `AcmeNorth` and `acme_north` are one dataset.
+        name = normalized_table(connection.dataset_name)
+        dataset = (store.type, repr(store.resolved_credentials()), repr(store.options), name)
+        if dataset in new_datasets:
+            raise ValueError(
+                f"`{connection.name}` and `{new_datasets[dataset]}` would both load into the dataset {name}; give one of "
+                "them another `dataset`"
+            )
+        new_datasets[dataset] = connection.name
     names |= new_names
-    tables |= new_tables
+    datasets |= new_datasets
 
 
 def _free_name(name: str, taken: Container[str]) -> str:

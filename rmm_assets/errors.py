@@ -78,12 +78,36 @@ class IncompleteError(RmmError):
     """The read ended, and it cannot be shown that every row was received."""
 
 
+class ConflictingRowsError(IncompleteError):
+    """Rows of one read share a primary key and differ, so the key is none: all but one of them would be lost."""
+
+
+class CursorError(RmmError):
+    """A row does not hold what an incremental read goes by, or its cursor cannot be used as the file says."""
+
+
+class ParentRowError(RmmError):
+    """A row of a parent resource holds no value that can be put into a request for its children."""
+
+
 class SchemaContractError(RmmError):
     """What was received does not fit the table, and the connection's schema contract freezes it."""
 
 
 class ChildTablesError(RmmError):
     """A table that was loaded without child tables cannot get them."""
+
+
+class DatabaseInUseError(RmmError):
+    """Another program has the database file open and does not let go of it."""
+
+
+class ForeignTableError(RmmError):
+    """A table that is there already belongs to another connection or resource."""
+
+
+class PublishedError(RmmError):
+    """The rows of a load are in the table, and something behind the load failed."""
 
 
 class SuspiciousLossError(RmmError):

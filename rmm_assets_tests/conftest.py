@@ -31,3 +31,10 @@ def instance() -> Iterator[dg.DagsterInstance]:
     """A Dagster instance that forgets everything afterwards."""
     with dg.DagsterInstance.ephemeral() as ephemeral:
         yield ephemeral
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails a run that skipped a test where `RMM_SKIP_NOTHING` is set, as in continuous integration."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("RMM_SKIP_NOTHING") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

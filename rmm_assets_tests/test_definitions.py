@@ -169,10 +169,18 @@ def test_of_two_connections_with_one_name_the_second_is_broken(tmp_path: Path) -
     assert "there is a connection `acme` already, in" in (found["b/broken_connection"].description or "")
 
 
-def test_of_two_connections_with_one_table_the_second_is_broken(tmp_path: Path) -> None:
-    write(tmp_path, "a", GOOD.format(name="a"))
-    write(tmp_path, "b", GOOD.format(name="b") + "  dataset: a\n")
-    assert "both write the table a.devices" in broken(tmp_path, "b")
+@pytest.mark.parametrize(("first", "second"), [("a", "a"), ("AcmeNorth", "acme_north"), ("acme_north", "Acme_North")])
+def test_of_two_connections_with_one_dataset_the_second_is_broken(first: str, second: str, tmp_path: Path) -> None:
+    write(tmp_path, "a", GOOD.format(name="a") + f"  dataset: {first}\n")
+    write(tmp_path, "b", GOOD.format(name="b") + f"  dataset: {second}\n")
+    assert "`b` and `a` would both load into the dataset" in broken(tmp_path, "b")
+
+
+def test_one_dataset_in_two_databases_is_two(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        place = f"  dataset: shared\n  destination: {{type: duckdb, credentials: data/{name}.duckdb}}\n"
+        write(tmp_path, name, GOOD.format(name=name) + place)
+    assert set(specs(tmp_path)) == {"a/devices", "a/tickets", "b/devices", "b/tickets"}
 
 
 def test_two_broken_folders_with_one_name_do_not_break_the_location(tmp_path: Path) -> None:

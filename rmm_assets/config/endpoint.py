@@ -30,6 +30,7 @@ class Incremental(Settings):
     elsewhere: ClassVar[dict[str, str]] = {
         "convert": PYTHON_ONLY,
         "transform": PYTHON_ONLY,
+        "allow_external_schedulers": "the range goes on where the last run ended; leave it out",
         "row_order": "every page of a range is read, whatever the order; leave it out",
     }
 
@@ -50,7 +51,6 @@ class Incremental(Settings):
         default="closed", description="Whether the start itself is included."
     )
     range_end: Literal["open", "closed"] = Field(default="open", description="Whether the end itself is included.")
-    allow_external_schedulers: bool = Field(default=False, description="Whether a scheduler may set the range.")
 
 
 class ResolveParam(Settings):

@@ -52,6 +52,7 @@ class ResourceDefaults(Settings):
             "write it under `endpoint`",
         ),
         "incremental": "write it under `endpoint`",
+        "parallelized": "pages are read ahead anyway, `limits.max_concurrency` at once; leave it out",
         "parent_table_name": "lists become child tables with `child_tables: true`; leave it out",
         "processing_steps": PYTHON_ONLY,
         "validator": PYTHON_ONLY,
@@ -98,7 +99,6 @@ class ResourceDefaults(Settings):
     selected: bool = Field(
         default=True, description="Whether the rows land; a parent that only feeds children need not."
     )
-    parallelized: bool = Field(default=False, description="dlt's `parallelized`, for resources on dlt's own path.")
     include_from_parent: Names | None = Field(
         default=None, description="Fields of the parent's row to add to each row."
     )
@@ -242,6 +242,16 @@ class Resource(ResourceDefaults):
     def parent(self) -> str | None:
         """Name of the resource whose rows this one's requests take values from."""
         return next(iter(self.parents), None)
+
+    @property
+    def incremental_at(self) -> tuple[str | int, ...] | None:
+        """Path of the key that makes reads incremental; None where every read is a full one."""
+        if self.endpoint.incremental is not None:
+            return ("endpoint", "incremental")
+        for name, value in self.endpoint.params.items():
+            if isinstance(value, Mapping) and value.get("type") == "incremental":
+                return ("endpoint", "params", name)
+        return None
 
     def as_dlt(self) -> dict[str, Any]:
         """The resource in the words of dlt's `rest_api`: only what the file says, nothing that is ours."""

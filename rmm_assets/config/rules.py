@@ -118,6 +118,11 @@ def _resource_faults(connection: Attributes, resource: Resource, where: Path) ->
             f"`write_disposition: replace`",
         )
     yield from _disposition_faults(resource, (*where, "write_disposition"))
+    if resource.disposition == "replace" and (said := resource.incremental_at) is not None:
+        yield line_error(
+            (*where, *said),
+            "reads what changed, and `write_disposition: replace` would drop all other rows; write merge",
+        )
     if resource.history and resource.write_disposition and resource.disposition != "merge":
         yield line_error(
             (*where, "history"), f"keeps versions by merging, but write_disposition is {resource.disposition}"
@@ -219,6 +224,7 @@ _DLT_WORDS = frozenset(
 def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
     """What dlt itself would refuse: it validates the config and builds its resources; nothing is fetched."""
     import dlt.destinations
+    from dlt.common.destination import Destination
     from dlt.common.validation import validate_dict
     from dlt.sources.rest_api import rest_api_resources
     from dlt.sources.rest_api.typing import RESTAPIConfig
@@ -227,6 +233,12 @@ def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
     if "." not in kind and not hasattr(dlt.destinations, kind):
         known = [name for name in dlt.destinations.__all__ if name.islower()]
         return [line_error(("destination",), f"dlt has no destination `{kind}`; {did_you_mean(kind, known)}")]
+    destination = Destination.from_reference(kind)
+    formats = (destination.capabilities().supported_table_formats if destination else None) or []
+    for index, resource in enumerate(connection.resources):
+        if resource.table_format is not None and resource.table_format not in formats:
+            sentence = f"{kind} has no such tables; " + (f"it has: {', '.join(formats)}" if formats else "leave it out")
+            return [line_error(("resources", index, "table_format"), sentence)]
     config = connection.rest_api_config()
     # Auth wants its secret as soon as it is built; the connection's own rules have looked at it already.
     config["client"] = {"base_url": "https://127.0.0.1", **config["client"]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,12 @@ from rmm_assets.settings import Settings, line_error, refuse
 
 class Column(Settings):
     """A column's type and hints, in dlt's words."""
+
+    elsewhere: ClassVar[dict[str, str]] = {
+        "merge_key": "write `merge_key` on the resource",
+        **dict.fromkeys(("row_key", "parent_key", "root_key", "variant"), "dlt sets it where it belongs; leave it out"),
+        "incremental": "write `incremental: {cursor_path: ...}` under `endpoint`",
+    }
 
     name: str | None = Field(default=None, description="Name of the column, where columns are written as a list.")
     description: str | None = Field(default=None, description="What the column means; shown in Dagster.")
@@ -40,16 +46,10 @@ class Column(Settings):
     sort: bool | None = Field(default=None, description="Sort the table by this column.")
     unique: bool | None = Field(default=None, description="A unique constraint, where the destination has them.")
     primary_key: bool | None = Field(default=None, description="Whether the column is part of the primary key.")
-    merge_key: bool | None = Field(default=None, description="Whether the column is part of the merge key.")
-    row_key: bool | None = Field(default=None, description="Whether the column is the row's own key.")
-    parent_key: bool | None = Field(default=None, description="Whether the column holds the parent row's key.")
-    root_key: bool | None = Field(default=None, description="Whether the column holds the root row's key.")
     hard_delete: bool | None = Field(default=None, description="Whether the column says that a row is deleted.")
     dedup_sort: Literal["asc", "desc"] | None = Field(
         default=None, description="Which of several rows with one key stays."
     )
-    variant: bool | None = Field(default=None, description="Whether the column is a variant of another one.")
-    incremental: bool | None = Field(default=None, description="Whether the column is the incremental cursor.")
     sensitive: bool = Field(default=False, description="Ours: the column is masked in previews.")
 
 
@@ -62,11 +62,14 @@ def as_columns(value: Any) -> Any:
 class WriteDisposition(Settings):
     """How rows meet the rows that are there, with dlt's options."""
 
+    elsewhere: ClassVar[dict[str, str]] = {
+        "deduplicated": "rows are unique by their key before they land; leave it out"
+    }
+
     disposition: Literal["merge", "append", "replace"] = Field(description="What happens to rows of a load.")
     strategy: Literal["delete-insert", "upsert", "scd2", "insert-only", "cdc"] | None = Field(
         default=None, description="How a merge is done; the fastest right one by default."
     )
-    deduplicated: bool | None = Field(default=None, description="Whether the rows are known to have no duplicate keys.")
     validity_column_names: tuple[str, str] | None = Field(
         default=None, description="Names of scd2's two validity columns."
     )

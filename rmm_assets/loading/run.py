@@ -1,7 +1,7 @@
-"""One resource of a connection, end to end: from its first request to a settled table. Knows nothing of Dagster.
+"""Runs one resource of a connection end to end: open, load, finish. Knows nothing of Dagster.
 
-`open_run` makes what a run needs and takes it away again. Between, `run.pipeline.run(run.source)` loads, here or
-through dagster-dlt, and `run.settle(...)` does what remains once the load is in.
+`open_run` makes what a run needs and takes it away again. In between, `run.pipeline.run(run.source)` loads, here or
+through dagster-dlt, and `run.finish(...)` does what remains once the load is in.
 """
 
 from __future__ import annotations
@@ -13,48 +13,40 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dlt
 from dlt.common.pipeline import LoadInfo
-from dlt.common.schema.typing import DEFAULT_VALIDITY_COLUMN_NAMES
-from dlt.common.schema.utils import get_nested_tables
 from dlt.destinations.sql_client import SqlClientBase
-from dlt.extract.source import DltSource
 from pydantic import SecretStr
 
 from rmm_assets.config import Connection, Resource
-from rmm_assets.config.names import normalized_column
-from rmm_assets.errors import SuspiciousLossError
+from rmm_assets.errors import PublishedError, SuspiciousLossError
 from rmm_assets.http.auth import build_auth, hidden
 from rmm_assets.http.rate_limit import RateLimit
 from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.transport import Traffic, Transport
-from rmm_assets.loading.source import (
-    REJECTED_SUFFIX,
-    Reading,
-    build_source,
-    is_incremental,
-    settles_absences,
-    skips_unchanged,
-    source_name,
-    uses_arrow,
-)
+from rmm_assets.loading.dlt_internals import nested_tables
+from rmm_assets.loading.plan import LoadPlan, plan_load
+from rmm_assets.loading.reads import Reading
+from rmm_assets.loading.source import build_source
 from rmm_assets.reading.fetch import Pager
 from rmm_assets.reading.report import Report
 from rmm_assets.tables.absences import (
     Absences,
     Nested,
     forget_unfinished,
+    mark_or_remove,
     remove_orphans,
     rows_alive,
     rows_of_last_load,
     rows_valid,
-    settle,
 )
-from rmm_assets.tables.changes import compare, remember
+from rmm_assets.tables.changes import compare, compare_versions, remember
+from rmm_assets.tables.existing import Existing, look_up
+from rmm_assets.tables.rejects import keep_once
 from rmm_assets.tables.store import Store
-from rmm_assets.tables.table import Table
+from rmm_assets.tables.table import LOAD_ID, Table
 
 WORK_FOLDER = Path("data/work")
 PREVIEW_ROWS = 10
@@ -68,6 +60,7 @@ class Outcome:
         rows_loaded: Rows that this run brought into the table, rejects not included.
         rows_new: Rows that were not in the table before.
         rows_changed: Rows that were, with another content, or marked absent.
+        rows_left_out: Rows that the API sent and that an incremental range did not let in.
         row_count: Rows in the table now.
         preview: Up to ten rows, in the order of `preview_columns`.
         seconds: From the first request to the settled table.
@@ -80,6 +73,7 @@ class Outcome:
     rows_rejected: int = 0
     rows_new: int = 0
     rows_changed: int = 0
+    rows_left_out: int = 0
     row_count: int = 0
     seconds: float = 0.0
     load_id: str = ""
@@ -100,78 +94,95 @@ class _Before:
 
 @dataclass
 class Run:
-    """One run of one resource, while it is open."""
+    """One run of one resource, while it is open.
 
-    connection: Connection
-    resource: Resource
-    store: Store
+    Attributes:
+        refresh: To be given to `pipeline.run`: has dlt make a table anew that somebody has dropped.
+    """
+
+    plan: LoadPlan
     pipeline: dlt.Pipeline
-    source: DltSource
+    source: dlt.sources.DltSource
     reading: Reading
-    client: SqlClientBase[Any]
     before: _Before
+    refresh: Literal["drop_resources"] | None = None
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def client(self) -> SqlClientBase[Any]:
+        """dlt's SQL client of the dataset, not open yet."""
+        return self.pipeline.sql_client()
 
     def redact(self, text: str) -> str:
         """A text without the secret."""
         return self.reading.pager.transport.redactor.text(text)
 
-    def settle(self, load_info: LoadInfo) -> Outcome:
-        """Mark what is gone at the source and count what is there, after the load.
+    def finish(self, load_info: LoadInfo) -> Outcome:
+        """Marks what is gone at the source and counts what is there, after the load.
 
         Args:
             load_info: What dlt says of the load.
         """
-        report, resource = self.reading.report, self.resource
+        reading, plan = self.reading, self.plan
         outcome = Outcome(
-            report, self.reading.pager.transport.traffic, rows_rejected=self.reading.rejected,
-            load_id=next(iter(load_info.loads_ids), ""), changed_types=dict(self.reading.changed_types),
+            reading.report, reading.pager.transport.traffic, rows_rejected=reading.rejected,
+            rows_left_out=reading.left_out, load_id=next(iter(load_info.loads_ids), ""),
+            changed_types=dict(reading.changed_types),
         )  # fmt: skip
         normalized = self.pipeline.last_trace.last_normalize_info if self.pipeline.last_trace else None
         if normalized is not None:
-            outcome.rows_loaded = int(normalized.row_counts.get(resource.table, 0))
+            outcome.rows_loaded = int(normalized.row_counts.get(plan.table, 0))
         with self.client as client:
-            table = Table(client, resource.table)
-            if report.complete and not report.partial and settles_absences(resource):
-                outcome.absences = settle(
-                    table, outcome.load_id, resource.absent, max_share=resource.max_absent_share,
-                    alive_before=self.before.alive, present=self.reading.rejected_keys,
-                    nested=_nested(self.pipeline, table),
-                )  # fmt: skip
-                if outcome.absences.held_back:
-                    self.reading.log.warning(
-                        "%s: %d rows are gone at the source, more than max_absent_share (%.0f %%) of those that were "
-                        "there: they stay as they are",
-                        resource.name, outcome.absences.gone, 100 * resource.max_absent_share,
-                    )  # fmt: skip
-            if resource.child_tables and resource.disposition == "merge" and uses_arrow(resource):
-                # Where dlt's normalizer made the ids, rows have other ones now, and an upsert finds children by them.
+            table = Table(client, plan.table)
+            outcome.absences = self._resolve_absences(table, outcome.load_id)
+            if plan.removes_orphans:
                 remove_orphans(_nested(self.pipeline, table))
-            keys = [normalized_column(key) for key in resource.keys]
-            if self.before.copied and outcome.load_id:
-                changes = compare(table, keys, outcome.load_id)
+            if reading.rejected:
+                keep_once(Table(client, plan.rejected_table), outcome.load_id)
+            outcome.rows_new = outcome.rows_loaded
+            if outcome.load_id and (self.before.copied or plan.history is not None) and table.columns():
+                counted = compare if plan.history is None else compare_versions
+                changes = counted(table, plan.key, outcome.load_id)
                 outcome.rows_new, outcome.rows_changed = changes.new, changes.changed
-            else:
-                outcome.rows_new = outcome.rows_loaded
-            outcome.preview_columns, outcome.preview = table.first(PREVIEW_ROWS, keys)
+            outcome.preview_columns, outcome.preview = table.first(PREVIEW_ROWS, plan.key)
             outcome.row_count = table.count()
             outcome.table_name = table.full_name
         outcome.seconds = time.monotonic() - self.started
         return outcome
 
+    def landed(self) -> bool:
+        """Returns whether rows of this run's load are in the table; False where that cannot be told."""
+        load_id = self.reading.load_id
+        if not load_id:
+            return False
+        try:
+            with self.client as client:
+                table = Table(client, self.plan.table)
+                return LOAD_ID in table.columns() and bool(
+                    table.rows(f"SELECT 1 FROM {{table}} WHERE {table.quote(LOAD_ID)} = %s LIMIT 1", load_id)
+                )
+        except Exception:  # it is asked for after something failed, which is what has to be told
+            return False
 
-def _nested(pipeline: dlt.Pipeline, table: Table) -> list[Nested]:
-    """The table's child tables, parents before children."""
-    schema: str | None = pipeline.default_schema_name
-    if schema is None:
-        return []
-    found = get_nested_tables(pipeline.default_schema.tables, table.name, include_self=False)
-    named = [(Table(table.client, str(entry["name"])), Table(table.client, str(entry["parent"]))) for entry in found]
-    return [Nested(child, parent) for child, parent in named if child.exists()]
+    def _resolve_absences(self, table: Table, load_id: str) -> Absences:
+        report, resource = self.reading.report, self.plan.resource
+        if not report.complete or report.partial:
+            return Absences()
+        absences = mark_or_remove(
+            table, load_id, self.plan.absences, max_share=resource.max_absent_share, alive_before=self.before.alive,
+            present=self.reading.rejected_keys, nested=_nested(self.pipeline, table),
+        )  # fmt: skip
+        if absences.held_back:
+            self.reading.log.warning(
+                "%s: %d rows are gone at the source, more than max_absent_share (%.0f %%) of those that were there: they "
+                "stay as they are",
+                resource.name, absences.gone, 100 * resource.max_absent_share,
+            )  # fmt: skip
+        return absences
 
 
 def store_of(connection: Connection) -> Store:
-    """Where a connection's tables land. Reads the environment: call it when a run starts."""
+    """Returns where a connection's tables land. Reads the environment: call it when a run starts."""
     destination = connection.destination
     return Store(
         destination=destination.type,
@@ -192,8 +203,9 @@ def open_run(
     store: Store | None = None,
     log: logging.Logger | None = None,
     progress: Any = None,
+    plan: LoadPlan | None = None,
 ) -> Iterator[Run]:
-    """What one run of one resource needs; taken away at the end, whatever happened.
+    """Yields what one run of one resource needs; takes it away at the end, whatever happened.
 
     Args:
         secret: The connection's secret.
@@ -201,96 +213,141 @@ def open_run(
         store: Where rows land; by default what the connection says.
         log: Where progress, retries and warnings go.
         progress: dlt's progress collector.
+        plan: How the resource is read and landed, where it is known already.
 
     Raises:
         ValueError: no base URL, or an auth without a secret.
+        ForeignTableError: the table belongs to another connection or resource.
+        PublishedError: whatever failed in between, once rows of the load are in the table.
     """
-    secret = hidden(secret)
-    log = log or logging.getLogger("rmm_assets")
+    plan, log = plan or plan_load(connection, resource), log or logging.getLogger("rmm_assets")
     store = store or store_of(connection)
     store.prepare()
-    name = source_name(connection, resource)
-    address = base_url or connection.client.base_url
-    if not address:
-        raise ValueError(f"{connection.name}: client.base_url is not set")
-    redactor = Redactor()
-    auth = build_auth(resource.endpoint.auth or connection.client.auth, secret, redactor)
-    limits = connection.limits
-    if resource.deadline is not None:
-        limits = limits.model_copy(update={"deadline": resource.deadline})
     with ExitStack() as stack:
-        stack.enter_context(store.alone(name, log))
-        folder = store.work / "pages" / name
+        stack.enter_context(store.alone(plan.source_name, log))
+        folder = store.work / "pages" / plan.source_name
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
         folder.mkdir(parents=True)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        rate_limit = RateLimit(
-            store.work / "pace" / connection.name,
-            max_concurrency=limits.max_concurrency,
-            requests_per_minute=limits.requests_per_minute,
-        )
-        stack.callback(rate_limit.close)
-        transport = Transport(
-            address, auth=auth, redactor=redactor, rate_limit=rate_limit, retry=connection.retry, limits=limits,
-            tls=connection.tls, headers=connection.client.headers, allow_http=connection.allow_http, log=log,
-        )  # fmt: skip
-        pager = Pager(transport, width=limits.max_concurrency)
+        transport = _transport(stack, connection, resource, hidden(secret), base_url, store, log)
+        pager = Pager(transport, width=connection.limits.max_concurrency)
         stack.callback(pager.close)
         # A killed run leaves half a state behind; all that counts comes back from the destination.
-        shutil.rmtree(store.working_folder(name), ignore_errors=True)
-        pipeline = store.pipeline(name, progress=progress)
-        report = Report(resource.name)
-
-        client = pipeline.sql_client()
-
+        shutil.rmtree(store.working_folder(plan.source_name), ignore_errors=True)
+        pipeline = store.pipeline(plan.source_name, progress=progress)
+        # Held until dlt has restored its state and reading begins; others may read the file again then.
+        opening = stack.enter_context(ExitStack())
+        if not store.is_file or Path(store.credentials).exists():
+            opening.enter_context(store.held())
+            existing = look_up(pipeline.destination_client(), plan.source_name, plan.table)
+        else:
+            existing = Existing()
         before = _Before()
 
         def before_publishing(report: Report) -> bool:
             # Only now: while pages are fetched, others may read the file.
             stack.enter_context(store.held())
-            with client as opened:
-                table = Table(opened, resource.table)
-                _clear_up(resource, table, pipeline)
-                before.alive = rows_alive(table)
-                _refuse_loss(resource, report, table)
-                if resource.disposition == "merge" and resource.keys and not resource.history:
-                    before.copied = remember(table)
+            with pipeline.sql_client() as client:
+                table = Table(client, plan.table)
+                _prepare(plan, pipeline, table, report, before)
                 return store.is_file and table.count() == 0
 
-        reading = Reading(pager, folder, before_publishing, report, log)
-        source = build_source(connection, resource, reading)
-        yield Run(connection, resource, store, pipeline, source, reading, client, before)
+        reading = Reading(pager, folder, before_publishing, Report(resource.name), log, opening.close, existing)
+        source = build_source(connection, plan, reading)
+        run = Run(plan, pipeline, source, reading, before, "drop_resources" if existing.dropped else None)
+        try:
+            yield run
+        except Exception as error:
+            if not run.landed():
+                raise
+            raise PublishedError(
+                f"{resource.name}: the rows of load {reading.load_id} are in the table, and what follows a load failed: "
+                f"{innermost(error)}"
+            ) from error
         shutil.rmtree(pipeline.working_dir, ignore_errors=True)
 
 
-def _clear_up(resource: Resource, table: Table, pipeline: dlt.Pipeline) -> None:
-    """Take away what a killed run left in tables that are only ever added to; a merge overwrites it by itself."""
+def innermost(error: BaseException) -> str:
+    """Returns the text of what an error goes back to, or its name where it has none."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return str(error) or type(error).__name__
+
+
+def _transport(
+    stack: ExitStack, connection: Connection, resource: Resource, secret: SecretStr | None, base_url: str | None,
+    store: Store, log: logging.Logger,
+) -> Transport:  # fmt: skip
+    """What sends a resource's requests.
+
+    Raises:
+        ValueError: no base URL, or an auth without a secret.
+    """
+    address = base_url or connection.client.base_url
+    if not address:
+        raise ValueError(f"{connection.name}: client.base_url is not set")
+    limits, redactor = connection.limits, Redactor()
+    auth = build_auth(resource.endpoint.auth or connection.client.auth, secret, redactor)
+    if resource.deadline is not None:
+        limits = limits.model_copy(update={"deadline": resource.deadline})
+    rate_limit = RateLimit(
+        store.work / "pace" / connection.name,
+        max_concurrency=limits.max_concurrency,
+        requests_per_minute=limits.requests_per_minute,
+    )
+    stack.callback(rate_limit.close)
+    return Transport(
+        address, auth=auth, redactor=redactor, rate_limit=rate_limit, retry=connection.retry, limits=limits,
+        tls=connection.tls, headers=connection.client.headers, allow_http=connection.allow_http, log=log,
+    )  # fmt: skip
+
+
+def _prepare(plan: LoadPlan, pipeline: dlt.Pipeline, table: Table, report: Report, before: _Before) -> None:
+    """Makes the table ready for a read that is complete.
+
+    Raises:
+        SuspiciousLossError: too many rows are gone at once.
+    """
+    _clear_up(plan, pipeline, table)
+    before.alive = rows_alive(table)
+    _refuse_loss(plan, report, table)
+    if plan.compares:
+        before.copied = remember(table)
+
+
+def _clear_up(plan: LoadPlan, pipeline: dlt.Pipeline, table: Table) -> None:
+    """Takes away what a killed run left in tables that are only ever added to; a merge overwrites it by itself."""
     schema: str | None = pipeline.default_schema_name
     if schema is None:
         return
-    forget_unfinished(Table(table.client, resource.table + REJECTED_SUFFIX), schema)
-    if resource.disposition == "append":
+    forget_unfinished(Table(table.client, plan.rejected_table), schema)
+    if plan.resource.disposition == "append":
         forget_unfinished(table, schema, _nested(pipeline, table))
 
 
-def _refuse_loss(resource: Resource, report: Report, table: Table) -> None:
-    """An answer with far fewer rows than last time is not believed.
+def _nested(pipeline: dlt.Pipeline, table: Table) -> list[Nested]:
+    """The table's child tables, parents before children."""
+    schema: str | None = pipeline.default_schema_name
+    if schema is None:
+        return []
+    found = nested_tables(pipeline.default_schema.tables, table.name)
+    named = [(Table(table.client, str(entry["name"])), Table(table.client, str(entry["parent"]))) for entry in found]
+    return [Nested(child, parent) for child, parent in named if child.exists()]
+
+
+def _refuse_loss(plan: LoadPlan, report: Report, table: Table) -> None:
+    """Refuses a read with far fewer rows than last time.
 
     Raises:
         SuspiciousLossError: more than `max_absent_share` of the rows of the last read are gone.
     """
-    if is_incremental(resource) or resource.disposition == "append" or report.partial:
+    resource = plan.resource
+    if plan.loss_baseline == "none" or report.partial:
         return
-    if resource.strategy == "scd2":
-        # A row that does not change keeps the load id of its version.
-        disposition = resource.write_disposition
-        names = disposition.validity_column_names if disposition else None
-        before = rows_valid(
-            table, names[1] if names else DEFAULT_VALIDITY_COLUMN_NAMES[1],
-            disposition.active_record_timestamp if disposition else None,
-        )  # fmt: skip
+    if plan.history is not None:
+        before = rows_valid(table, plan.history.valid_to, plan.history.open_end)
     else:
-        before = rows_alive(table) if skips_unchanged(resource) else rows_of_last_load(table)
+        before = rows_alive(table) if plan.loss_baseline == "rows present" else rows_of_last_load(table)
     now = report.distinct if resource.keys else report.rows
     if before and now < before * (1 - resource.max_absent_share):
         raise SuspiciousLossError(
@@ -304,14 +361,15 @@ def sync(
     connection: Connection, resource: Resource, secret: SecretStr | str | None, *, base_url: str | None = None,
     store: Store | None = None, log: logging.Logger | None = None,
 ) -> Outcome:  # fmt: skip
-    """Bring one resource into its table, without Dagster.
+    """Brings one resource into its table, without Dagster.
 
     Raises:
         dlt.pipeline.exceptions.PipelineStepFailed: nothing was published; its cause says why.
+        PublishedError: the rows are in the table, and what follows a load failed.
     """
     secret = hidden(secret)
     with open_run(connection, resource, secret, base_url=base_url, store=store, log=log) as run:
         run.pipeline.drop()  # local state is rebuilt from the destination, as dagster-dlt does
-        load_info = run.pipeline.run(run.source)
+        load_info = run.pipeline.run(run.source, refresh=run.refresh)  # type: ignore[arg-type]
         load_info.raise_on_failed_jobs()
-        return run.settle(load_info)
+        return run.finish(load_info)

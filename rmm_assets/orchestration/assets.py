@@ -23,14 +23,15 @@ from dlt.extract.resource import DltResource
 from pydantic import PrivateAttr
 
 from rmm_assets.config import Connection, Resource
-from rmm_assets.errors import RmmError
+from rmm_assets.errors import PublishedError, RmmError
+from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.run import Run, open_run, store_of
-from rmm_assets.loading.source import build_source, source_name
+from rmm_assets.loading.source import build_source
 from rmm_assets.orchestration.checks import COMPLETE, Check, Loaded, checks_of, reference_checks
 from rmm_assets.orchestration.column_schema import COLUMN_SCHEMA, declared_columns
 from rmm_assets.orchestration.descriptions import describe
+from rmm_assets.orchestration.fleet_overview import build_fleet_overview
 from rmm_assets.orchestration.metadata import materialization
-from rmm_assets.orchestration.pictures import build_fleet_overview
 from rmm_assets.orchestration.resources import RmmApi, api_resource
 from rmm_assets.orchestration.schedules import build_job, build_schedule, freshness
 from rmm_assets.tables.table import Table
@@ -49,13 +50,15 @@ def asset_key(connection: Connection, resource_name: str) -> dg.AssetKey:
 
 
 def build_connection_defs(
-    connection: Connection, *, spec_of: SpecOf | None = None, execute: Execute | None = None
-) -> dg.Definitions:
+    connection: Connection, *, spec_of: SpecOf | None = None, execute: Execute | None = None,
+    located: Callable[[dg.AssetSpec], dg.AssetSpec] = lambda spec: spec,
+) -> dg.Definitions:  # fmt: skip
     """Builds everything that Dagster shows of a connection.
 
     Args:
         spec_of: Makes the spec of a resource's asset, `asset_spec` by default.
         execute: Runs one resource, `run_resource` by default.
+        located: Adds to a spec where its asset is described.
     """
     spec_of = spec_of or partial(asset_spec, connection)
     execute = execute or partial(run_resource, connection)
@@ -68,7 +71,7 @@ def build_connection_defs(
     job = build_job(connection, [asset.key for asset in assets])
     schedule = build_schedule(connection, job)
     return dg.Definitions(
-        assets=assets,
+        assets=[asset.map_asset_specs(located) for asset in assets],
         asset_checks=[check for resource in resources for check in _reference_checks(connection, resource)],
         jobs=[job],
         schedules=[schedule] if schedule else [],
@@ -88,8 +91,8 @@ def build_resource_asset(
     connection: Connection, resource: Resource, spec_of: SpecOf, execute: Execute
 ) -> dg.AssetsDefinition:
     """Builds the asset of one resource, and its checks, in one op."""
-    translator = Translator(partial(spec_of, resource))
-    [spec] = build_dlt_asset_specs(build_source(connection, resource), None, translator)  # type: ignore[arg-type]
+    plan, translator = plan_load(connection, resource), Translator(partial(spec_of, resource))
+    [spec] = build_dlt_asset_specs(build_source(connection, plan), None, translator)  # type: ignore[arg-type]
     # What dagster-dlt would fall back on: a source that has no run behind it.
     kept = {
         name: value
@@ -98,7 +101,7 @@ def build_resource_asset(
     }
 
     @dg.multi_asset(
-        name=source_name(connection, resource),
+        name=plan.source_name,
         specs=[spec.replace_attributes(metadata=kept)],
         check_specs=[check.spec(spec.key) for check in checks_of(connection, resource)],
         can_subset=True,
@@ -118,25 +121,25 @@ def run_resource(connection: Connection, context: dg.AssetExecutionContext, reso
     Raises:
         dagster.Failure: the load failed; the description says why.
     """
-    key = asset_key(connection, resource.name)
+    key, plan = asset_key(connection, resource.name), plan_load(connection, resource)
     selected = {check.name for check in context.selected_asset_check_keys if check.asset_key == key}
     wanted = [check for check in checks_of(connection, resource) if check.name in selected]
     if key in context.selected_asset_keys:
         api: RmmApi = getattr(context.resources, _resource_key(connection))
-        yield from _load(context, connection, resource, api, wanted)
+        yield from _load(context, connection, plan, api, wanted)
     else:
-        yield from _check(context, connection, resource, wanted)
+        yield from _check(context, connection, plan, wanted)
 
 
 def _reference_checks(connection: Connection, resource: Resource) -> Iterator[dg.AssetChecksDefinition]:
     """Checks that wait for another resource's table as well."""
     key = asset_key(connection, resource.name)
     for other, check in reference_checks(connection, resource).items():
-        yield _reference_check(connection, resource, key, asset_key(connection, other), check)
+        yield _reference_check(connection, plan_load(connection, resource), key, asset_key(connection, other), check)
 
 
 def _reference_check(
-    connection: Connection, resource: Resource, key: dg.AssetKey, other: dg.AssetKey, check: Check
+    connection: Connection, plan: LoadPlan, key: dg.AssetKey, other: dg.AssetKey, check: Check
 ) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=key, additional_deps=[other], name=check.name, description=check.description, pool=_pool(connection)
@@ -144,9 +147,9 @@ def _reference_check(
     def evaluate(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         store = store_of(connection)
         store.prepare()
-        name = source_name(connection, resource)
+        name = plan.source_name
         with store.alone(name), store.pipeline(name, read_only=True).sql_client() as client:
-            return check.result(key, Table(client, resource.table), Loaded({}))
+            return check.result(key, Table(client, plan.table), Loaded({}))
 
     return evaluate
 
@@ -154,15 +157,16 @@ def _reference_check(
 def _load(
     context: dg.AssetExecutionContext,
     connection: Connection,
-    resource: Resource,
+    plan: LoadPlan,
     api: RmmApi,
     checks: Sequence[Check],
 ) -> Iterator[Event]:
     """Materialize the asset and check it.
 
     Raises:
-        dagster.Failure: nothing was published; the description says why.
+        dagster.Failure: the description says why, and whether rows of the load are in the table all the same.
     """
+    resource = plan.resource
     key = asset_key(connection, resource.name)
     before = _metadata(context.instance, key, limit=HISTORY)
     redact: Callable[[str], str] = str
@@ -170,7 +174,7 @@ def _load(
         with (
             api.session() as (base_url, secret),
             open_run(
-                connection, resource, secret, base_url=base_url, log=context.log, progress=_progress(context)
+                connection, resource, secret, base_url=base_url, log=context.log, progress=_progress(context), plan=plan
             ) as run,
         ):
             redact = run.redact
@@ -181,13 +185,14 @@ def _load(
                 context,
                 dlt_source=run.source,
                 dlt_pipeline=run.pipeline,
+                refresh=run.refresh,
                 dagster_dlt_translator=Translator(partial(asset_spec, connection, resource)),
             )
             yield dg.MaterializeResult(asset_key=key, metadata=result.metadata)
             loaded = Loaded(result.metadata or {}, before)
             with run.client as client:
                 for check in checks:
-                    yield check.result(key, Table(client, resource.table), loaded)
+                    yield check.result(key, Table(client, plan.table), loaded)
         return
     except dg.Failure:
         raise
@@ -199,21 +204,25 @@ def _load(
             context.log.error(redact(traceback.format_exc()))
             sentence = f"{resource.name}: {type(innermost).__name__}: {sentence}"
     # Out of the except block: the failure stands alone, without the frames and texts of libraries as its context.
-    if explained is not None and any(check.name == COMPLETE for check in checks):
+    if (
+        explained is not None
+        and not isinstance(explained, PublishedError)
+        and any(check.name == COMPLETE for check in checks)
+    ):
         yield dg.AssetCheckResult(asset_key=key, check_name=COMPLETE, passed=False, metadata={"completeness": sentence})
     raise dg.Failure(description=sentence)
 
 
 def _check(
-    context: dg.AssetExecutionContext, connection: Connection, resource: Resource, checks: Sequence[Check]
+    context: dg.AssetExecutionContext, connection: Connection, plan: LoadPlan, checks: Sequence[Check]
 ) -> Iterator[Event]:
     """Evaluate checks without loading: the table is opened for reading only."""
-    key, store, name = asset_key(connection, resource.name), store_of(connection), source_name(connection, resource)
+    key, store, name = asset_key(connection, plan.resource.name), store_of(connection), plan.source_name
     latest, *before = _metadata(context.instance, key, limit=HISTORY + 1) or [{}]
     store.prepare()
     with store.alone(name), store.pipeline(name, read_only=True).sql_client() as client:
         for check in checks:
-            yield check.result(key, Table(client, resource.table), Loaded(latest, before))
+            yield check.result(key, Table(client, plan.table), Loaded(latest, before))
 
 
 class _Loader(DagsterDltResource):
@@ -232,10 +241,10 @@ class _Loader(DagsterDltResource):
     def extract_resource_metadata(
         self, context: Any, resource: DltResource, load_info: LoadInfo, dlt_pipeline: dlt.Pipeline
     ) -> Mapping[str, Any]:
-        outcome = self._open.settle(load_info)
+        outcome, plan = self._open.finish(load_info), self._open.plan
         tables = dlt_pipeline.default_schema.tables
-        columns = tables[self._open.resource.table]["columns"] if self._open.resource.table in tables else {}
-        return materialization(outcome, columns, self._open.resource)
+        columns = tables[plan.table]["columns"] if plan.table in tables else {}
+        return materialization(outcome, columns, plan.resource)
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -269,6 +278,7 @@ class Translator(DagsterDltTranslator):
 
 def asset_spec(connection: Connection, resource: Resource, _: DltResourceTranslatorData) -> dg.AssetSpec:
     """Builds the spec of a resource's asset, as the contract promises it."""
+    plan = plan_load(connection, resource)
     parent = connection.resource(resource.parent) if resource.parent else None
     # No phantom upstream: dagster-dlt's default dependency keeps `on_cron` from ever firing.
     deps = [asset_key(connection, parent.name)] if parent is not None and parent.selected else []
@@ -277,13 +287,13 @@ def asset_spec(connection: Connection, resource: Resource, _: DltResourceTransla
         deps=deps,
         group_name=connection.name,
         kinds={"dlt", connection.destination.type},
-        description=describe(connection, resource),
+        description=describe(connection, plan),
         freshness_policy=freshness(connection, resource),
         owners=list(resource.owners),
         tags=dict(resource.tags),
         metadata={
-            COLUMN_SCHEMA: declared_columns(resource),
-            "dagster/table_name": f"{connection.dataset_name}.{resource.table}",
+            COLUMN_SCHEMA: declared_columns(plan),
+            "dagster/table_name": f"{connection.dataset_name}.{plan.table}",
             "rmm_assets/place": store_of(connection).place(),
         },
     )

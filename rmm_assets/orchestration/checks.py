@@ -18,6 +18,7 @@ import dagster as dg
 from rmm_assets.config import Connection, Resource
 from rmm_assets.config.checks import RowCount
 from rmm_assets.config.names import normalized_column
+from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.orchestration.column_schema import schema_of
 from rmm_assets.orchestration.metadata import shorten
 from rmm_assets.tables.inspection import Finding, dangling, duplicates, nulls, selected, unaccepted
@@ -26,6 +27,7 @@ from rmm_assets.tables.table import Table
 COMPLETE = "complete"
 SCHEMA_CHANGE = "schema_change"
 NO_REJECTED_ROWS = "no_rejected_rows"
+NOT_EMPTY = "not_empty"
 
 # Columns that a load adds to what the API sends; they say nothing of the API.
 _OWN_COLUMNS = ("_dlt_id", "_dlt_load_id", "_absent_since")
@@ -72,8 +74,12 @@ class Check:
         return dg.AssetCheckSpec(self.name, asset=key, description=self.description, blocking=self.blocking)
 
     def result(self, key: dg.AssetKey, table: Table, loaded: Loaded) -> dg.AssetCheckResult:
-        """The check, evaluated."""
-        passed, metadata = self.evaluate(table, loaded)
+        """Evaluates the check; one that cannot be evaluated has failed, and the load stays what it is."""
+        try:
+            passed, metadata = self.evaluate(table, loaded)
+        except Exception as error:  # a query of a user's own may fail in any way
+            reason = shorten(f"this could not be evaluated: {error}", _EXAMPLE_LETTERS)
+            passed, metadata = False, {"reason": reason}
         return dg.AssetCheckResult(
             asset_key=key, check_name=self.name, passed=passed, severity=self.severity, metadata=metadata
         )
@@ -82,8 +88,15 @@ class Check:
 def checks_of(connection: Connection, resource: Resource) -> tuple[Check, ...]:
     """Every check of a resource, its names as the contract has them."""
     return (
-        *_row_checks(resource),
+        *_row_checks(plan_load(connection, resource)),
         *_further_checks(connection, resource),
+        Check(
+            NOT_EMPTY,
+            "Some load has brought a row: a key without rights looks like an empty API. `row_count: {min: 0}` says that "
+            "no rows are fine.",
+            partial(_not_empty, resource),
+            severity=dg.AssetCheckSeverity.WARN,
+        ),
         Check(COMPLETE, "Every row that the API held was read.", _complete),
         Check(
             SCHEMA_CHANGE,
@@ -100,14 +113,16 @@ def checks_of(connection: Connection, resource: Resource) -> tuple[Check, ...]:
     )
 
 
-def _row_checks(resource: Resource) -> Iterator[Check]:
-    key = tuple(normalized_column(name) for name in resource.keys)
+def _row_checks(plan: LoadPlan) -> Iterator[Check]:
+    resource, key = plan.resource, plan.key
+    # Old versions of a row share its key.
+    versions = None if plan.history is None else (plan.history.valid_to, plan.history.open_end)
     for columns in resource.unique:
         named = tuple(normalized_column(column) for column in columns)
         yield Check(
             f"unique_{'_'.join(named)}",
             f"No two rows share a value of `{', '.join(named)}`.",
-            _asked(partial(duplicates, columns=named)),
+            _asked(partial(duplicates, columns=named, versions=versions)),
             blocking=named == key,
         )
     for column in resource.checks.not_null:
@@ -184,6 +199,14 @@ def _row_count(bounds: RowCount, table: Table, loaded: Loaded) -> tuple[bool, di
     if most is not None:
         said["at_most"] = most
     return rows >= least and (most is None or rows <= most), said
+
+
+def _not_empty(resource: Resource, table: Table, loaded: Loaded) -> tuple[bool, dict[str, Any]]:
+    bounds = resource.checks.row_count
+    rows = table.count()
+    if rows or any(loaded.counts) or (bounds is not None and bounds.min == 0):
+        return True, {"rows": rows}
+    return False, {"rows": 0, "reason": "no rows: a key without rights looks like this"}
 
 
 def _no_sudden_loss(_: Table, loaded: Loaded) -> tuple[bool, dict[str, Any]]:

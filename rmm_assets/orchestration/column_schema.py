@@ -1,4 +1,4 @@
-"""A table's columns to Dagster's column schema: what the file declares, for the asset; what is there, for each run.
+"""Builds Dagster's column schema of a table: what the file declares, for the asset; what is there, for each run.
 
 Dagster's UI shows the columns of the latest run with the descriptions of the asset. So descriptions stand on the asset
 alone, and a run keeps what may differ between two of them: names, types, constraints.
@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
-from dagster._serdes import deserialize_value, serialize_value
 from dlt.common.schema.typing import TTableSchemaColumns
 
 from rmm_assets.config import Resource
 from rmm_assets.config.names import normalized_column
-from rmm_assets.loading.source import settles_absences
+from rmm_assets.loading.plan import LoadPlan
+from rmm_assets.orchestration.dagster_internals import short_column
 
 COLUMN_SCHEMA = "dagster/column_schema"
 
@@ -27,7 +27,7 @@ _OURS = {
 }
 
 
-def declared_columns(resource: Resource) -> dg.TableSchema:
+def declared_columns(plan: LoadPlan) -> dg.TableSchema:
     """The columns that the connection file declares, with what it says of them, and those that a load adds."""
     columns = [
         dg.TableColumn(
@@ -36,11 +36,9 @@ def declared_columns(resource: Resource) -> dg.TableSchema:
             description=hints.description,
             constraints=dg.TableColumnConstraints(nullable=hints.nullable is not False),
         )
-        for name, hints in resource.columns.items()
+        for name, hints in plan.resource.columns.items()
     ]
-    ours = [
-        name for name in _OURS if name != "_absent_since" or (settles_absences(resource) and resource.absent == "mark")
-    ]
+    ours = [name for name in _OURS if name != "_absent_since" or plan.marks_absences]
     return dg.TableSchema(columns=[*columns, *(dg.TableColumn(name, *_OURS[name]) for name in ours)])
 
 
@@ -67,37 +65,3 @@ def schema_of(metadata: Mapping[str, Any]) -> dict[str, str] | None:
     value = metadata.get(COLUMN_SCHEMA)
     schema = getattr(value, "value", value)
     return {column.name: column.type for column in schema.columns} if isinstance(schema, dg.TableSchema) else None
-
-
-class _ShortColumn(dg.TableColumn):
-    """A column of which there is nothing to say but name and type."""
-
-
-def short_column(name: str, kind: str = "string") -> dg.TableColumn:
-    """A column without constraints and description, stored in a third of the room.
-
-    Dagster stores 180 bytes with each column, most of them defaults; a device has up to a hundred columns, and every
-    dot of a plot loads them. What is left out here is what `TableColumn` fills in when it is read: it is the same
-    column for whoever reads it, with or without this package.
-    """
-    return _ShortColumn(name, kind)
-
-
-def _store_short() -> bool:
-    """Have Dagster store short columns as what they are to everybody else; whether that works."""
-    try:
-        from dagster_shared.serdes.serdes import _WHITELIST_MAP, RecordSerializer
-
-        class Short(RecordSerializer[Any]):
-            def object_as_mapping(self, value: Any) -> Mapping[str, Any]:
-                return {"name": value.name} | ({"type": value.type} if value.type != "string" else {})
-
-        # One entry more; nobody else's column is stored in another way than before.
-        _WHITELIST_MAP.object_serializers[_ShortColumn.__name__] = Short(klass=dg.TableColumn)
-        return bool(deserialize_value(serialize_value(_ShortColumn("a", "b"))) == dg.TableColumn("a", "b"))
-    except Exception:  # it is Dagster's own and may change in any way; columns are stored at length then
-        return False
-
-
-if not _store_short():
-    _ShortColumn = dg.TableColumn  # type: ignore[misc,assignment]

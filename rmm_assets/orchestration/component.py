@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import dagster as dg
-from dagster_shared.yaml_utils.source_position import SourcePosition, SourcePositionTree
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 from pydantic_core import InitErrorDetails
 
@@ -21,6 +20,7 @@ from rmm_assets.config.resource import Resource
 from rmm_assets.config.secrets import secrets
 from rmm_assets.errors import ConnectionFileError, Fault
 from rmm_assets.http.auth import AuthSettings
+from rmm_assets.orchestration.dagster_internals import SourcePosition, SourcePositionTree
 from rmm_assets.orchestration.scaffolding import ConnectionScaffolder
 from rmm_assets.settings import line_error, messages, refuse
 
@@ -98,8 +98,9 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
         # Loading a file must not cost what building assets imports.
         from rmm_assets.orchestration.assets import build_connection_defs
 
-        made = build_connection_defs(self, spec_of=self.get_asset_spec, execute=self.execute)
-        return made.map_asset_specs(func=self._with_its_line)
+        return build_connection_defs(
+            self, spec_of=self.get_asset_spec, execute=self.execute, located=self._with_its_line
+        )
 
     def get_asset_spec(self, resource: Resource, data: DltResourceTranslatorData) -> dg.AssetSpec:
         """Returns the spec of a resource's asset. Override it to change what Dagster shows.

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from rmm_assets.config import Connection, Resource
-from rmm_assets.loading.source import is_incremental
+from rmm_assets.loading.plan import LoadPlan
 
 
-def describe(connection: Connection, resource: Resource) -> str:
+def describe(connection: Connection, plan: LoadPlan) -> str:
     """The description of a resource's asset: the connection file's words, the vendor's, then facts."""
+    resource = plan.resource
     facts = {
         "endpoint": f"`{resource.endpoint.method} {resource.path}`",
         "API": f"`{connection.client.base_url}`" if connection.client.base_url else "the embedded RMM",
         "primary key": ", ".join(f"`{key}`" for key in resource.keys) or "none",
         "paging": _paging(resource),
-        "reads": "what changed since the last run" if is_incremental(resource) else "everything, each time",
+        "reads": "what changed since the last run" if plan.cursor is not None else "everything, each time",
         "lands by": resource.disposition + (", every version kept" if resource.history else ""),
         "rows gone at the source": {
             "keep": "stay as they are",
             "mark": "get `_absent_since`",
-            "remove": "are deleted",
+            "remove": "get `_absent_since`, and are deleted when the next complete read lacks them too",
         }[resource.absent],
         "table": f"`{connection.dataset_name}.{resource.table}`",
     }

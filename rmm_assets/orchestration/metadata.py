@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import dagster as dg
-from dagster._serdes import serialize_value
 from dlt.common.schema.typing import TTableSchemaColumns
 
 from rmm_assets.config import Resource
 from rmm_assets.config.names import normalized_column
 from rmm_assets.loading.run import Outcome
-from rmm_assets.orchestration.column_schema import COLUMN_SCHEMA, column_schema, short_column
+from rmm_assets.orchestration.column_schema import COLUMN_SCHEMA, column_schema
+from rmm_assets.orchestration.dagster_internals import short_column, stored_bytes
 
 # A run's metadata in Dagster's own form: what the UI loads for each dot of a plot. The numbers take 1,500 bytes and the
 # columns, which are never cut, some 75 each; the preview gets what is left.
@@ -36,6 +36,7 @@ def materialization(outcome: Outcome, columns: TTableSchemaColumns, resource: Re
         "rows_loaded": outcome.rows_loaded,
         "rows_new": outcome.rows_new,
         "rows_changed": outcome.rows_changed,
+        "rows_left_out": outcome.rows_left_out,
         "rows_rejected": outcome.rows_rejected,
         "rows_absent": outcome.absences.gone,
         "absences_held_back": outcome.absences.held_back,
@@ -54,7 +55,7 @@ def materialization(outcome: Outcome, columns: TTableSchemaColumns, resource: Re
     }
     # As Dagster stores it: every value in an envelope of its own.
     stored: Any = dg.AssetMaterialization("any", metadata=found).metadata
-    room = MAX_BYTES - len(serialize_value(stored)) - len(', "preview": ')
+    room = MAX_BYTES - stored_bytes(stored) - len(', "preview": ')
     return {**found, "preview": _preview(outcome, resource, room)}
 
 
@@ -74,7 +75,7 @@ def _preview(outcome: Outcome, resource: Resource, most_bytes: int) -> dg.TableM
             records=[dg.TableRecord({name: row[name] for name in names}) for row in rows],
             schema=dg.TableSchema(columns=[short_column(name) for name in names]),
         )
-        if not names or len(serialize_value(table)) <= most_bytes:
+        if not names or stored_bytes(table) <= most_bytes:
             return table
         # Ten rows of a few columns say more than one row of many.
         if len(names) > 3 or not rows:

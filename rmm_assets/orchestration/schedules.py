@@ -1,15 +1,15 @@
-"""A connection's cron line to a job and a schedule that never starts a second run beside one that still goes."""
+"""Builds a connection's job and schedule; a tick is skipped while a run is in progress."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from itertools import islice, pairwise
+from datetime import timedelta
+from itertools import pairwise
 
 import dagster as dg
-from dagster._utils.schedules import schedule_execution_time_iterator
 
 from rmm_assets.config import Connection, Resource
+from rmm_assets.orchestration.dagster_internals import ticks
 
 # One process for all resources of a run: a process each costs seconds of imports, several times what most resources
 # take, and DuckDB lets one of them write at a time anyway. Pages are read ahead within each resource.
@@ -50,7 +50,7 @@ def build_schedule(connection: Connection, job: dg.JobDefinition) -> dg.Schedule
             dg.RunsFilter(job_name=job_name(connection), statuses=_UNDER_WAY), limit=1
         )
         if going:
-            return dg.SkipReason(f"run {going[0].dagster_run.run_id[:8]} of {job_name(connection)} still goes")
+            return dg.SkipReason(f"run {going[0].dagster_run.run_id[:8]} of {job_name(connection)} is in progress")
         return dg.RunRequest()
 
     return dg.ScheduleDefinition(
@@ -64,7 +64,7 @@ def build_schedule(connection: Connection, job: dg.JobDefinition) -> dg.Schedule
             if connection.schedule.status == "running"
             else dg.DefaultScheduleStatus.STOPPED
         ),
-        description=f"{connection.schedule.cron} ({connection.schedule.timezone}); skipped while a run still goes.",
+        description=f"{connection.schedule.cron} ({connection.schedule.timezone}); skipped while a run is in progress.",
     )
 
 
@@ -78,8 +78,6 @@ def freshness(connection: Connection, resource: Resource) -> dg.FreshnessPolicy 
 
 
 def _longest_pause(cron: str) -> timedelta:
-    """The longest time between two of a thousand ticks."""
-    start = datetime(2024, 1, 1, tzinfo=UTC)
-    moments = list(islice(schedule_execution_time_iterator(start.timestamp(), cron, "UTC"), 1000))
-    pauses = [later - earlier for earlier, later in pairwise(moments)]
+    """Returns the longest time between two of a thousand ticks."""
+    pauses = [later - earlier for earlier, later in pairwise(ticks(cron, "UTC", 1000))]
     return max(pauses, default=timedelta(days=1))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import numpy as np
-
 from rmm_assets.rows.decode import Page
-from rmm_assets.rows.keys import NO_KEY, Keys, row_keys
-from rmm_assets.rows.layout import RowShape
+from rmm_assets.rows.keys import row_keys
+from rmm_assets.rows.shape import RowShape
+from rmm_assets.rows.tally import Tally
 
 
 class Collector(Protocol):
@@ -52,17 +51,20 @@ class MemoryCollector:
 
     @property
     def distinct(self) -> int:
-        return len(self.fingerprint())
+        return self._tally().distinct
 
     @property
     def keyless(self) -> int:
-        return int(np.count_nonzero(self._keys() == NO_KEY))
+        return self._tally().keyless
 
-    def fingerprint(self) -> frozenset[int]:
-        return frozenset(self._keys().tolist()) - {int(NO_KEY)}
+    def fingerprint(self) -> str:
+        return self._tally().fingerprint()
 
-    def sequence(self) -> bytes:
-        return self._keys().tobytes()
+    def sequence(self) -> str:
+        return self._tally().sequence()
 
-    def _keys(self) -> Keys:
-        return np.concatenate([*(row_keys(page, self._shape) for page in self.pages), np.zeros(0, np.uint64)])
+    def _tally(self) -> Tally:
+        tally = Tally()
+        for page in self.pages:
+            tally.add(row_keys(page, self._shape))
+        return tally

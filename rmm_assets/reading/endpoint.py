@@ -11,7 +11,7 @@ from rmm_assets.http.transport import Request
 from rmm_assets.reading.paginators import Paginator
 from rmm_assets.reading.settings import Count, EmptyAs
 from rmm_assets.rows.decode import Hints
-from rmm_assets.rows.layout import RowShape
+from rmm_assets.rows.shape import RowShape
 
 
 @dataclass

@@ -12,7 +12,7 @@ from rmm_assets.reading.paginators import ByPosition
 from rmm_assets.reading.signals import Signals
 from rmm_assets.rows.decode import Page
 from rmm_assets.rows.keys import row_keys
-from rmm_assets.rows.layout import RowShape
+from rmm_assets.rows.shape import RowShape
 
 
 def refuse_other_base(pager: Pager, endpoint: Endpoint, facts: PassFacts, signals: Signals, rows: int) -> None:

@@ -13,7 +13,7 @@ from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.signals import number_of
 from rmm_assets.rows.decode import Page
 from rmm_assets.rows.keys import NO_KEY, row_keys, same_rows
-from rmm_assets.rows.layout import RowShape
+from rmm_assets.rows.shape import RowShape
 
 
 def stated_total(answer: Answer, path: str | None, header: str | None = None) -> Any:

@@ -1,7 +1,7 @@
-"""One table of a read, on its way: chunks to batches on disk, and back as Arrow tables of one schema when all have come.
+"""Keeps the batches of one table on disk, and gives them back as Arrow tables of one schema.
 
-What a chunk shows of its columns' types is noted when it is written; types are settled when it is read back. Which rows
-land, and in which order tables go on, is the business of `spool`.
+What a chunk shows of its columns' types is noted when it is written; types are decided when it is read back. Which rows
+land, and in which order tables go on: see `spool`.
 """
 
 from __future__ import annotations
@@ -14,34 +14,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rmm_assets.rows.layout import NOT_AN_OBJECT, Chunk, Column, Layout, column_of
-from rmm_assets.rows.types import (
-    Kind,
-    Target,
-    are_timestamps,
-    arrow_type,
-    fit,
-    kind_of,
-    plain_text,
-    to_python,
-    widen,
-    widened,
-)
+from rmm_assets.rows.arrow_files import append, read_at
+from rmm_assets.rows.chunk import NOT_AN_OBJECT, Chunk, Column, column_of
+from rmm_assets.rows.distinct import Mask
+from rmm_assets.rows.json_text import plain_text
+from rmm_assets.rows.keys import is_nested
+from rmm_assets.rows.layout import Layout
+from rmm_assets.rows.targets import Target, fit
+from rmm_assets.rows.timestamps import are_timestamps
+from rmm_assets.rows.types import Kind, arrow_type, kind_of, to_python, widen, widened
 
 _FIXED = b"fixed"
 
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
-
 
 class Batches:
-    """The batches of one table.
+    """Keeps the batches of one table.
 
     Attributes:
         layout: Of the table.
     """
 
     def __init__(self, layout: Layout, path: Path, *, root: bool = True) -> None:
-        """Start empty.
+        """Starts empty.
 
         Args:
             path: A file of these batches' own.
@@ -57,20 +51,15 @@ class Batches:
         path.write_bytes(b"")
 
     def write(self, number: int, table: pa.Table) -> None:
-        """Keep a table that `shape` made, under its batch's number."""
-        self._offsets[number] = self._path.stat().st_size
-        append(self._path, table)
+        """Keeps a table that `shape` made, under its batch's number."""
+        self._offsets[number] = append(self._path, table)
 
     def read(self, number: int) -> pa.Table | None:
-        """The table of that number as it was kept; None where this batch had no such rows."""
-        if number not in self._offsets:
-            return None
-        with pa.OSFile(str(self._path)) as file:
-            file.seek(self._offsets[number])
-            return pa.ipc.open_stream(file).read_all()
+        """Reads the table of that number as it was written; None where this batch had no such rows."""
+        return read_at(self._path, self._offsets[number]) if number in self._offsets else None
 
     def columns(self) -> dict[str, dict[str, Any]]:
-        """dlt column schemas of the table, for dlt to know what Arrow's types do not say, such as `json`."""
+        """Returns dlt column schemas of the table, for dlt to know what Arrow's types do not say, such as `json`."""
         schemas: dict[str, dict[str, Any]] = {}
         for name, target in self._order.items():
             data_type = target.data_type if target else widened(self._kinds[name])
@@ -80,16 +69,23 @@ class Batches:
         return schemas
 
     def changed_types(self) -> Mapping[str, tuple[str, str]]:
-        """By column, the type in the table at the destination and the type that came, where these do not go together."""
+        """Returns, by column, the type in the table at the destination and the type that came, where these do not go together."""
         came = {name: (str(self.layout.known_type(name)), widened(kinds)) for name, kinds in self._misfits.items()}
         return {self._label(name): types for name, types in {**came, **self._redeclared}.items()}
+
+    def bends(self, name: str) -> bool:
+        """Tells whether a column takes values that are written differently for one."""
+        if name not in self._order or self._order[name] is not None:
+            return False
+        kinds = self._kinds[name]
+        return kinds == {"stamp"} or {"bigint", "double"} <= kinds <= {"bigint", "double"}
 
     def _label(self, name: str) -> str:
         return name if self._root else f"{self.layout.table}.{name}"
 
     @property
     def schema(self) -> pa.Schema:
-        """The schema of the table. Columns that hold nothing but null are not in it: dlt makes none either."""
+        """Builds the schema of the table. Columns that hold nothing but null are not in it: dlt makes none either."""
         return pa.schema(
             [
                 pa.field(
@@ -101,32 +97,44 @@ class Batches:
             ]
         )
 
-    def settle(self, chunk: pa.Table, schema: pa.Schema, own: Mapping[str, pa.Array] | None = None) -> pa.Table:
-        """A table that was read back, with its columns' types settled.
+    def conform(self, chunk: pa.Table, schema: pa.Schema, own: Mapping[str, pa.Array] | None = None) -> pa.Table:
+        """Casts a table that was read back to the schema of all that came.
 
         Args:
-            schema: Of all that came.
+            schema: That one.
             own: Columns to add, none of them null.
         """
         arrays: list[Any] = []
         for entry in schema:
             index = chunk.schema.get_field_index(entry.name)
             if index < 0:
-                arrays.append(pa.nulls(len(chunk), entry.type))
+                arrays.append(self._filled(pa.nulls(len(chunk), entry.type), entry))
                 continue
             stored = chunk.schema.field(index)
             array = chunk.column(index).combine_chunks()
             kind = stored.metadata[b"kind"]
             if kind != _FIXED:
                 array = widen(array, kind.decode(), widened(self._kinds[entry.name]))
-            arrays.append(array)
+            arrays.append(self._filled(array, entry))
         for name, array in (own or {}).items():
             schema = schema.append(pa.field(name, array.type, nullable=False))
             arrays.append(array)
         return pa.Table.from_arrays(arrays, schema=schema)
 
+    def _filled(self, array: pa.Array, entry: pa.Field) -> pa.Array:
+        """Puts a value where a row that is deleted has none and must: it goes no further than the staging table."""
+        if entry.nullable or not array.null_count:
+            return array
+        if pa.types.is_string(entry.type):
+            target = self._order[entry.name]
+            return array.fill_null("null" if target and target.data_type == "json" else "")
+        if pa.types.is_binary(entry.type):
+            return array.fill_null(b"")
+        zero = pa.Array.from_buffers(entry.type, 1, [None, pa.py_buffer(bytes(16))])[0]
+        return array.fill_null(zero)
+
     def shape(self, chunk: Chunk, own: Mapping[str, pa.Array] | None = None) -> pa.Table:
-        """The table to write: declared and known types applied, and the kinds of all others noted.
+        """Makes the table to write: declared and known types applied, and the kinds of all others noted.
 
         Rows that do not fit get a fault; values that the table's type does not hold go to a variant column, as in dlt.
 
@@ -134,11 +142,14 @@ class Batches:
             own: Columns to add as they are.
         """
         stored: dict[str, tuple[pa.Array, bytes]] = {}
+        deleted = self._deleted(chunk)
         waiting = list(chunk.columns.items())
         for name, column in waiting:
             target = self.layout.targets.get(name)
             self._order.setdefault(name, target)
             if target is None:
+                if name in self.layout.key and "json" in column.kinds:
+                    column = self._without_nested(chunk, name, column)
                 self._note_kinds(name, column)
                 stored[name] = (column.values, column.kind.encode())
                 continue
@@ -158,8 +169,8 @@ class Batches:
             if variants and not variants.keys() & chunk.columns.keys():
                 waiting.extend(variants.items())
             else:
-                self._refuse(chunk, name, column, misfit, target)
-        self._require(chunk, {name: values for name, (values, _) in stored.items()})
+                self._refuse(chunk, name, column, misfit if name in self.layout.key else misfit & ~deleted, target)
+        self._require(chunk, {name: values for name, (values, _) in stored.items()}, deleted)
         fields = [pa.field(name, a.type, metadata={b"kind": kind}) for name, (a, kind) in stored.items()]
         arrays = [array for array, _ in stored.values()]
         for name, array in (own or {}).items():
@@ -174,8 +185,17 @@ class Batches:
         else:
             kinds |= column.kinds
 
+    def _without_nested(self, chunk: Chunk, name: str, column: Column) -> Column:
+        """Refuses the rows whose key is a list or an object; returns the column without these."""
+        values = to_python(column.values, column.kind)
+        for index, value in enumerate(values):
+            if is_nested(value):
+                chunk.add_fault(index, f"{name}: a list or an object is not a primary key")
+                values[index] = None
+        return column_of(values)
+
     def _variants(self, name: str, column: Column, misfit: Mask) -> dict[str, Column]:
-        """The values that do not fit, by the columns that take them."""
+        """Returns the values that do not fit, by the columns that take them."""
         if column.kind != "mixed":
             values = pc.if_else(pa.array(misfit), column.values, pa.scalar(None, column.values.type))
             return {self.layout.variant_name(name, column.kind): Column(column.kind, values, column.kinds)}
@@ -193,11 +213,23 @@ class Batches:
         values = to_python(column.values, column.kind) if column.kind == "mixed" else None
         for index in map(int, np.flatnonzero(misfit)):
             kind = column.kind if values is None else kind_of(values[index])[0]
-            what = {"huge": "a number beyond 64 bits", "json": "a list or an object"}.get(kind, f"this {kind}")
+            what = {"huge": "a number that neither 64 bits nor a double holds", "json": "a list or an object"}.get(
+                kind, f"this {kind}"
+            )
             chunk.add_fault(index, f"{self._label(name)}: {what} does not fit {target.data_type}")
 
-    def _require(self, chunk: Chunk, columns: Mapping[str, pa.Array]) -> None:
-        """Give a fault to each row without a value that it must have."""
+    def _deleted(self, chunk: Chunk) -> Mask:
+        """Marks the rows that say that they are deleted, as dlt reads it: `true`, or any value that is no boolean."""
+        column = chunk.columns.get(self.layout.deleted or "")
+        if column is None:
+            return np.zeros(chunk.rows, np.bool_)
+        target = self.layout.targets.get(self.layout.deleted or "")
+        values = column.values if target is None else fit(column.values, column.kind, target)[0]
+        says = values.fill_null(False) if pa.types.is_boolean(values.type) else values.is_valid()
+        return np.asarray(says.to_numpy(zero_copy_only=False), np.bool_)
+
+    def _require(self, chunk: Chunk, columns: Mapping[str, pa.Array], deleted: Mask) -> None:
+        """Gives a fault to each row without a value that it must have. A row that is deleted needs its key only."""
         for name in self.layout.required:
             why = "the primary key" if name in self.layout.key else "declared not nullable"
             values = columns.get(name)
@@ -207,13 +239,11 @@ class Batches:
                 empty = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
             else:
                 continue
+            if name not in self.layout.key and deleted.any():
+                if name in self.layout.targets:
+                    self._order.setdefault(name, self.layout.targets[name])
+                empty = empty[~deleted[empty]]
             for index in map(int, empty):
                 reasons = chunk.faults.get(index, [])
                 if NOT_AN_OBJECT not in reasons and not any(reason.startswith(f"{name}: ") for reason in reasons):
                     chunk.add_fault(index, f"{name}: missing or null, and it is {why}")
-
-
-def append(path: Path, table: pa.Table) -> None:
-    """Add a table to the end of a file."""
-    with path.open("ab") as file, pa.ipc.new_stream(file, table.schema) as writer:
-        writer.write_table(table)

@@ -22,12 +22,12 @@ _TO_ESCAPE = r'["\\\x00-\x1f\x7f]'
 
 
 def random_ids(rows: int) -> pa.Array:
-    """Ids that no other load has."""
+    """Makes ids that no other load has."""
     return pa.array(generate_dlt_ids(rows), pa.string())
 
 
 def key_ids(table: pa.Table, key: Sequence[str]) -> pa.Array:
-    """One id a row, made of the primary key's values as they land: a key that is written anew stays the same row."""
+    """Makes one id a row of the primary key's values as they land: a key that is written anew stays the same row."""
     parts: list[Any] = []
     for name in sorted(key):
         text = _as_json(table[name].combine_chunks())
@@ -39,7 +39,7 @@ def key_ids(table: pa.Table, key: Sequence[str]) -> pa.Array:
 
 
 def item_ids(parents: pa.Array, table: str, positions: pa.Array) -> pa.Array:
-    """One id an item of a list.
+    """Makes one id an item of a list.
 
     Args:
         parents: By item, the id of the row that the list is in.
@@ -50,7 +50,7 @@ def item_ids(parents: pa.Array, table: str, positions: pa.Array) -> pa.Array:
 
 
 def _as_json(array: pa.Array) -> pa.Array | None:
-    """Integers and plain text as JSON; None for what takes more than quotes."""
+    """Writes integers and plain text as JSON; None for what takes more than quotes."""
     if pa.types.is_int64(array.type):
         return pc.cast(array, pa.string())
     if pa.types.is_string(array.type) and not pc.any(pc.match_substring_regex(array, _TO_ESCAPE)).as_py():
@@ -59,7 +59,7 @@ def _as_json(array: pa.Array) -> pa.Array | None:
 
 
 def _digests(texts: pa.Array) -> pa.Array:
-    """dlt's `digest128` of each text."""
+    """Makes dlt's `digest128` of each text."""
     count, size = len(texts), DLT_ID_LENGTH_BYTES
     digests = b"".join([shake_128(text).digest(size) for text in pc.cast(texts, pa.binary()).to_pylist()])
     # base64 turns three bytes into four characters: padded, all digests are turned at once, and the padding cut off.

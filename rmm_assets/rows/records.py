@@ -6,119 +6,205 @@ promises: each key lands once, a row without its key goes to the rejects, nothin
 
 from __future__ import annotations
 
-import hashlib
+import bisect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from rmm_assets.rows.decode import Page, loads
-from rmm_assets.rows.keys import NO_KEY, Keys, row_keys
-from rmm_assets.rows.layout import RowShape
-from rmm_assets.rows.spool import REJECTED
+from rmm_assets.rows.chunk import NOT_AN_OBJECT
+from rmm_assets.rows.conflicts import EXAMPLES, Pair, and_more, differing, repeated, sentence, sorted_keys
+from rmm_assets.rows.distinct import Mask
+from rmm_assets.rows.flatten_objects import NOT_UNICODE, flatten_objects, is_unicode
+from rmm_assets.rows.json_text import loads, utf8_text
+from rmm_assets.rows.keys import NO_KEY, Keys, key_texts, landed, row_key_texts, row_keys
+from rmm_assets.rows.layout import Layout
+from rmm_assets.rows.page import Page
+from rmm_assets.rows.rejects import Reject, Rejects
+from rmm_assets.rows.shape import RowShape
+from rmm_assets.rows.tally import Tally, last_of_each
 
 BATCH_ROWS = 1000
+# So many different sets of field names are remembered.
+_MOST_NAMES = 1000
 
 
 class RecordSpool:
-    """The rows of one read of one resource, as they came. For one thread.
+    """Gathers the rows of one read of one resource, as they came. For one thread.
 
     Attributes:
         rows: Rows received, rejected ones included.
     """
 
     def __init__(self, shape: RowShape, folder: Path) -> None:
-        self._shape = shape
+        self._shape, self._layout = shape, Layout(shape)
+        self._names: dict[tuple[str, ...], list[str] | None] = {}
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "rows.jsonl"
+        self._rejects = Rejects(folder / "rejected.arrows")
         self.clear()
 
     def clear(self) -> None:
-        """Forget all rows; the read starts anew."""
+        """Forgets all rows; the read starts anew."""
         self.rows = 0
-        self._keys: list[Keys] = []
-        self._pages: list[int] = []
+        self._ends: list[int] = []
+        self._lands: list[Mask] = []
+        self._named: list[Any] = []
+        self._tally = Tally()
+        self._rejects.clear()
         self._path.write_bytes(b"")
 
     def add(self, page: Page, keys: Keys | None = None) -> None:
-        """Take in the next page, with its rows' keys where they are made already."""
+        """Takes in the next page, with its rows' keys where they are made already."""
         self.rows += page.rows
-        self._pages.append(page.rows)
-        self._keys.append(row_keys(page, self._shape) if keys is None else keys)
+        self._ends.append(self.rows)
+        keys = row_keys(page, self._shape) if keys is None else keys
+        self._tally.add(keys)
+        rows = page.objects()
+        lines = [json.dumps(row, default=str) + "\n" for row in rows]
         with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, default=str) + "\n" for row in page.objects())
+            file.writelines(lines)
+        faults = [
+            self._fault(row, line, key == NO_KEY) for row, line, key in zip(rows, lines, keys.tolist(), strict=True)
+        ]
+        faulty = [row for row, fault in zip(rows, faults) if fault]
+        named = row_key_texts(
+            flatten_objects(self._layout, faulty, frozenset(self._layout.key), False), self._layout, range(len(faulty))
+        )
+        self._rejects.add(
+            [Reject(row, [fault], len(self._ends), key) for row, fault, key in zip(faulty, filter(None, faults), named)]
+        )
+        self._named += [row for row, fault in zip(rows, faults) if fault == NOT_UNICODE]
+        self._lands.append(np.array([not fault for fault in faults], np.bool_))
 
-    @property
-    def _all_keys(self) -> Keys:
-        return np.concatenate([*self._keys, np.zeros(0, np.uint64)])
+    def _fault(self, row: Any, line: str, keyless: bool) -> str:
+        """Says why a row cannot land; nothing where it can."""
+        if not isinstance(row, dict):
+            return NOT_AN_OBJECT
+        if "\\ud" in line and not is_unicode(row):
+            return NOT_UNICODE
+        return f"the primary key {', '.join(self._shape.primary_key)} is missing or null" if keyless else ""
 
     @property
     def keyless(self) -> int:
-        """Rows without a primary key, or that are no rows."""
-        return int((self._all_keys == NO_KEY).sum())
+        """Rows without a primary key, or that are not rows."""
+        return self._tally.keyless
 
     @property
     def rejected_rows(self) -> int:
         """Rows that cannot land."""
-        return self.keyless
+        return self._rejects.rows
 
     @property
     def distinct(self) -> int:
         """Different keys among the rows."""
-        keys = np.unique(self._all_keys)
-        return int((keys != NO_KEY).sum())
+        return self._tally.distinct
 
     def fingerprint(self) -> str:
-        """A digest of the set of keys, whatever their order."""
-        return hashlib.sha256(np.unique(self._all_keys).tobytes()).hexdigest()
+        """Returns a digest of the set of keys, whatever their order."""
+        return self._tally.fingerprint()
 
     def sequence(self) -> str:
-        """A digest of all keys in the order in which they came."""
-        return hashlib.sha256(self._all_keys.tobytes()).hexdigest()
+        """Returns a digest of all keys in the order in which they came."""
+        return self._tally.sequence()
+
+    def conflicts(self) -> Sequence[str]:
+        """Returns a sentence for each of the first keys whose rows, more than one, are not alike; nothing where all are."""
+        if not self._shape.primary_key:
+            return ()
+        keys, land = self._tally.keys, self._landing()
+        again = repeated(keys[land])
+        if again is None:
+            return ()
+        where = np.flatnonzero(land)[again]
+        wanted = set(where.tolist())
+        said = [
+            blake2b(utf8_text(sorted_keys(row)).encode(), digest_size=16).digest()
+            for number, row in enumerate(self._read())
+            if number in wanted
+        ]
+        pairs = [Pair(int(where[a]), int(where[b])) for a, b in differing(keys[where], np.array(said, keys.dtype))]
+        named = {number for pair in pairs[:EXAMPLES] for number in pair}
+        rows = {number: row for number, row in enumerate(self._read()) if number in named}
+        return and_more([self._difference(pair, rows) for pair in pairs[:EXAMPLES]], len(pairs))
+
+    def _difference(self, pair: Pair, rows: Mapping[int, Any]) -> str:
+        """Says what two rows differ in."""
+        layout = self._layout
+        one, other = rows[pair.first], rows[pair.second]
+        columns = flatten_objects(layout, [one], frozenset(layout.key), False).columns
+        key = {name: str(key_texts(columns[name], layout.targets.get(name))[0]) for name in layout.key}
+        pages = [bisect.bisect_right(self._ends, number) + 1 for number in pair]
+        names = [name for name in {**one, **other} if sorted_keys(one.get(name)) != sorted_keys(other.get(name))]
+        return sentence(key, (pages[0], pages[1]), names)
 
     def changed_types(self) -> Mapping[str, tuple[str, str]]:
-        """Nothing: dlt makes variant columns itself."""
+        """Returns nothing: dlt makes variant columns itself."""
         return {}
 
     def records(self) -> Iterator[list[Any]]:
-        """The rows that can land, each once: the last one of those that share a key."""
-        keys = self._all_keys
-        last = np.zeros(len(keys), np.bool_)
-        _, index = np.unique(keys[::-1], return_index=True)
-        last[len(keys) - 1 - index] = True
-        last &= keys != NO_KEY
+        """Yields the rows that can land, each once: the last one of those that share a key."""
+        land = self._landing()
+        last = last_of_each(self._tally.keys[land])
+        if last is not None:
+            land[land] = last
         batch: list[Any] = []
         for number, row in enumerate(self._read()):
-            if last[number]:
-                batch.append(row)
+            if land[number]:
+                batch.append(self._told_apart(row))
                 if len(batch) == BATCH_ROWS:
                     yield batch
                     batch = []
         if batch:
             yield batch
 
+    def _landing(self) -> Mask:
+        """Marks the rows that can land."""
+        return np.concatenate([*self._lands, np.zeros(0, np.bool_)])
+
+    def _told_apart(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Names fields anew whose columns would be another field's, or one of dlt's own."""
+        names = tuple(row)
+        if names not in self._names:
+            if len(self._names) > _MOST_NAMES:
+                self._names.clear()
+            self._names[names] = _new_names(names, self._layout)
+        new = self._names[names]
+        return row if new is None else dict(zip(new, row.values()))
+
+    def rejected_keys(self) -> pa.Table:
+        """Returns the primary keys of the rows that cannot land and have one, by the columns of the table."""
+        chunk = flatten_objects(self._layout, self._named, frozenset(self._layout.key), False)
+        columns = {name: chunk.columns[name] for name in self._layout.key if name in chunk.columns}
+        table = pa.table({name: landed(column, self._layout.targets.get(name)) for name, column in columns.items()})
+        if len(columns) < len(self._layout.key):
+            return pa.table({name: pa.nulls(0, pa.string()) for name in self._layout.key})
+        return table.drop_null()
+
     def rejected(self) -> Iterator[pa.Table]:
-        """The rows that cannot land: the row as JSON, why, and the number of its page, from 1."""
-        faults = self._all_keys == NO_KEY
-        if not faults.any():
-            return
-        page_of = np.repeat(np.arange(1, len(self._pages) + 1), self._pages)
-        key = ", ".join(self._shape.primary_key)
-        found = [
-            {
-                "row_json": json.dumps(row, separators=(",", ":"), default=str),
-                "reason": f"the primary key {key} is missing or null" if isinstance(row, dict) else "not an object",
-                "page": int(page_of[number]),
-            }
-            for number, row in enumerate(self._read())
-            if faults[number]
-        ]
-        yield pa.Table.from_pylist(found, schema=REJECTED)
+        """Yields the rows that cannot land, as `REJECTED`."""
+        return self._rejects.tables()
 
     def _read(self) -> Iterator[Any]:
         with self._path.open(encoding="utf-8") as file:
             for line in file:
                 yield loads(line)
+
+
+def _new_names(names: Sequence[str], layout: Layout) -> list[str] | None:
+    """Returns names for fields whose columns are all different and none of dlt's own; None where they are so already."""
+    new: dict[str, str] = {}
+    taken: set[str] = set()
+    # The field that is written like its column keeps it, else the first.
+    for name in sorted(names, key=lambda name: layout.column_name((name,)) != name):
+        column = layout.column_name((name,))
+        if column in taken:
+            new[name] = layout.clash_name(column, (name,))
+        else:
+            new[name] = column if layout.is_reserved(name) else name
+        taken.add(column)
+    return None if all(name == other for name, other in new.items()) else [new[name] for name in names]

@@ -1,15 +1,13 @@
 """Gathers the pages of one read on disk, and gives them back as Arrow tables when the read is complete.
 
-Pages become batches, one of each table that the rows and their lists become, and only eight bytes a row stay in memory:
-its key. Which rows land is settled last, when everything was seen, and their children with them. Whether the read is
-complete is not decided here, and nothing is loaded.
+Pages become batches, one of each table that the rows and their lists become; only the keys stay in memory. Which rows
+land, and their children with them, is decided last, when everything was seen. Whether the read is complete: see `reading`.
 """
 
 from __future__ import annotations
 
 import bisect
-import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,23 +17,25 @@ import pyarrow as pa
 from dlt.common.normalizers.json.relational import DataItemNormalizer
 from dlt.common.schema.typing import C_DLT_ID
 
-from rmm_assets.rows.batches import Batches, Mask, append
-from rmm_assets.rows.decode import Page, loads
+from rmm_assets.rows.arrow_files import append, read_each
+from rmm_assets.rows.batches import Batches
+from rmm_assets.rows.chunk import Chunk
+from rmm_assets.rows.conflicts import EXAMPLES, add_items, and_more, contents, differing, repeated, sentence
+from rmm_assets.rows.distinct import Mask
+from rmm_assets.rows.flatten import flatten
 from rmm_assets.rows.ids import item_ids, key_ids, random_ids
-from rmm_assets.rows.keys import NO_KEY, Keys, chunk_keys
-from rmm_assets.rows.layout import Chunk, Layout, RowShape
-from rmm_assets.rows.types import json_text
+from rmm_assets.rows.json_text import loads, utf8_text
+from rmm_assets.rows.keys import NO_KEY, Keys, as_keys, chunk_keys, joined, keys_of_texts, landed_texts, row_key_texts
+from rmm_assets.rows.layout import Layout
+from rmm_assets.rows.page import Page
+from rmm_assets.rows.rejects import Reject, Rejects
+from rmm_assets.rows.shape import RowShape
+from rmm_assets.rows.siphash import Hashes
+from rmm_assets.rows.tally import Tally, last_of_each
 
 # A batch is written at so many bytes of bodies even if its rows are few.
 BATCH_BYTES = 32 * 2**20
 
-REJECTED = pa.schema(
-    [
-        pa.field("row_json", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("page", pa.int64(), nullable=False),
-    ]
-)
 ROW_ID = C_DLT_ID
 ROOT_ID, _PARENT_ID = DataItemNormalizer.C_DLT_ROOT_ID, DataItemNormalizer.C_DLT_PARENT_ID
 _INDEX = DataItemNormalizer.C_DLT_LIST_IDX
@@ -49,21 +49,43 @@ _OWN_COLUMNS: dict[str, dict[str, Any]] = {
 
 
 # No column is named so.
-_KEPT = " kept"
+_RAW = " raw"
 
 Choose = Callable[[list[list[Any]]], Mask]
 
 
 class _Numbered(NamedTuple):
-    """A page with its number in the read, from 1, and its rows' keys if they are made already."""
+    """Holds a page with its number in the read, from 1, and its rows' keys if they are made already."""
 
     number: int
     page: Page
     keys: Keys | None
 
 
+class _Origin(NamedTuple):
+    """Says which page the rows of a batch that can land came with.
+
+    Attributes:
+        ends: By page, how many of them are there at its end.
+        numbers: The pages' numbers.
+    """
+
+    ends: list[int]
+    numbers: list[int]
+
+    @classmethod
+    def of(cls, run: list[_Numbered], land: Mask | None) -> _Origin:
+        ends = list(accumulate(entry.page.rows for entry in run))
+        if land is not None:
+            ends = np.cumsum(land)[np.array(ends) - 1].tolist()
+        return cls(ends, [entry.number for entry in run])
+
+    def page(self, row: int) -> int:
+        return self.numbers[bisect.bisect_right(self.ends, row)]
+
+
 class _Shaped(NamedTuple):
-    """Rows of one table, ready to be written, and their children."""
+    """Holds rows of one table, ready to be written, and their children."""
 
     batches: Batches
     table: pa.Table
@@ -71,45 +93,42 @@ class _Shaped(NamedTuple):
 
 
 class Spool:
-    """The rows of one read of one resource. For one thread.
+    """Gathers the rows of one read of one resource. For one thread.
 
     Attributes:
         rows: Rows received, rejected ones included.
     """
 
     def __init__(self, shape: RowShape, folder: Path, batch_rows: int = 20000) -> None:
-        """Start empty.
+        """Starts empty.
 
         Args:
             shape: What is known of the rows.
             folder: An empty folder of this spool's own; made if it is not there.
             batch_rows: Rows of the resource's table, and of each child table, that `tables` gives at once, about.
         """
-        self._shape, self._layout = shape, shape.layout
+        self._shape, self._layout = shape, Layout(shape)
         self._folder, self._batch_rows = folder, batch_rows
         folder.mkdir(parents=True, exist_ok=True)
         self.clear()
 
     def clear(self) -> None:
-        """Forget all rows; the read starts anew."""
+        """Forgets all rows; the read starts anew."""
         self.rows = 0
-        self._rejected_rows = 0
-        self._keyless = 0
         self._pages = 0
         self._pending: list[_Numbered] = []
         self._pending_rows = self._pending_bytes = 0
-        self._keys: list[Keys] = []
+        self._tally = Tally()
         self._landing: list[Keys] = []
+        self._origins: list[_Origin] = []
         self._root = Batches(self._layout, self._folder / "rows.arrows")
         self._children: dict[Layout, Batches] = {}
-        self._rejected_path.write_bytes(b"")
-
-    @property
-    def _rejected_path(self) -> Path:
-        return self._folder / "rejected.arrows"
+        self._rejects = Rejects(self._folder / "rejected.arrows")
+        self._named = self._folder / "rejected_keys.arrows"
+        self._named.write_bytes(b"")
 
     def add(self, page: Page, keys: Keys | None = None) -> None:
-        """Take in the next page.
+        """Takes in the next page.
 
         Args:
             page: Its rows; overlap with the page before is cut off already.
@@ -129,43 +148,90 @@ class Spool:
     def rejected_rows(self) -> int:
         """Rows that cannot land."""
         self._flush()
-        return self._rejected_rows
+        return self._rejects.rows
 
     @property
     def keyless(self) -> int:
         """Rows without a primary key; each of them is rejected."""
         self._flush()
-        return self._keyless
+        return self._tally.keyless
 
     @property
     def distinct(self) -> int:
         """Different keys among the rows; `rows - distinct - keyless` of them came more than once."""
-        return len(self._distinct_keys())
+        self._flush()
+        return self._tally.distinct
 
     def fingerprint(self) -> str:
-        """A digest of the set of keys, whatever their order: equal where two passes show the same rows."""
-        return hashlib.sha256(self._distinct_keys().tobytes()).hexdigest()
+        """Returns a digest of the set of keys, whatever their order: equal where two passes show the same rows."""
+        self._flush()
+        return self._tally.fingerprint()
 
     def sequence(self) -> str:
-        """A digest of all keys in the order in which they came."""
+        """Returns a digest of all keys in the order in which they came."""
         self._flush()
-        return hashlib.sha256(np.concatenate([*self._keys, np.zeros(0, np.uint64)]).tobytes()).hexdigest()
+        return self._tally.sequence()
 
-    def _distinct_keys(self) -> Keys:
+    def conflicts(self) -> Sequence[str]:
+        """Returns a sentence for each of the first keys whose rows, more than one, are not alike; nothing where all are.
+
+        Rows that cannot land are left out; rows that came again as they were do no harm.
+        """
         self._flush()
-        keys = _sorted(self._keys)
-        keys = keys[np.searchsorted(keys, NO_KEY, "right") :]
-        first = np.ones(len(keys), np.bool_)
-        np.not_equal(keys[1:], keys[:-1], out=first[1:])
-        return keys[first].astype(np.uint64, copy=False)
+        if not self._layout.key:
+            return ()
+        keys = joined(self._landing_keys())
+        again = repeated(keys)
+        if again is None:
+            return ()
+        schemas = self._schemas()
+        as_json = {name for name, column in self._root.columns().items() if column["data_type"] == "json"}
+        hashes = []
+        for number, mask in enumerate(self._by_batch(again)):
+            stored = self._batch(number).filter(pa.array(mask))
+            found = contents(self._root.conform(stored, schemas[self._root]), as_json)
+            self._add_items(found, self._layout, number, mask, schemas)
+            hashes.append(found)
+        where = np.flatnonzero(again)
+        pairs = differing(keys[again], as_keys(np.concatenate(hashes)))
+        examples = [self._difference(int(where[one]), int(where[other])) for one, other in pairs[:EXAMPLES]]
+        return and_more(examples, len(pairs))
+
+    def _add_items(
+        self, hashes: Hashes, layout: Layout, number: int, mask: Mask | None, schemas: Mapping[Batches, pa.Schema]
+    ) -> None:
+        """Has rows' hashes count the items of their lists."""
+        for child in layout.children.values():
+            batches = self._children.get(child)
+            stored = batches.read(number) if batches is not None else None
+            if batches is None or stored is None:
+                continue
+            chunk, stay = _below(stored, mask)
+            items = contents(batches.conform(chunk, schemas[batches]))
+            self._add_items(items, child, number, stay, schemas)
+            add_items(hashes, child.table, items, chunk[_PARENT_ID].combine_chunks(), chunk[_INDEX].combine_chunks())
+
+    def _difference(self, one: int, other: int) -> str:
+        """Says what two rows that can land differ in, by their numbers among these."""
+        ends = list(accumulate(len(batch) for batch in self._landing))
+        rows, pages = [], []
+        for index in (one, other):
+            number = bisect.bisect_right(ends, index)
+            place = index - ends[number] + len(self._landing[number])
+            table = self._root.conform(self._batch(number).slice(place, 1), self._root.schema)
+            rows.append({name: table[name].combine_chunks() for name in table.column_names})
+            pages.append(self._origins[number].page(place))
+        key = {name: str(landed_texts(rows[0][name])[0]) for name in self._layout.key}
+        columns = [name for name, value in rows[0].items() if not value.equals(rows[1][name])]
+        return sentence(key, (pages[0], pages[1]), columns or ["their lists"])
 
     def columns(self) -> dict[str, dict[str, Any]]:
-        """dlt column schemas of the resource's table, for dlt to know what Arrow's types do not say, such as `json`."""
+        """Returns dlt column schemas of the resource's table, for dlt to know what Arrow's types do not say, such as `json`."""
         self._flush()
         return {**self._root.columns(), **(_own_columns(ROW_ID) if self._shape.row_ids else {})}
 
     def children(self) -> dict[str, tuple[str, dict[str, dict[str, Any]]]]:
-        """The child tables that rows came for, parents first: by name, the table above and dlt column schemas."""
+        """Returns the child tables that rows came for, parents first: by name, the table above and dlt column schemas."""
         self._flush()
         return {
             child.table: (layout.table, {**self._children[child].columns(), **_own_columns(*self._item_columns)})
@@ -175,7 +241,7 @@ class Spool:
         }
 
     def changed_types(self) -> Mapping[str, tuple[str, str]]:
-        """Columns whose type at the destination holds not all of what came, or contradicts its declaration.
+        """Returns columns whose type at the destination holds not all of what came, or contradicts its declaration.
 
         Returns:
             By column, `table.column` in a child table, the type in the table and the type that came.
@@ -187,20 +253,20 @@ class Spool:
         return found
 
     def tables(self, choose: Choose | None = None) -> Iterator[tuple[str, pa.Table]]:
-        """The rows that can land, each once, the last one of those that share a key; and their children.
+        """Yields the rows that can land, each once, the last one of those that share a key; and their children.
 
         Args:
-            choose: Says of the values that the shape has kept, a list a row in the order in which rows land, which rows are
-                wanted.
+            choose: Gets the values at the shape's `raw_paths`, a list a row in the order in which rows land, and marks the rows
+                that are wanted.
 
         Yields:
             The name of a table and some of its rows, parents before children. All tables of one name have one schema.
         """
         self._flush()
-        schemas = {batches: batches.schema for batches in (self._root, *self._children.values())}
+        schemas = self._schemas()
         gathered: dict[str, list[pa.Table]] = {}
-        for number, land in enumerate(self._landed()):
-            for name, table in self._settled(number, land, schemas, choose):
+        for number, land in enumerate(self._masks()):
+            for name, table in self._landed(number, land, schemas, choose):
                 gathered.setdefault(name, []).append(table)
             if any(sum(map(len, tables)) >= self._batch_rows for tables in gathered.values()):
                 yield from ((name, pa.concat_tables(tables)) for name, tables in gathered.items())
@@ -214,31 +280,60 @@ class Spool:
         return self._root.schema
 
     def rejected(self) -> Iterator[pa.Table]:
-        """The rows that cannot land, as `REJECTED`: the row as JSON, why, and the number of its page, from 1."""
+        """Yields the rows that cannot land, as `REJECTED`: the row as JSON, why, and the number of its page, from 1."""
         self._flush()
-        return _streams(self._rejected_path)
+        return self._rejects.tables()
 
-    def _landed(self) -> list[Mask | None]:
-        """Which rows of each batch land; None for all of them."""
-        keys = _sorted(self._landing)
-        if not (keys[1:] == keys[:-1]).any():
-            return [None] * len(self._landing)
-        keys = np.concatenate(self._landing)
-        _, last = np.unique(keys[::-1], return_index=True)
-        land = np.zeros(len(keys), np.bool_)
-        land[len(keys) - 1 - last] = True
-        ends = list(accumulate(len(batch) for batch in self._landing))
-        return [land[end - len(batch) : end] for end, batch in zip(ends, self._landing, strict=True)]
+    def rejected_keys(self) -> pa.Table:
+        """Returns the primary keys of the rows that cannot land and have one, just as those of landed rows would be: with
+        the table's column names and types.
+        """
+        self._flush()
+        schema = pa.schema([field for name in self._layout.key for field in self._root.schema if field.name == name])
+        return pa.concat_tables(
+            [schema.empty_table(), *(self._root.conform(table, schema) for table in read_each(self._named))]
+        )
 
-    def _settled(
-        self, number: int, land: Mask | None, schemas: Mapping[Batches, pa.Schema], choose: Choose | None
-    ) -> Iterator[tuple[str, pa.Table]]:
-        """The rows of a batch that land, and below them their children."""
+    def _masks(self) -> list[Mask | None]:
+        """Marks which rows of each batch land; None for all of them."""
+        land = last_of_each(joined(self._landing_keys()))
+        return [None] * len(self._landing) if land is None else [*self._by_batch(land)]
+
+    def _by_batch(self, mask: Mask) -> Iterator[Mask]:
+        """Yields the part of a mask of all rows that can land that is each batch's own."""
+        ends = accumulate(len(batch) for batch in self._landing)
+        return (mask[end - len(batch) : end] for end, batch in zip(ends, self._landing, strict=True))
+
+    def _landing_keys(self) -> list[Keys]:
+        """Returns the keys of the rows that can land, made anew where columns turned out to tell values apart otherwise
+        than text does: one moment may be written in two ways, and so may a number.
+        """
+        schema = self._root.schema
+        bent = [name for name in self._layout.key if self._root.bends(name)]
+        if not bent:
+            return self._landing
+        own = pa.schema([schema.field(name) for name in self._layout.key])
+        tables = (self._root.conform(self._batch(number), own) for number in range(len(self._landing)))
+        return [
+            keys_of_texts([landed_texts(table[name].combine_chunks()) for name in self._layout.key]) for table in tables
+        ]
+
+    def _batch(self, number: int) -> pa.Table:
         stored = self._root.read(number)
         assert stored is not None, "a batch without rows"
+        return stored
+
+    def _schemas(self) -> dict[Batches, pa.Schema]:
+        return {batches: batches.schema for batches in (self._root, *self._children.values())}
+
+    def _landed(
+        self, number: int, land: Mask | None, schemas: Mapping[Batches, pa.Schema], choose: Choose | None
+    ) -> Iterator[tuple[str, pa.Table]]:
+        """Yields the rows of a batch that land, and below them their children."""
+        stored = self._batch(number)
         if choose is not None:
-            kept = stored[_KEPT] if land is None else stored[_KEPT].filter(pa.array(land))
-            wanted = choose([loads(text) for text in kept.to_pylist()])
+            raw = stored[_RAW] if land is None else stored[_RAW].filter(pa.array(land))
+            wanted = choose([loads(text) for text in raw.to_pylist()])
             if land is None:
                 land = wanted
             else:
@@ -246,24 +341,24 @@ class Spool:
         chunk = stored if land is None else stored.filter(pa.array(land))
         name, schema = self._layout.table, schemas[self._root]
         if self._shape.row_ids is None:
-            yield name, self._root.settle(chunk, schema)
+            yield name, self._root.conform(chunk, schema)
             return
         if not len(chunk):
             return
         if self._shape.row_ids == "key":
-            table = self._root.settle(chunk, schema)
+            table = self._root.conform(chunk, schema)
             ids = key_ids(table, self._layout.key)
             yield name, table.append_column(pa.field(ROW_ID, ids.type, nullable=False), ids)
         else:
             ids = random_ids(len(chunk))
-            yield name, self._root.settle(chunk, schema, {ROW_ID: ids})
-        yield from self._settled_below(self._layout, number, land, ids, ids, schemas)
+            yield name, self._root.conform(chunk, schema, {ROW_ID: ids})
+        yield from self._landed_below(self._layout, number, land, ids, ids, schemas)
 
-    def _settled_below(
+    def _landed_below(
         self, layout: Layout, number: int, land: Mask | None, ids: pa.Array, roots: pa.Array,
         schemas: Mapping[Batches, pa.Schema],
     ) -> Iterator[tuple[str, pa.Table]]:  # fmt: skip
-        """The children of rows that land.
+        """Yields the children of rows that land.
 
         Args:
             layout: Of the table that these rows are in.
@@ -285,9 +380,9 @@ class Spool:
             made = {ROOT_ID: root, _PARENT_ID: above, _INDEX: positions, ROW_ID: own}
             yield (
                 child.table,
-                batches.settle(chunk, schemas[batches], {name: made[name] for name in self._item_columns}),
+                batches.conform(chunk, schemas[batches], {name: made[name] for name in self._item_columns}),
             )
-            yield from self._settled_below(child, number, stay, own, root, schemas)
+            yield from self._landed_below(child, number, stay, own, root, schemas)
 
     @property
     def _item_columns(self) -> tuple[str, ...]:
@@ -310,41 +405,44 @@ class Spool:
 
     def _take(self, run: list[_Numbered]) -> None:
         pages = [entry.page for entry in run]
-        chunk = self._layout.flatten(pages, nest=True)
+        chunk = flatten(self._layout, pages, nest=True)
         given = [entry.keys for entry in run if entry.keys is not None]
         if len(given) == len(run):
             keys = np.concatenate(given)
         else:
             # Without a primary key a row is told apart by all that it holds, its lists included.
-            whole = chunk if self._layout.key or not self._layout.nests else self._layout.flatten(pages)
+            whole = chunk if self._layout.key or not self._layout.nests else flatten(self._layout, pages)
             keys = chunk_keys(whole, self._layout, [page.rows for page in pages])
         self._refuse_empty(chunk)
         # A row that holds nothing but lists has no other column, and still counts.
         own = {_INDEX: pa.array(np.arange(chunk.rows))} if self._layout.nests else {}
-        if self._shape.kept:
-            own[_KEPT] = pa.array(self._kept(pages), pa.string())
+        if self._shape.raw_paths:
+            own[_RAW] = pa.array(self._raw(pages), pa.string())
         shaped = self._shaped(chunk, self._root, own)
-        self._keys.append(keys)
-        self._keyless += int(np.count_nonzero(keys == NO_KEY))
+        self._tally.add(keys)
         land: Mask | None = None
         if chunk.faults:
-            self._reject(chunk.faults, run)
+            self._reject(chunk, run)
             land = np.ones(chunk.rows, np.bool_)
             land[list(chunk.faults)] = False
+            named = ~land & (keys != NO_KEY)
+            if self._layout.key and named.any():
+                append(self._named, shaped.table.select(list(self._layout.key)).filter(pa.array(named)))
             keys = keys[land]
         if len(keys):
             number = len(self._landing)
             self._landing.append(keys)
+            self._origins.append(_Origin.of(run, land))
             self._root.write(number, shaped.table if land is None else shaped.table.filter(pa.array(land)))
             self._write_below(shaped, number, land)
 
-    def _kept(self, pages: list[Page]) -> Iterator[str]:
+    def _raw(self, pages: list[Page]) -> Iterator[str]:
         for page in pages:
-            for values in zip(*(page.values(path) for path in self._shape.kept), strict=True):
-                yield _utf8(list(values))
+            for values in zip(*(page.values(path) for path in self._shape.raw_paths), strict=True):
+                yield utf8_text(list(values))
 
     def _shaped(self, chunk: Chunk, batches: Batches, own: Mapping[str, pa.Array] | None) -> _Shaped:
-        """Rows and their children as tables to write. What is wrong with a child is wrong with its row."""
+        """Makes tables to write of rows and their children. What is wrong with a child is wrong with its row."""
         table = batches.shape(chunk, own)
         children = []
         for items in chunk.children:
@@ -366,7 +464,7 @@ class Spool:
                 self._write_below(child, number, stay)
 
     def _refuse_empty(self, chunk: Chunk) -> None:
-        """Give a fault to each row that would be null throughout: nothing would show that it came."""
+        """Gives a fault to each row that would be null throughout: nothing would show that it came."""
         empty = np.ones(chunk.rows, np.bool_)
         for column in chunk.columns.values():
             if not column.values.null_count:
@@ -378,20 +476,19 @@ class Spool:
             if index not in chunk.faults:
                 chunk.add_fault(index, "no value in it")
 
-    def _reject(self, faults: Mapping[int, list[str]], run: list[_Numbered]) -> None:
+    def _reject(self, chunk: Chunk, run: list[_Numbered]) -> None:
+        faults = sorted(chunk.faults)
+        keys = row_key_texts(chunk, self._layout, faults)
         ends = list(accumulate(entry.page.rows for entry in run))
         objects: dict[int, list[Any]] = {}
-        rows: dict[str, list[Any]] = {"row_json": [], "reason": [], "page": []}
-        for index in sorted(faults):
+        rejects = []
+        for index, key in zip(faults, keys, strict=True):
             which = bisect.bisect_right(ends, index)
             if which not in objects:
                 objects[which] = run[which].page.objects()
             row = objects[which][index - ends[which] + run[which].page.rows]
-            rows["row_json"].append(_utf8(row))
-            rows["reason"].append("; ".join(sorted(set(faults[index]))))
-            rows["page"].append(run[which].number)
-        self._rejected_rows += len(faults)
-        append(self._rejected_path, pa.table(rows, schema=REJECTED))
+            rejects.append(Reject(row, chunk.faults[index], run[which].number, key))
+        self._rejects.add(rejects)
 
 
 def _own_columns(*names: str) -> dict[str, dict[str, Any]]:
@@ -399,35 +496,10 @@ def _own_columns(*names: str) -> dict[str, dict[str, Any]]:
 
 
 def _below(table: pa.Table, land: Mask | None) -> tuple[pa.Table, Mask | None]:
-    """The items of lists whose rows land, with the indices that these rows have then; and which items these are."""
+    """Returns the items of lists whose rows land, with the indices that these rows have then; and which items these are."""
     if land is None:
         return table, None
     parents = table[_PARENT_ID].to_numpy()
     stay = land[parents]
     moved = pa.array((np.cumsum(land) - 1)[parents[stay]])
     return table.filter(pa.array(stay)).set_column(table.schema.get_field_index(_PARENT_ID), _PARENT_ID, moved), stay
-
-
-def _sorted(batches: list[Keys]) -> Keys:
-    # In place: memory for the keys is what grows with the rows.
-    keys: Keys = np.concatenate([*batches, np.zeros(0, np.uint64)])
-    keys.sort()
-    return keys
-
-
-def _utf8(row: Any) -> str:
-    """A row as JSON that can be stored: what is not Unicode stays escaped."""
-    text = json_text(row)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return "".join(f"\\u{ord(c):04x}" if "\ud800" <= c <= "\udfff" else c for c in text)
-    return text
-
-
-def _streams(path: Path) -> Iterator[pa.Table]:
-    """The tables that were appended to a file, one at a time."""
-    size = path.stat().st_size
-    with pa.OSFile(str(path)) as file:
-        while file.tell() < size:
-            yield pa.ipc.open_stream(file).read_all()

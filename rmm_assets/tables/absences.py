@@ -1,14 +1,15 @@
-"""After a complete load: rows that the API no longer holds to marks, or to nothing.
+"""Marks or removes, after a complete load, the rows that the API no longer holds.
 
 Every row of a load carries its load id, so what a complete full read did not bring is what carries another one. Marking
 is one statement that a later run repeats in full: a run killed before, during or after it is put right by the next.
+Nothing is removed that was not marked by an earlier complete read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID, Table
 
@@ -35,11 +36,11 @@ class Present:
 
     Attributes:
         columns: The primary key's columns.
-        keys: Their values as text, by row; at most one more than `MOST_PRESENT` are looked at.
+        keys: Their values, by row, of the columns' types; at most one more than `MOST_PRESENT` are looked at.
     """
 
     columns: tuple[str, ...]
-    keys: Sequence[tuple[str, ...]]
+    keys: Sequence[tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Absences:
     Attributes:
         gone: Rows that this read did not hold and that were there before it.
         marked: Rows newly marked `_absent_since`.
-        removed: Rows deleted.
+        removed: Rows deleted, because a complete read before this one did not hold them either.
         held_back: More than the allowed share would have gone, or too many rows could not land: nothing was done.
     """
 
@@ -60,7 +61,7 @@ class Absences:
 
 
 def rows_of_last_load(table: Table) -> int:
-    """Rows that the last complete read held, 0 where there was none."""
+    """Returns how many rows the last complete read held, 0 where there was none."""
     if LOAD_ID not in table.columns():
         return 0
     # Load ids are seconds since 1970 as text of one length, so the greatest one is the latest.
@@ -69,26 +70,30 @@ def rows_of_last_load(table: Table) -> int:
 
 
 def rows_alive(table: Table) -> int:
-    """Rows that are not marked absent, 0 where there is no table."""
+    """Returns how many rows are not marked absent, 0 where there is no table."""
     return table.count(f"{table.quote(ABSENT_SINCE)} IS NULL" if ABSENT_SINCE in table.columns() else "")
 
 
 def rows_valid(table: Table, valid_to: str, open_end: str | None) -> int:
-    """Rows of a table of versions that are the present ones.
+    """Returns how many rows of a table of versions are valid.
 
     Args:
-        valid_to: The column in which a version's end stands.
-        open_end: What stands there while there is no end; None for null.
+        valid_to: The column that says when a version ended.
+        open_end: What stands there while it is valid; None for null.
     """
     if valid_to not in table.columns():
         return 0
+    condition, parameters = is_valid(table, valid_to, open_end)
+    return int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {condition}", *parameters)[0][0])
+
+
+def is_valid(table: Table, valid_to: str, open_end: str | None) -> tuple[str, list[str]]:
+    """Returns the condition that a version is valid, and its parameters."""
     column = table.quote(valid_to)
-    if open_end is None:
-        return table.count(f"{column} IS NULL")
-    return int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {column} = %s", open_end)[0][0])
+    return (f"{column} IS NULL", []) if open_end is None else (f"{column} = %s", [open_end])
 
 
-def settle(
+def mark_or_remove(
     table: Table,
     load_id: str,
     policy: Policy,
@@ -98,7 +103,7 @@ def settle(
     present: Present = Present((), ()),
     nested: Sequence[Nested] = (),
 ) -> Absences:
-    """Mark or remove what this load did not bring.
+    """Marks what this load did not bring; removes what it did not bring and an earlier one had marked.
 
     Args:
         load_id: Of the load that holds a complete full read; empty where the API held nothing to load.
@@ -110,39 +115,39 @@ def settle(
     if policy == "keep":
         return Absences()
     columns = table.columns()
-    if LOAD_ID not in columns or (policy == "mark" and ABSENT_SINCE not in columns):
+    if LOAD_ID not in columns or ABSENT_SINCE not in columns:
         return Absences()
     other, parameters = _other(table, load_id, present)
-    alive = f" AND {table.quote(ABSENT_SINCE)} IS NULL" if ABSENT_SINCE in columns else ""
-    gone = int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {other}{alive}", *parameters)[0][0])
+    since = table.quote(ABSENT_SINCE)
+    newly, before = f"{other} AND {since} IS NULL", f"{other} AND {since} IS NOT NULL"
+    gone = int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {newly}", *parameters)[0][0])
     if gone > max_share * alive_before or len(present.keys) > MOST_PRESENT:
         return Absences(gone=gone, held_back=True)
+    removed = 0
     if policy == "remove":
+        removed = int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {before}", *parameters)[0][0])
+    if removed:
         with table.client.begin_transaction():
-            removed = int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {other}", *parameters)[0][0])
-            if removed:
-                table.change(f"DELETE FROM {{table}} WHERE {other}", *parameters)
-                remove_orphans(nested)
-        return Absences(gone=gone, removed=removed)
+            table.change(f"DELETE FROM {{table}} WHERE {before}", *parameters)
+            remove_orphans(nested)
     if gone:
-        table.change(
-            f"UPDATE {{table}} SET {table.quote(ABSENT_SINCE)} = CURRENT_TIMESTAMP WHERE {other}{alive}", *parameters
-        )
-    return Absences(gone=gone, marked=gone)
+        table.change(f"UPDATE {{table}} SET {since} = CURRENT_TIMESTAMP WHERE {newly}", *parameters)
+    return Absences(gone=gone, marked=gone, removed=removed)
 
 
-def _other(table: Table, load_id: str, present: Present) -> tuple[str, list[str]]:
+def _other(table: Table, load_id: str, present: Present) -> tuple[str, list[Any]]:
     """The condition that a row is not one of this load, nor present all the same; and its parameters."""
+    parameters: list[Any]
     condition, parameters = f"{table.quote(LOAD_ID)} <> %s", [load_id]
     if present.keys:
-        one = " AND ".join(f"CAST({table.quote(column)} AS VARCHAR) = %s" for column in present.columns)
+        one = " AND ".join(f"{table.quote(column)} = %s" for column in present.columns)
         condition += f" AND NOT ({' OR '.join([f'({one})'] * len(present.keys))})"
         parameters += [value for key in present.keys for value in key]
     return condition, parameters
 
 
 def remove_orphans(nested: Sequence[Nested]) -> None:
-    """Delete the children of rows that are no longer there.
+    """Deletes the children of rows that are no longer there.
 
     Args:
         nested: Child tables, parents first.
@@ -157,7 +162,7 @@ def remove_orphans(nested: Sequence[Nested]) -> None:
 
 
 def forget_unfinished(table: Table, schema: str, nested: Sequence[Nested] = ()) -> None:
-    """Delete the rows of loads that a killed run began and never finished: appended again, they would be there twice.
+    """Deletes the rows of loads that a killed run began and never finished: appended again, they would be there twice.
 
     Args:
         schema: Name of the dlt schema that the table belongs to.

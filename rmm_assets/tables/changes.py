@@ -1,4 +1,4 @@
-"""A table before and after a load to what the load changed: rows that are new, rows that differ. All of it in SQL there.
+"""Counts what a load changed: rows that are new, rows that differ. All of it in SQL at the destination.
 
 Before the merge the table is copied beside itself, in dlt's staging dataset; after it both are compared and the copy is
 dropped. A first load copies nothing. A copy that a killed run left behind is replaced by the next one.
@@ -28,7 +28,7 @@ class Changes:
 
 
 def remember(table: Table) -> bool:
-    """Copy the table as it is before a load; False where there is none yet."""
+    """Copies the table as it is before a load; False where there is none yet."""
     forget(table)
     if not table.columns():
         return False
@@ -41,14 +41,14 @@ def remember(table: Table) -> bool:
 
 
 def forget(table: Table) -> None:
-    """Drop the copy, if there is one."""
+    """Drops the copy, if there is one."""
     with table.client.with_staging_dataset():
         if table.client.has_dataset():
             table.client.drop_tables(table.name + _SUFFIX)
 
 
 def compare(table: Table, keys: Sequence[str], load_id: str) -> Changes:
-    """What the rows of a load changed against the copy, which is dropped.
+    """Returns what the rows of a load changed against the copy, which is dropped.
 
     Args:
         keys: The primary key's columns.
@@ -76,3 +76,21 @@ def compare(table: Table, keys: Sequence[str], load_id: str) -> Changes:
     )
     forget(table)
     return Changes(int(new), int(changed))
+
+
+def compare_versions(table: Table, keys: Sequence[str], load_id: str) -> Changes:
+    """Returns what a load added to a table that keeps every version: versions of new rows, and of rows that were there.
+
+    Args:
+        keys: The primary key's columns.
+        load_id: Of the load.
+    """
+    quote = table.quote
+    same_row = " AND ".join(f"old.{quote(key)} = new.{quote(key)}" for key in keys) or "1 = 0"
+    known = f"EXISTS (SELECT 1 FROM {table.qualified} AS old WHERE {same_row} AND old.{quote(LOAD_ID)} <> new.{quote(LOAD_ID)})"
+    [(versions, changed)] = table.rows(
+        f"SELECT count(*), coalesce(sum(CASE WHEN {known} THEN 1 ELSE 0 END), 0) FROM {{table}} AS new "
+        f"WHERE new.{quote(LOAD_ID)} = %s",
+        load_id,
+    )
+    return Changes(int(versions) - int(changed), int(changed))

@@ -1,4 +1,4 @@
-"""A table and a rule to what is at fault: counts and up to five example keys, found in SQL at the destination."""
+"""Finds the rows that break a rule: counts and up to five example keys, by SQL at the destination."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rmm_assets.tables.absences import is_valid, rows_valid
 from rmm_assets.tables.table import Table
 
 EXAMPLES = 5
@@ -32,25 +33,37 @@ class Finding:
         return not self.at_fault and not self.note
 
 
-def duplicates(table: Table, columns: Sequence[str]) -> Finding:
-    """Rows whose values in these columns stand in another row as well; nulls are `nulls`' business."""
+def duplicates(table: Table, columns: Sequence[str], versions: tuple[str, str | None] | None = None) -> Finding:
+    """Finds rows whose values in these columns stand in another row as well; for nulls see `nulls`.
+
+    Args:
+        versions: In a table of versions, the column that says when one ended and what stands there while it is valid: only
+            valid ones are looked at, as old ones share their key with them.
+    """
     if (missing := _missing(table, columns)) is not None:
         return missing
     listed = ", ".join(table.quote(column) for column in columns)
     present = " AND ".join(f"{table.quote(column)} IS NOT NULL" for column in columns)
+    parameters: list[str] = []
+    looked_at = table.count() if versions is None else rows_valid(table, *versions)
+    if versions is not None:
+        if (missing := _missing(table, [versions[0]])) is not None:
+            return missing
+        valid, parameters = is_valid(table, *versions)
+        present = f"{present} AND {valid}"
     groups = f"SELECT {listed}, count(*) AS n FROM {{table}} WHERE {present} GROUP BY {listed} HAVING count(*) > 1"
-    at_fault = int(table.rows(f"SELECT coalesce(sum(n), 0) FROM ({groups}) AS repeated")[0][0])
-    examples = table.rows(f"{groups} ORDER BY {listed} LIMIT {EXAMPLES}") if at_fault else []
-    return Finding(table.count(), at_fault, tuple(_text(row[:-1]) for row in examples))
+    at_fault = int(table.rows(f"SELECT coalesce(sum(n), 0) FROM ({groups}) AS repeated", *parameters)[0][0])
+    examples = table.rows(f"{groups} ORDER BY {listed} LIMIT {EXAMPLES}", *parameters) if at_fault else []
+    return Finding(looked_at, at_fault, tuple(_text(row[:-1]) for row in examples))
 
 
 def nulls(table: Table, column: str, key: Sequence[str]) -> Finding:
-    """Rows without a value in the column."""
+    """Finds rows without a value in the column."""
     return _at_fault(table, [column], f"{table.quote(column)} IS NULL", key)
 
 
 def unaccepted(table: Table, column: str, accepted: Sequence[Any], key: Sequence[str]) -> Finding:
-    """Rows whose value is none of the accepted ones; nulls are not looked at."""
+    """Finds rows whose value is none of the accepted ones; nulls are not looked at."""
     marks = ", ".join(["%s"] * len(accepted))
     quoted = table.quote(column)
     condition = f"{quoted} IS NOT NULL" + (f" AND {quoted} NOT IN ({marks})" if accepted else "")
@@ -58,7 +71,7 @@ def unaccepted(table: Table, column: str, accepted: Sequence[Any], key: Sequence
 
 
 def dangling(table: Table, column: str, other: Table, other_column: str, key: Sequence[str]) -> Finding:
-    """Rows whose value stands in no row of the other table; nulls are not looked at."""
+    """Finds rows whose value stands in no row of the other table; nulls are not looked at."""
     if not other.columns():
         rows = table.count()
         return Finding(rows, rows, note=f"the table {other.name} is not there yet" if rows else "")
@@ -72,7 +85,7 @@ def dangling(table: Table, column: str, other: Table, other_column: str, key: Se
 
 
 def selected(table: Table, query: str) -> Finding:
-    """Rows that a user's query selects: each of them is at fault."""
+    """Finds the rows that a user's query selects: each of them is at fault."""
     text = query.strip().rstrip(";")
     at_fault = int(table.rows(f"SELECT count(*) FROM ({text}) AS at_fault")[0][0])
     examples = table.rows(f"SELECT * FROM ({text}) AS at_fault LIMIT {EXAMPLES}") if at_fault else []

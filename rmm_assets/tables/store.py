@@ -7,6 +7,7 @@ folder belongs to one run at a time; state and schema come back from the destina
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,13 @@ import dlt
 import portalocker
 from dlt.common.destination import Destination
 
+from rmm_assets.errors import DatabaseInUseError
+
 _LOAD_MEMORY = "400MB"
+
+# Seconds to wait for a program that reads the database file, such as a person's query.
+PATIENCE = 30.0
+_BETWEEN_TRIES = 0.1
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -126,9 +133,7 @@ class Store:
         if not self.is_file:
             yield
             return
-        import duckdb
-
-        connection = duckdb.connect(str(self.credentials))
+        connection = self._connected()
         # DuckDB would take four fifths of the machine for one merge; with less it spills, hardly slower (measured: a
         # million rows in 0.5 GB instead of 0.9, same time).
         connection.execute(f"SET memory_limit = '{_LOAD_MEMORY}'")
@@ -136,6 +141,28 @@ class Store:
             yield
         finally:
             connection.close()
+
+    def _connected(self) -> Any:
+        """Opens the database file, once whoever reads it has let go of it.
+
+        Raises:
+            DatabaseInUseError: nobody did in time.
+        """
+        import duckdb
+
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return duckdb.connect(str(self.credentials))
+            except duckdb.IOException as error:
+                if "lock" not in str(error).lower():
+                    raise
+                if time.monotonic() > until:
+                    raise DatabaseInUseError(
+                        f"{self.credentials} has been open in another program for {PATIENCE:g} seconds, and DuckDB lets "
+                        "nobody write meanwhile: close it there and run again"
+                    ) from error
+            time.sleep(_BETWEEN_TRIES)
 
     @contextmanager
     def alone(self, name: str, log: logging.Logger | None = None) -> Iterator[None]:

@@ -21,7 +21,7 @@ from dlt.sources.rest_api import config_setup, rest_api_resources
 from dlt.sources.rest_api.typing import AuthType, Endpoint, EndpointResource, PaginatorType
 
 import rmm_assets
-from rmm_assets.config import Connection, client, resource, secrets
+from rmm_assets.config import Connection, client, endpoint, resource, secrets, table_hints
 from rmm_assets.config.attributes import DEFAULT_DATABASE, Destination
 from rmm_assets.definitions import load_connections
 from rmm_assets.http.auth import AuthSettings
@@ -290,11 +290,12 @@ def test_every_auth_of_dlt_can_be_written_with_all_its_keys_but_the_secret() -> 
 def test_every_key_of_dlts_resources_endpoints_and_columns_can_be_written() -> None:
     refused = set(resource.Resource.elsewhere)
     assert set(EndpointResource.__annotations__) - refused <= _keys(resource.Resource)
-    assert set(Endpoint.__annotations__) == _keys(resource.Endpoint) - resource.OUR_ENDPOINT_KEYS
-    assert {key for key in TColumnSchema.__annotations__ if not key.startswith("x-")} <= _keys(resource.Column)
+    assert set(Endpoint.__annotations__) == _keys(endpoint.Endpoint) - resource.OUR_ENDPOINT_KEYS
+    columns = {key for key in TColumnSchema.__annotations__ if not key.startswith("x-")}
+    assert columns - set(table_hints.Column.elsewhere) <= _keys(table_hints.Column)
     assert _keys(resource.Resource) - set(EndpointResource.__annotations__) == resource.OUR_KEYS
-    assert set(_literals(resource.Column, "data_type")) == set(get_args(TDataType))
-    assert set(_literals(resource.WriteDisposition, "strategy")) == set(get_args(TLoaderMergeStrategy))
+    assert set(_literals(table_hints.Column, "data_type")) == set(get_args(TDataType))
+    assert set(_literals(table_hints.WriteDisposition, "strategy")) == set(get_args(TLoaderMergeStrategy))
 
 
 def _keys(model: type[Settings]) -> set[str]:
@@ -496,8 +497,8 @@ REFUSED = {
     ),
     "an option without its strategy": (
         "write_disposition: merge",
-        "write_disposition: {disposition: merge, deduplicated: true} # <-",
-        ["deduplicated", "`strategy: delete-insert`"],
+        "write_disposition: {disposition: merge, destination_scope: a > 1} # <-",
+        ["destination_scope", "`strategy: cdc or delete-insert or scd2`"],
     ),
     "an option of another strategy": (
         "write_disposition: merge",
@@ -508,6 +509,16 @@ REFUSED = {
         "write_disposition: merge",
         "write_disposition: {disposition: append, strategy: upsert} # <-",
         ["only a merge has a strategy"],
+    ),
+    "a table format that the destination does not have": (
+        "- name: devices",
+        "- name: devices\n      table_format: iceberg # <-",
+        ["table_format", "duckdb has no such tables"],
+    ),
+    "a key of dlt's own": (
+        "- name: devices",
+        "- name: devices\n      columns: {id: {root_key: true}} # <-",
+        ["columns.id.root_key", "dlt sets it"],
     ),
     "a nested table's parent": (
         "- name: devices",

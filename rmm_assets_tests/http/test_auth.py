@@ -263,6 +263,8 @@ def test_a_token_endpoint_that_is_down_for_a_moment_is_asked_again(make: Callabl
         Say({"access_token": ["x"], "secret": PLAIN}),
         Say({"access_token": "x", "expires_in": PLAIN}),
         Say(status=302, headers=(("Location", f"http://127.0.0.1:1/{PLAIN}"),)),
+        Say({"error": "invalid_client"}, 401, (("Content-Type", f"application/json; secret={PLAIN}"),)),
+        Say([], 200, (("Content-Type", f"application/json; secret={PLAIN}"),)),
     ],
 )
 def test_an_answer_without_a_token_fails_at_once_and_says_so(make: Callable[..., Transport], answer: Say) -> None:
@@ -270,6 +272,17 @@ def test_an_answer_without_a_token_fails_at_once_and_says_so(make: Callable[...,
         ask(make(server.url, oauth(server), PLAIN))
     assert len(server.seen) == 1
     assert PLAIN not in str(caught.value)
+
+
+@pytest.mark.parametrize("shown", [4, 12])
+def test_a_secret_at_the_end_of_a_long_token_answer_is_in_no_error_by_half(
+    make: Callable[..., Transport], shown: int
+) -> None:
+    # Only the beginning of a long body is looked at for an excerpt: the secret is struck out before.
+    answer = Say(b" " * ((1 << 16) - shown) + PLAIN.encode(), 401)
+    with Scripted(lambda seen: answer) as server, pytest.raises(TransportError, match="HTTP 401") as caught:
+        ask(make(server.url, oauth(server), PLAIN))
+    assert PLAIN[:shown] not in str(caught.value)
 
 
 def test_the_client_secret_is_not_posted_over_plain_http(make: Callable[..., Transport]) -> None:

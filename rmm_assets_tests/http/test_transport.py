@@ -714,6 +714,19 @@ def test_plain_http_through_a_proxy_asks_for_the_whole_address(make: Make, envir
     assert [seen.target for seen in proxy.seen] == [f"http://rmm.example.com/api/v1/devices?api_key={KEY}"]
 
 
+def test_a_proxy_that_repeats_what_it_was_sent_puts_no_password_into_an_error(
+    make: Make, environment: pytest.MonkeyPatch
+) -> None:
+    # Too short to be looked for in base64 by itself; the header that holds it is not.
+    with Scripted(lambda seen: Say(f"who is {seen.headers.get('proxy-authorization')}?".encode(), 407)) as proxy:
+        environment.setenv("HTTP_PROXY", proxy.url.replace("http://", "http://user:pw-17@"))
+        transport = make("http://rmm.example.com/api", auth=QUERY, allow_http=True)
+        with pytest.raises(TransportError, match=r"HTTP 407: .*who is Basic ") as caught:
+            get(transport)
+    assert proxy.seen[0].headers["proxy-authorization"] == "Basic dXNlcjpwdy0xNw=="
+    assert "dXNlcjpwdy0xNw" not in str(caught.value)
+
+
 def test_a_proxy_that_is_down_or_of_another_kind_is_named(make: Make, environment: pytest.MonkeyPatch) -> None:
     environment.setenv("HTTPS_PROXY", f"127.0.0.1:{free_port()}")
     with pytest.raises(TransportError, match="the proxy of the environment: no connection: Connection refused"):

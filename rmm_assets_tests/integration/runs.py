@@ -71,7 +71,7 @@ def _run(pipe: Pipe, made: Connection, name: str, folder: Path, base_url: str, l
             load_info = run.pipeline.run(run.source)
             load_info.raise_on_failed_jobs()
             _say(pipe, "phase", "marking")
-            run.settle(load_info)
+            run.finish(load_info)
     except Exception:
         _say(pipe, "red", traceback.format_exc())
     else:

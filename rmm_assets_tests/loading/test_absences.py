@@ -6,6 +6,7 @@ import logging
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -15,6 +16,7 @@ from rmm_assets.loading.run import Outcome
 from rmm_assets.simulator import Simulator
 from rmm_assets.simulator.faults import Faults, Move
 from rmm_assets.tables.absences import Absences
+from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.syncing import absent, connection, devices, ids, resource, rows_of, run
 
 
@@ -64,6 +66,17 @@ def test_a_row_that_is_gone_is_marked_once_and_cleared_when_it_comes_back(fleet:
     assert fleet.rows == devices(10)
 
 
+def test_a_mark_stays_as_it_was_when_another_row_goes(fleet: Fleet) -> None:
+    fleet.holds(devices(10))
+    fleet.holds(devices(9))
+    first = fleet.since(10)
+    assert fleet.holds(devices(8)).absences == Absences(gone=1, marked=1)
+    second = fleet.since(9)
+    assert first is not None
+    assert second is not None
+    assert fleet.since(10) == first < second
+
+
 def test_rows_that_are_gone_are_kept_as_they_were(fleet: Fleet) -> None:
     fleet.holds(devices(10))
     assert fleet.holds(devices(9, name="renamed")).row_count == 10
@@ -75,7 +88,8 @@ def test_absent_remove_deletes_rows_and_absent_keep_leaves_them(tmp_path: Path) 
     keeps = Fleet(tmp_path / "keeps", connection(resource(absent="keep")))
     for fleet in (removes, keeps):
         fleet.holds(devices(10))
-    assert removes.holds(devices(8)).absences == Absences(gone=2, removed=2)
+    assert removes.holds(devices(8)).absences == Absences(gone=2, marked=2)
+    assert removes.holds(devices(8)).absences == Absences(removed=2)
     assert removes.rows == devices(8)
     assert keeps.holds(devices(8)).absences == Absences()
     assert keeps.rows == devices(10)
@@ -95,7 +109,8 @@ def test_child_rows_stay_with_a_marked_row_and_go_with_a_removed_one(absent_is: 
     tagged = [{**row, "disks": [{"name": "C", "parts": [{"size": 1}, {"size": 2}]}]} for row in devices(4)]
     fleet.holds(tagged)
     assert len(rows_of(tmp_path, "devices__disks__parts")) == 8
-    fleet.holds(tagged[:3])
+    for _ in range(2):
+        fleet.holds(tagged[:3])
     left = 4 if absent_is == "mark" else 3
     assert len(rows_of(tmp_path, "devices__disks")) == left
     assert len(rows_of(tmp_path, "devices__disks__parts")) == 2 * left
@@ -175,13 +190,64 @@ def test_on_incomplete_warn_lands_what_came_though_rows_kept_moving(tmp_path: Pa
         fleet.holds(devices(600), connection=connection())
 
 
-def test_after_a_partial_read_nothing_is_marked(tmp_path: Path) -> None:
+def test_on_incomplete_warn_reads_on_to_the_end_where_each_pass_saw_rows_move(tmp_path: Path) -> None:
+    # The second page is where it should be, the third one never is: each of the three passes ends there.
+    rows = devices(450)
+
+    def answer(seen: Seen) -> Say:
+        offset = int(dict(parse_qsl(urlsplit(seen.target).query))["offset"])
+        if offset > 100:
+            del rows[0]
+        return Say({"data": rows[offset : offset + 100], "total": 450})
+
+    made = connection(resource(on_incomplete="warn"), limits={"max_concurrency": 1})
+    with Scripted(answer) as server:
+        outcome = run(tmp_path, server.url, made)
+    assert not outcome.report.complete
+    assert outcome.report.reason == "rows moved between pages while they were read"
+    assert outcome.row_count > 400
+    assert ids(rows_of(tmp_path))[-1] == 450
+
+
+@pytest.mark.parametrize("maximum", [100, 200])
+def test_after_a_partial_read_nothing_is_marked(maximum: int, tmp_path: Path) -> None:
     fleet = Fleet(tmp_path)
     fleet.holds(devices(300))
-    paginator = {"type": "offset", "limit": 100, "maximum_offset": 200}
+    paginator = {"type": "offset", "limit": 100, "maximum_offset": maximum}
     outcome = fleet.holds(devices(300), connection=connection(resource(endpoint={"paginator": paginator})))
     assert outcome.report.partial
-    assert (outcome.rows_loaded, fleet.absent) == (200, set())
+    assert (outcome.rows_loaded, fleet.absent) == (maximum, set())
+
+
+@pytest.mark.parametrize(
+    ("paging", "some_of_them"),
+    [
+        ({"type": "offset", "limit": 4}, {"maximum_offset": 4}),
+        ({"type": "page_number", "base_page": 1, "total_path": None}, {"maximum_page": 2}),
+    ],
+    ids=["offset", "page_number"],
+)
+@pytest.mark.parametrize("cut", ["parent", "child"])
+def test_after_a_partial_read_of_a_parent_or_of_a_child_nothing_is_marked(
+    cut: str, paging: dict[str, Any], some_of_them: dict[str, Any], tmp_path: Path
+) -> None:
+    organizations = [{"id": number} for number in range(1, 7)]
+    rows = [{**row, "organization_id": 1 + row["id"] % 6} for row in devices(36)]
+
+    def made(**maximum: Any) -> Connection:
+        own = {"paginator": {**paging, **maximum}, "params": {} if paging["type"] == "offset" else {"per_page": 4}}
+        whole: dict[str, Any] = {"paginator": {"type": "offset", "limit": 100}}
+        path = {"path": "/v1/organizations/{resources.organizations.id}/devices"}
+        parent, child = (own, whole) if cut == "parent" else (whole, own)
+        return connection(resource("organizations", endpoint=parent), resource(endpoint={**path, **child}))
+
+    with Simulator(tables={"organizations": organizations, "devices": rows}) as server:
+        assert run(tmp_path, server.base_url, made()).row_count == 36
+        outcome = run(tmp_path, server.base_url, made(**some_of_them))
+    assert outcome.report.partial
+    assert outcome.rows_loaded == 24
+    assert outcome.absences == Absences()
+    assert absent(tmp_path) == set()
 
 
 def test_after_an_incremental_read_nothing_is_marked(tmp_path: Path) -> None:
@@ -199,11 +265,29 @@ def test_a_rejected_row_is_not_gone(tmp_path: Path) -> None:
     for policy in ("mark", "remove"):
         fleet = Fleet(tmp_path / policy, connection(resource(columns=columns, absent=policy)))
         fleet.holds(devices(10, age=1))
-        outcome = fleet.holds([*devices(8, age=2), *devices(1, first=9, age="unknown")])
-        assert outcome.rows_rejected == 1
-        assert outcome.absences.gone == 1
+        for gone in (1, 0):
+            outcome = fleet.holds([*devices(8, age=2), *devices(1, first=9, age="unknown")])
+            assert outcome.rows_rejected == 1
+            assert outcome.absences.gone == gone
         assert fleet.absent == ({10} if policy == "mark" else set())
         assert 9 in ids(fleet.rows)
+
+
+@pytest.mark.slow
+def test_where_more_than_1000_rows_cannot_land_none_is_gone(tmp_path: Path) -> None:
+    columns = {"id": {"data_type": "bigint"}, "age": {"data_type": "bigint"}}
+    fleet = Fleet(tmp_path, connection(resource(columns=columns, absent="remove")))
+    fleet.holds(devices(2100, age=1))
+    outcome = fleet.holds([*devices(1095, age=2), *devices(1003, first=1096, age="unknown")])
+    assert outcome.rows_rejected == 1003
+    assert outcome.absences.held_back
+    assert ids(fleet.rows) == list(range(1, 2101))
+    # One thousand can be told apart from rows that are gone.
+    for expected in (Absences(gone=2, marked=2), Absences(removed=2)):
+        outcome = fleet.holds([*devices(1098, age=2), *devices(1000, first=1099, age="unknown")])
+        assert outcome.rows_rejected == 1000
+        assert outcome.absences == expected
+    assert ids(fleet.rows) == list(range(1, 2099))
 
 
 # History
@@ -241,7 +325,21 @@ def test_history_is_not_ended_by_an_incomplete_or_partial_read(tmp_path: Path) -
     fleet.server.set_faults(Faults(total_off=1))
     with pytest.raises(IncompleteError, match="history would end every row that this read did not hold"):
         fleet.holds(devices(290))
-    assert all(valid for _, _, valid in versions(fleet))
+    fleet.server.set_faults([])
+    paginator = {"type": "offset", "limit": 100, "maximum_offset": 200}
+    partial = connection(resource(history=True, on_incomplete="warn", endpoint={"paginator": paginator}))
+    with pytest.raises(IncompleteError, match="history would end every row that this read did not hold"):
+        fleet.holds(devices(300), connection=partial)
+    assert [(number, valid) for number, _, valid in versions(fleet)] == [(i, True) for i in range(1, 301)]
+
+
+def test_history_ends_every_version_when_an_empty_fleet_is_believed(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, connection(resource(history=True, max_absent_share=1)))
+    fleet.holds(devices(3))
+    assert fleet.holds([]).load_id
+    assert versions(fleet) == [(i, f"PC-{i:04}", False) for i in (1, 2, 3)]
+    fleet.holds(devices(2))
+    assert [number for number, _, valid in versions(fleet) if valid] == [1, 2]
 
 
 def test_history_with_an_incremental_range_ends_what_changed_and_nothing_else(tmp_path: Path) -> None:
@@ -265,6 +363,26 @@ def test_replace_holds_what_the_api_holds(tmp_path: Path) -> None:
     assert fleet.rows == devices(8, first=3)
     with pytest.raises(SuspiciousLossError):
         fleet.holds([])
+
+
+@pytest.mark.parametrize("normalizer", ["arrow", "dlt"])
+def test_replace_empties_the_table_when_an_empty_fleet_is_believed(normalizer: str, tmp_path: Path) -> None:
+    made = connection(resource(write_disposition="replace", max_absent_share=1, normalizer=normalizer))
+    fleet = Fleet(tmp_path, made)
+    fleet.holds(devices(3))
+    emptied = fleet.holds([])
+    assert emptied.load_id
+    assert emptied.row_count == 0
+    assert fleet.rows == []
+
+
+def test_a_loss_is_judged_by_the_last_load_and_not_by_all_that_the_table_ever_held(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, connection(resource(absent="keep")))
+    for first in (1, 11, 21, 31):
+        fleet.holds(devices(10, first=first))
+    assert len(fleet.rows) == 40
+    with pytest.raises(SuspiciousLossError, match="sent 4 rows where the last read had 10"):
+        fleet.holds(devices(4, first=41))
 
 
 @pytest.mark.parametrize("strategy", ["upsert", "delete-insert"])

@@ -143,6 +143,21 @@ def test_an_incomplete_read_fails_its_check_and_publishes_nothing(rmm: Simulator
     assert "23" in said(check)["completeness"]
 
 
+def test_an_incomplete_read_that_lands_all_the_same_fails_its_check(
+    rmm: Simulator, instance: dg.DagsterInstance
+) -> None:
+    rmm.set_faults(Faults(total_off=3))
+    resource = {"name": "devices", "endpoint": {"path": "/v1/devices"}, "on_incomplete": "warn"}
+    target = connection(rmm.base_url, [resource])
+    result = sync(target, instance)
+    assert result.success, failures(result)
+    assert query("SELECT count(*) FROM acme.devices") == [(20,)]
+    for found in (checks(result), check_alone(target, instance, "complete")):
+        assert not found["complete"].passed
+        assert found["complete"].severity is dg.AssetCheckSeverity.ERROR
+        assert "23" in said(found["complete"])["completeness"]
+
+
 @pytest.mark.slow
 def test_a_column_that_comes_or_changes_its_type_warns(rmm: Simulator, instance: dg.DagsterInstance) -> None:
     target = connection(rmm.base_url)

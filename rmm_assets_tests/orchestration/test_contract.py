@@ -24,6 +24,7 @@ METADATA: dict[str, type] = {
     "rows_loaded": int,
     "rows_new": int,
     "rows_changed": int,
+    "rows_left_out": int,
     "rows_rejected": int,
     "rows_absent": int,
     "absences_held_back": bool,
@@ -61,6 +62,7 @@ EVERYWHERE = {
     "schema_change",
     "no_rejected_rows",
     "no_sudden_loss",
+    "not_empty",
 }
 
 

@@ -1,4 +1,4 @@
-"""The cron line of a file becomes the ticks that it says, and no run starts beside one that still goes."""
+"""The cron line of a file becomes the ticks that it says, and no run starts beside one in progress."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
     "going",
     [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED],
 )
-def test_a_tick_is_skipped_while_a_run_still_goes(
+def test_a_tick_is_skipped_while_a_run_is_in_progress(
     going: dg.DagsterRunStatus, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     defs = definitions(cron="0 * * * *")

@@ -19,7 +19,7 @@ from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.fetch import Pager
 from rmm_assets.reading.paginators import paginator_of
 from rmm_assets.reading.report import Report
-from rmm_assets.rows.layout import RowShape
+from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import Spool
 from rmm_assets_tests.http.auths import read_auth
 

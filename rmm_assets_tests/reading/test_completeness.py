@@ -21,8 +21,8 @@ PAGES = {"type": "page_number", "base_page": 1, "total_path": None}
 CURSOR = {"type": "cursor", "cursor_path": "next_cursor", "cursor_param": "cursor"}
 
 
-def devices(number: int) -> list[dict[str, Any]]:
-    return [{"id": i, "name": f"PC-{i:04}", "status": "online"} for i in range(1, number + 1)]
+def devices(number: int, first: int = 1) -> list[dict[str, Any]]:
+    return [{"id": i, "name": f"PC-{i:04}", "status": "online"} for i in range(first, first + number)]
 
 
 def read_from(
@@ -198,6 +198,32 @@ def test_a_row_lost_for_a_row_that_came_twice_is_not_confirmed_by_a_second_pass_
         read(server.url, tmp_path, endpoint_of(PAGES))
 
 
+@pytest.mark.parametrize(
+    "totals",
+    [
+        # What the first page and those behind it state, pass by pass; there are 25 rows.
+        [(25, 24), (25, 24), (25, 25)],
+        [(24, 24), (25, 24), (25, 25)],
+        [(25, 24), (24, 24), (24, 24)],
+    ],
+    ids=["both", "the second", "the first"],
+)
+def test_passes_whose_total_changed_confirm_nothing(totals: list[tuple[int, int]], tmp_path: Path) -> None:
+    rows, passes = devices(25), [0]
+
+    def answer(seen: Seen) -> Say:
+        page = int(dict(parse_qsl(urlsplit(seen.target).query))["page"])
+        passes[0] += page == 1
+        total = totals[passes[0] - 1][page > 1]
+        return Say({"data": rows[page * 10 - 10 : page * 10], "total": total})
+
+    with Scripted(answer) as server:
+        found = read(server.url, tmp_path, endpoint_of(PAGES, total_path="total"), window=1)
+    assert found.rows == rows
+    assert found.report.complete
+    assert found.report.passes == 3
+
+
 # Servers that do not follow their own paging
 
 
@@ -253,10 +279,35 @@ def test_a_missing_link_is_red_where_a_total_tells(path: str, tmp_path: Path) ->
         ({"type": "header_link"}, "/v1/link-header/devices"),
     ],
 )
-def test_a_cursor_that_does_not_move_is_red(paginator: dict[str, Any], path: str, tmp_path: Path) -> None:
-    with pytest.raises(PagingError, match=r"does not move|is the same as page"):
+def test_a_page_that_leads_to_itself_is_red(paginator: dict[str, Any], path: str, tmp_path: Path) -> None:
+    with pytest.raises(PagingError, match="page 2 is the same as page 1"):
         read_from(Faults(stuck_next=True), tmp_path, paginator, path=path)
     assert len(queries) <= 3
+
+
+@pytest.mark.parametrize(
+    "paginator",
+    [CURSOR, {"type": "json_link"}, {"type": "header_link"}, {"type": "header_cursor", "cursor_key": "Next-Page"}],
+    ids=["cursor", "json_link", "header_link", "header_cursor"],
+)
+def test_a_cursor_that_does_not_move_is_red(paginator: dict[str, Any], tmp_path: Path) -> None:
+    # Each page holds other rows than the one before it, so that the cursor alone shows the circle: b, c, b, c, ...
+    def answer(seen: Seen) -> Say:
+        cursor = dict(parse_qsl(urlsplit(seen.target).query)).get("cursor", "a")
+        following = {"a": "b", "b": "c", "c": "b"}[cursor]
+        link = f"/v1/devices?cursor={following}"
+        return Say(
+            {"data": [{"id": f"{cursor}{number}"} for number in range(10)], "next_cursor": following, "next": link},
+            status=200 if len(server.seen) < 20 else 400,
+            headers=(("Link", f'<{server.url}{link}>; rel="next"'), ("Next-Page", following)),
+        )
+
+    with Scripted(answer) as server:
+        with pytest.raises(
+            PagingError, match="page 3 names a next page that was read already: the cursor does not move"
+        ):
+            read(server.url, tmp_path, endpoint_of(paginator))
+        assert len(server.seen) == 3
 
 
 @pytest.mark.parametrize("end", ["", None])
@@ -348,6 +399,21 @@ def test_repeated_rows_that_fill_up_a_total_do_not_hide_the_last_ones(tmp_path: 
     assert found.report.complete
 
 
+def test_repeated_rows_that_fill_up_a_total_are_red_where_nothing_may_be_asked_behind_it(tmp_path: Path) -> None:
+    # 25 rows, 5 of them served twice, 20 stated: two pages hold 20 rows, 15 different ones, and there is no page 3.
+    served = [row for row in devices(25) for _ in range(1 + (row["id"] <= 5))]
+
+    def answer(seen: Seen) -> Say:
+        page = int(dict(parse_qsl(urlsplit(seen.target).query))["page"])
+        if page > 2:
+            return Say({"error": "there are 2 pages"}, status=404)
+        return Say({"data": served[page * 10 - 10 : page * 10], "total": 20, "pages": 2})
+
+    endpoint = endpoint_of({**PAGES, "total_path": "pages"}, total_path="total")
+    with Scripted(answer) as server, pytest.raises(IncompleteError, match="says 20 rows, 15 different ones"):
+        read(server.url, tmp_path, endpoint)
+
+
 def test_rows_without_a_key_are_counted_and_do_not_look_like_one_another(tmp_path: Path) -> None:
     rows = [{"name": f"nameless {number}"} for number in range(250)]
     with Simulator(tables={"devices": rows}) as server:
@@ -402,6 +468,27 @@ def test_a_row_that_slips_past_a_round_offset_is_caught_by_the_second_pass(tmp_p
     with Scripted(answer) as server:
         found = read(server.url, tmp_path, endpoint_of(OFFSET), window=1)
     assert found.rows == rows
+    assert found.report.passes == 3
+
+
+def test_a_page_that_begins_with_a_row_without_a_key_does_not_show_that_no_row_moved(tmp_path: Path) -> None:
+    # Rows 10 and 12 have no key. While the second page is fetched, two rows before the place go and two come at the end:
+    # the page begins with row 12, which looks like row 10, and row 11 would be lost with the total unchanged.
+    rows: list[dict[str, Any]] = [{**row, "id": None} if row["id"] in (10, 12) else row for row in devices(20)]
+    moved: list[int] = []
+
+    def answer(seen: Seen) -> Say:
+        offset = int(dict(parse_qsl(urlsplit(seen.target).query))["offset"])
+        if offset and not moved:
+            moved.append(offset)
+            del rows[3:5]
+            rows.extend(devices(2, first=21))
+        return Say({"data": rows[offset : offset + 10], "total": 20})
+
+    with Scripted(answer) as server:
+        found = read(server.url, tmp_path, endpoint_of({"type": "offset", "limit": 10}), window=1)
+    assert moved == [9]
+    assert sorted(row["id"] for row in found.rows) == [1, 2, 3, 6, 7, 8, 9, 11, *range(13, 23)]
     assert found.report.passes == 3
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from rmm_assets.rows.decode import Hints, read_page
-from rmm_assets.rows.layout import RowShape
+from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import Spool
 
 

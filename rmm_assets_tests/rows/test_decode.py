@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from rmm_assets.errors import BodyError
-from rmm_assets.rows.decode import MAX_DEPTH, Hints, read_page, read_pages
+from rmm_assets.rows.decode import Hints, read_page, read_pages
+from rmm_assets.rows.structure import MAX_DEPTH
 
 
 def body(value: Any) -> bytes:
@@ -98,6 +99,23 @@ def test_a_body_that_is_no_page_says_why(text: bytes, selector: str | None, reas
     with pytest.raises(BodyError) as raised:
         read_page(text, selector, hints)
     assert raised.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("text", "selector", "stood"),
+    [
+        (b'{"data":[]}', "data", "list"),
+        (b'{"data":{"a":1}}', "data", "object"),
+        (b'{"data":null}', "data", "null"),
+        (b'{"data":null}', "$.data", "null"),
+        (b'{"a":1}', None, "object"),
+        (b"[]", None, "list"),
+        (b'{"r":{"a":1}}', "$..r", "object"),
+    ],
+)
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_page_says_what_stood_where_the_rows_should_be(text: bytes, selector: str, stood: str, exact: bool) -> None:
+    assert read_page(text, selector, exact=exact).stood == stood
 
 
 PAGE = b'{"data":[{"id":1}]}'

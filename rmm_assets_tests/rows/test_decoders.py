@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rmm_assets.errors import BodyError
 from rmm_assets.rows.decode import Hints, read_page, read_pages
 from rmm_assets.rows.keys import row_keys
-from rmm_assets.rows.layout import Nesting, RowShape
+from rmm_assets.rows.shape import Nesting, RowShape
 from rmm_assets.rows.spool import Spool
 
 NAMES = st.sampled_from(["id", "name", "Name", "a", "b", "a b", "__x", "", "organization", "x_", "ünï", "a__b", "tags"])

@@ -15,7 +15,8 @@ from dlt.common.time import ensure_datetime_in_tz
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rmm_assets.rows.layout import RowShape
+from rmm_assets.rows.layout import Layout
+from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.types import are_timestamps, read_timestamps
 from rmm_assets_tests.rows.landing import land
 
@@ -278,7 +279,7 @@ def test_a_declaration_that_contradicts_the_table_is_named(tmp_path: Path) -> No
 
 def test_an_unknown_type_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="number"):
-        RowShape("t", columns={"a": {"data_type": "number"}}).layout  # noqa: B018
+        Layout(RowShape("t", columns={"a": {"data_type": "number"}}))
 
 
 DATES = st.sampled_from(["2024-01-15", "2024-02-30", "0001-01-01", "9999-12-31", "20240115", "2024-W05-2", "2024-015"])

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 
 from rmm_assets.rows.decode import Hints, read_page
 from rmm_assets.rows.keys import NO_KEY, row_keys
-from rmm_assets.rows.layout import RowShape
+from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import Spool
 from rmm_assets_tests.rows.landing import land
 
 BY_ID = RowShape("t", ("id",))
 
 
-def keys_of(rows: list[Any], shape: RowShape = BY_ID, *, exact: bool = False) -> list[int]:
-    return [int(key) for key in row_keys(read_page(json.dumps(rows).encode(), None, exact=exact), shape)]
+def keys_of(rows: list[Any], shape: RowShape = BY_ID, *, exact: bool = False) -> list[bytes]:
+    return row_keys(read_page(json.dumps(rows).encode(), None, exact=exact), shape).tolist()
 
 
 def test_a_row_that_came_twice_lands_once_and_as_it_came_last(tmp_path: Path) -> None:
@@ -69,9 +69,8 @@ def test_without_a_primary_key_only_what_another_page_repeats_is_the_same_row(tm
     assert result.rejected == [({}, "no value in it"), ({"v": None}, "no value in it")]
 
 
-def test_a_key_is_the_same_in_every_page_and_process() -> None:
-    alone = 2107754677748222384
-    assert keys_of([{"id": 7}]) == [alone]
+def test_a_key_is_the_same_in_every_page() -> None:
+    [alone] = keys_of([{"id": 7}])
     for rows in ([{"id": 7, "v": "x"}, {"id": "a"}], [{"id": "7"}, {"id": 8.5}], [{"id": 7.0}, {"id": 0.5}]):
         for exact in (False, True):
             assert keys_of(rows, exact=exact)[0] == alone
@@ -181,5 +180,5 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
         return most + python
 
     few, many = peak(100), peak(1000)
-    keys = 8 * 200_000
+    keys = 16 * 200_000
     assert many < few + 3 * keys, f"{few:,} bytes for 20,000 rows, {many:,} for 200,000"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +11,14 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from rmm_assets.errors import DatabaseInUseError
+from rmm_assets.loading.run import sync
 from rmm_assets.simulator import Simulator
 from rmm_assets.tables.absences import forget_unfinished
 from rmm_assets.tables.store import Store
 from rmm_assets.tables.table import Table
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
-from rmm_assets_tests.syncing import connection, devices, ids, resource, rows_of, run, store_in
+from rmm_assets_tests.syncing import KEY, connection, devices, ids, resource, rows_of, run, store_in
 
 
 @pytest.fixture
@@ -141,3 +145,71 @@ def test_a_first_load_keeps_to_the_condition_of_a_merge(tmp_path: Path) -> None:
         for _ in range(2):
             run(tmp_path, server.base_url, made)
             assert ids(rows_of(tmp_path)) == [1, 2, 3]
+
+
+# A person looks into the file
+
+READER = """
+import sys, duckdb
+with duckdb.connect(sys.argv[1], read_only=True) as reader:
+    print("open", flush=True)
+    sys.stdin.readline()
+"""
+
+
+class Reader:
+    """Another program that has the database file open until it is told to let go."""
+
+    def __init__(self, folder: Path) -> None:
+        command = [sys.executable, "-c", READER, str(folder / "rmm.duckdb")]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "open\n"
+
+    def let_go(self) -> None:
+        self._process.communicate("\n", timeout=60)
+
+
+@pytest.mark.slow
+def test_a_run_waits_for_a_reader_that_is_soon_done(tmp_path: Path) -> None:
+    with Simulator(tables={"devices": devices(2)}) as server:
+        run(tmp_path, server.base_url)
+        server.set_rows("devices", devices(3))
+        reader = Reader(tmp_path)
+        later = threading.Timer(1, reader.let_go)
+        later.start()
+        run(tmp_path, server.base_url)
+        later.join()
+    assert rows_of(tmp_path) == devices(3)
+
+
+@pytest.mark.slow
+def test_a_run_waits_for_one_who_reads_while_pages_are_fetched(tmp_path: Path) -> None:
+    with Simulator(tables={"devices": devices(2)}) as server:
+        run(tmp_path, server.base_url)
+    later: list[threading.Timer] = []
+
+    def answer(seen: Seen) -> Say:
+        later.append(threading.Timer(1, Reader(tmp_path).let_go))
+        later[0].start()
+        return Say({"data": devices(3), "total": 3})
+
+    with Scripted(answer) as scripted:
+        run(tmp_path, scripted.url)
+    later[0].join()
+    assert rows_of(tmp_path) == devices(3)
+
+
+@pytest.mark.slow
+def test_a_reader_that_stays_is_named_and_nothing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rmm_assets.tables.store.PATIENCE", 0.3)
+    with Simulator(tables={"devices": devices(2)}) as server:
+        run(tmp_path, server.base_url)
+        server.set_rows("devices", devices(3))
+        reader = Reader(tmp_path)
+        with pytest.raises(DatabaseInUseError, match=r"has been open in another program for 0\.3 seconds"):
+            sync(
+                connection(), connection().resource("devices"), KEY, base_url=server.base_url, store=store_in(tmp_path)
+            )
+        reader.let_go()
+    assert rows_of(tmp_path) == devices(2)

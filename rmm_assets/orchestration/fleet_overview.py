@@ -6,6 +6,7 @@ Which numbers and how they look is `rmm_assets.overview`'s business.
 # No `from __future__ import annotations`: Dagster reads the types of `context` and `config` off the function.
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,15 @@ LOOKED_AT = (*NEEDED, "patches", "organizations")
 def build_fleet_overview(
     connection: Connection, keys: Mapping[str, dg.AssetKey], *, pool: str | None
 ) -> dg.AssetsDefinition | None:
-    """The asset `[connection, fleet_overview]`; None where the connection loads no devices or no alerts.
+    """Builds the asset `[connection, fleet_overview]`.
+
+    None where the connection loads no devices or no alerts, or where the extra `charts` is not installed.
 
     Args:
         keys: Asset keys of the resources that are loaded, by resource.
         pool: Of the loads: DuckDB's file is closed to readers while one of them writes.
     """
-    if not all(name in keys for name in NEEDED):
+    if not all(name in keys for name in NEEDED) or find_spec("matplotlib") is None:
         return None
     resources = {name: connection.resource(name) for name in LOOKED_AT if name in keys}
 

@@ -1,0 +1,351 @@
+"""Decides where an incremental read begins, which of its rows land, and where the next read begins.
+
+Cursors compare as moments or numbers and never as text, unless text is all they are; what is stored and sent to the API
+is the value as the API wrote it. The state is kept where dlt's own `Incremental` keeps it, in the same form.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from rmm_assets.errors import CursorError
+from rmm_assets.loading.dlt_internals import row_digest
+
+# Seconds that a merge looks back behind a timestamp, where the file does not say: rows are stamped when a transaction
+# begins and seen when it ends, so a row may appear behind one that was read already.
+DEFAULT_LAG = 300.0
+
+Kind = Literal["moment", "number", "text"]
+
+_DAY = 86_400
+_MOMENT = re.compile(
+    r"(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)"
+    r"(?:(?P<t>[Tt ])(?P<hour>\d\d):(?P<minute>\d\d)(?P<s>:(?P<second>\d\d)(?:(?P<point>[.,])(?P<fraction>\d+))?)?)?"
+    r"(?P<zone>\s*(?:[Zz]|UTC|GMT|(?P<sign>[+-])(?P<zone_hour>\d\d)(?::?(?P<zone_minute>\d\d))?))?",
+    re.ASCII,
+)
+_NUMBER = re.compile(r"\s*[+-]?\d+(\.\d+)?\s*", re.ASCII)
+_NUMBERED = re.compile(r"/Date\((-?\d+)\)/", re.ASCII)
+
+
+class Order(NamedTuple):
+    """A cursor's place among others of its kind."""
+
+    kind: Kind
+    value: Any
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """How a resource is read incrementally.
+
+    Attributes:
+        path: JSONPath of the field in a row.
+        columns: The same, and the fields that tell rows at the start apart, as plain paths; empty where only a JSONPath
+            finds them.
+        key: The fields that tell rows at the start apart; None for the whole row.
+        initial: Where the first run begins.
+        end: Where reading ends; the state stays as it is then.
+        start_param: Query parameter that takes the start.
+        end_param: Query parameter that takes the end.
+        newest: Which of two values is the newer one.
+        lag: How far before the newest value to begin, as dlt reads it; None for `DEFAULT_LAG` behind timestamps in a merge.
+        missing: What happens to a row without the field.
+        open_start: Rows at the start are known: they are left out, or, in a merge, not asked for again.
+        closed_end: The end itself is not left out.
+        keeps_all: A merge: every row before the end lands, whatever its cursor, because landing again does no harm.
+    """
+
+    path: str
+    columns: tuple[tuple[str, ...], ...] = ()
+    key: tuple[str, ...] | None = None
+    initial: Any = None
+    end: Any = None
+    start_param: str | None = None
+    end_param: str | None = None
+    newest: Literal["max", "min"] = "max"
+    lag: float | None = None
+    missing: Literal["raise", "include", "exclude"] = "raise"
+    open_start: bool = False
+    closed_end: bool = False
+    keeps_all: bool = True
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The values that a request's `{incremental...}` placeholders and parameters take, named as in dlt."""
+
+    initial_value: Any
+    start_value: Any
+    last_value: Any
+    end_value: Any
+
+    def placeholders(self) -> dict[str, Any]:
+        names = ("initial_value", "start_value", "last_value", "end_value")
+        return {f"incremental.{name}": getattr(self, name) for name in names}
+
+
+def order_of(value: Any) -> Order:
+    """Returns a cursor's place: a moment to the last digit of its second, a number, or text where it is neither."""
+    if isinstance(value, bool):
+        return Order("text", str(value))
+    if isinstance(value, (int, float, Decimal)):
+        return Order("number", Decimal(str(value)))
+    if isinstance(value, (datetime.datetime, datetime.date)):
+        value = value.isoformat()
+    text = str(value)
+    if _NUMBER.fullmatch(text):
+        return Order("number", Decimal(text.strip()))
+    if (numbered := _NUMBERED.fullmatch(text)) is not None:
+        return Order("moment", Decimal(numbered[1]) / 1000)
+    if (found := _MOMENT.fullmatch(text.strip())) is not None:
+        seconds = _seconds(found)
+        return Order("text", text) if seconds is None else Order("moment", seconds)
+    if text[:1].isalpha() and text[3:5] == ", ":  # an HTTP date
+        try:
+            return Order("moment", Decimal(parsedate_to_datetime(text).timestamp()))
+        except (ValueError, TypeError, OverflowError):
+            pass
+    return Order("text", text)
+
+
+def _seconds(found: re.Match[str]) -> Decimal | None:
+    """Seconds since the year 1, UTC; None for a day that no calendar has."""
+    try:
+        days = datetime.date(int(found["year"]), int(found["month"]), int(found["day"])).toordinal()
+    except ValueError:
+        return None
+    seconds = days * _DAY + 3600 * int(found["hour"] or 0) + 60 * int(found["minute"] or 0) + int(found["second"] or 0)
+    if found["sign"]:
+        offset = 3600 * int(found["zone_hour"]) + 60 * int(found["zone_minute"] or 0)
+        seconds -= offset if found["sign"] == "+" else -offset
+    # Since 1970, so that /Date(...)/ and HTTP dates stand on the same line.
+    return seconds - datetime.date(1970, 1, 1).toordinal() * _DAY + Decimal(f"0.{found['fraction'] or 0}")
+
+
+def bounds_of(cursor: Cursor, state: Mapping[str, Any] | None) -> Bounds:
+    """Returns where a read begins and ends.
+
+    Args:
+        state: What earlier runs left; None to begin where the first run began.
+    """
+    last = cursor.initial if state is None or cursor.end is not None else state.get("last_value", cursor.initial)
+    start = last if state is None or cursor.end is not None else _lagged(cursor, last)
+    return Bounds(initial_value=cursor.initial, start_value=start, last_value=start, end_value=cursor.end)
+
+
+def _lagged(cursor: Cursor, value: Any) -> Any:
+    """The value, so much earlier as the lag says, written the same way; never before the initial value."""
+    if value is None or value == cursor.initial or cursor.lag == 0:
+        return value
+    if cursor.lag is not None:
+        moved = _moved(value, cursor.lag if cursor.newest == "min" else -cursor.lag)
+        if moved is None:
+            raise CursorError(
+                f"`lag` needs a cursor that is a timestamp or a number, and `{cursor.path}` is neither: leave `lag` out"
+            )
+    elif (
+        cursor.keeps_all
+        and cursor.newest == "max"
+        and not cursor.open_start
+        and order_of(value).kind == "moment"
+        and _has_time(value)
+    ):
+        moved = _moved(value, -DEFAULT_LAG)
+    else:
+        return value
+    if moved is None or (cursor.initial is not None and not _after(cursor, moved, cursor.initial)):
+        return cursor.initial if moved is not None else value
+    return moved
+
+
+def _after(cursor: Cursor, value: Any, other: Any) -> bool:
+    """Whether a value is newer than another one; True where the two cannot be compared."""
+    one, two = order_of(value), order_of(other)
+    return one.kind != two.kind or (one.value > two.value if cursor.newest == "max" else one.value < two.value)
+
+
+def _has_time(value: Any) -> bool:
+    return isinstance(value, datetime.datetime) or (isinstance(value, str) and ":" in value)
+
+
+def _moved(value: Any, by: float) -> Any:
+    """A value moved by seconds, by days where it is a date, or by units; None where it is none of these."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return math.floor(value + by)
+    if isinstance(value, (float, Decimal)):
+        return float(value) + by if isinstance(value, float) else value + Decimal(str(by))
+    try:
+        if isinstance(value, datetime.datetime):
+            return value + datetime.timedelta(seconds=by)
+        if isinstance(value, datetime.date):
+            return value + datetime.timedelta(days=math.floor(by))
+        text = str(value).strip()
+        if _NUMBER.fullmatch(text):
+            return str(Decimal(text) + Decimal(str(by)))
+        found = _MOMENT.fullmatch(text)
+        return None if found is None else _moved_text(found, by)
+    except (OverflowError, ValueError):
+        return value
+
+
+def _moved_text(found: re.Match[str], by: float) -> str:
+    """A moment as text, moved by seconds, or by days where it has no time, in the form in which it came."""
+    day = datetime.date(int(found["year"]), int(found["month"]), int(found["day"]))
+    if found["t"] is None:
+        return (day + datetime.timedelta(days=math.floor(by))).isoformat() + (found["zone"] or "")
+    midnight = datetime.datetime.combine(day, datetime.time())
+    seconds = 3600 * int(found["hour"]) + 60 * int(found["minute"]) + int(found["second"] or 0)
+    moved = midnight + datetime.timedelta(seconds=seconds + math.floor(by))
+    text = moved.strftime("%H:%M:%S" if found["s"] else "%H:%M")
+    fraction = f"{found['point']}{found['fraction']}" if found["fraction"] else ""
+    return f"{moved.date().isoformat()}{found['t']}{text}{fraction}{found['zone'] or ''}"
+
+
+@dataclass
+class _Newest:
+    """The newest value of one kind, and how rows with it are told apart."""
+
+    order: Order
+    value: Any
+    rows: int = 0
+    hashes: set[str] = field(default_factory=set)
+
+
+class Range:
+    """One incremental read, while its rows pass by.
+
+    Attributes:
+        bounds: What is asked for.
+        left_out: Rows that the API sent and that do not land: out of range, or in the table already.
+    """
+
+    def __init__(self, cursor: Cursor, state: MutableMapping[str, Any]) -> None:
+        """Begin.
+
+        Args:
+            state: What earlier runs left; written when the read is over.
+        """
+        self.cursor, self._state = cursor, state
+        self.bounds = bounds_of(cursor, state)
+        self.left_out = 0
+        self._stored = state.get("last_value", cursor.initial)
+        self._start = None if self.bounds.start_value is None else order_of(self.bounds.start_value)
+        self._end = None if cursor.end is None else order_of(cursor.end)
+        self._known = set(state.get("unique_hashes") or ()) if self._tells_apart else set()
+        self._newest: dict[Kind, _Newest] = {}
+        self._before_start = 0
+        self._reverse = cursor.newest == "min"
+
+    @property
+    def _tells_apart(self) -> bool:
+        """Whether rows at the start are looked up among those that landed before."""
+        cursor = self.cursor
+        return not (cursor.keeps_all or cursor.open_start or cursor.end is not None or cursor.lag or cursor.key == ())
+
+    def admit(self, rows: Sequence[Sequence[Any]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Returns which rows land.
+
+        Args:
+            rows: By row, the cursor's value and what tells the row apart at the start.
+
+        Raises:
+            CursorError: a row has no cursor, and the file does not say what that means.
+        """
+        wanted = np.fromiter((self._admits(value, rest) for value, *rest in rows), np.bool_, len(rows))
+        self.left_out += int(len(rows) - np.count_nonzero(wanted))
+        return wanted
+
+    def _admits(self, value: Any, rest: Sequence[Any]) -> bool:
+        cursor = self.cursor
+        if value is None:
+            if cursor.missing == "raise":
+                raise CursorError(
+                    f"a row has no value at `{cursor.path}`, by which reading goes on from run to run: write "
+                    "`on_cursor_value_missing: include` (or `exclude`) beside it, or another `cursor_path`"
+                )
+            return cursor.missing == "include"
+        order = order_of(value)
+        early = self._start is not None and self._is_newer(self._start, order)
+        self._before_start += early
+        if self._is_over(order) or (not cursor.keeps_all and (early or self._landed_before(order, rest))):
+            return False
+        self._note(order, value, rest)
+        return True
+
+    def _is_newer(self, one: Order, other: Order) -> bool:
+        """Whether one is newer than the other; False where they do not compare."""
+        return one.kind == other.kind and (one.value < other.value if self._reverse else one.value > other.value)
+
+    def _is_over(self, order: Order) -> bool:
+        end = self._end
+        return end is not None and (self._is_newer(order, end) or (order == end and not self.cursor.closed_end))
+
+    def _landed_before(self, order: Order, rest: Sequence[Any]) -> bool:
+        if order != self._start:
+            return False
+        return self.cursor.open_start or (
+            bool(self._known) and row_digest(self._identity(rest), self._known) in self._known
+        )
+
+    def _identity(self, rest: Sequence[Any]) -> Any:
+        return rest[0] if self.cursor.key is None else list(rest)
+
+    def _note(self, order: Order, value: Any, rest: Sequence[Any]) -> None:
+        newest = self._newest.get(order.kind)
+        if newest is None or self._is_newer(order, newest.order):
+            newest = self._newest[order.kind] = _Newest(order, value, newest.rows if newest else 0)
+        newest.rows += 1
+        if self._tells_apart and order == newest.order:
+            newest.hashes.add(row_digest(self._identity(rest)))
+
+    def close(self) -> list[str]:
+        """Moves the state on to the newest value; returns what is odd about the cursors, in sentences."""
+        found = self._newest
+        if self.cursor.end is not None or not found:
+            return self._oddities(None)
+        stored = None if self._stored is None else order_of(self._stored)
+        kind = stored.kind if stored is not None and stored.kind in found else max(found, key=lambda k: found[k].rows)
+        newest = found[kind]
+        said = self._oddities(newest)
+        state = self._state
+        if stored is None or stored.kind != kind or not self._is_newer(stored, newest.order):
+            same = stored == newest.order
+            hashes = newest.hashes | (self._known if same else set())
+            value = self._stored if same else newest.value
+            state.update(initial_value=self.cursor.initial, start_value=self._stored, last_value=value)
+            state["unique_hashes"] = sorted(hashes)
+        return said
+
+    def _oddities(self, newest: _Newest | None) -> list[str]:
+        path, start, said = self.cursor.path, self.bounds.start_value, []
+        if self._before_start:
+            said.append(
+                f"{self._before_start} rows have a `{path}` before {start}, which was asked for: the API ignores the "
+                "range, or its clock was set back"
+            )
+        if newest is None:
+            return said
+        others = sum(other.rows for other in self._newest.values() if other is not newest)
+        if others:
+            said.append(
+                f"{others} rows have a `{path}` that does not compare with {newest.value}: they landed, and the next run "
+                "begins behind the others"
+            )
+        if self._stored is not None and self._is_newer(order_of(self._stored), newest.order) and not self._before_start:
+            said.append(
+                f"the newest `{path}` is {newest.value}, and the run before had {self._stored}: the row that had it is "
+                "gone, or the API's clock was set back"
+            )
+        return said

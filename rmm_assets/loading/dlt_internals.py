@@ -1,0 +1,107 @@
+"""Keeps every name of dlt that its documentation does not promise, so that a new version is judged in one place.
+
+Found on dlt 1.31.0. `loading/test_dlt_internals.py` says in a sentence which of them a newer version has changed. Names that
+lower rooms need themselves (row ids, type coercion, paginators) are tested there too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from typing import Any, NamedTuple
+
+import dlt
+from dlt.common import jsonpath
+from dlt.common.schema.typing import DEFAULT_VALIDITY_COLUMN_NAMES
+from dlt.common.schema.utils import get_nested_tables
+from dlt.extract.utils import digest_dedup_value, has_legacy_dedup_hashes
+from dlt.sources.rest_api.config_setup import build_resource_dependency_graph
+
+# Names of scd2's two columns; dlt documents the names, not the constant.
+VALIDITY_COLUMNS: tuple[str, str] = (DEFAULT_VALIDITY_COLUMN_NAMES[0], DEFAULT_VALIDITY_COLUMN_NAMES[1])
+
+
+class Resolved(NamedTuple):
+    """One resource of a `rest_api` config as dlt resolves it.
+
+    Attributes:
+        endpoint: With its defaults and with static path parameters filled in.
+        fields: By placeholder, the field of the parent's row that fills it in.
+        parent: Name of the parent resource; None without one.
+    """
+
+    endpoint: dict[str, Any]
+    fields: dict[str, str]
+    parent: str | None
+    include_from_parent: tuple[str, ...]
+
+
+def resolve_endpoints(config: Mapping[str, Any]) -> dict[str, Resolved]:
+    """Returns the resources of a `rest_api` config by name, resolved by dlt's own rules (1.31.0: no public way)."""
+    _, found, params = build_resource_dependency_graph({}, config["resources"])
+    resolved: dict[str, Resolved] = {}
+    for name, resource in found.items():
+        bound: list[Any] = params[name] or []
+        entry: Any = resource
+        resolved[name] = Resolved(
+            endpoint=entry["endpoint"],
+            fields={param.param_name: param.resolve_config["field"] for param in bound},
+            parent=bound[0].resolve_config["resource"] if bound else None,
+            include_from_parent=tuple(entry.get("include_from_parent") or ()),
+        )
+    return resolved
+
+
+def parent_column(parent: str, field: str) -> str:
+    """Returns the name under which a child's rows carry a field of their parent's row."""
+    return f"_{parent}_{field}"
+
+
+def values_at(path: str, row: Mapping[str, Any]) -> list[Any]:
+    """Returns the values that a JSONPath finds, by dlt's parser (`dlt.common.jsonpath`, 1.31.0)."""
+    return list(jsonpath.find_values(path, dict(row)))
+
+
+def cursor_state(resource: str, path: str) -> MutableMapping[str, Any]:
+    """Returns where dlt's `Incremental` keeps a cursor (1.31.0: the place in the state is not documented)."""
+    state: dict[str, Any] = dlt.current.resource_state(resource)
+    kept: dict[str, Any] = state.setdefault("incremental", {}).setdefault(path, {})
+    return kept
+
+
+def row_digest(identity: Any, known: set[str] | None = None) -> str:
+    """Returns what dlt's `Incremental` remembers of a row at the start of the next range (1.31.0).
+
+    Args:
+        known: Digests to compare with: dlt before 1.29 wrote longer ones.
+    """
+    return str(digest_dedup_value(identity, has_legacy_dedup_hashes(known or ())))
+
+
+def nested_tables(tables: Any, name: str) -> list[dict[str, Any]]:
+    """Returns the schemas of a table's child tables, parents first (`dlt.common.schema.utils`, 1.31.0)."""
+    return [dict(table) for table in get_nested_tables(tables, name, include_self=False)]
+
+
+class _ChildTable(dict[str, Any]):
+    """The schema of a child table. dlt asks each table that rows are handed on for by which resource it is, and a child
+    table must not say so itself (dlt-hub/dlt#2106): this one answers without saying.
+    """
+
+    def __init__(self, resource: str, schema: Mapping[str, Any]) -> None:
+        super().__init__(schema)
+        self._resource = resource
+
+    def __missing__(self, key: str) -> str:
+        if key != "resource":
+            raise KeyError(key)
+        return self._resource
+
+
+def declare_child_table(name: str, parent: str, columns: dict[str, Any]) -> None:
+    """Makes dlt take Arrow tables of that name for rows of a child table (1.31.0, dlt-hub/dlt#2106)."""
+    # Not through `apply_hints`: child tables would copy the write disposition, and keep it when it changes.
+    hints: Any = dlt.mark.make_hints(table_name=name, parent_table_name=parent, columns=columns)
+    resource = dlt.current.resource()
+    resource._set_hints(hints, create_table_variant=True)
+    tables: dict[str, Any] = dlt.current.source_schema().tables
+    tables[name] = _ChildTable(resource.name, tables.get(name) or {"name": name, "parent": parent, "columns": {}})

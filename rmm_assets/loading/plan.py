@@ -1,0 +1,253 @@
+"""Decides once how a resource is read and landed; everything behind reads the decision.
+
+A plan is made of a connection file alone: it needs no run, no secret and no table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from rmm_assets.config import Connection, Resource
+from rmm_assets.config.names import normalized_column
+from rmm_assets.loading.cursor import Cursor
+from rmm_assets.loading.dlt_internals import VALIDITY_COLUMNS
+from rmm_assets.rows.shape import Nesting, RowShape
+from rmm_assets.rows.spool import ROOT_ID, ROW_ID
+from rmm_assets.tables.table import ABSENT_SINCE
+
+REJECTED_SUFFIX = "_rejected"
+
+_FIELD = r"[A-Za-z_]\w*"
+
+Baseline = Literal["none", "open versions", "rows present", "rows of last load"]
+
+
+class Validity(NamedTuple):
+    """The columns that tell a row's versions apart.
+
+    Attributes:
+        valid_to: When a version ended.
+        open_end: What stands there while it is valid; None for null.
+    """
+
+    valid_from: str
+    valid_to: str
+    open_end: str | None
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """How one resource is read and landed.
+
+    Attributes:
+        connection: Name of the connection.
+        resource: What the file says.
+        source_name: Name of the dlt source, schema and pipeline: one each, so that no resource can hurt another.
+        table: Name of the table.
+        rejected_table: Name of the table of rows that could not land.
+        key: The primary key's columns in the table.
+        arrow: Rows land as Arrow tables; else they go through dlt's own normalizer.
+        cursor: How it is read incrementally; None where every run reads everything.
+        appends_into_empty: A merge into an empty table is an append: every key came once and meets no other.
+        absences: What happens to rows that a complete full read no longer holds; `keep` also where load ids cannot tell.
+        removes_orphans: Children whose row is gone are deleted after a merge: dlt's normalizer may have given the rows of an
+            earlier load other ids, and an upsert finds children by them.
+        skips_unchanged: Rows that did not change keep the load id that they have.
+        compares: The table is compared with a copy of it from before the load; versions tell what is new by themselves.
+        history: The validity columns where every version of a row is kept; else None.
+        child_tables: Lists become child tables.
+        row_ids: How rows get an id where the table has ids.
+        loss_baseline: What the rows of this read are compared with to notice a sudden loss.
+        hints: What `dlt.resource` is told.
+    """
+
+    connection: str
+    resource: Resource
+    source_name: str
+    table: str
+    rejected_table: str
+    key: tuple[str, ...]
+    arrow: bool
+    cursor: Cursor | None
+    appends_into_empty: bool
+    absences: Literal["keep", "mark", "remove"]
+    removes_orphans: bool
+    skips_unchanged: bool
+    compares: bool
+    history: Validity | None
+    child_tables: bool
+    row_ids: Literal["key", "random"]
+    loss_baseline: Baseline
+    hints: Mapping[str, Any] = field(compare=False)
+
+    @property
+    def marks_absences(self) -> bool:
+        """Whether the table has a column that says since when a row is gone at the source."""
+        return self.absences != "keep"
+
+
+def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
+    """Returns how a resource is read and landed."""
+    versions, cursor = resource.strategy == "scd2", _cursor(resource)
+    skips_unchanged = resource.write_disposition is not None and bool(resource.write_disposition.skip_unchanged_rows)
+    arrow = _lands_as_arrow(resource, cursor)
+    strategy = _strategy(resource, arrow)
+    absences = resource.absent if _absences_show(resource, cursor, skips_unchanged) else "keep"
+    return LoadPlan(
+        connection=connection.name,
+        resource=resource,
+        source_name=f"{connection.name}__{resource.table}",
+        table=resource.table,
+        rejected_table=resource.table + REJECTED_SUFFIX,
+        key=tuple(normalized_column(key) for key in resource.keys),
+        arrow=arrow,
+        cursor=cursor,
+        appends_into_empty=strategy == "upsert" and not resource.child_tables,
+        absences=absences,
+        removes_orphans=arrow and resource.child_tables and resource.disposition == "merge",
+        skips_unchanged=skips_unchanged,
+        compares=resource.disposition == "merge" and bool(resource.keys) and not versions,
+        history=_validity(resource) if versions else None,
+        child_tables=resource.child_tables,
+        row_ids="random" if resource.disposition == "append" or not resource.keys else "key",
+        loss_baseline=_loss_baseline(resource, cursor, skips_unchanged),
+        hints=_hints(resource, arrow, strategy, cursor, marks=absences != "keep"),
+    )
+
+
+def shape_of(
+    plan: LoadPlan,
+    known: Mapping[str, Mapping[str, Any]] | None = None,
+    nested: Mapping[str, Mapping[str, Any]] | None = None,
+    max_identifier_length: int | None = None,
+) -> RowShape:
+    """Returns what the connection file says of a resource's rows, and what the table says itself.
+
+    Args:
+        known: The columns of the table at the destination.
+        nested: The schemas of its child tables there.
+    """
+    resource, known, nested = plan.resource, known or {}, nested or {}
+    nesting: Nesting | None = None
+    if plan.child_tables and plan.arrow:
+        # Where child rows had the id of their root once, dlt wants it for ever.
+        rooted = resource.disposition == "merge" or any(ROOT_ID in child["columns"] for child in nested.values())
+        nesting = Nesting(nested, rooted)
+    return RowShape(
+        table=plan.table,
+        primary_key=resource.keys,
+        columns=resource.as_dlt().get("columns") or {},
+        max_table_nesting=resource.max_table_nesting,
+        known=known,
+        max_identifier_length=max_identifier_length,
+        row_ids=plan.row_ids if nesting is not None or ROW_ID in known else None,
+        nesting=nesting,
+        raw_paths=plan.cursor.columns if plan.cursor is not None and plan.arrow else (),
+    )
+
+
+def _cursor(resource: Resource) -> Cursor | None:
+    said: Mapping[str, Any] | None = None
+    if resource.endpoint.incremental is not None:
+        said = resource.endpoint.incremental.model_dump()
+    for name, value in resource.endpoint.params.items() if said is None else ():
+        if isinstance(value, Mapping) and value.get("type") == "incremental":
+            said = {**value, "start_param": name}
+    if said is None:
+        return None
+    path, given = str(said.get("cursor_path", "")), said.get("primary_key")
+    names = list(resource.keys) if given is None else [given] if isinstance(given, str) else list(given)
+    key = None if given is None and not names else tuple(map(str, names))
+    plain = re.fullmatch(rf"{_FIELD}(\.{_FIELD})*", path) and all(re.fullmatch(_FIELD, name) for name in key or ())
+    return Cursor(
+        path=path,
+        # Without a key, rows are told apart by all that they hold.
+        columns=(tuple(path.split(".")), *((name,) for name in key)) if plain and key is not None else (),
+        key=key,
+        initial=said.get("initial_value"),
+        end=said.get("end_value"),
+        start_param=said.get("start_param"),
+        end_param=said.get("end_param"),
+        newest="min" if said.get("last_value_func") == "min" else "max",
+        lag=said.get("lag"),
+        missing=said.get("on_cursor_value_missing") or "raise",
+        open_start=said.get("range_start") == "open",
+        closed_end=said.get("range_end") == "closed",
+        keeps_all=resource.disposition == "merge",
+    )
+
+
+def _lands_as_arrow(resource: Resource, cursor: Cursor | None) -> bool:
+    # What only dlt's own normalizer does goes there: history, cursors that only a JSONPath finds, and child tables that
+    # have a schema contract or hints of their own.
+    if resource.normalizer != "arrow" or resource.strategy == "scd2" or (cursor is not None and not cursor.columns):
+        return False
+    ruled = resource.schema_contract is not None or resource.nested_hints is not None
+    return not (resource.child_tables and ruled)
+
+
+def _strategy(resource: Resource, arrow: bool) -> str | None:
+    """How a merge is done where the file leaves that to us; None where it does not."""
+    if resource.disposition != "merge" or resource.strategy is not None or resource.merge_key:
+        return None
+    # Keys are unique by the time rows land, which is what upsert asks for and delete-insert pays to establish. But dlt's
+    # upsert puts a row in that comes with the mark of a deleted one, and takes it out the next time.
+    deletes = any(column.hard_delete for column in resource.columns.values())
+    return "upsert" if arrow and not deletes else "delete-insert"
+
+
+def _absences_show(resource: Resource, cursor: Cursor | None, skips_unchanged: bool) -> bool:
+    """Whether load ids tell rows that are gone at the source: only a full read that merges all of them can."""
+    contract = resource.schema_contract
+    return (
+        resource.disposition == "merge"
+        and bool(resource.keys)
+        and resource.strategy != "scd2"
+        and cursor is None
+        and not skips_unchanged
+        # Rows that the contract keeps out are not gone.
+        and not (contract is not None and "discard_row" in (contract.columns, contract.data_type))
+    )
+
+
+def _validity(resource: Resource) -> Validity:
+    said = resource.write_disposition
+    names = (said.validity_column_names if said else None) or VALIDITY_COLUMNS
+    return Validity(
+        normalized_column(names[0]), normalized_column(names[1]), said.active_record_timestamp if said else None
+    )
+
+
+def _loss_baseline(resource: Resource, cursor: Cursor | None, skips_unchanged: bool) -> Baseline:
+    if cursor is not None or resource.disposition == "append":
+        return "none"
+    if resource.strategy == "scd2":
+        return "open versions"  # a row that does not change keeps the load id of its version
+    return "rows present" if skips_unchanged else "rows of last load"
+
+
+def _hints(
+    resource: Resource, arrow: bool, strategy: str | None, cursor: Cursor | None, *, marks: bool
+) -> dict[str, Any]:
+    hints = resource.as_dlt()
+    for key in ("endpoint", "include_from_parent", "processing_steps"):
+        hints.pop(key, None)
+    if strategy is not None:
+        said = hints.get("write_disposition")
+        hints["write_disposition"] = {
+            **(said if isinstance(said, Mapping) else {}), "disposition": "merge", "strategy": strategy
+        }  # fmt: skip
+    hints.setdefault("write_disposition", resource.disposition)
+    if not resource.child_tables:
+        hints.setdefault("max_table_nesting", None if arrow else 0)
+    if arrow:
+        hints.setdefault("file_format", "parquet")
+    if marks:
+        hints["columns"] = {**(hints.get("columns") or {}), ABSENT_SINCE: {"data_type": "timestamp", "nullable": True}}
+    if resource.strategy == "scd2" and cursor is not None:
+        # Else dlt ends every row that the range does not hold.
+        hints.setdefault("merge_key", list(resource.keys))
+    return {key: value for key, value in hints.items() if value is not None}

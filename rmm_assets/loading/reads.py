@@ -1,0 +1,239 @@
+"""Reads a resource until it is proven complete: once, or once for each row of its parent, several at a time."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rmm_assets.errors import ConflictingRowsError, IncompleteError, ParentRowError, RmmError
+from rmm_assets.loading.cursor import Bounds
+from rmm_assets.loading.requests import Requests, inherited_values, label_of, request_of
+from rmm_assets.reading.collector import Collector, MemoryCollector
+from rmm_assets.reading.completeness import read_complete
+from rmm_assets.reading.endpoint import Endpoint
+from rmm_assets.reading.fetch import Pager
+from rmm_assets.reading.report import Report
+from rmm_assets.rows.decode import Page
+from rmm_assets.rows.records import RecordSpool
+from rmm_assets.rows.shape import RowShape
+from rmm_assets.rows.spool import Spool
+from rmm_assets.tables.absences import Present
+from rmm_assets.tables.existing import Existing
+
+
+@dataclass
+class Reading:
+    """What reading one resource in one run needs, and what it found.
+
+    Attributes:
+        pager: Open for the run.
+        folder: For pages on their way; emptied by the caller.
+        before_publishing: Called with the report when the read is complete; raises to publish nothing. Whether the
+            table is empty, and nobody else can write to it meanwhile.
+        report: Filled in while reading.
+        begun: Called before the first request.
+        existing: What the destination holds that dlt's schema there does not say.
+        load_id: Of the load, once it is known.
+        rejected: Rows that cannot land in the table.
+        rejected_keys: Those among them that have a primary key.
+        left_out: Rows that the API sent and that an incremental range did not let in.
+        changed_types: By column, the type it had and the type that came.
+    """
+
+    pager: Pager
+    folder: Path
+    before_publishing: Callable[[Report], bool]
+    report: Report
+    log: logging.Logger
+    begun: Callable[[], None] = lambda: None
+    existing: Existing = field(default_factory=Existing)
+    load_id: str = ""
+    rejected: int = 0
+    rejected_keys: Present = field(default_factory=lambda: Present((), ()))
+    left_out: int = 0
+    changed_types: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    def warn(self, text: str) -> None:
+        """Note what is odd about a read that lands all the same."""
+        self.report.warnings.append(text)
+        self.log.warning("%s: %s", self.report.resource, text)
+
+
+@dataclass(frozen=True)
+class _Child:
+    """What one row of the parent led to.
+
+    Attributes:
+        inherited: Fields of the parent's row to add to its rows.
+        problem: What speaks against it, where the connection wants the rows all the same.
+    """
+
+    report: Report
+    rows: MemoryCollector
+    inherited: Mapping[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+
+def read(requests: Requests, reading: Reading, collector: Collector, bounds: Bounds | None) -> None:
+    """Reads a resource until it is proven complete; the collector holds the rows then, `reading.report` the verdict.
+
+    Raises:
+        IncompleteError, TransportError, PagingError, ParentRowError: it is not complete; the collector holds what came.
+    """
+    _read(requests, reading, collector, reading.report, bounds, reading.folder / "parents")
+
+
+def _read(
+    requests: Requests, reading: Reading, collector: Collector, report: Report, bounds: Bounds | None, folder: Path
+) -> None:
+    """Reads a resource, once more where rows share a key and differ: a row that changed between two pages looks the same.
+
+    Raises:
+        ConflictingRowsError: they do it again.
+    """
+    _read_once(requests, reading, collector, report, bounds, folder)
+    if not _conflicts(collector):
+        return
+    reading.log.info("%s: rows share a primary key and differ; reading again", report.resource)
+    again = Report(report.resource)
+    _read_once(requests, reading, collector, again, bounds, folder)
+    again.pages, again.passes = again.pages + report.pages, again.passes + report.passes
+    vars(report).update(vars(again))
+    found = _conflicts(collector)
+    if found:
+        key = ", ".join(requests.resource.keys)
+        report.complete = False
+        report.reason = (
+            f"{report.resource}: rows share the primary key ({key}) and differ, so that all but one of them would be lost: "
+            f"{'; '.join(found)}. Write a primary_key that tells them apart"
+            + ("; the parent's field (include_from_parent) may be a part of it" if requests.parent else "")
+        )
+        raise ConflictingRowsError(report.reason)
+
+
+def _conflicts(collector: Collector) -> Sequence[str]:
+    return collector.conflicts() if isinstance(collector, (Spool, RecordSpool)) else ()
+
+
+def _read_once(
+    requests: Requests, reading: Reading, collector: Collector, report: Report, bounds: Bounds | None, folder: Path
+) -> None:
+    if requests.parent is None:
+        _read_one(request_of(requests, bounds), requests, reading, collector, report)
+        return
+    # A parent that came twice is asked once.
+    parents, above = RecordSpool(requests.parent.endpoint.shape, folder), Report(requests.parent.resource.name)
+    problems = _read_parents(requests, reading, parents, above, folder)
+    collector.clear()
+    report.complete, report.partial = True, above.partial
+    report.reason = f"every one of {parents.distinct or parents.rows} {above.resource} was read to the end"
+    asked = ignored = 0
+    for child in _children(requests, reading, (row for batch in parents.records() for row in batch), bounds):
+        for page in child.rows.pages:
+            collector.add(_with_fields(page, child.inherited) if child.inherited else page)
+        report.add(child.report)
+        asked, ignored = asked + 1, ignored + child.report.ignored
+        problems += [child.problem] if child.problem else []
+    report.rows, report.distinct = collector.rows, collector.distinct
+    report.duplicates = collector.rows - collector.distinct - collector.keyless
+    report.empty = not report.rows
+    if asked > 1 and ignored == asked:
+        problems.append(
+            f"{requests.resource.name}: response_actions ignored the answers for all {asked} rows of {above.resource}: a key "
+            "without rights looks like this"
+        )
+    if problems:
+        report.complete = False
+        report.reason = problems[0] if len(problems) == 1 else f"{problems[0]}; and {len(problems) - 1} more like this"
+        raise IncompleteError(report.reason)
+
+
+def _read_parents(
+    requests: Requests, reading: Reading, parents: RecordSpool, report: Report, folder: Path
+) -> list[str]:
+    """Reads the parent resource; what speaks against it, where the connection wants the children all the same.
+
+    Raises:
+        IncompleteError, ParentRowError: parents are missing, or have no key, and the file does not say to go on.
+    """
+    assert requests.parent is not None
+    resource, problems = requests.resource, []
+    try:
+        _read(requests.parent, reading, parents, report, requests.parent.first_bounds, folder / "parents")
+    except IncompleteError as error:
+        if resource.on_incomplete == "fail":
+            raise
+        problems.append(str(error))
+    if parents.rejected_rows:
+        keys = ", ".join(requests.parent.resource.keys) or "fields"
+        said = (
+            f"{resource.name}: {parents.rejected_rows} rows of {report.resource} came without their key ({keys}), so their "
+            f"{resource.name} cannot be asked for"
+        )
+        if resource.on_incomplete == "fail":
+            raise ParentRowError(said)
+        problems.append(said)
+    return problems
+
+
+def _read_one(endpoint: Endpoint, requests: Requests, reading: Reading, collector: Collector, report: Report) -> None:
+    resource = requests.resource
+    read_complete(
+        reading.pager, endpoint, collector, report, unique=bool(endpoint.shape.primary_key), verify=resource.verify,
+        to_the_end=resource.on_incomplete == "warn", log=reading.log,
+    )  # fmt: skip
+
+
+def _children(
+    requests: Requests, reading: Reading, rows: Iterable[Mapping[str, Any]], bounds: Bounds | None
+) -> Iterator[_Child]:
+    """Yields what each parent's row leads to, in the order of these rows; each read is proven by itself."""
+    # One row's answers do not hold what comes from above, so keys go without it until that is added.
+    added, shape = set(requests.inherited_columns.values()), requests.endpoint.shape
+    bare = replace(shape, primary_key=tuple(name for name in shape.primary_key if name not in added))
+    # Parents are walked by workers of their own: those of the pager are busy with pages. No more are under way than
+    # that, so that what waits for its turn stays small.
+    workers = ThreadPoolExecutor(max_workers=reading.pager.width, thread_name_prefix="rmm-parent")
+    waiting: deque[Future[_Child]] = deque()
+    try:
+        for row in rows:
+            waiting.append(workers.submit(_read_child, requests, reading, row, bounds, bare))
+            if len(waiting) >= 2 * reading.pager.width:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        # What is under way after an error ends when the transport closes; nobody waits for it here.
+        workers.shutdown(wait=False, cancel_futures=True)
+
+
+def _read_child(
+    requests: Requests, reading: Reading, row: Mapping[str, Any], bounds: Bounds | None, shape: RowShape
+) -> _Child:
+    resource = requests.resource
+    collector, report = MemoryCollector(shape), Report(resource.name)
+    place, inherited = "", {}
+    try:
+        inherited = inherited_values(requests, row)
+        endpoint = replace(request_of(requests, bounds, row), shape=shape)
+        place = f" (for {label_of(requests, row)}, at {endpoint.path})"
+        _read_one(endpoint, requests, reading, collector, report)
+    except RmmError as error:
+        said = f"{error}{place}"
+        if resource.on_incomplete == "warn" and isinstance(error, (IncompleteError, ParentRowError)):
+            return _Child(report, collector, inherited, said)
+        # The same error, with the parent in its text.
+        error.args = (said, *error.args[1:])
+        raise
+    return _Child(report, collector, inherited)
+
+
+def _with_fields(page: Page, fields: Mapping[str, Any]) -> Page:
+    """The page with fields of the parent in each row."""
+    rows = [{**row, **fields} if isinstance(row, dict) else row for row in page.objects()]
+    return Page(len(rows), None, page.size, None, b"", None, rows)

@@ -1,0 +1,230 @@
+"""Turns a plan into requests: a resource's endpoint, the range it is asked for, and one request for each row of its parent.
+
+What a row says is never trusted with more than its place: in a path a value is one segment, in parameters, headers and
+bodies it cannot become anything but a value, and a value that is missing is an error that names it.
+"""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from threading import BoundedSemaphore
+from typing import Any
+from urllib.parse import quote, unquote
+
+from rmm_assets.config import Connection, Resource
+from rmm_assets.errors import ParentRowError
+from rmm_assets.loading.cursor import Bounds, Cursor, bounds_of
+from rmm_assets.loading.dlt_internals import parent_column, resolve_endpoints, values_at
+from rmm_assets.loading.plan import LoadPlan, plan_load, shape_of
+from rmm_assets.reading.endpoint import Endpoint
+from rmm_assets.rows.types import plain_text
+
+
+@dataclass(frozen=True)
+class Requests:
+    """The requests of one resource.
+
+    Attributes:
+        endpoint: Its own, placeholders not yet filled in.
+        parent: The resource whose rows fill them in, if there is one.
+        fields: By placeholder, the field of such a row that fills it in.
+        inherited: Fields of such a row that each row gets.
+        cursor: Of an incremental range.
+    """
+
+    resource: Resource
+    endpoint: Endpoint
+    parent: Requests | None
+    fields: Mapping[str, str]
+    inherited: tuple[str, ...]
+    cursor: Cursor | None
+
+    @property
+    def inherited_columns(self) -> dict[str, str]:
+        """By field of the parent's row, the name that each row gets it under."""
+        return {} if self.parent is None else {f: parent_column(self.parent.resource.name, f) for f in self.inherited}
+
+    @property
+    def first_bounds(self) -> Bounds | None:
+        """The range of a first run: a child needs all rows of a parent, also of one that is read incrementally itself."""
+        return None if self.cursor is None else bounds_of(self.cursor, None)
+
+
+def plan_requests(connection: Connection, plan: LoadPlan) -> Requests:
+    """Returns the requests of a resource and of the resources above it."""
+    resolved = resolve_endpoints(connection.rest_api_config())
+
+    def of(plan: LoadPlan) -> Requests:
+        found = resolved[plan.resource.name]
+        params = dict(found.endpoint.get("params") or {})
+        if plan.cursor is not None:
+            params.pop(str(plan.cursor.start_param), None)
+        for bound in found.fields:
+            params.pop(bound, None)
+        return Requests(
+            resource=plan.resource,
+            endpoint=_endpoint(plan, found.endpoint, params),
+            parent=of(plan_load(connection, connection.resource(found.parent))) if found.parent else None,
+            fields=found.fields,
+            inherited=found.include_from_parent,
+            cursor=plan.cursor,
+        )
+
+    return of(plan)
+
+
+def _endpoint(plan: LoadPlan, config: Mapping[str, Any], params: dict[str, Any]) -> Endpoint:
+    resource = plan.resource
+    paginator = resource.endpoint.paginator
+    assert paginator is not None, "a paginator left to guessing is refused at load"
+    return Endpoint(
+        name=resource.name,
+        path=config["path"],
+        paginator=paginator,
+        method=config.get("method", "GET"),
+        params=params,
+        headers=dict(config.get("headers") or {}),
+        json=config.get("json"),
+        data=config.get("data"),
+        data_selector=config.get("data_selector"),
+        total_path=resource.total_path,
+        total_header=resource.endpoint.total_header,
+        count=resource.endpoint.count,
+        wrong_signals=resource.endpoint.wrong_signals,
+        empty_as=resource.endpoint.empty_as,
+        single_object=resource.endpoint.single_object,
+        gate=BoundedSemaphore(resource.max_concurrency) if resource.max_concurrency else nullcontext(),
+        ignore=tuple(config.get("response_actions") or ()),
+        shape=shape_of(plan),
+    )
+
+
+def request_of(requests: Requests, bounds: Bounds | None, row: Mapping[str, Any] | None = None) -> Endpoint:
+    """Returns the endpoint with a range, and what a row of the parent says, filled in.
+
+    Raises:
+        ParentRowError: the row lacks a field, or holds what cannot be put into a request.
+    """
+    endpoint, cursor = requests.endpoint, requests.cursor
+    values = {} if bounds is None else bounds.placeholders()
+    for placeholder, path in requests.fields.items() if row is not None else ():
+        values[placeholder] = _value_of(requests, row or {}, path)
+    params = _filled(endpoint.params, _Filler(values, plain_text))
+    if cursor is not None and bounds is not None:
+        if cursor.start_param:
+            params[cursor.start_param] = bounds.last_value
+        if cursor.end_param:
+            params[cursor.end_param] = bounds.end_value
+    path = _Filler(values, lambda value: quote(plain_text(value), safe="")).fill(endpoint.path)
+    if _steps(path) != _steps(endpoint.path):
+        raise ParentRowError(_refusal(requests, row or {}, "a field", "a step up or down in a path"))
+    return replace(
+        endpoint,
+        path=path,
+        params=params,
+        headers=_filled(endpoint.headers, _Filler(values, _in_header(requests, row))),
+        json=_filled(endpoint.json, _Filler(values, plain_text), keep_types=True),
+        data=_filled(endpoint.data, _Filler(values, _in_body(endpoint))),
+    )
+
+
+def inherited_values(requests: Requests, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what each row gets from its parent's row.
+
+    Raises:
+        ParentRowError: the parent's row has no such field.
+    """
+    for name in requests.inherited:
+        if name not in row:
+            raise ParentRowError(_refusal(requests, row, f"`{name}` (include_from_parent)", "missing"))
+    return {column: row[name] for name, column in requests.inherited_columns.items()}
+
+
+def label_of(requests: Requests, row: Mapping[str, Any]) -> str:
+    """Returns a parent's row as people know it: its resource and key."""
+    assert requests.parent is not None
+    parent = requests.parent.resource
+    named = {name: next(iter(values_at(name.replace("__", "."), row)), None) for name in parent.keys}
+    named = named or {path: next(iter(values_at(path, row)), None) for path in requests.fields.values()}
+    said = ", ".join(f"{name}={plain_text(value)[:60]}" for name, value in named.items() if value is not None)
+    return f"{parent.name} {said or 'without its key'}"
+
+
+def _value_of(requests: Requests, row: Mapping[str, Any], path: str) -> Any:
+    found = values_at(path, row)
+    value = found[0] if found else None
+    what = {type(None): "null" if found else "missing", list: "a list", dict: "an object"}.get(type(value))
+    what = "empty" if value == "" else what
+    if what is not None:
+        raise ParentRowError(_refusal(requests, row, f"`{path}`", what))
+    return value
+
+
+def _refusal(requests: Requests, row: Mapping[str, Any], name: str, what: str) -> str:
+    return (
+        f"{requests.resource.name}: {name} of {label_of(requests, row)} is {what}, so its {requests.resource.name} cannot "
+        "be asked for"
+    )
+
+
+def _steps(path: str) -> list[str]:
+    """The segments of a path that mean another place than themselves."""
+    return [segment for segment in path.partition("?")[0].split("/") if unquote(segment) in (".", "..")]
+
+
+def _in_header(requests: Requests, row: Mapping[str, Any] | None) -> Callable[[Any], str]:
+    def write(value: Any) -> str:
+        text = plain_text(value)
+        if not text.isprintable():
+            raise ParentRowError(_refusal(requests, row or {}, "a field", "text with control characters"))
+        return text
+
+    return write
+
+
+def _in_body(endpoint: Endpoint) -> Callable[[Any], str]:
+    """How a value is written into a body that is text: as a part of JSON text, or of a form."""
+    kind = next((value for name, value in endpoint.headers.items() if name.lower() == "content-type"), "")
+    if not isinstance(endpoint.data, str):
+        return plain_text
+    if "json" in kind or endpoint.data.lstrip()[:1] in ("{", "["):
+        return lambda value: json.dumps(plain_text(value))[1:-1]
+    return lambda value: quote(plain_text(value), safe="")
+
+
+class _Filler(string.Formatter):
+    """Fills placeholders in as dlt does, each value written as its place needs it."""
+
+    def __init__(self, values: Mapping[str, Any], write: Callable[[Any], str]) -> None:
+        self._values, self._write = values, write
+
+    def fill(self, text: str) -> str:
+        return self.vformat(text, (), self._values)
+
+    def value_of(self, text: str) -> Any:
+        """The value itself where the text is one placeholder and nothing else, else the text filled in."""
+        parts = list(self.parse(text))
+        if len(parts) == 1 and parts[0][0] == "" and parts[0][1] and not parts[0][2] and not parts[0][3]:
+            return self.get_field(parts[0][1], (), self._values)[0]
+        return self.fill(text)
+
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
+        return (kwargs[field_name], field_name) if field_name in kwargs else super().get_field(field_name, args, kwargs)
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        return self._write(format(value, format_spec) if format_spec else value)
+
+
+def _filled(value: Any, filler: _Filler, *, keep_types: bool = False) -> Any:
+    """Any part of a request with its placeholders filled in."""
+    if isinstance(value, str):
+        return filler.value_of(value) if keep_types else filler.fill(value)
+    if isinstance(value, Mapping):
+        return {_filled(key, filler): _filled(inner, filler, keep_types=keep_types) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_filled(inner, filler, keep_types=keep_types) for inner in value]
+    return value

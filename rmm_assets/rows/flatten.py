@@ -1,0 +1,192 @@
+"""Flattens pages into columns: nested objects under dlt's names, lists as JSON text or as rows of child tables.
+
+Rows that Arrow decoded are flattened in Arrow; the others, and those whose names clash, row by row in Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rmm_assets.rows.chunk import Chunk, Column, Items, typed_column
+from rmm_assets.rows.flatten_objects import as_object, flatten_objects, item_places
+from rmm_assets.rows.json_text import json_text
+from rmm_assets.rows.layout import LIST_FIELD, VALUE_FIELD, Layout
+from rmm_assets.rows.page import Page, value_at
+
+_Objects = Callable[[], list[Any]]
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """Locates a column of Arrow-decoded rows, or a list that becomes a table in their struct, by index and by name."""
+
+    name: str
+    indices: tuple[int, ...]
+    path: tuple[str, ...]
+    as_json: bool = False
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Says how rows of one Arrow type become columns and tables.
+
+    Attributes:
+        objects: Where an empty object is a value, and not nothing.
+        clash: Two fields have one name.
+    """
+
+    leaves: tuple[_Leaf, ...]
+    lists: tuple[_Leaf, ...]
+    objects: tuple[_Leaf, ...]
+    clash: bool
+
+
+_PLANS: WeakKeyDictionary[Layout, list[tuple[pa.DataType, bool, _Plan]]] = WeakKeyDictionary()
+
+
+def flatten(layout: Layout, pages: Sequence[Page], only: frozenset[str] | None = None, *, nest: bool = False) -> Chunk:
+    """Makes columns of pages that were decoded alike.
+
+    Args:
+        pages: Neighbours that `Page.is_like` calls alike.
+        only: Column names to make; None is all of them.
+        nest: Make rows of child tables of lists, and not JSON, if this layout says so.
+    """
+    structs = [page.structs for page in pages if page.structs is not None]
+    nest = nest and layout.nests
+
+    @cache
+    def objects() -> list[Any]:
+        return [row for page in pages for row in page.objects()]
+
+    if len(structs) < len(pages) or not structs:
+        return flatten_objects(layout, objects(), only, nest)
+    rows = structs[0] if len(structs) == 1 else pa.concat_arrays(structs)
+    return _flatten_structs(layout, rows, objects, only, nest)
+
+
+def _flatten_structs(
+    layout: Layout, rows: pa.StructArray, objects: _Objects, only: frozenset[str] | None, nest: bool
+) -> Chunk:
+    """Makes columns of rows as Arrow decoded them, which `objects` gives as Python values."""
+    plan = _plan(layout, rows.type, nest)
+    if plan.clash:
+        return flatten_objects(layout, objects(), only, nest)
+    children: dict[tuple[int, ...], list[pa.Array]] = {(): rows.flatten()}
+    if any(_may_be_empty(_descend(children, leaf.indices)) for leaf in plan.objects):
+        return flatten_objects(layout, objects(), only, nest)
+    chunk = Chunk(len(rows), {})
+    for leaf in plan.leaves:
+        if only is not None and leaf.name not in only:
+            continue
+        array = _descend(children, leaf.indices)
+        if array.null_count == len(array):
+            continue
+        if leaf.as_json:
+            text = _list_text(array)
+            if text is None:
+                text = pa.array([_json_at(row, leaf.path) for row in objects()], pa.string())
+            chunk.columns[leaf.name] = Column("json", text, frozenset({"json"}))
+        else:
+            chunk.columns[leaf.name] = typed_column(array)
+    for leaf in plan.lists if only is None else ():
+        array = _descend(children, leaf.indices)
+        lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
+        if lengths.any():
+            child = layout.child(leaf.name)
+            inner = _flatten_structs(child, _as_structs(array.flatten()), _items_at(objects, leaf.path), None, True)
+            chunk.children.append(Items(child, inner, *item_places(lengths)))
+    return chunk
+
+
+def _plan(layout: Layout, kind: pa.StructType, nest: bool) -> _Plan:
+    """Returns how rows of a type are flattened; the latest plans of each layout are kept."""
+    plans = _PLANS.setdefault(layout, [])
+    for seen, nested, plan in plans:
+        if nested == nest and seen == kind:
+            return plan
+    leaves: list[_Leaf] = []
+    lists: list[_Leaf] = []
+    objects: list[_Leaf] = []
+    # dlt's own walk: the objects of a level come after its other fields, the last one first.
+    stack: list[tuple[pa.StructType, tuple[int, ...], tuple[str, ...]]] = [(kind, (), ())]
+    while stack:
+        struct, indices, parents = stack.pop()
+        for index, entry in enumerate(struct):
+            path = (*parents, entry.name)
+            name = layout.column_name(path)
+            if pa.types.is_struct(entry.type) and not layout.is_json(name, path, {k.name: None for k in entry.type}):
+                stack.append((entry.type, (*indices, index), path))
+                if layout.is_json(name, path, {}):
+                    objects.append(_Leaf(name, (*indices, index), path))
+            elif nest and pa.types.is_list(entry.type) and not layout.is_json(name, path, []):
+                lists.append(_Leaf(layout.list_name(path), (*indices, index), path))
+            elif not pa.types.is_null(entry.type):
+                leaves.append(_Leaf(name, (*indices, index), path, pa.types.is_nested(entry.type)))
+    clash = any(len({leaf.name for leaf in found}) < len(found) for found in (leaves, lists))
+    plan = _Plan(tuple(leaves), tuple(lists), tuple(objects), clash)
+    _PLANS[layout] = [(kind, nest, plan), *plans[:7]]
+    return plan
+
+
+def _as_structs(items: pa.Array) -> pa.StructArray:
+    """Makes rows of items: an object is one, anything else is a row's only field, named as dlt names it."""
+    if pa.types.is_struct(items.type):
+        return items
+    return pa.StructArray.from_arrays([items], [LIST_FIELD if pa.types.is_list(items.type) else VALUE_FIELD])
+
+
+def _items_at(objects: _Objects, path: tuple[str, ...]) -> _Objects:
+    """Returns what gives the items of a list of these rows, as rows."""
+    return cache(lambda: [as_object(item) for row in objects() for item in value_at(row, path) or ()])
+
+
+def _may_be_empty(array: pa.StructArray) -> bool:
+    """Tells whether one of these objects may be empty, which in Arrow looks like one that holds nothing but null."""
+    filled = np.zeros(len(array), np.bool_)
+    for child in array.flatten():
+        filled |= child.is_valid().to_numpy(zero_copy_only=False)
+    return bool((array.is_valid().to_numpy(zero_copy_only=False) & ~filled).any())
+
+
+def _descend(children: dict[tuple[int, ...], list[pa.Array]], indices: tuple[int, ...]) -> pa.Array:
+    parent = indices[:-1]
+    if parent not in children:
+        # `flatten` makes a child null where its parent is
+        children[parent] = _descend(children, parent).flatten()
+    return children[parent][indices[-1]]
+
+
+def _list_text(array: pa.Array) -> pa.Array | None:
+    """Writes lists of plain values as JSON text; None where that takes more than joining."""
+    if not pa.types.is_list(array.type):
+        return None
+    item = array.type.value_type
+    values = array.flatten()
+    if values.null_count:
+        return None
+    if pa.types.is_null(item):
+        return pc.if_else(array.is_valid(), "[]", pa.scalar(None, pa.string()))
+    if pa.types.is_string(item):
+        if pc.any(pc.match_substring_regex(values, r'["\\\x00-\x1f]')).as_py():
+            return None
+        empty = pc.equal(pc.list_value_length(array), 0)
+        text = pc.binary_join_element_wise('["', pc.binary_join(array, '","'), '"]', "")
+        return pc.if_else(empty, "[]", text)
+    if pa.types.is_int64(item) or pa.types.is_boolean(item):
+        joined = pc.binary_join(pc.cast(array, pa.list_(pa.string())), ",")
+        return pc.binary_join_element_wise("[", joined, "]", "")
+    return None
+
+
+def _json_at(row: Any, path: tuple[str, ...]) -> str | None:
+    value = value_at(row, path)
+    return None if value is None else json_text(value)

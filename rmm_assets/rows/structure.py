@@ -1,0 +1,57 @@
+"""Looks at the brackets of a body before a decoder recurses into it."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+# Arrow's reader recurses: some 10,000 levels overflow an 8 MB stack, which kills the process. No row is this deep.
+MAX_DEPTH = 500
+
+_NOT_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
+# What JSON calls white space.
+_BLANKS = b" \t\r\n"
+# Within one JSON value, an object is never followed by this.
+_NULL_BEHIND = re.compile(rb"\}[ \t\r\n]*n")
+_QUOTE = ord('"')
+# By byte: one level down, one level up, or neither.
+_STEPS = np.zeros(256, np.int8)
+_STEPS[[ord("["), ord("{")]] = 1
+_STEPS[[ord("]"), ord("}")]] = -1
+
+
+def is_too_deep(text: bytes) -> bool:
+    """Tells whether a body is nested deeper than any row is."""
+    if text.count(b"{") + text.count(b"[") <= MAX_DEPTH:
+        return False
+    return bool(_levels(text).max(initial=0) > MAX_DEPTH)
+
+
+def is_safe(text: bytes, first: bytes) -> bool:
+    """Tells whether Arrow's reader may read a body: it begins and ends as one object or array, and no `null` stands behind.
+
+    Arrow's reader takes any number of values one behind the other, and a `null` in the place of an object kills the process.
+
+    Args:
+        first: The brackets that the body may begin with.
+    """
+    begin, end = text[:64].lstrip(_BLANKS)[:1], text[-64:].rstrip(_BLANKS)[-1:]
+    if not begin or begin not in first or end not in (b"}", b"]"):
+        return False
+    if not _NULL_BEHIND.search(text):
+        return True
+    # Such text may stand in a string.
+    levels = _levels(text)
+    return bool(levels[-1] == 0 and np.count_nonzero(levels == 0) == 1)
+
+
+def _levels(text: bytes) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    """Returns the level of nesting behind each bracket outside of strings."""
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    marks = np.frombuffer(text.translate(None, _NOT_STRUCTURE), np.uint8)
+    quotes = marks == _QUOTE
+    # A quote flips between outside and inside of strings.
+    steps = _STEPS[marks[~quotes & ~np.logical_xor.accumulate(quotes)]]
+    return np.cumsum(steps, dtype=np.int32)

@@ -1,0 +1,64 @@
+"""Counts the rows of a read by their keys: what came, what came again, and whether two reads hold the same rows."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from rmm_assets.rows.distinct import Mask
+from rmm_assets.rows.keys import NO_KEY, Keys, joined
+
+
+class Tally:
+    """Counts the keys of one read."""
+
+    def __init__(self) -> None:
+        self._keys: list[Keys] = []
+
+    def add(self, keys: Keys) -> None:
+        """Takes in the keys of the next rows."""
+        self._keys.append(keys)
+
+    @property
+    def keys(self) -> Keys:
+        """All keys, in the order in which they came."""
+        return joined(self._keys)
+
+    @property
+    def keyless(self) -> int:
+        """Rows without a primary key."""
+        return sum(int(np.count_nonzero(keys == NO_KEY)) for keys in self._keys)
+
+    @property
+    def distinct(self) -> int:
+        """Different keys."""
+        return len(self._distinct())
+
+    def fingerprint(self) -> str:
+        """Returns a digest of the set of keys, whatever their order: equal where two passes show the same rows."""
+        return hashlib.sha256(self._distinct().tobytes()).hexdigest()
+
+    def sequence(self) -> str:
+        """Returns a digest of all keys in the order in which they came."""
+        return hashlib.sha256(self.keys.tobytes()).hexdigest()
+
+    def _distinct(self) -> Keys:
+        # Sorted in place: memory for the keys is what grows with the rows.
+        keys = self.keys
+        keys.sort()
+        keys = keys[np.searchsorted(keys, NO_KEY, "right") :]
+        first = np.ones(len(keys), np.bool_)
+        np.not_equal(keys[1:], keys[:-1], out=first[1:])
+        return keys[first]
+
+
+def last_of_each(keys: Keys) -> Mask | None:
+    """Marks the last row of those that share a key; None where no key comes twice."""
+    ordered = np.sort(keys)
+    if not (ordered[1:] == ordered[:-1]).any():
+        return None
+    _, last = np.unique(keys[::-1], return_index=True)
+    mask = np.zeros(len(keys), np.bool_)
+    mask[len(keys) - 1 - last] = True
+    return mask

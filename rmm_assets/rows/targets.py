@@ -1,0 +1,197 @@
+"""Casts values to the type that the connection declares for a column, or that the table has, without loss."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from dlt.common.data_types.type_helpers import coerce_value, py_type_to_sc_type
+from dlt.common.destination.capabilities import DestinationCapabilitiesContext
+from dlt.common.libs.pyarrow import get_py_arrow_datatype
+from dlt.common.schema.typing import TColumnType
+from dlt.common.time import ensure_datetime_in_tz, parse_iso_like_datetime
+
+from rmm_assets.rows.distinct import Mask, by_distinct
+from rmm_assets.rows.json_text import exact_double, json_text, loads, plain_text
+from rmm_assets.rows.timestamps import EPOCH, MICROSECOND, TIMESTAMP, fast_timestamps
+from rmm_assets.rows.types import INT64, Kind, as_text, fits_double
+
+# A year, a month or a week, which dlt takes for its first day.
+_NO_DAY = re.compile(r"\d{4}(-\d\d|-?[Ww]\d\d)?", re.ASCII)
+_DAY, _NO_TIME = datetime.timedelta(days=1), datetime.timedelta()
+_PLAIN_INTEGER = r"^(0|-?[1-9]\d{0,17})$"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Says what a column is to be.
+
+    Attributes:
+        data_type: dlt's name of the type.
+        arrow: The type in Arrow.
+        hint: dlt's column schema.
+        declared: By the connection. dlt's coercions hold then ("12" is 12), and what does not fit rejects its row. Else
+            the table has the type, and only a value that it holds without loss fits.
+        required: Whether a row without a value is rejected.
+    """
+
+    name: str
+    data_type: str
+    arrow: pa.DataType
+    hint: Mapping[str, Any]
+    declared: bool
+    required: bool
+
+
+def target_of(name: str, hint: Mapping[str, Any], *, declared: bool, required: bool) -> Target:
+    """Builds the target that a dlt column schema describes.
+
+    Raises:
+        ValueError: Its data type is none of dlt's.
+    """
+    data_type = str(hint["data_type"])
+    if data_type == "json":
+        arrow = pa.string()
+    else:
+        arrow = get_py_arrow_datatype(
+            cast(TColumnType, dict(hint)), DestinationCapabilitiesContext.generic_capabilities(), "UTC"
+        )
+    return Target(name, data_type, arrow, hint, declared, required)
+
+
+def fit(array: pa.Array, kind: Kind, target: Target) -> tuple[pa.Array, Mask | None]:
+    """Casts a column to its target type.
+
+    Returns:
+        The column, null where a value does not fit, and where that is, by row; None where all fit.
+    """
+    data_type = target.data_type
+    if data_type == "text":
+        return as_text(array, kind), None
+    if data_type == "json" and kind == "json":
+        return array, None
+    if data_type == "bool" and kind == "bool":
+        return array, None
+    if target.arrow == pa.int64():
+        if kind == "bigint":
+            return array, None
+        if kind == "text" and pc.all(pc.match_substring_regex(array, _PLAIN_INTEGER)).as_py():
+            return pc.cast(array, pa.int64()), None
+    if target.arrow == pa.float64():
+        if kind == "double":
+            return array, None
+        if kind == "bigint" and fits_double(array):
+            return pc.cast(array, pa.float64(), safe=False), None
+    if target.arrow == TIMESTAMP and kind == "text":
+        stamps = fast_timestamps(array)
+        if stamps is not None:
+            return stamps, None
+    return by_distinct(array, lambda value: fit_value(value, target), target.arrow, unmix=kind in ("json", "mixed"))
+
+
+def fit_value(value: Any, target: Target) -> Any:
+    """Casts one JSON value to the target's type, for Arrow to store; None where it does not fit."""
+    data_type, declared = target.data_type, target.declared
+    if data_type == "text":
+        return plain_text(value)
+    if data_type == "json":
+        return _as_json(value) if declared else json_text(value)
+    if isinstance(value, (list, dict)):
+        return None
+    try:
+        if data_type == "bigint":
+            return _as_integer(value, declared)
+        if data_type == "double":
+            return _as_double(value, declared)
+        if data_type == "bool":
+            return _as_bool(value, declared)
+        if data_type == "timestamp":
+            return _as_timestamp(value, target)
+        if isinstance(value, bool):
+            return None
+        if data_type == "date":
+            return _as_date(value)
+        if isinstance(value, Decimal) or (data_type in ("decimal", "wei") and isinstance(value, float)):
+            # the digits as they came
+            value = str(value) if isinstance(value, Decimal) else repr(value)
+        return coerce_value(data_type, py_type_to_sc_type(type(value)), value)  # type: ignore[arg-type]
+    except (ValueError, TypeError, ArithmeticError, SyntaxError, OSError):
+        return None
+
+
+def _as_json(value: Any) -> str:
+    if isinstance(value, str):
+        # dlt reads text as JSON; a list or an object in a string is what the declaration means
+        try:
+            inner = loads(value)
+        except (ValueError, RecursionError):
+            inner = None
+        if isinstance(inner, (list, dict)):
+            return json_text(inner)
+    return json_text(value)
+
+
+def _as_integer(value: Any, declared: bool) -> int | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        number = int(coerce_value("bigint", "text", value))
+        if not declared and str(number) != value:
+            return None
+    else:
+        number = int(value)
+        if number != value:
+            return None
+    return number if INT64[0] <= number <= INT64[1] else None
+
+
+def _as_double(value: Any, declared: bool) -> float | None:
+    if isinstance(value, (bool, Decimal)):
+        return None
+    number = exact_double(value.strip()) if isinstance(value, str) else float(value)
+    if number is None or not np.isfinite(number) or (isinstance(value, int) and int(number) != value):
+        return None
+    if isinstance(value, str) and not declared and plain_text(number) != value:
+        return None
+    return number
+
+
+def _as_bool(value: Any, declared: bool) -> bool | None:
+    if isinstance(value, bool):
+        return value
+    if not declared:
+        return None
+    if isinstance(value, str):
+        return bool(coerce_value("bool", "text", value))
+    return bool(value) if value in (0, 1) else None
+
+
+def _as_date(value: Any) -> Any:
+    """Casts to a date what is one: a moment that is not the first of a day would lose its time."""
+    if isinstance(value, str) and not _NO_DAY.fullmatch(value.strip()):
+        moment = ensure_datetime_in_tz(coerce_value("timestamp", "text", value))
+        return moment.date() if (moment - EPOCH) % _DAY == _NO_TIME else None
+    return None
+
+
+def _as_timestamp(value: Any, target: Target) -> Any:
+    if isinstance(value, bool) or (isinstance(value, str) and _NO_DAY.fullmatch(value.strip())):
+        return None
+    # what dlt reads as a point in time, or a day; a number may be anything
+    if not target.declared and not (
+        isinstance(value, str) and isinstance(parse_iso_like_datetime(value), datetime.date)
+    ):
+        return None
+    moment = ensure_datetime_in_tz(coerce_value("timestamp", py_type_to_sc_type(type(value)), value))
+    micros = (moment - EPOCH) // MICROSECOND
+    unit: Literal["s", "ms", "us", "ns"] = target.arrow.unit
+    divisor = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 1}[unit]
+    count = micros // divisor * (1_000 if unit == "ns" else 1)
+    return pa.scalar(count, pa.int64()).cast(target.arrow).as_py() if unit != "ns" else pa.scalar(count, target.arrow)

@@ -1,0 +1,73 @@
+"""Reads text as timestamps, just as dlt reads it."""
+
+from __future__ import annotations
+
+import datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from dlt.common.schema.detections import is_iso_timestamp
+from dlt.common.time import ensure_datetime_in_tz, get_context_timezone
+
+from rmm_assets.rows.distinct import by_distinct
+
+TIMESTAMP = pa.timestamp("us", "UTC")
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+MICROSECOND = datetime.timedelta(microseconds=1)
+_DAY = 86_400_000_000
+# The years 1 to 9999, less a day at either end: an offset may carry a value over it, where dlt gives up.
+_EARLIEST = -62_135_596_800_000_000 + _DAY
+_LATEST = 253_402_300_799_999_999 - _DAY
+# Forms that Arrow and dlt read alike. RE2's \d is ASCII.
+_STAMP = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?$"
+_ZONED = r"(Z|[+-]\d\d(:?\d\d)?)$"
+
+
+def are_timestamps(array: pa.Array) -> bool:
+    """Tells whether dlt would take each of these strings for a timestamp."""
+    first = next((value.as_py() for value in array if value.is_valid), None)
+    if first is None or _timestamp(first) is None:
+        return False
+    if fast_timestamps(array) is not None:
+        return True
+    return all(_timestamp(value) is not None for value in pc.unique(array).drop_null().to_pylist())
+
+
+def read_timestamps(array: pa.Array) -> pa.Array:
+    """Reads strings that `are_timestamps` as timestamps in UTC, in whole microseconds, as dlt reads them."""
+    fast = fast_timestamps(array)
+    if fast is not None:
+        return fast
+    return by_distinct(array, _timestamp, pa.int64())[0].cast(TIMESTAMP)
+
+
+def _timestamp(text: str) -> int | None:
+    """Microseconds since 1970 of a string that dlt takes for a timestamp, else None."""
+    if not is_iso_timestamp(str, text):
+        return None
+    try:
+        return (ensure_datetime_in_tz(text) - EPOCH) // MICROSECOND
+    except (ValueError, OverflowError):
+        return None
+
+
+def fast_timestamps(array: pa.Array) -> pa.Array | None:
+    """Reads strings as timestamps where Arrow surely reads them as dlt does, else None."""
+    if pc.all(pc.match_substring_regex(array, _STAMP)).as_py() is False:
+        return None
+    zoned = pc.match_substring_regex(array, _ZONED)
+    naive = pc.any(zoned).as_py() is False
+    if naive and get_context_timezone() is not datetime.UTC:
+        return None
+    for strings in (array, None):
+        if strings is None:
+            # dlt cuts after six digits, Arrow refuses more
+            strings = pc.replace_substring_regex(array, r"(\.\d{6})\d+", r"\1")
+        try:
+            stamps = pc.cast(pc.cast(strings, pa.timestamp("us")) if naive else strings, TIMESTAMP)
+        except pa.ArrowInvalid:
+            continue
+        extremes = pc.min_max(stamps.cast(pa.int64()))
+        low, high = extremes["min"].as_py(), extremes["max"].as_py()
+        return stamps if low is None or (low >= _EARLIEST and high <= _LATEST) else None
+    return None

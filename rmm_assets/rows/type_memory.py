@@ -1,0 +1,78 @@
+"""Remembers the Arrow types of a resource's pages, for the next page to be decoded in one go."""
+
+from __future__ import annotations
+
+import threading
+
+import pyarrow as pa
+
+
+class TypeMemory:
+    """Remembers what the pages of one resource have shown of its types, so that the next one is decoded once. Thread-safe.
+
+    Arrow infers types anew for every body and takes ISO strings for timestamps, which loses how they were written. With
+    a remembered type they are strings at once. Only the speed changes: each page comes out the same without.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._types: dict[str, pa.DataType] = {}
+        self._latest: tuple[pa.Schema, tuple[tuple[int, ...], ...]] | None = None
+        self._contested: set[tuple[str, ...]] = set()
+        self.schema: pa.Schema | None = None
+
+    def doubles(self, seen: pa.Schema) -> tuple[tuple[int, ...], ...] | None:
+        """Returns where the doubles are, if the document before had this schema."""
+        latest = self._latest
+        return latest[1] if latest is not None and latest[0].equals(seen) else None
+
+    def learn(self, root: str, seen: pa.Schema, doubles: tuple[tuple[int, ...], ...]) -> None:
+        """Takes in a decoded document: the field that holds the rows, and beside it what looked like a timestamp."""
+        with self._lock:
+            self._latest = (seen, doubles)
+            for entry in seen:
+                if entry.name == root or entry.name in self._types:
+                    merged = self._merge(self._types.get(entry.name), entry.type, (entry.name,))
+                    if merged is None:
+                        self._types.pop(entry.name, None)
+                    else:
+                        self._types[entry.name] = merged
+            self.schema = pa.schema(list(self._types.items())) if self._types else None
+
+    def keep_text(self, name: str) -> None:
+        """Remembers a field beside the rows from now on: it holds text that looks like a timestamp."""
+        with self._lock:
+            if (name,) not in self._contested:
+                self._types.setdefault(name, pa.null())
+
+    def _merge(self, old: pa.DataType | None, new: pa.DataType | None, path: tuple[str, ...]) -> pa.DataType | None:
+        """Merges two types; None where nothing is to be remembered, as where pages have disagreed once."""
+        if path in self._contested:
+            return None
+        if old is not None and pa.types.is_null(old):
+            old = None
+        if new is None or pa.types.is_null(new):
+            return old
+        if pa.types.is_struct(new) and (old is None or pa.types.is_struct(old)):
+            names = [f.name for f in old] if old is not None else []
+            names += [f.name for f in new if f.name not in set(names)]
+            fields = []
+            for name in names:
+                merged = self._merge(_child(old, name), _child(new, name), (*path, name))
+                if merged is not None:
+                    fields.append(pa.field(name, merged))
+            return pa.struct(fields)
+        if pa.types.is_list(new) and (old is None or pa.types.is_list(old)):
+            item = self._merge(None if old is None else old.value_type, new.value_type, (*path, "[]"))
+            return None if item is None else pa.list_(item)
+        if old is None or old == new:
+            return new
+        self._contested.add(path)
+        return None
+
+
+def _child(kind: pa.DataType | None, name: str) -> pa.DataType | None:
+    if kind is None:
+        return None
+    index = kind.get_field_index(name)
+    return None if index < 0 else kind.field(index).type

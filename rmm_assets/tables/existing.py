@@ -1,0 +1,83 @@
+"""Looks up what a destination holds before a load: whether the table is there, whose it is, which columns it really has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dlt.common.destination.client import JobClientBase
+from dlt.destinations.exceptions import DatabaseUndefinedRelation
+from dlt.destinations.job_client_impl import SqlJobClientBase
+
+from rmm_assets.errors import ForeignTableError
+from rmm_assets.tables.table import Table
+
+
+@dataclass(frozen=True)
+class Existing:
+    """What the destination holds of a resource.
+
+    Attributes:
+        dropped: dlt's schema there lists the table, and somebody has dropped it.
+        columns: dlt column schemas of a table that is there and that no schema lists; empty else, dlt knows it then.
+    """
+
+    dropped: bool = False
+    columns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def look_up(client: JobClientBase, schema: str, table: str) -> Existing:
+    """Returns what the destination holds of a resource.
+
+    Args:
+        client: dlt's client of the dataset, not open yet.
+        schema: Name of the resource's own dlt schema.
+
+    Raises:
+        ForeignTableError: the table belongs to another dlt schema.
+    """
+    if not isinstance(client, SqlJobClientBase):
+        return Existing()
+    with client:
+        is_there = Table(client.sql_client, table).exists()
+        listed = _listed(client, schema, table)
+        if not is_there:
+            return Existing(dropped=any("data_type" in column for column in listed.values()))
+        if listed:
+            return Existing()
+        owner = _owner(client, schema, table)
+        if owner is not None:
+            raise ForeignTableError(
+                f"{schema}: the table {Table(client.sql_client, table).full_name} was loaded as {owner}, by another "
+                "connection or another resource: give this connection another `dataset`, or the resource another "
+                f"`table_name`. If {owner} is what this connection was called before, delete the rows of _dlt_version in "
+                f"that dataset whose schema_name is '{owner}', and load again"
+            )
+        found = dict(client.get_storage_tables([table]))
+        return Existing(columns={name: dict(column) for name, column in found.get(table, {}).items()})
+
+
+def _listed(client: SqlJobClientBase, schema: str, table: str) -> Mapping[str, Any]:
+    """The columns that the newest version of a dlt schema lists for a table."""
+    try:
+        stored = client.get_stored_schema(schema)
+    except DatabaseUndefinedRelation:
+        return {}
+    tables: Mapping[str, Any] = json.loads(stored.schema)["tables"] if stored is not None else {}
+    columns: Mapping[str, Any] = tables.get(table, {}).get("columns", {})
+    return columns
+
+
+def _owner(client: SqlJobClientBase, schema: str, table: str) -> str | None:
+    """The dlt schema, other than this one, that lists the table."""
+    try:
+        found = Table(client.sql_client, "_dlt_version").rows(
+            "SELECT DISTINCT schema_name FROM {table} WHERE schema_name <> %s AND schema LIKE %s",
+            schema,
+            f'%"{table}"%',
+        )
+    except DatabaseUndefinedRelation:
+        return None
+    return next((name for (name,) in found if _listed(client, str(name), table)), None)

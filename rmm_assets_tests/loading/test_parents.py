@@ -1,0 +1,190 @@
+"""A parent's row is data: in a request for its children it is a value in its place, and nothing else; a failure names it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import pytest
+
+from rmm_assets.errors import IncompleteError, ParentRowError, TransportError
+from rmm_assets_tests.http.servers import Say, Scripted, Seen
+from rmm_assets_tests.syncing import Row, absent, connection, ids, resource, rows_of, run
+
+HOSTILE = ["kunde a#2", "a/b", "a?b", "../x", "..%2fx", "ü&admin=1", "a;b", "%2e%2e", "{x}", "a\\b", "a b+c", "." + "x"]
+
+SINGLE = {"paginator": "single_page"}
+
+
+def customers(*keys: Any) -> list[Row]:
+    return [{"id": number, "code": key} for number, key in enumerate(keys)]
+
+
+def made(endpoint: dict[str, Any], **changes: Any) -> Any:
+    parent = resource("customers", endpoint=SINGLE)
+    child = resource(endpoint={**SINGLE, "path": "/v1/devices", **endpoint}, **changes)
+    return connection(parent, child)
+
+
+class Api:
+    """A server that holds customers, and for each request of devices one device that says what was asked."""
+
+    def __init__(self, parents: list[Row]) -> None:
+        self.parents, self.asked = parents, []
+
+    def __call__(self, seen: Seen) -> Say:
+        if seen.target.startswith("/v1/customers?") or seen.target == "/v1/customers":
+            return Say({"data": self.parents})
+        self.asked: list[Seen]
+        self.asked.append(seen)
+        return Say({"data": [{"id": len(self.asked)}]})
+
+
+def test_a_value_in_a_path_is_one_segment(tmp_path: Path) -> None:
+    api = Api(customers(*HOSTILE))
+    with Scripted(api) as server:
+        run(tmp_path, server.url, made({"path": "/v1/customers/{resources.customers.code}/devices"}))
+    segments = [urlsplit(seen.target).path.split("/") for seen in api.asked]
+    assert {len(parts) for parts in segments} == {5}
+    assert sorted(unquote(parts[3]) for parts in segments) == sorted(HOSTILE)
+    # Nothing but the key is in the query.
+    assert {seen.target.partition("?")[2] for seen in api.asked} == {"api_key=demo-key"}
+
+
+def test_a_value_in_a_path_s_query_and_in_parameters_adds_no_parameter(tmp_path: Path) -> None:
+    api = Api(customers(*HOSTILE))
+    endpoint = {"path": "/v1/devices?of={resources.customers.code}", "params": {"too": "x{resources.customers.code}"}}
+    with Scripted(api) as server:
+        run(tmp_path, server.url, made(endpoint))
+    asked = [dict(parse_qsl(urlsplit(seen.target).query)) for seen in api.asked]
+    assert {frozenset(query) for query in asked} == {frozenset({"of", "too", "api_key"})}
+    assert sorted(query["of"] for query in asked) == sorted(HOSTILE)
+    assert all(query["too"] == f"x{query['of']}" for query in asked)
+
+
+def test_a_value_in_a_body_is_a_value(tmp_path: Path) -> None:
+    crafted = '", "admin": "1'
+    api = Api(customers(crafted))
+    endpoint = {"method": "POST", "json": {"of": "{resources.customers.code}", "n": "{resources.customers.id}"}}
+    with Scripted(api) as server:
+        run(tmp_path, server.url, made(endpoint))
+    assert json.loads(api.asked[0].body) == {"of": crafted, "n": 0}
+
+
+@pytest.mark.parametrize(
+    ("data", "read"),
+    [
+        ("of={resources.customers.code}&x=1", lambda body: dict(parse_qsl(body))),
+        ('{{"of": "{resources.customers.code}", "x": "1"}}', json.loads),
+    ],
+    ids=["form", "json"],
+)
+def test_a_value_in_a_body_that_is_text_is_a_value(data: str, read: Any, tmp_path: Path) -> None:
+    crafted = 'a"&x=2\\'
+    api = Api(customers(crafted))
+    with Scripted(api) as server:
+        run(tmp_path, server.url, made({"method": "POST", "data": data}))
+    assert read(api.asked[0].body.decode()) == {"of": crafted, "x": "1"}
+
+
+PLACES: dict[str, dict[str, Any]] = {
+    "path": {"path": "/v1/customers/{resources.customers.code}/devices"},
+    "params": {"params": {"of": "{resources.customers.code}"}},
+    "json": {"method": "POST", "json": {"of": "{resources.customers.code}"}},
+    "headers": {"headers": {"X-Of": "{resources.customers.code}"}},
+}
+NO_VALUES = [(None, "null"), ("", "empty"), ([1], "a list"), ({"a": 1}, "an object")]
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "what"),
+    [*((place, *value) for place in PLACES for value in NO_VALUES), ("path", "..", "a step"), ("path", ".", "a step")],
+)
+def test_a_value_that_cannot_be_asked_with_is_refused_by_name(place: str, key: Any, what: str, tmp_path: Path) -> None:
+    api = Api(customers("fine", key))
+    with Scripted(api) as server, pytest.raises(ParentRowError, match=f"of customers id=1 is {what}") as caught:
+        run(tmp_path, server.url, made(PLACES[place]))
+    assert "its devices cannot be asked for" in str(caught.value)
+    assert rows_of(tmp_path) == []
+
+
+def test_a_field_that_a_parent_lacks_is_refused_by_name(tmp_path: Path) -> None:
+    with Scripted(Api([{"id": 7}])) as server:
+        child = made({"path": "/v1/customers/{resources.customers.code}/devices"})
+        with pytest.raises(ParentRowError, match="`code` of customers id=7 is missing"):
+            run(tmp_path, server.url, child)
+        child = made({"path": "/v1/customers/{resources.customers.id}/devices"}, include_from_parent=["region"])
+        with pytest.raises(ParentRowError, match=r"`region` \(include_from_parent\) of customers id=7 is missing"):
+            run(tmp_path, server.url, child)
+
+
+def test_a_header_takes_no_line_break(tmp_path: Path) -> None:
+    api = Api(customers("a\r\nX-Admin: 1"))
+    with Scripted(api) as server, pytest.raises(ParentRowError, match="text with control characters"):
+        run(tmp_path, server.url, made({"headers": {"X-Of": "{resources.customers.code}"}}))
+
+
+def test_a_parent_without_its_key_counts_and_is_red(tmp_path: Path) -> None:
+    api = Api([{"id": 1, "code": "a"}, {"code": "b"}, {"id": None, "code": "c"}])
+    endpoint = {"path": "/v1/customers/{resources.customers.code}/devices"}
+    with Scripted(api) as server:
+        with pytest.raises(ParentRowError, match=r"2 rows of customers came without their key \(id\)"):
+            run(tmp_path, server.url, made(endpoint))
+        assert rows_of(tmp_path) == []
+        outcome = run(tmp_path, server.url, made(endpoint, on_incomplete="warn"))
+    assert len(rows_of(tmp_path)) == 1
+    assert not outcome.report.complete
+    assert "2 rows of customers came without their key" in outcome.report.reason
+
+
+def per_customer(seen: Seen, broken: dict[str, Say]) -> Say:
+    parts = urlsplit(seen.target).path.split("/")
+    if len(parts) == 3:
+        return Say({"data": customers("a", "b", "c")})
+    return broken.get(parts[3]) or Say({"data": [{"id": f"{parts[3]}{n}"} for n in range(3)]})
+
+
+PER_CUSTOMER = {"path": "/v1/customers/{resources.customers.code}/devices"}
+
+
+def test_an_error_of_a_child_names_the_parent_and_the_path(tmp_path: Path) -> None:
+    broken = {"b": Say({"error": "no"}, status=403)}
+    with Scripted(lambda seen: per_customer(seen, broken)) as server, pytest.raises(TransportError) as caught:
+        run(tmp_path, server.url, made(PER_CUSTOMER))
+    assert "(for customers id=1, at /v1/customers/b/devices)" in str(caught.value)
+    assert caught.value.status == 403
+
+
+def test_one_parent_that_fails_marks_no_row_absent(tmp_path: Path) -> None:
+    total = {"total_path": "total"}
+    broken: dict[str, Say] = {}
+    with Scripted(lambda seen: per_customer(seen, broken)) as server:
+        child = made(PER_CUSTOMER, on_incomplete="warn", **total)
+        run(tmp_path, server.url, child)
+        broken["b"] = Say({"data": [{"id": "b0"}], "total": 3})
+        outcome = run(tmp_path, server.url, child)
+        assert not outcome.report.complete
+        assert absent(tmp_path) == set()
+        broken["b"] = Say({"data": [{"id": "b0"}]})
+        run(tmp_path, server.url, made(PER_CUSTOMER))
+    assert absent(tmp_path) == {"b1", "b2"}
+
+
+def test_parents_that_are_not_complete_make_the_child_red_or_say_so(tmp_path: Path) -> None:
+    def answer(seen: Seen) -> Say:
+        if seen.target.startswith("/v1/customers?"):
+            return Say({"data": customers("a", "b"), "total": 3})
+        return per_customer(seen, {})
+
+    def child(**changes: Any) -> Any:
+        parent = resource("customers", endpoint=SINGLE, total_path="total")
+        return connection(parent, resource(endpoint={**SINGLE, **PER_CUSTOMER}, **changes))
+
+    with Scripted(answer) as server:
+        with pytest.raises(IncompleteError, match="customers"):
+            run(tmp_path, server.url, child())
+        outcome = run(tmp_path, server.url, child(on_incomplete="warn"))
+    assert ids(rows_of(tmp_path)) == ["a0", "a1", "a2", "b0", "b1", "b2"]
+    assert not outcome.report.complete

@@ -1,0 +1,175 @@
+"""What a run says of a table is true: versions, tables that were dropped, tables of others, failures after the load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from rmm_assets.config import Connection
+from rmm_assets.errors import ChildTablesError, ForeignTableError, PublishedError
+from rmm_assets.loading.run import open_run
+from rmm_assets.simulator import Simulator
+from rmm_assets.tables.store import Store
+from rmm_assets_tests.syncing import KEY, absent, connection, devices, ids, resource, rows_of, run, store_in
+
+
+def change(folder: Path, *statements: str) -> None:
+    """What a person does to the database by hand."""
+    with duckdb.connect(str(folder / "rmm.duckdb")) as client:
+        for statement in statements:
+            client.execute(statement)
+
+
+# Versions
+
+
+@pytest.mark.parametrize("marked", [{}, {"active_record_timestamp": "9999-12-31"}])
+def test_history_counts_new_rows_and_changed_ones(marked: dict[str, Any], tmp_path: Path) -> None:
+    disposition = {"disposition": "merge", "strategy": "scd2", **marked}
+    made = connection(resource(write_disposition=disposition, max_absent_share=1))
+    with Simulator(tables={"devices": devices(3)}) as server:
+        first = run(tmp_path, server.base_url, made)
+        assert (first.rows_new, first.rows_changed) == (3, 0)
+        server.set_rows("devices", [{**devices(1)[0], "status": "offline"}, *devices(3, first=2)])
+        second = run(tmp_path, server.base_url, made)
+        assert (second.rows_new, second.rows_changed) == (1, 1)
+        third = run(tmp_path, server.base_url, made)
+        assert (third.rows_new, third.rows_changed, third.row_count) == (0, 0, 5)
+
+
+# Absences
+
+
+def test_a_row_is_removed_only_when_two_complete_reads_in_a_row_did_not_hold_it(tmp_path: Path) -> None:
+    made = connection(resource(absent="remove"))
+    with Simulator(tables={"devices": devices(10)}) as server:
+        run(tmp_path, server.base_url, made)
+        server.set_rows("devices", devices(8))
+        outcome = run(tmp_path, server.base_url, made)
+        assert (outcome.absences.gone, outcome.absences.marked, outcome.absences.removed) == (2, 2, 0)
+        assert absent(tmp_path) == {9, 10}
+        server.set_rows("devices", devices(9))  # one of them comes back
+        outcome = run(tmp_path, server.base_url, made)
+        assert (outcome.absences.gone, outcome.absences.removed) == (0, 1)
+        assert ids(rows_of(tmp_path)) == list(range(1, 10))
+        assert absent(tmp_path) == set()
+        server.set_rows("devices", devices(8))
+        assert run(tmp_path, server.base_url, made).absences.removed == 0
+        assert absent(tmp_path) == {9}
+
+
+# Tables that were dropped
+
+
+@pytest.mark.parametrize("disposition", ["merge", "append", "replace"])
+def test_a_table_that_somebody_dropped_is_loaded_anew_with_all_rows(disposition: str, tmp_path: Path) -> None:
+    made = connection(resource(write_disposition=disposition))
+    with Simulator(tables={"devices": devices(5)}) as server:
+        run(tmp_path, server.base_url, made)
+        change(tmp_path, "DROP TABLE acme.devices")
+        outcome = run(tmp_path, server.base_url, made)
+        assert outcome.row_count == outcome.rows_new == 5
+        assert rows_of(tmp_path) == devices(5)
+        if disposition != "append":
+            run(tmp_path, server.base_url, made)
+            assert rows_of(tmp_path) == devices(5)
+
+
+def test_a_dropped_table_of_an_incremental_resource_is_read_from_the_beginning(tmp_path: Path) -> None:
+    rows = [{**row, "at": f"2024-01-{row['id']:02}T00:00:00Z"} for row in devices(9)]
+    incremental = {"cursor_path": "at", "start_param": "updated_since", "initial_value": "2024-01-01T00:00:00Z"}
+    made = connection(resource(endpoint={"incremental": incremental}))
+    with Simulator(tables={"devices": rows}) as server:
+        run(tmp_path, server.base_url, made)
+        change(tmp_path, "DROP TABLE acme.devices")
+        run(tmp_path, server.base_url, made)
+        assert server.requests[-1].query["updated_since"] == "2024-01-01T00:00:00Z"
+    assert ids(rows_of(tmp_path)) == list(range(1, 10))
+
+
+def test_a_table_gets_child_tables_when_it_is_dropped_as_the_message_says(tmp_path: Path) -> None:
+    rows = [{**row, "disks": [{"drive": "C"}]} for row in devices(3)]
+    with Simulator(tables={"devices": rows}) as server:
+        run(tmp_path, server.base_url)
+        nested = connection(resource(child_tables=True))
+        with pytest.raises(ChildTablesError, match="Drop the table and load it anew"):
+            run(tmp_path, server.base_url, nested)
+        change(tmp_path, "DROP TABLE acme.devices")
+        run(tmp_path, server.base_url, nested)
+        assert len(rows_of(tmp_path)) == len(rows_of(tmp_path, "devices__disks")) == 3
+        # And back: child tables that are left over hold rows of nobody.
+        change(tmp_path, "DROP TABLE acme.devices")
+        run(tmp_path, server.base_url, nested)
+        assert len(rows_of(tmp_path)) == len(rows_of(tmp_path, "devices__disks")) == 3
+
+
+# Tables of others
+
+
+def named(name: str, **changes: Any) -> Connection:
+    return connection(resource(**changes), name=name, dataset="acme")
+
+
+def test_a_table_that_another_connection_loaded_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    with Simulator(tables={"devices": devices(5)}) as server:
+        run(tmp_path, server.base_url, named("acme"))
+        server.set_rows("devices", devices(2, name="other"))
+        with pytest.raises(ForeignTableError, match=r"the table rmm\.acme\.devices was loaded as acme__devices"):
+            run(tmp_path, server.base_url, named("other"))
+        assert rows_of(tmp_path) == devices(5)
+        # What the message says for a connection that has another name now.
+        change(tmp_path, "DELETE FROM acme._dlt_version WHERE schema_name = 'acme__devices'")
+        server.set_rows("devices", devices(6))
+        run(tmp_path, server.base_url, named("other"))
+        assert rows_of(tmp_path) == devices(6)
+
+
+def test_a_table_that_no_schema_knows_keeps_the_types_that_it_has(tmp_path: Path) -> None:
+    with Simulator(tables={"devices": devices(2, load=1)}) as server:
+        run(tmp_path, server.base_url, named("acme"))
+        change(tmp_path, "DELETE FROM acme._dlt_version WHERE schema_name = 'acme__devices'")
+        server.set_rows("devices", devices(3, load=1.5))
+        outcome = run(tmp_path, server.base_url, named("other"))
+    assert outcome.changed_types == {"load": ("bigint", "double")}
+    assert [(row["load"], row["load__v_double"]) for row in rows_of(tmp_path)] == [(None, 1.5)] * 3
+
+
+# Failures after the load
+
+
+def load_and_lose_the_copy(made: Connection, base_url: str, store: Store) -> None:
+    """A run whose copy of the table, by which new rows are counted, is taken away before it is finished."""
+    with open_run(made, made.resource("devices"), KEY, base_url=base_url, store=store) as opened:
+        opened.pipeline.drop()
+        info = opened.pipeline.run(opened.source)
+        with opened.client as client:
+            client.execute_sql("DROP TABLE acme_staging.devices__before")
+        opened.finish(info)
+
+
+def test_what_fails_after_the_load_does_not_say_that_nothing_was_loaded(tmp_path: Path) -> None:
+    made = connection()
+    with Simulator(tables={"devices": devices(5)}) as server:
+        run(tmp_path, server.base_url)
+        server.set_rows("devices", devices(6))
+        store = store_in(tmp_path)
+        with pytest.raises(
+            PublishedError, match=r"devices: the rows of load [\d.]+ are in the table, and what follows"
+        ):
+            load_and_lose_the_copy(made, server.base_url, store)
+        assert rows_of(tmp_path) == devices(6)
+        assert run(tmp_path, server.base_url).row_count == 6
+
+
+def test_what_fails_before_the_load_is_told_as_it_is(tmp_path: Path) -> None:
+    made = connection()
+    with Simulator(tables={"devices": devices(5)}) as server:
+        run(tmp_path, server.base_url)
+        with (
+            pytest.raises(RuntimeError, match=r"^nothing landed$"),
+            open_run(made, made.resource("devices"), KEY, base_url=server.base_url, store=store_in(tmp_path)),
+        ):
+            raise RuntimeError("nothing landed")

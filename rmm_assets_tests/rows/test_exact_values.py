@@ -1,0 +1,187 @@
+"""A value lands exactly, or its row is rejected; one odd row moves nothing that was there."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from rmm_assets.rows.decode import read_page
+from rmm_assets.rows.shape import RowShape
+from rmm_assets.rows.spool import Spool
+from rmm_assets_tests.rows.landing import Landed, land
+
+
+def both(folder: Path, body: bytes, **shape: Any) -> Landed:
+    """What a page of rows with the key `id` lands as, which is the same by both decoders."""
+    one, other = (land(folder / str(exact), [body], key="id", exact=exact, **shape) for exact in (False, True))
+    assert (one.types, one.rows, one.rejected) == (other.types, other.rows, other.rejected)
+    return one
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "0.1234567890123456789", "0.12345678901234567", "0.1000000000000000001", "1.0000000000000000001", "1e400", "-1e400",
+        "1e-400", "4e-324", "12345678901234567.5", "1234567890123456.3", "-0.1234567890123456789e-5", "100000000000000000.1",
+    ],
+)  # fmt: skip
+def test_a_number_that_no_double_is_keeps_its_digits_or_is_rejected(tmp_path: Path, number: str) -> None:
+    body = f'[{{"id":1,"v":{number}}},{{"id":2,"v":0.5}}]'.encode()
+    result = both(tmp_path / "free", body)
+    assert result.types["v"] == "text"
+    assert [Decimal(row["v"]) for row in result.rows] == [Decimal(number), Decimal("0.5")]
+    result = both(tmp_path / "declared", body, columns={"v": {"data_type": "double"}})
+    assert [row["id"] for row in result.rows] == [2]
+    assert [reason for _, reason in result.rejected] == [
+        "v: a number that neither 64 bits nor a double holds does not fit double"
+    ]
+    result = both(tmp_path / "known", body, known={"id": {"data_type": "bigint"}, "v": {"data_type": "double"}})
+    assert Decimal(result.rows[0]["v__v_text"]) == Decimal(number)
+    assert result.rows[1] == {"id": 2, "v": 0.5}
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["0.1", "0.10000000000000001", "0.10000000000000000555", "51.507400000000004", "5e-324", "1.7976931348623157e308",
+     "1.00000000000000000000", "1e22", "0.0", "-0.0", "0.00000000000000000000", "100.25000000000000000000"],
+)  # fmt: skip
+def test_a_number_that_a_double_is_lands_as_one_however_it_is_written(tmp_path: Path, number: str) -> None:
+    result = both(tmp_path, f'[{{"id":1,"v":{number}}},{{"id":2,"v":0.5}}]'.encode())
+    assert result.types["v"] == "double"
+    assert result.rows[0]["v"] == float(number)
+
+
+def test_digits_in_text_do_not_send_a_page_to_the_slow_decoder() -> None:
+    body = b'[{"id":"12345678901234567890.5","at":"2024-01-01T00:00:00.123456789Z","v":0.5,"w":1712345678901}]'
+    assert read_page(body, None).structs is not None
+
+
+@pytest.mark.parametrize("text", ["2024", "2024-05", "2024-W05", "2024W05"])
+@pytest.mark.parametrize("data_type", ["timestamp", "date"])
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_year_a_month_or_a_week_is_not_its_first_day(
+    tmp_path: Path, text: str, data_type: str, declared: bool
+) -> None:
+    hints: dict[str, Any] = {"v": {"data_type": data_type}}
+    rows = [{"id": 1, "v": text}, {"id": 2, "v": "2024-05-01"}]
+    result = both(tmp_path, json.dumps(rows).encode(), **{"columns" if declared else "known": hints})
+    if declared:
+        assert result.rejected == [(rows[0], f"v: this text does not fit {data_type}")]
+    else:
+        assert result.rows[0] == {"id": 1, "v__v_text": text}
+    assert result.rows[-1]["v"] == (
+        datetime.date(2024, 5, 1) if data_type == "date" else datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC)
+    )
+
+
+@pytest.mark.parametrize(
+    ("hint", "value"),
+    [
+        ({"data_type": "date"}, "2024-05-01T10:00:00Z"),
+        ({"data_type": "date"}, 1.5),
+        ({"data_type": "double"}, "0.1234567890123456789"),
+        ({"data_type": "double"}, 12345678901234567891),
+        ({"data_type": "bigint"}, "1.5"),
+        ({"data_type": "bigint"}, 1.5),
+    ],
+)
+def test_what_a_declared_type_would_bend_is_rejected(tmp_path: Path, hint: dict[str, Any], value: Any) -> None:
+    result = both(tmp_path, json.dumps([{"id": 1, "v": value}]).encode(), columns={"v": hint})
+    assert result.rows == []
+    assert result.rejected[0][0] == {"id": 1, "v": value}
+
+
+def test_half_a_number_does_not_go_into_the_whole_numbers_of_a_table(tmp_path: Path) -> None:
+    known = {"id": {"data_type": "bigint"}, "v": {"data_type": "bigint"}}
+    assert both(tmp_path, b'[{"id":1,"v":1.5},{"id":2,"v":2.0}]', known=known).rows == [
+        {"id": 1, "v__v_double": 1.5},
+        {"id": 2, "v": 2},
+    ]
+
+
+JSON_KNOWN = {"id": {"data_type": "bigint"}, "location__city": {"data_type": "text"}, "location": {"data_type": "json"}}
+
+
+def test_one_empty_list_moves_no_other_rows_object_out_of_its_columns(tmp_path: Path) -> None:
+    rows: list[Any] = [{"id": 1, "location": {"city": "a"}}, {"id": 2, "location": []}, {"id": 3, "location": {}}]
+    body = json.dumps(rows).encode()
+    assert both(tmp_path / "first", body).rows[:2] == [{"id": 1, "location__city": "a"}, {"id": 2, "location": "[]"}]
+    assert both(tmp_path / "then", body, known=JSON_KNOWN).rows == [
+        {"id": 1, "location__city": "a"},
+        {"id": 2, "location": "[]"},
+        {"id": 3, "location": "{}"},
+    ]
+    for number, pages in enumerate([rows[:1], rows[2:], [rows[2], rows[0]], [{"id": 4, "location": {"city": None}}]]):
+        result = both(tmp_path / str(number), json.dumps(pages).encode(), known=JSON_KNOWN)
+        assert [row.get("location__city") for row in result.rows] == [row["location"].get("city") for row in pages]
+        assert [row.get("location") for row in result.rows] == ["{}" if not row["location"] else None for row in pages]
+
+
+def test_a_declared_json_column_takes_objects_whole(tmp_path: Path) -> None:
+    body = b'[{"id":1,"location":{"city":"a"}},{"id":2,"location":{}},{"id":3,"location":[]}]'
+    result = both(tmp_path, body, columns={"location": {"data_type": "json"}}, known=JSON_KNOWN)
+    assert [row["location"] for row in result.rows] == ['{"city":"a"}', "{}", "[]"]
+
+
+def test_text_that_looks_like_json_is_not_an_object(tmp_path: Path) -> None:
+    result = both(tmp_path, b'[{"id":1,"location":"{}"},{"id":2,"location":[]}]', known=JSON_KNOWN)
+    assert [row["location"] for row in result.rows] == ['"{}"', "[]"]
+
+
+def test_a_deleted_row_needs_its_key_only(tmp_path: Path) -> None:
+    columns: dict[str, Any] = {
+        "gone": {"data_type": "bool", "hard_delete": True},
+        "name": {"data_type": "text", "nullable": False},
+        "at": {"data_type": "timestamp", "nullable": False},
+        "cost": {"data_type": "decimal", "nullable": False},
+        "free": {"nullable": False},
+    }
+    full = {"id": 1, "gone": False, "name": "a", "at": "2024-01-01", "cost": 1, "free": 5}
+    rows: list[Any] = [
+        full,
+        {"id": 2, "gone": True},
+        {"id": 3, "gone": False},
+        {"gone": True},
+        {"id": 5, "gone": True, "cost": "x"},
+    ]
+    result = both(tmp_path, json.dumps(rows).encode(), columns=columns)
+    assert [row["id"] for row in result.rows] == [1, 2, 5]
+    assert [row["id"] for row, _ in result.rejected if "id" in row] == [3]
+    spool = Spool(RowShape("t", ("id",), columns), tmp_path / "alone")
+    spool.add(read_page(b'[{"id":2,"gone":true}]', None))
+    [(_, table)] = spool.tables()
+    assert all(table[field.name].null_count == 0 for field in table.schema if not field.nullable)
+
+
+def test_a_row_is_deleted_where_another_column_than_a_boolean_says_when(tmp_path: Path) -> None:
+    columns = {"gone_at": {"data_type": "timestamp", "hard_delete": True}, "name": {"nullable": False}}
+    body = b'[{"id":1,"gone_at":null},{"id":2,"gone_at":"2024-01-01T00:00:00Z"},{"id":3,"name":"x"}]'
+    assert [row["id"] for row in both(tmp_path, body, columns=columns).rows] == [2, 3]
+
+
+def test_keys_of_rejected_rows_are_those_that_landed_rows_would_have(tmp_path: Path) -> None:
+    columns = {"bad": {"data_type": "bigint"}}
+    rows = [
+        {"deviceId": "003", "Org": {"siteNo": 1.0}, "at": "2024-01-01T02:00:00+02:00", "bad": "x"},
+        {"deviceId": "004", "Org": {"siteNo": 1.5}, "at": "2024-01-01T00:00:00Z", "bad": 1},
+        {"deviceId": None, "Org": {"siteNo": 1.5}, "at": "2024-01-01T00:00:00Z", "bad": "x"},
+        "text",
+    ]
+    result = land(tmp_path, [rows], key=("deviceId", "Org.siteNo", "at"), columns=columns)
+    assert result.spool.rejected_keys().to_pylist() == [
+        {"device_id": "003", "org__site_no": 1.0, "at": datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)}
+    ]
+    good = [{**row, "bad": 1} for row in rows[:1]]  # type: ignore[dict-item]
+    landed = land(tmp_path / "good", [good, rows[1:2]], key=("deviceId", "Org.siteNo", "at"), columns=columns)
+    [first, _] = landed.rows
+    assert {
+        name: first[name] for name in ("device_id", "org__site_no", "at")
+    } == result.spool.rejected_keys().to_pylist()[0]
+    assert land(tmp_path / "none", [[{"deviceId": "1"}]], key="deviceId").spool.rejected_keys().num_rows == 0
+    assert pa.types.is_string(result.spool.rejected_keys().schema.field("device_id").type)

@@ -1,0 +1,419 @@
+"""Every key of a connection file has an effect that a test sees: which one stands here, by key.
+
+The keys come from the models, so that a new one fails here until a test sees what it does.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rmm_assets.config import Connection
+
+ROOT = Path(__file__).parents[1]
+
+# Keys that are accepted although no test sees an effect: each is to get one, to be refused, or to go. Never add to this set.
+NOT_SEEN_YET: set[str] = {
+    # the last row of a key lands, whatever it says
+    "resources[].columns.*.dedup_sort",
+}
+
+# By module and test, the keys whose effect it sees.
+SEEN: dict[str, dict[str, tuple[str, ...]]] = {
+    "rmm_assets_tests/http/test_auth.py": {
+        "test_the_server_gets_the_secret_whole": (
+            "resources[].endpoint.auth.api_key.name",
+            "resources[].endpoint.auth.api_key.location",
+        ),
+    },
+    "rmm_assets_tests/http/test_rate_limit.py": {
+        "test_three_processes_share_one_limit_of_requests_a_minute": ("limits.requests_per_minute",),
+    },
+    "rmm_assets_tests/reading/test_paging.py": {
+        "test_a_style_brings_every_row_once_and_in_order": (
+            "resources[].endpoint.paginator.page_number.base_page",
+            "resources[].endpoint.paginator.cursor.cursor_body_path",
+        ),
+        "test_single_page_asks_once": ("resources[].endpoint.paginator.single_page.type",),
+    },
+    "rmm_assets_tests/loading/test_source.py": {
+        "test_a_second_run_asks_for_what_changed_since_also_without_its_working_folder": (
+            "resources[].endpoint.incremental",
+            "resources[].endpoint.incremental.cursor_path",
+            "resources[].endpoint.incremental.initial_value",
+            "resources[].endpoint.incremental.start_param",
+        ),
+        "test_a_key_that_holds_the_parent_keeps_equal_children_of_two_parents_apart": ("resources[].primary_key",),
+        "test_a_frozen_schema_is_red_and_the_table_untouched": (
+            "resources[].schema_contract",
+            "resources[].schema_contract.columns",
+            "resources[].schema_contract.data_type",
+        ),
+        "test_each_parent_s_children_come_with_what_the_file_takes_from_the_parent": (
+            "resources[].include_from_parent",
+        ),
+        "test_an_endpoint_that_bears_fewer_requests_at_once_gets_no_more": ("resources[].max_concurrency",),
+        "test_children_that_wait_for_their_turn_are_few": ("limits.max_concurrency",),
+    },
+    "rmm_assets_tests/http/test_transport.py": {
+        "test_waits_double": ("retry.backoff_factor",),
+        "test_a_silent_server_hits_the_read_timeout_and_is_tried_again": ("limits.read_timeout",),
+        "test_a_private_authority_is_trusted_when_given": (
+            "tls",
+            "tls.ca_file",
+        ),
+    },
+    "rmm_assets_tests/orchestration/test_contract.py": {
+        "test_a_dataset_of_its_own_changes_the_table_and_not_the_asset": (
+            "destination.credentials",
+            "dataset",
+        ),
+    },
+    "rmm_assets_tests/orchestration/test_look.py": {
+        "test_columns_are_described_on_the_asset_before_anything_is_loaded_and_not_again_on_each_run": (
+            "resources[].columns.*.description",
+        ),
+        "test_the_preview_shows_ten_rows_and_masks_what_is_sensitive": ("resources[].columns.*.sensitive",),
+        "test_a_child_hangs_under_its_parent_in_the_graph": ("resources[].selected",),
+        "test_an_asset_says_where_it_comes_from": ("resources[].description",),
+        "test_an_asset_links_to_the_vendors_documentation_and_a_resources_own_wins": (
+            "resources[].docs",
+            "docs",
+        ),
+        "test_owners_and_tags_are_those_of_the_file_and_of_its_defaults": (
+            "resources[].tags",
+            "resources[].owners",
+        ),
+        "test_a_row_count_outside_its_bounds_fails": (
+            "resources[].checks.row_count",
+            "resources[].checks.row_count.min",
+            "resources[].checks.row_count.max",
+        ),
+        "test_a_row_count_outside_the_band_of_its_history_fails": ("resources[].checks.row_count.band",),
+        "test_a_reference_to_nothing_is_found_once_both_tables_are_loaded": ("resources[].checks.references",),
+        "test_a_users_own_query_finds_rows_at_fault": ("resources[].checks.sql",),
+        "test_the_file_may_say_when_an_asset_is_stale": ("resources[].fresh_within",),
+    },
+    "rmm_assets_tests/orchestration/test_resources.py": {
+        "test_dlt_finds_the_secret_in_any_of_its_places": (
+            "api_key",
+            "api_key.dlt_secret",
+        ),
+        "test_a_connection_without_its_secret_leaves_the_others_runnable": ("api_key.env",),
+    },
+    "rmm_assets_tests/orchestration/test_schedules.py": {
+        "test_status_of_the_file_is_the_default_status": (
+            "schedule",
+            "schedule.status",
+        ),
+        "test_the_next_ticks_are_those_of_the_cron_line_in_its_time_zone": (
+            "schedule.cron",
+            "schedule.timezone",
+        ),
+    },
+    "rmm_assets_tests/config/test_connection.py": {
+        "test_defaults_are_merged_as_dlt_merges_them": (
+            "resources",
+            "resource_defaults",
+        ),
+        "test_plain_http_is_fine_on_loopback_and_where_it_is_allowed": ("allow_http",),
+    },
+    "rmm_assets_tests/test_keys_of_the_file.py": {
+        "test_a_table_format_reaches_dlt_where_the_destination_has_it": ("resources[].table_format",),
+        "test_a_request_is_what_the_file_says": (
+            "resources[].endpoint",
+            "resources[].endpoint.path",
+            "resources[].endpoint.method",
+            "resources[].endpoint.params",
+            "resources[].endpoint.json",
+            "resources[].endpoint.data",
+            "resources[].endpoint.headers",
+            "resources[].endpoint.paginator",
+            "resources[].endpoint.paginator.offset.type",
+            "resources[].endpoint.paginator.offset.limit",
+            "resources[].endpoint.paginator.offset.offset",
+            "resources[].endpoint.paginator.offset.offset_param",
+            "resources[].endpoint.paginator.offset.limit_param",
+            "resources[].endpoint.paginator.offset.offset_body_path",
+            "resources[].endpoint.paginator.offset.limit_body_path",
+            "resources[].endpoint.paginator.page_number.type",
+            "resources[].endpoint.paginator.page_number.page",
+            "resources[].endpoint.paginator.page_number.page_param",
+            "resources[].endpoint.paginator.page_number.page_body_path",
+            "resources[].endpoint.auth",
+            "resources[].endpoint.auth.bearer.type",
+            "resources[].endpoint.auth.api_key.type",
+            "resources[].endpoint.auth.http_basic.type",
+            "resources[].endpoint.auth.http_basic.username",
+            "client",
+            "client.headers",
+            "client.paginator",
+        ),
+        "test_a_total_is_where_the_file_says": (
+            "resources[].endpoint.paginator.offset.total_path",
+            "resources[].endpoint.paginator.page_number.total_path",
+            "resources[].total_path",
+        ),
+        "test_an_empty_page_between_others_is_the_end_where_the_file_says_so": (
+            "resources[].endpoint.paginator.offset.stop_after_empty_page",
+            "resources[].endpoint.paginator.page_number.stop_after_empty_page",
+            "resources[].endpoint.paginator.cursor.stop_after_empty_page",
+        ),
+        "test_a_mark_of_the_file_says_that_there_is_no_more": (
+            "resources[].endpoint.paginator.offset.has_more_path",
+            "resources[].endpoint.paginator.page_number.has_more_path",
+            "resources[].endpoint.paginator.cursor.has_more_path",
+        ),
+        "test_the_next_page_is_where_the_file_says": (
+            "resources[].endpoint.paginator.cursor.type",
+            "resources[].endpoint.paginator.cursor.cursor_path",
+            "resources[].endpoint.paginator.cursor.cursor_param",
+            "resources[].endpoint.paginator.header_cursor.type",
+            "resources[].endpoint.paginator.header_cursor.cursor_key",
+            "resources[].endpoint.paginator.header_cursor.cursor_param",
+            "resources[].endpoint.paginator.header_link.type",
+            "resources[].endpoint.paginator.header_link.links_next_key",
+            "resources[].endpoint.paginator.json_link.type",
+            "resources[].endpoint.paginator.json_link.next_url_path",
+        ),
+        "test_rows_stand_where_the_file_says": ("resources[].endpoint.data_selector",),
+        "test_an_answer_that_the_file_ignores_holds_no_rows": (
+            "resources[].endpoint.response_actions",
+            "resources[].endpoint.response_actions[].status_code",
+            "resources[].endpoint.response_actions[].content",
+            "resources[].endpoint.response_actions[].action",
+        ),
+        "test_a_range_s_end_is_sent_and_kept_to": (
+            "resources[].endpoint.incremental.end_value",
+            "resources[].endpoint.incremental.end_param",
+            "resources[].endpoint.incremental.range_end",
+        ),
+        "test_the_newest_value_is_the_least_where_the_file_says_so": (
+            "resources[].endpoint.incremental.last_value_func",
+        ),
+        "test_rows_at_the_border_are_told_apart_by_the_file_s_key": ("resources[].endpoint.incremental.primary_key",),
+        "test_a_range_begins_earlier_by_the_lag": ("resources[].endpoint.incremental.lag",),
+        "test_a_row_without_the_cursor_s_field_fares_as_the_file_says": (
+            "resources[].endpoint.incremental.on_cursor_value_missing",
+        ),
+        "test_a_range_s_start_is_in_it_where_the_file_says_so": ("resources[].endpoint.incremental.range_start",),
+        "test_a_token_s_lifetime_is_the_file_s_where_the_server_states_none": (
+            "resources[].endpoint.auth.oauth2_client_credentials.type",
+            "resources[].endpoint.auth.oauth2_client_credentials.access_token_url",
+            "resources[].endpoint.auth.oauth2_client_credentials.client_id",
+            "resources[].endpoint.auth.oauth2_client_credentials.access_token_request_data",
+            "resources[].endpoint.auth.oauth2_client_credentials.default_token_expiration",
+        ),
+        "test_rows_of_one_merge_key_are_replaced_as_a_whole": ("resources[].merge_key",),
+        "test_a_merge_deletes_within_the_file_s_scope_only": (
+            "resources[].write_disposition.strategy",
+            "resources[].write_disposition.destination_scope",
+        ),
+        "test_history_s_columns_are_named_as_the_file_says": ("resources[].write_disposition.validity_column_names",),
+        "test_a_valid_version_is_marked_as_the_file_says": ("resources[].write_disposition.active_record_timestamp",),
+        "test_versions_change_at_the_time_that_the_file_says": ("resources[].write_disposition.boundary_timestamp",),
+        "test_a_version_is_new_only_where_the_file_s_column_says_so": (
+            "resources[].write_disposition.row_version_column_name",
+        ),
+        "test_columns_are_of_the_type_that_the_file_says": (
+            "resources[].columns",
+            "resources[].columns.*.data_type",
+            "resources[].columns.*.nullable",
+            "resources[].columns.*.precision",
+            "resources[].columns.*.scale",
+            "resources[].columns.*.timezone",
+        ),
+        "test_a_column_may_be_named_as_the_primary_key": (
+            "resources[].columns.*.name",
+            "resources[].columns.*.primary_key",
+        ),
+        "test_a_hint_is_in_the_schema_by_which_dlt_makes_the_table": (
+            "resources[].columns.*.partition",
+            "resources[].columns.*.cluster",
+            "resources[].columns.*.sort",
+        ),
+        "test_options_of_the_destination_reach_dlt": (
+            "resources[].columns.*.unique",
+            "destination",
+            "destination.type",
+            "destination.options",
+        ),
+        "test_a_frozen_set_of_tables_lets_no_new_one_in": ("resources[].schema_contract.tables",),
+        "test_a_table_has_the_name_that_the_file_says": ("resources[].table_name",),
+        "test_references_and_the_file_format_are_in_the_schema_by_which_dlt_makes_the_table": (
+            "resources[].file_format",
+            "resources[].references",
+            "resources[].references[].columns",
+            "resources[].references[].referenced_table",
+            "resources[].references[].referenced_columns",
+            "resources[].references[].label",
+            "resources[].references[].cardinality",
+        ),
+        "test_values_that_the_file_does_not_accept_are_told": (
+            "resources[].checks",
+            "resources[].checks.unique",
+            "resources[].checks.not_null",
+            "resources[].checks.accepted_values",
+        ),
+        "test_rejected_rows_are_as_grave_as_the_file_says": ("resources[].on_rejected",),
+        "test_a_read_is_verified_as_the_file_says": ("resources[].verify",),
+        "test_rows_go_through_the_normalizer_that_the_file_says": ("resources[].normalizer",),
+        "test_trouble_is_borne_as_the_file_says": (
+            "resources[].deadline",
+            "retry",
+            "retry.status_codes",
+            "retry.max_retries",
+            "retry.max_wait",
+            "limits",
+            "limits.deadline",
+            "limits.max_response_bytes",
+            "limits.throttle",
+            "limits.throttle[].status",
+            "limits.throttle[].text",
+            "limits.wait_path",
+        ),
+        "test_the_names_of_connection_and_resource_are_the_asset_s_key": (
+            "resources[].name",
+            "name",
+        ),
+        "test_a_resource_of_a_path_alone_is_asked_at_the_client_s_base_url": (
+            "client.base_url",
+            "client.auth",
+        ),
+        "test_the_embedded_rmm_is_as_large_as_the_file_says": (
+            "simulator",
+            "simulator.seed",
+            "simulator.organizations",
+            "simulator.devices",
+            "simulator.alerts",
+            "simulator.patches",
+        ),
+        "test_a_connection_that_nobody_takes_is_given_up_when_the_file_says": ("limits.connect_timeout",),
+    },
+    "rmm_assets_tests/loading/test_absences.py": {
+        "test_after_a_partial_read_nothing_is_marked": ("resources[].endpoint.paginator.offset.maximum_offset",),
+        "test_after_a_partial_read_of_a_parent_or_of_a_child_nothing_is_marked": (
+            "resources[].endpoint.paginator.page_number.maximum_page",
+        ),
+        "test_replace_holds_what_the_api_holds": ("resources[].write_disposition",),
+        "test_marks_are_the_same_whatever_way_rows_are_merged": ("resources[].write_disposition.disposition",),
+        "test_where_rows_that_did_not_change_are_skipped_nothing_is_marked": (
+            "resources[].write_disposition.skip_unchanged_rows",
+        ),
+        "test_absent_remove_deletes_rows_and_absent_keep_leaves_them": ("resources[].absent",),
+        "test_the_share_is_that_of_the_rows_that_were_there_before": ("resources[].max_absent_share",),
+        "test_history_keeps_every_version_and_ends_rows_that_are_gone": ("resources[].history",),
+        "test_child_rows_stay_with_a_marked_row_and_go_with_a_removed_one": ("resources[].child_tables",),
+        "test_on_incomplete_warn_lands_what_came_though_rows_kept_moving": ("resources[].on_incomplete",),
+    },
+    "rmm_assets_tests/loading/test_child_tables.py": {
+        "test_what_has_rules_of_its_own_for_child_tables_goes_through_dlt_s_normalizer": ("resources[].nested_hints",),
+        "test_max_table_nesting_leaves_deeper_lists_as_json": ("resources[].max_table_nesting",),
+    },
+    "rmm_assets_tests/tables/test_store.py": {
+        "test_a_first_load_keeps_to_the_condition_of_a_merge": ("resources[].write_disposition.source_filter",),
+        "test_rows_that_say_they_are_deleted_are_left_out_each_time": ("resources[].columns.*.hard_delete",),
+    },
+}
+SEEN_BY = {key: f"{module}::{test}" for module, tests in SEEN.items() for test, keys in tests.items() for key in keys}
+
+Schema = Mapping[str, Any]
+
+
+def keys_of_a_connection_file() -> list[str]:
+    """Every key by its path: a kind of a union as `paginator.offset.limit`, what stands in a list or a mapping behind `[]` or
+    `.*`. A model that stands in several places has its keys at the first one: `resource_defaults` and `client.paginator` hold
+    nothing that `resources[]` does not.
+    """
+    schema = Connection.model_json_schema()
+    models: dict[str, Schema] = schema["$defs"]
+    visited = {"ResourceDefaults"}
+    first = {"resources": schema["properties"]["resources"]}
+
+    def below(value: Schema, path: str) -> Iterator[str]:
+        if (reference := value.get("$ref")) is not None:
+            name = reference.rpartition("/")[2]
+            if name not in visited:
+                visited.add(name)
+                kind = models[name]["properties"].get("type", {}).get("const")
+                yield from keys(models[name]["properties"], f"{path}.{kind}" if kind else path)
+        for union in ("anyOf", "oneOf", "allOf"):
+            for inner in value.get(union, ()):
+                yield from below(inner, path)
+        if isinstance(value.get("items"), Mapping):
+            yield from below(value["items"], f"{path}[]")
+        if isinstance(value.get("additionalProperties"), Mapping):
+            yield from below(value["additionalProperties"], f"{path}.*")
+
+    def keys(properties: Schema, path: str) -> Iterator[str]:
+        for key, value in properties.items():
+            here = f"{path}.{key}" if path else key
+            yield here
+            yield from below(value, here)
+
+    return list(dict.fromkeys(keys({**first, **schema["properties"]}, "")))
+
+
+def words_of(key: str) -> set[str]:
+    """What a test that sees the key must write: its name, and the kind of paginator or auth that has it."""
+    *above, name = key.replace("[]", "").split(".")
+    kind = above[-1:] if above[-2:-1] in (["paginator"], ["auth"]) else []
+    return {*kind, *([] if kind and name == "type" else [name])}
+
+
+@cache
+def definitions(module: str) -> dict[str, tuple[str, frozenset[str]]]:
+    """By name, the source of what a module defines, decorators included, and the names that it uses."""
+    source = (ROOT / module).read_text()
+    lines = source.splitlines()
+    found: dict[str, tuple[str, frozenset[str]]] = {}
+    for node in ast.parse(source).body:
+        start = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+        text = "\n".join(lines[start - 1 : node.end_lineno])
+        used = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+        used |= {inner.arg for inner in ast.walk(node) if isinstance(inner, ast.arg)}
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
+        for target in targets:
+            name = getattr(target, "name", getattr(target, "id", None))
+            if isinstance(name, str):
+                found[name] = (text, frozenset(used))
+    return found
+
+
+def source_of(test: str) -> str:
+    """A test's source, with the functions, fixtures and constants of its module that it uses."""
+    module, _, name = test.partition("::")
+    defined, texts, waiting = definitions(module), {}, [name]
+    while waiting:
+        name = waiting.pop()
+        if name in defined and name not in texts:
+            texts[name], used = defined[name]
+            waiting += used
+    return "\n".join(texts.values())
+
+
+def test_every_key_is_seen_by_a_test_or_listed_as_not_seen_yet() -> None:
+    keys = keys_of_a_connection_file()
+    assert len(keys) > 150
+    assert [key for key in keys if key not in SEEN_BY and key not in NOT_SEEN_YET] == []
+    # What is no key any more, or is seen by now, goes from these lists.
+    assert [key for key in (*SEEN_BY, *NOT_SEEN_YET) if key not in keys] == []
+    assert SEEN_BY.keys() & NOT_SEEN_YET == set()
+    assert len(SEEN_BY) == sum(len(keys) for tests in SEEN.values() for keys in tests.values()), "a key stands twice"
+
+
+@pytest.mark.parametrize("key", SEEN_BY)
+def test_the_test_that_is_named_for_a_key_is_there_and_writes_it(key: str) -> None:
+    module, _, name = SEEN_BY[key].partition("::")
+    assert name.startswith("test_"), name
+    assert (ROOT / module).is_file(), module
+    assert name in definitions(module), f"{module} has no {name}"
+    text = source_of(SEEN_BY[key])
+    unwritten = {word for word in words_of(key) if not re.search(rf"\b{re.escape(word)}\b", text)}
+    assert not unwritten, f"{SEEN_BY[key]} does not write {unwritten}"

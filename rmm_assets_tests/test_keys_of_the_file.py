@@ -1,0 +1,590 @@
+"""Keys of a connection file that no other test is about: each is written into a file, and its effect is looked at from outside,
+in the requests that a server saw, in the table, or in what a run says.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, parse_qsl, urlsplit
+
+import dagster as dg
+import duckdb
+import pytest
+
+from rmm_assets.errors import TransportError
+from rmm_assets.loading.source import build_source
+from rmm_assets.orchestration.assets import build_connection_defs
+from rmm_assets.simulator import Simulator
+from rmm_assets_tests.http.servers import Say, Scripted, Seen
+from rmm_assets_tests.orchestration.bench import DATABASE, checks, failures, query
+from rmm_assets_tests.orchestration.bench import connection as dagster_connection
+from rmm_assets_tests.orchestration.bench import sync as dagster_sync
+from rmm_assets_tests.syncing import KEY, Row, connection, devices, ids, resource, rows_of, run
+
+ROWS = devices(25)
+
+
+def query_of(seen: Seen) -> dict[str, str]:
+    return dict(parse_qsl(urlsplit(seen.target).query))
+
+
+def columns_of(folder: Path, table: str = "devices") -> dict[str, tuple[str, str]]:
+    """By column of a table, its type and whether it takes nulls, as DuckDB says it."""
+    with duckdb.connect(str(folder / "rmm.duckdb"), read_only=True) as client:
+        found = client.execute(
+            "SELECT column_name, data_type, is_nullable FROM information_schema.columns "
+            "WHERE table_schema = 'acme' AND table_name = ?",
+            [table],
+        ).fetchall()
+    return {name: (kind, nullable) for name, kind, nullable in found}
+
+
+def dlt_table(folder: Path) -> dict[str, Any]:
+    """The schema of `devices` that dlt keeps at the destination, by which it makes and alters the table."""
+    with duckdb.connect(str(folder / "rmm.duckdb"), read_only=True) as client:
+        [(text,)] = client.execute(
+            "SELECT schema FROM acme._dlt_version WHERE schema_name = 'acme__devices' ORDER BY inserted_at DESC LIMIT 1"
+        ).fetchall()
+    table: dict[str, Any] = json.loads(text)["tables"]["devices"]
+    return table
+
+
+def loads(folder: Path, made: dict[str, Any], *rows: list[Row]) -> list[Row]:
+    """The table, dlt's columns included, after one run for each of these lists of rows."""
+    with Simulator(tables={"devices": []}) as server:
+        for held in rows:
+            server.set_rows("devices", held)
+            run(folder, server.base_url, connection(made))
+    return rows_of(folder, own=True)
+
+
+# What is asked
+
+ASKS: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[Seen], Any], Any]] = {
+    "method and json": (
+        {"method": "POST", "json": {"filter": {"site": 7}}}, {},
+        lambda seen: (seen.method, json.loads(seen.body)), ("POST", {"filter": {"site": 7}}),
+    ),
+    "data": (
+        {"method": "POST", "data": {"site": "7"}}, {},
+        lambda seen: parse_qs(seen.body.decode()), {"site": ["7"]},
+    ),
+    "params": (
+        {"params": {"site": 7, "all": True}}, {},
+        lambda seen: (query_of(seen)["site"], query_of(seen)["all"]), ("7", "true"),
+    ),
+    "an endpoint's headers": ({"headers": {"X-Tenant": "7"}}, {}, lambda seen: seen.headers["x-tenant"], "7"),
+    "a client's headers": (
+        {}, {"headers": {"X-Tenant": "8"}}, lambda seen: seen.headers["x-tenant"], "8",
+    ),
+    "an endpoint's auth": (
+        {"auth": {"type": "bearer"}}, {},
+        lambda seen: (seen.headers["authorization"], "api_key" in seen.target), (f"Bearer {KEY}", False),
+    ),
+    "http_basic": (
+        {"auth": {"type": "http_basic", "username": "me"}}, {},
+        lambda seen: seen.headers["authorization"], "Basic bWU6ZGVtby1rZXk=",
+    ),
+    "api_key's name and location": (
+        {"auth": {"type": "api_key", "name": "X-Key", "location": "header"}}, {}, lambda seen: seen.headers["x-key"], KEY,
+    ),
+    "path": ({"path": "v2/machines"}, {}, lambda seen: urlsplit(seen.target).path, "/v2/machines"),
+    "the client's paginator": (
+        {"paginator": None}, {"paginator": {"type": "page_number", "page": 3, "base_page": 1, "total_path": None}},
+        lambda seen: query_of(seen)["page"], "3",
+    ),
+    "offset": (
+        {"paginator": {"type": "offset", "limit": 7, "offset": 40}}, {},
+        lambda seen: (query_of(seen)["offset"], query_of(seen)["limit"]), ("40", "7"),
+    ),
+    "offset_param and limit_param": (
+        {"paginator": {"type": "offset", "limit": 7, "offset_param": "skip", "limit_param": "top"}}, {},
+        lambda seen: (query_of(seen)["skip"], query_of(seen)["top"]), ("0", "7"),
+    ),
+    "offset_body_path and limit_body_path": (
+        {
+            "method": "POST", "json": {},
+            "paginator": {"type": "offset", "limit": 7, "offset_body_path": "page.from", "limit_body_path": "page.size"},
+        }, {},
+        lambda seen: json.loads(seen.body), {"page": {"from": 0, "size": 7}},
+    ),
+    "page_param": (
+        {"paginator": {"type": "page_number", "base_page": 1, "page_param": "p", "total_path": None}}, {},
+        lambda seen: query_of(seen)["p"], "1",
+    ),
+    "page_body_path": (
+        {
+            "method": "POST", "json": {},
+            "paginator": {"type": "page_number", "base_page": 1, "page_body_path": "at.page", "total_path": None},
+        }, {},
+        lambda seen: json.loads(seen.body), {"at": {"page": 1}},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ASKS)
+def test_a_request_is_what_the_file_says(case: str, tmp_path: Path) -> None:
+    endpoint, client, shown, expected = ASKS[case]
+    with Scripted(lambda seen: Say({"data": [], "total": 0})) as server:
+        auth = {"type": "api_key", "name": "api_key", "location": "query"}
+        made = connection(
+            resource(endpoint=endpoint), client={"base_url": "http://127.0.0.1:9", "auth": auth, **client}
+        )
+        run(tmp_path, server.url, made)
+    assert shown(server.seen[0]) == expected
+
+
+def test_a_resource_of_a_path_alone_is_asked_at_the_client_s_base_url(tmp_path: Path) -> None:
+    with Scripted(lambda seen: Say({"data": []})) as server:
+        client = {"base_url": f"{server.url}/api", "paginator": "single_page", "auth": "bearer"}
+        made = connection(resource(endpoint={"path": "devices", "paginator": None}), client=client)
+        run(tmp_path, None, made)  # type: ignore[arg-type]
+    assert server.seen[0].target == "/api/devices"
+
+
+@pytest.mark.slow
+def test_a_token_s_lifetime_is_the_file_s_where_the_server_states_none(tmp_path: Path) -> None:
+    issued: dict[int, int] = {}
+
+    def answer(seen: Seen) -> Say:
+        if seen.target.startswith("/token"):
+            issued[lifetime] = issued.get(lifetime, 0) + 1
+            return Say({"access_token": f"token-{issued[lifetime]}"})
+        if query_of(seen)["page"] == "2":
+            time.sleep(1.2)
+        return Say({"data": [{"id": int(query_of(seen)["page"])}] if int(query_of(seen)["page"]) < 5 else []})
+
+    with Scripted(answer) as server:
+        for lifetime in (1, 3600):
+            auth = {
+                "type": "oauth2_client_credentials", "access_token_url": f"{server.url}/token", "client_id": "me",
+                "default_token_expiration": lifetime, "access_token_request_data": {"scope": "read"},
+            }  # fmt: skip
+            paginator = {"type": "page_number", "base_page": 1, "total_path": None}
+            made = connection(
+                resource(endpoint={"auth": auth, "paginator": paginator}, verify=False), limits={"max_concurrency": 1}
+            )
+            run(tmp_path / str(lifetime), server.url, made)
+    assert issued[1] > 1
+    assert issued[3600] == 1
+    form = next(parse_qs(seen.body.decode()) for seen in server.seen if seen.target == "/token")
+    assert (form["client_id"], form["scope"]) == (["me"], ["read"])
+
+
+@pytest.mark.parametrize("action", [{"status_code": 404}, {"content": "no devices"}], ids=["status_code", "content"])
+def test_an_answer_that_the_file_ignores_holds_no_rows(action: dict[str, Any], tmp_path: Path) -> None:
+    made = connection(resource(endpoint={"response_actions": [{**action, "action": "ignore"}]}))
+    with Scripted(lambda seen: Say({"error": "no devices here"}, 404)) as server:
+        assert run(tmp_path, server.url, made).report.complete
+        with pytest.raises(TransportError, match="HTTP 404"):
+            run(tmp_path, server.url, connection())
+
+
+def test_rows_stand_where_the_file_says(tmp_path: Path) -> None:
+    body = {"data": [{"id": 99}], "result": {"rows": ROWS}}
+    with Scripted(lambda seen: Say(body)) as server:
+        endpoint = {"data_selector": "result.rows", "paginator": {"type": "single_page"}}
+        run(tmp_path, server.url, connection(resource(endpoint=endpoint)))
+    assert rows_of(tmp_path) == ROWS
+
+
+# How the next page is found
+
+PAGED: dict[str, tuple[dict[str, Any], Callable[[str, int | None], dict[str, Any]]]] = {
+    "cursor_path and cursor_param": (
+        {"type": "cursor", "cursor_path": "meta.after", "cursor_param": "at"},
+        lambda base, following: {"body": {"meta": {"after": following}}},
+    ),
+    "cursor_key": (
+        {"type": "header_cursor", "cursor_key": "X-After", "cursor_param": "at"},
+        lambda base, following: {"headers": () if following is None else (("X-After", str(following)),)},
+    ),
+    "links_next_key": (
+        {"type": "header_link", "links_next_key": "weiter"},
+        lambda base, following: {
+            "headers": (("Link", f'<{base}/v1/devices?at={following}>; rel="{"weiter" if following else "ende"}"'),)
+        },
+    ),
+    "next_url_path": (
+        {"type": "json_link", "next_url_path": "links.more"},
+        lambda base, following: {"body": {"links": {"more": following and f"/v1/devices?at={following}"}}},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PAGED)
+def test_the_next_page_is_where_the_file_says(case: str, tmp_path: Path) -> None:
+    paginator, said = PAGED[case]
+
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen).get("at", 0))
+        more = said(server.url, start + 10 if start + 10 < len(ROWS) else None)
+        return Say({"data": ROWS[start : start + 10], **more.get("body", {})}, headers=more.get("headers", ()))
+
+    with Scripted(answer) as server:
+        run(tmp_path, server.url, connection(resource(endpoint={"paginator": paginator})))
+    assert rows_of(tmp_path) == ROWS
+
+
+@pytest.mark.parametrize("kind", ["offset", "page_number", "cursor"])
+@pytest.mark.parametrize("stops", [True, False])
+def test_an_empty_page_between_others_is_the_end_where_the_file_says_so(kind: str, stops: bool, tmp_path: Path) -> None:
+    # Pages 0 and 2 hold ten rows each; page 1 is empty.
+    paginators: dict[str, dict[str, Any]] = {
+        "offset": {"type": "offset", "limit": 10, "maximum_offset": 30, "total_path": None},
+        "page_number": {"type": "page_number", "base_page": 0, "maximum_page": 3, "total_path": None},
+        "cursor": {"type": "cursor", "cursor_path": "next", "cursor_param": "page"},
+    }
+
+    def answer(seen: Seen) -> Say:
+        query = query_of(seen)
+        page = int(query.get("page") or int(query.get("offset", 0)) // 10)
+        following = str(page + 1) if page < 2 else None
+        return Say({"data": [] if page == 1 else ROWS[page * 5 : page * 5 + 10], "next": following})
+
+    paginator = {**paginators[kind], "stop_after_empty_page": stops}
+    with Scripted(answer) as server:
+        run(tmp_path, server.url, connection(resource(endpoint={"paginator": paginator}, verify=False)))
+    assert ids(rows_of(tmp_path)) == list(range(1, 11 if stops else 21))
+
+
+@pytest.mark.parametrize("kind", ["offset", "page_number", "cursor"])
+def test_a_mark_of_the_file_says_that_there_is_no_more(kind: str, tmp_path: Path) -> None:
+    paginators: dict[str, dict[str, Any]] = {
+        "offset": {"type": "offset", "limit": 10, "total_path": None},
+        "page_number": {"type": "page_number", "base_page": 0, "total_path": None},
+        "cursor": {"type": "cursor", "cursor_path": "next", "cursor_param": "page"},
+    }
+    with Scripted(lambda seen: Say({"data": ROWS[:10], "next": "1", "meta": {"more": False}})) as server:
+        paginator = {**paginators[kind], "has_more_path": "meta.more"}
+        run(tmp_path, server.url, connection(resource(endpoint={"paginator": paginator}, verify=False)))
+        assert ids(rows_of(tmp_path)) == list(range(1, 11))
+
+
+@pytest.mark.parametrize("place", ["resource", "offset", "page_number"])
+def test_a_total_is_where_the_file_says(place: str, tmp_path: Path) -> None:
+    paginators: dict[str, dict[str, Any]] = {
+        "resource": {"type": "cursor", "cursor_path": "next"},
+        "offset": {"type": "offset", "limit": 100, "total_path": "meta.count"},
+        "page_number": {"type": "page_number", "base_page": 0, "total_path": "meta.count"},
+    }
+    changes = {"total_path": "meta.count"} if place == "resource" else {}
+
+    def answer(seen: Seen) -> Say:
+        behind = any(query_of(seen).get(name, "0") != "0" for name in ("offset", "page"))
+        return Say({"data": [] if behind else ROWS, "next": None, "meta": {"count": 26}})
+
+    with Scripted(answer) as server, pytest.raises(Exception, match="says 26 rows, 25 different ones"):
+        run(tmp_path, server.url, connection(resource(endpoint={"paginator": paginators[place]}, **changes)))
+
+
+# What changed since
+
+STAMPED = [{**row, "updated_at": f"2024-01-{row['id']:02}T00:00:00Z"} for row in ROWS]
+
+
+def test_a_range_s_end_is_sent_and_kept_to(tmp_path: Path) -> None:
+    landed = {}
+    for end in ("open", "closed"):
+        incremental = {
+            "cursor_path": "updated_at", "initial_value": "2024-01-03T00:00:00Z", "end_value": "2024-01-05T00:00:00Z",
+            "start_param": "since", "end_param": "until", "range_end": end, "range_start": "closed",
+        }  # fmt: skip
+        with Simulator(tables={"devices": STAMPED}) as server:
+            run(tmp_path / end, server.base_url, connection(resource(endpoint={"incremental": incremental})))
+            assert server.requests[0].query["since"] == "2024-01-03T00:00:00Z"
+            assert server.requests[0].query["until"] == "2024-01-05T00:00:00Z"
+        landed[end] = ids(rows_of(tmp_path / end))
+    assert landed == {"open": [3, 4], "closed": [3, 4, 5]}
+
+
+def test_a_range_begins_earlier_by_the_lag(tmp_path: Path) -> None:
+    incremental = {"cursor_path": "id", "initial_value": 1, "start_param": "since", "lag": 5}
+    with Simulator(tables={"devices": STAMPED}) as server:
+        made = connection(resource(endpoint={"incremental": incremental}))
+        run(tmp_path, server.base_url, made)
+        asked = len(server.requests)
+        run(tmp_path, server.base_url, made)
+        assert server.requests[asked].query["since"] == "20"
+
+
+@pytest.mark.parametrize(("start", "first"), [("closed", 3), ("open", 4)])
+def test_a_range_s_start_is_in_it_where_the_file_says_so(start: str, first: int, tmp_path: Path) -> None:
+    incremental = {"cursor_path": "updated_at", "initial_value": "2024-01-03T00:00:00Z", "range_start": start}
+    found = loads(tmp_path, resource(endpoint={"incremental": incremental}), STAMPED)
+    assert ids(found)[0] == first
+
+
+@pytest.mark.parametrize(("said", "landed"), [("include", [1, 2, 26]), ("exclude", [1, 2])])
+def test_a_row_without_the_cursor_s_field_fares_as_the_file_says(said: str, landed: list[int], tmp_path: Path) -> None:
+    incremental = {"cursor_path": "updated_at", "on_cursor_value_missing": said}
+    made = resource(endpoint={"incremental": incremental})
+    assert ids(loads(tmp_path, made, [*STAMPED[:2], *devices(1, first=26)])) == landed
+
+
+def test_the_newest_value_is_the_least_where_the_file_says_so(tmp_path: Path) -> None:
+    incremental = {"cursor_path": "id", "initial_value": 100, "start_param": "before", "last_value_func": "min"}
+    with Simulator(tables={"devices": ROWS[9:]}) as server:
+        made = connection(resource(endpoint={"incremental": incremental}))
+        run(tmp_path, server.base_url, made)
+        asked = len(server.requests)
+        run(tmp_path, server.base_url, made)
+        assert server.requests[asked].query["before"] == "10"
+
+
+@pytest.mark.parametrize(("key", "landed"), [("id", [1, 2]), ("name", [1])])
+def test_rows_at_the_border_are_told_apart_by_the_file_s_key(key: str, landed: list[int], tmp_path: Path) -> None:
+    # The second read brings another row with the same name, and the cursor that the first one ended at.
+    incremental = {"cursor_path": "updated_at", "primary_key": key}
+    made = resource(endpoint={"incremental": incremental})
+    assert ids(loads(tmp_path, made, [STAMPED[0]], [{**STAMPED[0], "id": 2}])) == landed
+
+
+# The table
+
+
+@pytest.mark.parametrize(("normalizer", "own_ids"), [("arrow", False), ("dlt", True)])
+def test_rows_go_through_the_normalizer_that_the_file_says(normalizer: str, own_ids: bool, tmp_path: Path) -> None:
+    [row] = loads(tmp_path, resource(normalizer=normalizer), ROWS[:1])
+    # Only dlt's own gives each row an id.
+    assert ("_dlt_id" in row) is own_ids
+
+
+def test_columns_are_of_the_type_that_the_file_says(tmp_path: Path) -> None:
+    columns = {
+        "name": {"data_type": "text", "nullable": False},
+        "price": {"data_type": "decimal", "precision": 10, "scale": 3},
+        "local": {"data_type": "timestamp", "timezone": False},
+        "at": {"data_type": "timestamp", "timezone": True},
+    }
+    row = {"id": 1, "name": "x", "price": "12.345", "local": "2024-01-01T00:00:00Z", "at": "2024-01-01T00:00:00Z"}
+    loads(tmp_path, resource(columns=columns), [row])
+    found = columns_of(tmp_path)
+    assert found["name"] == ("VARCHAR", "NO")
+    assert found["price"] == ("DECIMAL(10,3)", "YES")
+    assert found["local"] == ("TIMESTAMP", "YES")
+    assert found["at"] == ("TIMESTAMP WITH TIME ZONE", "YES")
+
+
+@pytest.mark.parametrize("hint", ["partition", "cluster", "sort", "unique"])
+def test_a_hint_is_in_the_schema_by_which_dlt_makes_the_table(hint: str, tmp_path: Path) -> None:
+    # DuckDB has none of these; destinations that have them are told by this schema.
+    loads(tmp_path, resource(columns={"name": {"data_type": "text", hint: True}}), ROWS)
+    assert dlt_table(tmp_path)["columns"]["name"][hint] is True
+
+
+def test_references_and_the_file_format_are_in_the_schema_by_which_dlt_makes_the_table(tmp_path: Path) -> None:
+    reference = {
+        "columns": ["name"], "referenced_table": "sites", "referenced_columns": ["id"], "label": "stands at",
+        "cardinality": "many_to_one",
+    }  # fmt: skip
+    loads(tmp_path, resource(references=[reference], file_format="jsonl"), ROWS)
+    assert dlt_table(tmp_path)["references"] == [reference]
+    assert dlt_table(tmp_path)["file_format"] == "jsonl"
+    assert ids(rows_of(tmp_path)) == ids(ROWS)
+
+
+def test_a_table_has_the_name_that_the_file_says(tmp_path: Path) -> None:
+    loads(tmp_path, resource(table_name="Machines"), ROWS)
+    assert rows_of(tmp_path, "machines") == ROWS
+    assert rows_of(tmp_path) == []
+
+
+def test_a_column_may_be_named_as_the_primary_key(tmp_path: Path) -> None:
+    made = resource(primary_key=None, columns=[{"name": "id", "data_type": "bigint", "primary_key": True}])
+    assert len(loads(tmp_path, made, ROWS, ROWS)) == 25
+
+
+def test_a_frozen_set_of_tables_lets_no_new_one_in(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="`tables` are frozen"):
+        loads(tmp_path, resource(schema_contract={"tables": "freeze"}), ROWS)
+    assert rows_of(tmp_path) == []
+
+
+# How rows meet those that are there
+
+
+def test_rows_of_one_merge_key_are_replaced_as_a_whole(tmp_path: Path) -> None:
+    rows = [{**row, "site": "a" if row["id"] < 4 else "b"} for row in devices(5)]
+    found = loads(tmp_path, resource(merge_key="site", absent="keep"), rows, [*rows[:2], rows[3]])
+    assert ids(found) == [1, 2, 4]
+
+
+def test_a_merge_deletes_within_the_file_s_scope_only(tmp_path: Path) -> None:
+    disposition = {"disposition": "merge", "strategy": "delete-insert", "destination_scope": "id <> 2"}
+    made = resource(write_disposition=disposition, absent="keep")
+    found = loads(tmp_path, made, devices(3), devices(3, site="new"))
+    assert sorted((row["id"], row["site"] or "") for row in found) == [(1, "new"), (2, ""), (2, "new"), (3, "new")]
+
+
+def versions(folder: Path, options: dict[str, Any]) -> list[Row]:
+    """Versions of two rows, of which the first one changed."""
+    first = [{**row, "version": 1} for row in devices(2)]
+    second = [{**first[0], "name": "new", "version": 1 if "row_version_column_name" in options else 2}, first[1]]
+    disposition = {"disposition": "merge", "strategy": "scd2", **options}
+    return loads(folder, resource(write_disposition=disposition), first, second)
+
+
+def test_history_s_columns_are_named_as_the_file_says(tmp_path: Path) -> None:
+    found = versions(tmp_path, {"validity_column_names": ["since", "until"]})
+    assert [(row["id"], row["since"] is None, row["until"] is None) for row in found if row["id"] == 2] == [
+        (2, False, True)
+    ]
+    assert len([row for row in found if row["id"] == 1 and row["until"] is None]) == 1
+    assert "_dlt_valid_to" not in found[0]
+
+
+def test_a_valid_version_is_marked_as_the_file_says(tmp_path: Path) -> None:
+    found = versions(tmp_path, {"active_record_timestamp": "9999-12-31"})
+    ends = [row["_dlt_valid_to"] for row in found]
+    assert ends.count(datetime(9999, 12, 31, tzinfo=UTC)) == 2
+    assert len(ends) == 3
+
+
+def test_versions_change_at_the_time_that_the_file_says(tmp_path: Path) -> None:
+    found = versions(tmp_path, {"boundary_timestamp": "2024-05-01"})
+    assert {row["_dlt_valid_from"] for row in found} == {datetime(2024, 5, 1, tzinfo=UTC)}
+
+
+def test_a_version_is_new_only_where_the_file_s_column_says_so(tmp_path: Path) -> None:
+    # The name changed and the version did not.
+    assert len(versions(tmp_path / "told", {"row_version_column_name": "version"})) == 2
+    assert len(versions(tmp_path / "found", {})) == 3
+
+
+# What is borne of an API
+
+TROUBLE: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[], Say], int]] = {
+    "status_codes": ({}, {"retry": {"status_codes": [418], "max_retries": 2, "backoff_factor": 0.001}}, lambda: Say({}, 418), 3),
+    "max_retries": ({}, {"retry": {"max_retries": 1, "backoff_factor": 0.001}}, lambda: Say({}, 500), 2),
+    "max_response_bytes": ({}, {"limits": {"max_response_bytes": 100}}, lambda: Say({"data": ROWS}), 1),
+    "throttle": (
+        {}, {"limits": {"throttle": [{"status": 403, "text": "too often"}]}, "retry": {"max_retries": 1, "backoff_factor": 0.001}},
+        lambda: Say({"error": "You ask too often"}, 403), 2,
+    ),
+    "max_wait": (
+        {}, {"retry": {"max_wait": 0.01, "max_retries": 1}}, lambda: Say({}, 429, (("Retry-After", "86400"),)), 2,
+    ),
+    "wait_path": (
+        {}, {"limits": {"wait_path": "wait.seconds", "deadline": 30}, "retry": {"max_retries": 1}},
+        lambda: Say({"wait": {"seconds": 40}}, 429), 1,
+    ),
+    "a deadline of the connection": (
+        {}, {"limits": {"deadline": 30}, "retry": {"max_retries": 1}}, lambda: Say({}, 429, (("Retry-After", "40"),)), 1,
+    ),
+    "a deadline of the resource": (
+        {"deadline": 30}, {"retry": {"max_retries": 1}}, lambda: Say({}, 429, (("Retry-After", "40"),)), 1,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TROUBLE)
+def test_trouble_is_borne_as_the_file_says(case: str, tmp_path: Path) -> None:
+    changes, more, answer, requests = TROUBLE[case]
+    with Scripted(lambda seen: answer()) as server:
+        with pytest.raises(TransportError):
+            run(tmp_path, server.url, connection(resource(**changes), **more))
+        assert len(server.seen) == requests
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux leaves a connection waiting when the queue is full")
+def test_a_connection_that_nobody_takes_is_given_up_when_the_file_says(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        # So many that the queue is full: the next one waits for ever.
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        made = connection(limits={"connect_timeout": 0.3}, retry={"max_retries": 0})
+        with pytest.raises(TransportError, match=r"no connection within 0\.3 s"):
+            run(tmp_path, f"http://127.0.0.1:{listener.getsockname()[1]}", made)
+
+
+@pytest.mark.parametrize(("verify", "requests"), [(True, 2), (False, 1), (None, 1)])
+def test_a_read_is_verified_as_the_file_says(verify: bool | None, requests: int, tmp_path: Path) -> None:
+    with Simulator(tables={"devices": ROWS}) as server:
+        assert run(tmp_path, server.base_url, connection(resource(verify=verify))).report.passes == requests
+        assert len(server.requests) == requests
+
+
+@pytest.mark.parametrize(
+    ("said", "severity"), [("warn", dg.AssetCheckSeverity.WARN), ("fail", dg.AssetCheckSeverity.ERROR)]
+)
+def test_rejected_rows_are_as_grave_as_the_file_says(
+    said: str, severity: dg.AssetCheckSeverity, workplace: Path, instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("ACME_API_KEY", KEY)
+    made = {"name": "devices", "endpoint": {"path": "/v1/devices"}, "on_rejected": said}
+    with Simulator(tables={"devices": [*devices(3), {"name": "no id"}]}) as server:
+        found = checks(dagster_sync(dagster_connection(server.base_url, [made]), instance))["no_rejected_rows"]
+    assert not found.passed
+    assert found.severity is severity
+
+
+def test_the_embedded_rmm_is_as_large_as_the_file_says(workplace: Path, instance: dg.DagsterInstance) -> None:
+    sizes = {"organizations": 3, "devices": 5, "alerts": 7, "patches": 11}
+    names = []
+    for seed in (1, 2):
+        simulator = {"seed": seed, **sizes}
+        made = dagster_connection(None, list(sizes), api_key=None, simulator=simulator)
+        result = dagster_sync(made, instance)
+        assert result.success, failures(result)
+        assert {name: query(f"SELECT count(*) FROM acme.{name}")[0][0] for name in sizes} == sizes
+        names.append(query("SELECT name FROM acme.devices ORDER BY id"))
+        DATABASE.unlink()
+    assert names[0] != names[1]
+
+
+def test_the_names_of_connection_and_resource_are_the_asset_s_key() -> None:
+    made = {"name": "machines", "endpoint": {"path": "/v1/devices"}}
+    (spec,) = build_connection_defs(
+        dagster_connection("https://rmm.example.com", [made], name="beta")
+    ).resolve_all_asset_specs()
+    assert spec.key == dg.AssetKey(["beta", "machines"])
+
+
+def test_values_that_the_file_does_not_accept_are_told(
+    workplace: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACME_API_KEY", KEY)
+    rules = {"accepted_values": {"status": ["online"]}, "unique": ["name"], "not_null": ["status"]}
+    made = {"name": "devices", "endpoint": {"path": "/v1/devices"}, "checks": rules}
+    rows = [*devices(2), {"id": 3, "name": "PC-0001", "status": "on fire"}, {"id": 4, "name": "x", "status": None}]
+    with Simulator(tables={"devices": rows}) as server:
+        found = checks(dagster_sync(dagster_connection(server.base_url, [made]), instance))
+    failed = {name for name, check in found.items() if not check.passed}
+    assert failed == {"accepted_values_status", "unique_name", "not_null_status"}
+
+
+def test_options_of_the_destination_reach_dlt(
+    workplace: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACME_API_KEY", KEY)
+    columns = {"serial": {"data_type": "text", "unique": True}}
+    made = {"name": "devices", "endpoint": {"path": "/v1/devices"}, "columns": columns}
+    destination = {"type": "duckdb", "options": {"create_indexes": True}}
+    with Simulator(tables={"devices": [{**row, "serial": f"S{row['id']}"} for row in ROWS]}) as server:
+        result = dagster_sync(dagster_connection(server.base_url, [made], destination=destination), instance)
+    assert result.success, failures(result)
+    found = query("SELECT constraint_column_names FROM duckdb_constraints() WHERE constraint_type = 'UNIQUE' "
+                  "AND table_name = 'devices' AND schema_name = 'acme'")  # fmt: skip
+    assert (["serial"],) in found
+
+
+def test_a_table_format_reaches_dlt_where_the_destination_has_it() -> None:
+    destination = {"type": "filesystem", "options": {"bucket_url": "lake"}}
+    made = connection(resource(table_format="delta"), destination=destination)
+    source = build_source(made, made.resource("devices"))
+    assert source.resources["devices"].compute_table_schema()["table_format"] == "delta"
