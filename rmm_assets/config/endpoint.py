@@ -90,6 +90,12 @@ def _known_mappings(params: dict[str, Any]) -> dict[str, Any]:
     return params
 
 
+def _as_words(value: Any) -> Any:
+    """One word or a list of words; YAML reads `null` as nothing."""
+    words = value if isinstance(value, (list, tuple)) else [value]
+    return tuple("null" if word is None else word for word in words)
+
+
 class Endpoint(Settings):
     """One request of a resource, and how its answers are read: dlt's `endpoint`."""
 
@@ -140,7 +146,9 @@ class Endpoint(Settings):
         description="Ours: what this API says wrongly about there being more rows, by the name of the header or field: "
         "`total`, `meta.has_more`, `X-Total-Count`, `Link`. It is not believed then.",
     )
-    empty_as: tuple[EmptyAs, ...] = Field(
+    empty_as: Annotated[
+        tuple[EmptyAs, ...], BeforeValidator(_as_words, json_schema_input_type=EmptyAs | list[EmptyAs | None] | None)
+    ] = Field(
         default=(),
         description="Ours: what this API answers instead of an empty list: `null` or an empty `object` at the data "
         "selector, the key `missing`, `empty_body`, or `no_content` (204) behind the first page. Without it such an answer "

@@ -410,7 +410,7 @@ def test_repeated_rows_that_fill_up_a_total_are_red_where_nothing_may_be_asked_b
         return Say({"data": served[page * 10 - 10 : page * 10], "total": 20, "pages": 2})
 
     endpoint = endpoint_of({**PAGES, "total_path": "pages"}, total_path="total")
-    with Scripted(answer) as server, pytest.raises(IncompleteError, match="says 20 rows, 15 different ones"):
+    with Scripted(answer) as server, pytest.raises(IncompleteError, match="states 20 rows; 15 distinct rows"):
         read(server.url, tmp_path, endpoint)
 
 

@@ -175,6 +175,19 @@ def test_stated_pages_that_come_empty_are_no_end(tmp_path: Path) -> None:
             read_from(answer, tmp_path, {**PAGES, "total_path": total_path})
 
 
+@pytest.mark.parametrize("stop", [True, False])
+def test_empty_pages_that_contradict_themselves_do_not_go_on_for_ever(stop: bool, tmp_path: Path) -> None:
+    paginator = {**PAGES, "has_more_path": "more", "total_path": "pages", "stop_after_empty_page": stop}
+
+    def answer(seen: Seen) -> Say:
+        page = int(query_of(seen)["page"])
+        return Say({"data": rows_of(40)[page * 20 - 20 : page * 20], "more": False, "pages": 2, "total": 50})
+
+    with Scripted(answer) as server, pytest.raises(IncompleteError, match="`total` states 50 rows"):
+        read(server.url, tmp_path, endpoint_of(paginator))
+    assert len(server.seen) <= 2 * (2 + 8)
+
+
 # What is configured must be found
 
 
@@ -358,6 +371,13 @@ def test_an_api_that_counts_from_1_loses_no_first_page_where_the_file_says_0(
 def test_an_api_that_counts_from_0_is_red_where_the_file_says_1(number: int, tmp_path: Path) -> None:
     with pytest.raises(PagingError, match="set base_page: 0"):
         read_from(numbered(number, 20, base=0), tmp_path, PAGES)
+
+
+@pytest.mark.parametrize("more", [None, "more"])
+def test_a_first_page_that_is_missed_is_seen_by_what_is_stated(more: str | None, tmp_path: Path) -> None:
+    answer = numbered(14, 20, base=0, more=False, total=14)
+    with pytest.raises(IncompleteError, match="`total` states 14 rows"):
+        read_from(answer, tmp_path, {**PAGES, "has_more_path": more})
 
 
 # No rows
