@@ -21,22 +21,22 @@ $(STAMP): setup.cfg constraints.txt
 	@$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-# Never over one that is there: DAGSTER_HOME may be the user's own.
+# Never overwrites an existing file: DAGSTER_HOME may be the user's own.
 $(DAGSTER_HOME)/dagster.yaml:
 	@mkdir -p $(DAGSTER_HOME) && cp -n dagster.yaml $@
 
 install: $(STAMP) ## Install into .venv
 
-sync: $(STAMP) $(DAGSTER_HOME)/dagster.yaml ## Install, materialize the demo connection, show what is in the tables
+sync: $(STAMP) $(DAGSTER_HOME)/dagster.yaml ## Install, materialize the demo connection, print a summary
 	@$(BIN)/rmm sync demo
 
 dev: $(STAMP) $(DAGSTER_HOME)/dagster.yaml ## Open Dagster's UI on 127.0.0.1
 	@ulimit -c 0 && $(BIN)/dagster dev --host 127.0.0.1 --workspace workspace.yaml
 
-test: $(STAMP) ## Run the whole suite
+test: $(STAMP) ## Run all tests
 	@$(BIN)/pytest -n 2 --dist loadscope
 
-test-fast: $(STAMP) ## Run what takes no process and less than a minute
+test-fast: $(STAMP) ## Run the tests that start no processes (less than a minute)
 	@$(BIN)/pytest -n 2 -m 'not slow'
 
 # An environment of its own, with other versions: $(call other,NAME,PIP ARGUMENTS,PYTEST ARGUMENTS)
@@ -49,41 +49,41 @@ FAST := -m 'not slow'
 # A comma would end the argument.
 EMBEDDED := '.[embedded-elt,dev]'
 
-test-newest: ## Run the fast tests with the newest versions that setup.cfg allows
+test-newest: ## Run the fast tests with the newest versions allowed by setup.cfg
 	$(call other,newest,--upgrade --upgrade-strategy eager -e '.[dev]',$(FAST))
 
-test-oldest: ## Run the fast tests with the oldest versions that setup.cfg allows
+test-oldest: ## Run the fast tests with the oldest versions allowed by setup.cfg
 	$(call other,oldest,-c constraints-oldest.txt -e '.[dev]',$(FAST))
 
-test-embedded-elt: ## Run the suite with dagster-embedded-elt in the place of the newer pair (ONLY='-m "not slow"' for the fast tests)
+test-embedded-elt: ## Run all tests with dagster-embedded-elt (ONLY='-m "not slow"' for the fast tests)
 	$(call other,embedded-elt,-c constraints-embedded-elt.txt -e $(EMBEDDED),--dist loadscope $(ONLY))
 
 lint: $(STAMP) ## Check style (ruff), imports between rooms (import-linter) and types (mypy, strict)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
 
-format: $(STAMP) ## Put the code into shape
+format: $(STAMP) ## Format the code
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-clean: ## Remove what was built, loaded and logged here
+clean: ## Remove the environments, data, logs and build files
 	@rm -rf $(VENV) .venv-* .dagster data build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 # `make sync-acme` is `rmm sync acme` with this folder's Dagster instance.
 sync-%: $(STAMP) $(DAGSTER_HOME)/dagster.yaml
 	@$(BIN)/rmm sync $*
 
-docs: $(STAMP) ## Build the docs as a site, into site/
+docs: $(STAMP) ## Build the docs into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict && echo "The docs are in site/index.html."
 
-screenshots: $(STAMP) ## Take the pictures of README and docs anew
+screenshots: $(STAMP) ## Retake the screenshots for README and docs
 	@RMM_PICTURES=$(CURDIR)/docs/images $(BIN)/pytest --quiet rmm_assets_tests/browser
 
 .PHONY: docs screenshots
 
-bench: $(STAMP) ## Measure speed and memory beside plain dlt and a hand-written load (takes half an hour)
+bench: $(STAMP) ## Benchmark against plain dlt and a hand-written load (takes half an hour)
 	@$(BIN)/pip install -qq --disable-pip-version-check -r benchmarks/requirements.txt
 	@mkdir -p data && $(BIN)/python -m benchmarks.run main --latency 0,20 --markdown data/bench.md --json data/bench.json --plot data/bench.svg
 
-bench-peers: $(STAMP) ## The same with singer-sdk and PyAirbyte, each in an environment of its own
+bench-peers: $(STAMP) ## Benchmark against singer-sdk and PyAirbyte as well
 	@$(BIN)/pip install -qq --disable-pip-version-check -r benchmarks/requirements.txt
 	@mkdir -p data && $(BIN)/python -m benchmarks.run main --latency 0,20 --peers --markdown data/bench.md --json data/bench.json --plot data/bench.svg
 

@@ -1,7 +1,7 @@
-"""Turns code into the parts of the reference that must not be written by hand: a hook of mkdocs.
+"""Generates parts of the reference from code, as an mkdocs hook.
 
-The keys of a connection file come from the models that read it, the commands from the command line itself. A page says
-where with a comment, `<!-- generated: keys -->` or `<!-- generated: commands -->`.
+The keys of a connection file are taken from the models that read it, the commands from the command line. A page marks the
+position with a comment, `<!-- generated: keys -->` or `<!-- generated: commands -->`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _MARK = re.compile(r"<!-- generated: (\w+) -->")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """mkdocs calls this with each page's source."""
+    """Replaces the marks in a page's source; mkdocs calls it for each page."""
     return _MARK.sub(lambda mark: {"keys": keys, "commands": commands}[mark[1]](), markdown)
 
 
 def keys() -> str:
-    """Every key of a connection file: a section for each mapping, in the order in which a reader meets them."""
+    """Returns the reference of a connection file: a section for each mapping, in the order of first use."""
     schema = Connection.model_json_schema()
     models: dict[str, Schema] = {"Connection": schema}
     for model in (queue := ["Connection"]):
@@ -60,21 +60,21 @@ def _section(name: str, model: Schema, models: Mapping[str, Schema]) -> Iterator
         yield f"\nEvery key of [ResourceDefaults](#{_anchor('ResourceDefaults')}), and:"
     if not model.get("properties"):
         return
-    yield "\n| key | type | default | what it says |\n|---|---|---|---|"
+    yield "\n| key | type | default | description |\n|---|---|---|---|"
     required = model.get("required", [])
     for key, value in model["properties"].items():
         if name == "Resource" and key in ResourceDefaults.model_fields:
             continue
-        default = "**needed**" if key in required else _default(value)
+        default = "**required**" if key in required else _default(value)
         yield f"| `{key}` | {_type(value)} | {default} | {_description(value, models)} |"
 
 
 def _description(value: Schema, models: Mapping[str, Schema]) -> str:
     text = value.get("description")
-    if text is None and "$ref" in value:  # pydantic leaves it out where it is the model's own
+    if text is None and "$ref" in value:  # pydantic omits it if it equals the model's own
         text = _first_part(models[_model_of(value["$ref"])]["description"])
     if text is None and "const" in value:
-        text = "Which of the kinds this is."
+        text = "Selects this kind."
     return " ".join((text or "").split()).replace("|", "\\|")
 
 
@@ -91,15 +91,15 @@ def _model_of(reference: str) -> str:
 
 
 def _first_part(docstring: str) -> str:
-    """A docstring without what it says to programmers."""
+    """Returns a docstring without the sections for programmers."""
     return re.split(r"\n\s*(?:Raises|Attributes|Args):", docstring)[0].strip()
 
 
 def _default(value: Schema) -> str:
     if "const" in value:
-        return "**needed**"
+        return "**required**"
     default = value.get("default")
-    # A mapping's own defaults stand in its own section.
+    # The defaults of a mapping are in its own section.
     return f"`{json.dumps(default)}`" if default not in (None, [], "") and not isinstance(default, dict) else "–"
 
 
@@ -125,7 +125,7 @@ def _type(value: Schema) -> str:
 
 
 def commands() -> str:
-    """What `rmm --help` says, and the same for each of its commands."""
+    """Returns the output of `rmm --help`, and of `--help` of each command."""
     parts = [f"```text\n{_help(main, 'rmm')}\n```"]
     for name, command in sorted(main.commands.items()):
         parts.append(f"## `rmm {name}`\n\n```text\n{_help(command, f'rmm {name}')}\n```")

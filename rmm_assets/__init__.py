@@ -1,7 +1,7 @@
-"""A remote monitoring and management API, described in one YAML file, as Dagster assets.
+"""Turns a remote monitoring and management API, described in one YAML file, into Dagster assets.
 
-`RmmConnection` is the component that a connection file names. It is imported when somebody asks for it, so
-that the parts that know nothing of Dagster stay free of it.
+`RmmConnection` is the component that a connection file names. It is imported lazily, so that importing the parts of
+the package that do not use Dagster does not import Dagster.
 """
 
 from __future__ import annotations
@@ -23,5 +23,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    # `dg list components` finds what `dir` names.
+    # `dg list components` finds components through `dir`.
     return sorted({*globals(), *__all__})

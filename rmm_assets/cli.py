@@ -1,14 +1,17 @@
-"""`rmm`: the few things that Dagster's own commands do not do.
+"""Defines the `rmm` command, for the few things that Dagster's own commands do not do.
 
-`rmm sync` materializes connections and ends with a table that people can read; `rmm simulate` runs the embedded RMM.
+`rmm sync` materializes connections and prints a readable summary; `rmm audit` compares tables with the API;
+`rmm simulate` runs the embedded RMM.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,18 +22,20 @@ if TYPE_CHECKING:
     import dagster as dg
     from rich.table import Table
 
+    from rmm_assets.audit import Audit
+
 
 @click.group()
 def main() -> None:
-    """Any RMM API into a warehouse, as Dagster assets."""
+    """Loads any RMM API into a warehouse, as Dagster assets."""
 
 
 @main.command()
 @click.argument("connections", nargs=-1)
 def sync(connections: tuple[str, ...]) -> None:
-    """Materialize every asset of CONNECTIONS (all of them by default), and check it.
+    """Materialize and check every asset of CONNECTIONS (default: all connections).
 
-    Runs in this process, against the Dagster instance of $DAGSTER_HOME, so that `dagster dev` shows the runs.
+    Runs in this process, against the Dagster instance in $DAGSTER_HOME, so that `dagster dev` shows the runs.
     """
     import dagster as dg
 
@@ -45,18 +50,19 @@ def sync(connections: tuple[str, ...]) -> None:
     }
     unknown = [name for name in connections if name not in jobs]
     if unknown:
-        raise click.UsageError(f"no connection {', '.join(unknown)}; there are: {', '.join(sorted(jobs)) or 'none'}")
-    _settle_home()
+        known = ", ".join(sorted(jobs)) or "none"
+        raise click.UsageError(f"unknown connection {', '.join(unknown)}; known connections: {known}")
+    _prepare_dagster_home()
     with dg.DagsterInstance.get() as instance:
         succeeded = [_sync_one(definitions, jobs[name], name, instance) for name in connections or sorted(jobs)]
     sys.stdout.flush()
-    # Not sys.exit: at the end of an interpreter, DuckDB's binding takes what Python's own caches of generic types still
-    # hold for leaks, and prints a page about them.
+    # Not sys.exit: when the interpreter shuts down, DuckDB's binding reports objects that Python's caches of generic
+    # types still reference as leaks, and prints a page about them.
     os._exit(0 if all(succeeded) else 1)
 
 
-def _settle_home() -> None:
-    """Where no Dagster instance is named, use the one of this folder, as `make dev` does."""
+def _prepare_dagster_home() -> None:
+    """Uses the Dagster instance in this folder, as `make dev` does, unless `DAGSTER_HOME` is set."""
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(Path(".dagster").absolute())))
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "dagster.yaml").exists() and Path("dagster.yaml").exists():
@@ -64,8 +70,8 @@ def _settle_home() -> None:
 
 
 @dataclass
-class _Line:
-    """One asset of the table that `rmm sync` ends with."""
+class _AssetSummary:
+    """One row of the table that `rmm sync` prints."""
 
     before: int | None = None
     loaded: dict[str, Any] = field(default_factory=dict)
@@ -74,12 +80,12 @@ class _Line:
     problem: str = ""
 
     def cells(self) -> tuple[str, ...]:
-        """What the table shows after the asset's name."""
+        """Returns the cells that follow the asset's name."""
         checks = f"{self.passed} of {self.passed + len(self.failed)}" if self.passed or self.failed else ""
         failed = f" [red]({', '.join(self.failed)})[/red]" if self.failed else ""
         if self.problem:
             return "[red]failed[/red]", "", "", checks + failed, ""
-        if "dagster/row_count" not in self.loaded:  # no table, or held back by what failed before it
+        if "dagster/row_count" not in self.loaded:  # no table, or skipped because an upstream asset failed
             return "" if self.loaded else "not run", "", "", checks + failed, ""
         return (
             f"{self.loaded['dagster/row_count']:,}",
@@ -94,18 +100,19 @@ class _Line:
             return "first load"
         counts = {"new": "rows_new", "changed": "rows_changed", "gone at the source": "rows_absent"}
         parts = [f"{self.loaded[key]:,} {word}" for word, key in counts.items() if self.loaded[key]]
-        return ", ".join(parts) or "nothing changed"
+        return ", ".join(parts) or "no changes"
 
 
 def _sync_one(definitions: dg.Definitions, job_name: str, connection: str, instance: dg.DagsterInstance) -> bool:
-    """Run a connection's job and print what came of it; whether everything succeeded, checks included."""
+    """Runs a connection's job, prints its results, and returns whether everything succeeded, checks included."""
     from rich.console import Console
     from rich.markup import escape
 
     console = Console(width=None if sys.stdout.isatty() else 120)
     job = definitions.resolve_job_def(job_name)
-    lines = {key: _Line(before=_row_count(instance, key)) for key in sorted(job.asset_layer.executable_asset_keys)}
-    # Dagster's own log lines stay in the instance, where `dagster dev` shows them.
+    keys = sorted(job.asset_layer.executable_asset_keys)
+    lines = {key: _AssetSummary(before=_row_count(instance, key)) for key in keys}
+    # Dagster's log lines are not printed; they are stored in the instance, where `dagster dev` shows them.
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     result = job.execute_in_process(instance=instance, raise_on_error=False, run_config=quiet)
     asset_of = {assets.op.name: key for assets in definitions.resolve_asset_graph().assets_defs for key in assets.keys}
@@ -130,23 +137,23 @@ def _sync_one(definitions: dg.Definitions, job_name: str, connection: str, insta
     place = ", ".join(sorted(map(str, places)))
     console.print(f"The tables of [bold]{connection}[/bold] are in [bold]{escape(place)}[/bold].", highlight=False)
     for page in (line.loaded["page"] for line in lines.values() if "page" in line.loaded):
-        console.print(f"The fleet in pictures is in [bold]{escape(page)}[/bold].", highlight=False)
+        console.print(f"The fleet charts are in [bold]{escape(page)}[/bold].", highlight=False)
     return result.success and not any(line.failed for line in lines.values())
 
 
-def _table(lines: dict[dg.AssetKey, _Line]) -> Table:
+def _table(lines: dict[dg.AssetKey, _AssetSummary]) -> Table:
     from rich.table import Table
 
     table = Table()
-    for name in ("asset", "rows", "since the run before", "pages", "checks passed", "seconds"):
-        table.add_column(name, justify="left" if name in ("asset", "since the run before") else "right")
+    for name in ("asset", "rows", "since last run", "pages", "checks passed", "seconds"):
+        table.add_column(name, justify="left" if name in ("asset", "since last run") else "right")
     for key, line in lines.items():
         table.add_row(key.to_user_string(), *line.cells())
     return table
 
 
 def _row_count(instance: dg.DagsterInstance, key: dg.AssetKey) -> int | None:
-    """Rows of the asset's table after its last materialization; None where there is none."""
+    """Returns the row count noted by the asset's last materialization, or None if there is none."""
     event = instance.get_latest_materialization_event(key)
     if event is None or event.asset_materialization is None:
         return None
@@ -155,12 +162,74 @@ def _row_count(instance: dg.DagsterInstance, key: dg.AssetKey) -> int | None:
 
 
 @main.command()
+@click.argument("connection")
+@click.argument("resource", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def audit(connection: str, resource: str | None, as_json: bool) -> None:
+    """Read CONNECTION from the API once more, another way, and compare it with its tables; of one RESOURCE, or of all.
+
+    Writes nothing. Ends with 0 where all is equal, with 1 where something differs, and with 2 where nothing differs and
+    something could not be verified.
+    """
+    import dagster as dg
+
+    from rmm_assets.audit import unreadable
+    from rmm_assets.definitions import connections
+    from rmm_assets.orchestration.audits import audit_resource
+    from rmm_assets.orchestration.resources import api_resource
+
+    warnings.simplefilter("ignore", dg.BetaWarning)
+    known = connections()
+    if connection not in known:
+        raise click.UsageError(f"no connection {connection}; there are: {', '.join(sorted(known)) or 'none'}")
+    found = known[connection]
+    names = [one.name for one in found.resources if one.selected]
+    if resource is not None and resource not in names:
+        raise click.UsageError(f"{connection} has no resource {resource}; there are: {', '.join(sorted(names))}")
+    results = []
+    for name in names if resource is None else [resource]:
+        try:
+            results.append(audit_resource(found, found.resource(name), api_resource(found)))
+        except dg.Failure as failure:
+            results.append(unreadable(found, found.resource(name), str(failure.description)))
+    _print_audits(results, as_json=as_json)
+    verdicts = {result.verdict for result in results}
+    sys.stdout.flush()
+    # As in `sync`.
+    os._exit(1 if "differences" in verdicts else 2 if "unverified" in verdicts else 0)
+
+
+def _print_audits(results: Sequence[Audit], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([result.as_json() for result in results], indent=2))
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    table = Table()
+    for name in ("asset", "verdict", "rows of the API", "rows of the table", "table loaded", "requests"):
+        table.add_column(name, justify="right" if name.startswith("r") else "left")
+    colors = {"equal": "green", "differences": "red", "unverified": "yellow"}
+    for result in results:
+        loaded = f"{result.loaded_at:%Y-%m-%d %H:%M} UTC" if result.loaded_at else "never"
+        verdict = f"[{colors[result.verdict]}]{result.verdict}[/]"
+        numbers = (f"{result.rows_api:,}", f"{result.rows_table:,}", loaded, f"{result.requests:,}")
+        table.add_row(f"{result.connection}/{result.resource}", verdict, *numbers)
+    console.print(table)
+    for result in results:
+        for sentence in result.sentences():
+            console.print(f"[bold]{result.connection}/{result.resource}[/bold] {escape(sentence)}", highlight=False)
+
+
+@main.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8099, show_default=True)
-@click.option("--seed", default=7, show_default=True, help="Two servers with one seed hold the same rows.")
-@click.option("--tick-seconds", default=60.0, show_default=True, help="How often the fleet moves on.")
+@click.option("--seed", default=7, show_default=True, help="Servers with the same seed hold the same rows.")
+@click.option("--tick-seconds", default=60.0, show_default=True, help="How often the fleet changes.")
 def simulate(host: str, port: int, seed: int, tick_seconds: float) -> None:
-    """Run the embedded RMM alone, until it is interrupted."""
+    """Run the embedded RMM on its own until it is interrupted."""
     from rmm_assets.simulator import run
 
     run(host=host, port=port, seed=seed, tick_seconds=tick_seconds)

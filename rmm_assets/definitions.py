@@ -1,7 +1,7 @@
-"""Every connection folder to one set of Dagster definitions: the entry point that workspace.yaml names.
+"""Builds one set of Dagster definitions from all connection folders: the entry point that workspace.yaml names.
 
-Each folder is loaded by itself, so that a broken connection file takes down nothing but itself: in its place
-stands an asset that says what is wrong. What a connection's definitions are is `orchestration`'s business.
+Each folder is loaded separately, so that a broken connection file does not affect other connections: it is replaced by
+an asset that says what is wrong. See `orchestration` for the definitions of a single connection.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from rmm_assets.config.names import normalized_table
 from rmm_assets.errors import ConnectionFileError
-from rmm_assets.orchestration.component import RmmConnection, shown
+from rmm_assets.orchestration.component import RmmConnection, display_path
 from rmm_assets.orchestration.schedules import EXECUTOR
 from rmm_assets.orchestration.sensors import build_alert_sensors
 from rmm_assets.settings import did_you_mean, messages
@@ -31,16 +31,16 @@ logger = logging.getLogger(__name__)
 FOLDERS_VARIABLE = "RMM_CONNECTIONS"
 OWN_FOLDER = Path(__file__).parent / "defs"
 
-# The keys beside `attributes`, which are Dagster's.
+# The top-level keys of a `defs.yaml`, as Dagster defines them.
 FILE_KEYS = ["type", "attributes", "template_vars_module", "requirements", "post_processing"]
 
 
 def build_defs(*, folders: Sequence[Path] | None = None) -> dg.Definitions:
-    """Fresh definitions of every connection.
+    """Builds fresh definitions of every connection.
 
     Args:
-        folders: Folders that hold one folder a connection, each with its `defs.yaml`. By default those that
-            the variable `RMM_CONNECTIONS` names, separated like PATH; without it the package's own.
+        folders: Folders that contain one folder per connection, each with its `defs.yaml`. Defaults to those named in
+            the environment variable `RMM_CONNECTIONS`, separated like PATH, or else to the package's own.
     """
     loaded: list[dg.Definitions] = []
     names: dict[str, Path] = {}
@@ -51,10 +51,10 @@ def build_defs(*, folders: Sequence[Path] | None = None) -> dg.Definitions:
             definitions, connections = _load(folder)
             _claim(connections, folder, names, datasets)
             loaded.append(definitions)
-        except Exception as error:  # whatever is wrong with one folder, the others stand
+        except Exception as error:  # one broken folder must not keep the others from loading
             label = _free_name(re.sub(r"\W", "_", folder.name) or "connection", broken)
             broken[label] = readable(error, folder)
-            logger.warning("%s is not loaded: %s", shown(str(folder)), broken[label])
+            logger.warning("%s is not loaded: %s", display_path(str(folder)), broken[label])
     ours = dg.Definitions(
         assets=[_broken(*item) for item in broken.items()], sensors=build_alert_sensors(), executor=EXECUTOR
     )
@@ -63,12 +63,12 @@ def build_defs(*, folders: Sequence[Path] | None = None) -> dg.Definitions:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """The code location, built when Dagster asks for it."""
-    found = build_defs()
-    # A run's process holds half a million objects of Dagster and dlt for good. Left to the collector, it goes through all
-    # of them again and again, and once more at the end: a tenth of a small run's time (measured).
+    """Builds the code location when Dagster loads it."""
+    definitions = build_defs()
+    # A run's process keeps half a million objects of Dagster and dlt alive until it exits. Without `freeze`, the garbage
+    # collector scans them repeatedly and again at exit: a tenth of a small run's time (measured).
     gc.freeze()
-    return found
+    return definitions
 
 
 def _configured_folders() -> list[Path]:
@@ -77,7 +77,7 @@ def _configured_folders() -> list[Path]:
 
 
 def _connection_folders(folders: Sequence[Path]) -> Iterator[Path]:
-    """Every folder below that holds a connection file, or that seems meant to hold one."""
+    """Yields every folder that contains a connection file, or that seems meant to contain one."""
     for root in dict.fromkeys(folder.absolute() for folder in folders):
         if not root.is_dir() or (root / "defs.yaml").exists():
             yield root
@@ -88,35 +88,47 @@ def _connection_folders(folders: Sequence[Path]) -> Iterator[Path]:
                 yield from inside or [folder]
 
 
+def connections() -> dict[str, RmmConnection]:
+    """Returns every connection that can be loaded, by name; why another one cannot is a warning."""
+    found: dict[str, RmmConnection] = {}
+    for folder in _connection_folders(_configured_folders()):
+        try:
+            found |= {connection.name: connection for connection in load_connections(folder)}
+        except ValueError as error:
+            logger.warning("%s is not loaded: %s", display_path(str(folder)), error)
+    return found
+
+
 def load_connections(folder: Path) -> list[RmmConnection]:
-    """The connections of one folder, without their definitions.
+    """Loads the connections of one folder, without building their definitions.
 
     Raises:
-        ValueError: the folder's connection file cannot be loaded; the message is one for people.
+        ValueError: The folder's connection file cannot be loaded; the message says why and names file and line.
     """
     try:
         return _tree(folder.absolute()).get_all_components(RmmConnection)
-    except Exception as error:  # the machinery wraps whatever went wrong
+    except Exception as error:  # Dagster wraps errors of every type
         raise ValueError(readable(error, folder)) from None
 
 
 def _load(folder: Path) -> tuple[dg.Definitions, list[RmmConnection]]:
-    """A folder's definitions and the connections that they come from."""
+    """Loads a folder, and returns its definitions and the connections that they were built from."""
     tree = _tree(folder)
     connections = tree.get_all_components(RmmConnection)
     with warnings.catch_warnings():
-        # The machinery links each asset to its line of the file, with means that Dagster calls beta.
+        # Assets link to their line in the file, which is a beta feature of Dagster.
         warnings.simplefilter("ignore", dg.BetaWarning)
         return tree.build_defs_at_path(folder), connections
 
 
 def _tree(folder: Path) -> dg.ComponentTree:
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {shown(str(folder))}; {FOLDERS_VARIABLE} names it")
+        raise FileNotFoundError(f"the folder {display_path(str(folder))}, named in {FOLDERS_VARIABLE}, does not exist")
     if not (folder / "defs.yaml").exists():
-        raise FileNotFoundError(f"{shown(str(folder))} has no defs.yaml; give the connection file that name")
+        raise FileNotFoundError(f"{display_path(str(folder))} has no defs.yaml; give the connection file that name")
     _refuse_repeated_keys(folder / "defs.yaml")
-    # A tree of its own: Dagster reads every file of a tree before it loads any, and one bad file ends all.
+    # One component tree per folder: Dagster reads every file of a tree before it loads any, so one bad file would
+    # break them all.
     module = ModuleType(_module_name(folder))
     module.__file__, module.__path__ = None, [str(folder)]
     return dg.ComponentTree.from_module(defs_module=module, project_root=folder)
@@ -128,9 +140,13 @@ def _module_name(folder: Path) -> str:
 
 
 def _refuse_repeated_keys(file: Path) -> None:
-    """YAML's reader keeps the last of two equal keys and forgets the first without a word."""
+    """Refuses duplicate keys, of which PyYAML silently keeps the last.
+
+    Raises:
+        yaml.MarkedYAMLError: A mapping contains the same key twice.
+    """
     nodes = list(yaml.compose_all(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader))
-    visited: set[int] = set()  # an alias may lead back to where it stands
+    visited: set[int] = set()  # an alias may refer to a node that contains it
     while nodes:
         node = nodes.pop()
         if id(node) in visited:
@@ -142,7 +158,7 @@ def _refuse_repeated_keys(file: Path) -> None:
             seen: set[str] = set()
             for key, value in node.value:
                 if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                    problem = f"the key `{key.value}` stands here for the second time; write it once"
+                    problem = f"duplicate key `{key.value}`; write it once"
                     raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
                 seen.add(str(key.value))
                 nodes.append(value)
@@ -154,17 +170,17 @@ def _claim(
     names: dict[str, Path],
     datasets: dict[tuple[str, ...], str],
 ) -> None:
-    """Notes a folder's names and datasets.
+    """Records the names and datasets of a folder's connections.
 
     Raises:
-        ValueError: another connection has the name or the dataset; nothing of the folder is noted then.
+        ValueError: Another connection has the same name or dataset; nothing is recorded then.
     """
     new_names, new_datasets = dict(names), dict(datasets)
     for connection in connections:
         if connection.name in new_names:
-            other = shown(str(new_names[connection.name]))
+            other = display_path(str(new_names[connection.name]))
             raise ValueError(
-                f"there is a connection `{connection.name}` already, in {other}; give this one another name"
+                f"the connection name `{connection.name}` is already used in {other}; give this one another name"
             )
         new_names[connection.name] = folder
         store = connection.destination
@@ -187,23 +203,23 @@ def _free_name(name: str, taken: Container[str]) -> str:
 
 
 def readable(error: BaseException, folder: Path) -> str:
-    """What is wrong with a connection folder, from an error of Dagster's component machinery.
+    """Returns what is wrong with a connection folder, from an error raised by Dagster's component loader.
 
-    The machinery wraps an error in trees and lines of the file, where a secret may stand; only the innermost
-    error is told, and only its own sentence.
+    Dagster adds lines of the file to an error, and they may contain a secret, so only the message of the innermost
+    error is used.
     """
     innermost = error
     while (cause := _cause(innermost)) is not None:
         innermost = cause
-    file = shown(str(folder / "defs.yaml"))
+    file = display_path(str(folder / "defs.yaml"))
     if isinstance(innermost, (ConnectionFileError, FileNotFoundError)):
         return str(innermost)
     if isinstance(innermost, ValidationError):
         return "\n".join(_of_the_file(path, message, file) for path, message in messages(innermost))
     if isinstance(innermost, yaml.MarkedYAMLError):
         mark = innermost.problem_mark or innermost.context_mark
-        # What stands between quotes is of the file, and YAML's own words are in angle brackets.
-        problem = re.sub(r"'(?!<)[^']{4,}'", "...", innermost.problem or "this is no YAML")
+        # Quoted text comes from the file, except YAML's own terms, which are in angle brackets.
+        problem = re.sub(r"'(?!<)[^']{4,}'", "...", innermost.problem or "this is not valid YAML")
         return f"{file}:{mark.line + 1}: {problem}" if mark else f"{file}: {problem}"
     return f"{file}: {innermost or type(innermost).__name__}"
 
@@ -213,7 +229,7 @@ def _cause(error: BaseException) -> BaseException | None:
 
 
 def _of_the_file(path: tuple[str | int, ...], message: str, file: str) -> str:
-    # Dagster writes the place into the path: `attribute at /folder/defs.yaml:3`.
+    # Dagster appends the position to the path: `attribute at /folder/defs.yaml:3`.
     key, _, place = ".".join(str(part) for part in path).partition(" at ")
     line = place.rpartition(":")[2]
     if key.split(".")[0] not in FILE_KEYS:
@@ -222,7 +238,7 @@ def _of_the_file(path: tuple[str | int, ...], message: str, file: str) -> str:
 
 
 def _broken(name: str, problem: str) -> dg.AssetsDefinition:
-    """An asset in the place of a connection that cannot be loaded: it says why, and fails with that."""
+    """Builds an asset that replaces a connection that cannot be loaded, says why, and fails with that reason."""
 
     @dg.asset(
         key=[name, "broken_connection"],

@@ -1,4 +1,4 @@
-"""Reads a part of a connection file into frozen values, and names what is wrong by its path, never by its value."""
+"""Reads parts of a connection file into frozen models, and reports errors by path, never by value."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 def line_error(path: tuple[str | int, ...], message: str) -> InitErrorDetails:
-    """One fault at a path, in the form that pydantic nests into the path of the model around it.
+    """Returns an error at a path, in the form that pydantic nests into the path of the enclosing model.
 
-    It carries no input: what stands in a connection file may be a secret.
+    It does not carry the input, because any value in a connection file may be a secret.
     """
-    # pydantic formats the message with braces, so the text travels as a value.
+    # pydantic formats the template with braces, so the text is passed as a value.
     return InitErrorDetails(
         type=PydanticCustomError("connection_file", "{message}", {"message": message}), loc=path, input=None
     )
 
 
 def refuse(errors: list[InitErrorDetails]) -> None:
-    """Raise a `pydantic.ValidationError` that holds these errors; do nothing without any."""
+    """Raises a `pydantic.ValidationError` with these errors; does nothing if there are none."""
     if errors:
         raise ValidationError.from_exception_data("connection file", errors, hide_input=True)
 
 
 def messages(error: ValidationError) -> list[tuple[tuple[str | int, ...], str]]:
-    """Path and sentence of every fault that an error holds, without the values that stood there."""
+    """Returns the path and message of each error, without the values at fault."""
     return [
         (line["loc"], "missing" if line["type"] == "missing" else line["msg"])
         for line in error.errors(include_input=False, include_url=False, include_context=False)
@@ -35,17 +35,17 @@ def messages(error: ValidationError) -> list[tuple[tuple[str | int, ...], str]]:
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
-    """`did you mean `x`?`, or every word there is where none is near."""
+    """Returns a suggestion: the closest known word, or all known words if none is close."""
     near = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     return f"did you mean `{near[0]}`?" if near else f"known are: {', '.join(sorted(known))}"
 
 
 class Settings(BaseModel):
-    """A mapping of a connection file: frozen, and a key that it does not know is an error that names the
-    nearest one.
+    """The base class of every mapping in a connection file: frozen, and strict about unknown keys.
 
     Raises:
-        pydantic.ValidationError: a wrong or unknown key; its text never repeats what the file says.
+        pydantic.ValidationError: A key is wrong, or unknown, in which case the closest known key is suggested; the
+            message never contains a value from the file.
     """
 
     model_config = ConfigDict(
@@ -58,7 +58,7 @@ class Settings(BaseModel):
     )
 
     elsewhere: ClassVar[dict[str, str]] = {}
-    """Keys that people write here and what to write instead."""
+    """Keys that are often written here by mistake, and what to write instead."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -86,16 +86,16 @@ class Settings(BaseModel):
 
 
 class Tagged(Settings):
-    """One of several kinds, told apart by `type`, which therefore is always written out."""
+    """One of several kinds, distinguished by `type`, which is therefore always dumped."""
 
     type: str
 
     @model_validator(mode="after")
-    def _say_the_type(self) -> Self:
+    def _mark_type_as_set(self) -> Self:
         self.__pydantic_fields_set__.add("type")
         return self
 
     @classmethod
     def kinds(cls) -> dict[str, Any]:
-        """Returns every kind by the word that a connection file writes for it."""
+        """Returns every kind by the `type` that selects it in a connection file."""
         return {str(kind.model_fields["type"].default): kind for kind in cls.__subclasses__()}

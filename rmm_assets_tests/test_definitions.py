@@ -147,7 +147,7 @@ def test_a_file_without_attributes_says_what_is_missing(tmp_path: Path) -> None:
 def test_a_key_written_twice_is_not_lost_silently(tmp_path: Path) -> None:
     write(tmp_path, "bad", GOOD.format(name="bad") + "  resources: [patches]\n")
     told = broken(tmp_path, "bad")
-    assert "bad/defs.yaml:10: " in told and "`resources` stands here for the second time" in told
+    assert "bad/defs.yaml:10: " in told and "duplicate key `resources`" in told
 
 
 def test_an_unknown_type_is_told(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_an_unknown_type_is_told(tmp_path: Path) -> None:
 def test_a_misnamed_file_and_a_missing_folder_are_told(tmp_path: Path) -> None:
     write(tmp_path, "bad", GOOD.format(name="bad"), file="defs.yml")
     assert "give the connection file that name" in broken(tmp_path, "bad")
-    assert "there is no folder" in (specs(tmp_path / "gone")["gone/broken_connection"].description or "")
+    assert "does not exist" in (specs(tmp_path / "gone")["gone/broken_connection"].description or "")
 
 
 def test_of_two_connections_with_one_name_the_second_is_broken(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_of_two_connections_with_one_name_the_second_is_broken(tmp_path: Path) -
     write(tmp_path, "b", GOOD.format(name="acme"))
     found = specs(tmp_path)
     assert set(found) == {"acme/devices", "acme/tickets", "b/broken_connection"}
-    assert "there is a connection `acme` already, in" in (found["b/broken_connection"].description or "")
+    assert "the connection name `acme` is already used in" in (found["b/broken_connection"].description or "")
 
 
 @pytest.mark.parametrize(("first", "second"), [("a", "a"), ("AcmeNorth", "acme_north"), ("acme_north", "Acme_North")])

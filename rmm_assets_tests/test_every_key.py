@@ -129,6 +129,9 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "schedule.timezone",
         ),
     },
+    "rmm_assets_tests/orchestration/test_audits.py": {
+        "test_an_audit_runs_by_itself_only_where_the_file_says_when": ("audit",),
+    },
     "rmm_assets_tests/config/test_connection.py": {
         "test_defaults_are_merged_as_dlt_merges_them": (
             "resources",

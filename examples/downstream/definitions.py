@@ -1,14 +1,14 @@
-"""Somebody else's code location: it reacts to the assets of `rmm_assets`, whose code it never imports.
+"""Reacts to the assets of `rmm_assets` from another code location, which does not import `rmm_assets`.
 
-It relies on what docs promise and nothing else: asset keys, check names, and the metadata of a materialization. Three
-ways to react stand here, from the freest to the strictest:
+It relies only on the documented contracts: asset keys, check names, and the metadata of a materialization. It shows three
+ways to react, from the most flexible to the strictest:
 
-1. `devices_changed`, a sensor: starts a job where the last load changed rows, and not where it only ran.
-2. `device_report`, an asset with `AutomationCondition.eager()`: it follows loads, whether they changed anything or not.
-3. `licence_bill`, an asset that waits until the checks that block have passed, and overlooks no load. Money is at stake.
+1. `devices_changed`, a sensor, starts a job if the last load changed rows.
+2. `device_report`, an asset with `AutomationCondition.eager()`, follows loads, whether or not they changed anything.
+3. `licence_bill`, an asset that waits until blocking checks have passed, does not miss a load, because money is at stake.
 
-Its sensors start stopped, so that nothing runs in your instance that you did not ask for: switch them on under
-Automation in the UI, materialize `demo/devices`, and watch.
+Its sensors are stopped by default, so that nothing runs unless you start it: switch them on under Automation in the UI,
+materialize `demo/devices`, and watch.
 """
 
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from typing import Any
 
 import dagster as dg
 
-# The key of an asset is all that ties two code locations together.
+# The asset key is the only connection between the two code locations.
 DEVICES = dg.AssetKey(["demo", "devices"])
 
 
 def changed_rows(metadata: Mapping[str, Any]) -> int | None:
-    """How many rows a load changed; None where its metadata does not say."""
+    """Returns how many rows a load changed, or None if its metadata does not say."""
     names = ("rows_new", "rows_changed", "rows_absent")
     counts = [int(metadata[name].value) for name in names if name in metadata]
     return sum(counts) if len(counts) == len(names) else None
@@ -32,8 +32,8 @@ def changed_rows(metadata: Mapping[str, Any]) -> int | None:
 
 @dg.op
 def update_inventory(context: dg.OpExecutionContext) -> None:
-    # The load's id comes as a tag: in the table, the rows of that load have it in `_dlt_load_id`.
-    context.log.info("devices of load %s go into the inventory", context.run.tags.get("load_id"))
+    # The load's id is a tag of the run; in the table, it is the `_dlt_load_id` of the load's rows.
+    context.log.info("updating the inventory with the devices of load %s", context.run.tags.get("load_id"))
 
 
 @dg.job
@@ -45,16 +45,16 @@ def inventory() -> None:
 def devices_changed(
     context: dg.SensorEvaluationContext, asset_event: dg.EventLogEntry
 ) -> dg.RunRequest | dg.SkipReason:
-    """Starts `inventory` when rows came, changed or went."""
+    """Starts `inventory` if rows are new, changed or gone."""
     materialization = asset_event.asset_materialization
     metadata = materialization.metadata if materialization else {}
     changed = changed_rows(metadata)
     if changed == 0:
         return dg.SkipReason("demo/devices was loaded, and nothing changed")
-    # Where nothing is said, rather once too often than never.
+    # If the metadata does not say, an unnecessary run is better than a missing one.
     load = metadata.get("load_id")
     load_id = str(load.value) if load is not None else str(asset_event.timestamp)
-    # One run a load, however often the sensor sees it.
+    # One run per load, even if the sensor sees it more than once.
     return dg.RunRequest(run_key=load_id, tags={"load_id": load_id})
 
 
@@ -64,29 +64,29 @@ def devices_changed(
 @dg.asset(
     deps=[DEVICES],
     group_name="downstream",
-    # After a load of its upstream, in a run of its own. A load that changed nothing counts, too, and so does one whose
-    # checks failed: `blocking` stops what is downstream in the same run, not in other locations. A load that ends
-    # before the asset's own run has ended is overlooked until the next one; `after_every_load` below overlooks none.
+    # Runs after a load of its upstream, in a separate run, even if the load changed nothing or its checks failed:
+    # `blocking` stops downstream assets in the same run, not in other locations. A load that ends before the asset's own
+    # run has ended is missed until the next one; `after_every_load` below does not miss any.
     automation_condition=dg.AutomationCondition.eager(),
 )
 def device_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-    """How many devices there are, from metadata alone: no connection to the database."""
-    return dg.MaterializeResult(metadata=_said_of_devices(context))
+    """Reports the number of devices, from metadata alone, without a connection to the database."""
+    return dg.MaterializeResult(metadata=_device_metadata(context))
 
 
-# 3. An asset that waits for the checks, and overlooks no load
+# 3. An asset that waits for the checks, and does not miss a load
 
 
 def after_every_load() -> dg.AutomationCondition[dg.AssetKey]:
-    """True from a load of an upstream until a run is requested after it.
+    """Returns a condition that is true from a load of an upstream until a run is requested after it.
 
-    `eager()` takes every load before the end of the asset's own run for handled (seen with Dagster 1.13), also one that
-    ended while that run was under way, too late to be read by it. Here only a request handles a load.
+    `eager()` treats every load before the end of the asset's own run as handled (tested with Dagster 1.13), even one that
+    ended while that run was in progress, too late to be read by it. Here, only a request handles a load.
     """
     condition = dg.AutomationCondition
     loaded = condition.any_deps_updated()
-    # A load that ended right after a request is seen in the same tick as the request, which would handle it; so it
-    # counts for one tick more. At worst there is a run too many.
+    # A load that ended right after a request is seen in the same tick as the request, which would handle it, so it counts
+    # for one more tick. At worst, this causes an unnecessary run.
     loaded_a_tick_ago = (~loaded).newly_true()
     return (
         (loaded | loaded_a_tick_ago).since(condition.newly_requested() | condition.initial_evaluation())
@@ -99,18 +99,18 @@ def after_every_load() -> dg.AutomationCondition[dg.AssetKey]:
 @dg.asset(
     deps=[DEVICES],
     group_name="downstream",
-    # And every blocking check of the upstream has passed on its latest load. The blocking check of a resource is the
-    # one on its primary key; for all of its checks write
+    # Also requires that every blocking check of the upstream passed on its latest load. The blocking check of a resource
+    # is the one on its primary key; to require all of its checks, write
     #   AutomationCondition.all_deps_match(AutomationCondition.all_checks_match(AutomationCondition.check_passed()))
     automation_condition=after_every_load() & dg.AutomationCondition.all_deps_blocking_checks_passed(),
 )
 def licence_bill(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-    """What the devices cost: a device that stands in the table twice would be paid twice."""
-    said = _said_of_devices(context)
-    return dg.MaterializeResult(metadata={**said, "licences": said["devices"]})
+    """Calculates the cost of the devices; a device that is in the table twice would be paid for twice."""
+    devices = _device_metadata(context)
+    return dg.MaterializeResult(metadata={**devices, "licences": devices["devices"]})
 
 
-def _said_of_devices(context: dg.AssetExecutionContext) -> dict[str, Any]:
+def _device_metadata(context: dg.AssetExecutionContext) -> dict[str, Any]:
     event = context.instance.get_latest_materialization_event(DEVICES)
     if event is None or event.asset_materialization is None:
         raise dg.Failure("demo/devices was never materialized")
@@ -122,7 +122,7 @@ def _said_of_devices(context: dg.AssetExecutionContext) -> dict[str, Any]:
     }
 
 
-# Conditions are looked at by a sensor. Dagster makes one by itself, which is stopped; this one has a name and a pace.
+# A sensor evaluates conditions. Dagster's default one is stopped; this one sets its own name and interval.
 downstream_automation = dg.AutomationConditionSensorDefinition(
     "downstream_automation",
     target=dg.AssetSelection.groups("downstream"),

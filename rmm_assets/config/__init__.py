@@ -1,4 +1,4 @@
-"""What a user may write in a connection file, as frozen values. No Dagster here, and nothing is looked up."""
+"""Defines what a connection file may contain, as frozen models. Does not use Dagster, and does not look up secrets."""
 
 from rmm_assets.config.connection import Connection
 from rmm_assets.config.resource import Resource

@@ -1,4 +1,4 @@
-"""Defines the keys of a connection file, and resolves its resources' defaults."""
+"""Defines the keys of a connection file, and merges `resource_defaults` into its resources."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from rmm_assets.config.resource import Resource, ResourceDefaults, as_lists, res
 from rmm_assets.http.settings import Limits, Retry, Tls
 from rmm_assets.settings import Settings, line_error, refuse
 
-# Where the data goes when a connection file names no place; relative to the working directory.
+# The DuckDB file of connections that do not name one; relative to the working directory.
 DEFAULT_DATABASE = "data/rmm.duckdb"
 DATABASE_VARIABLE = "RMM_DATABASE"
 
 
 class Simulator(Settings):
-    """The embedded RMM, started for a run and gone after it: for the demo and for trying things out."""
+    """The embedded RMM, which runs for the duration of a run: for the demo and for trying things out."""
 
-    seed: int = Field(default=7, description="Two simulators with one seed hold the same rows.")
+    seed: int = Field(default=7, description="Simulators with the same seed hold the same rows.")
     organizations: int = Field(default=12, ge=1, description="Number of organizations.")
     devices: int = Field(default=400, ge=0, description="Number of devices.")
     alerts: int = Field(default=250, ge=0, description="Number of alerts.")
@@ -39,22 +39,22 @@ class Destination(Settings):
     """Where tables land: a dlt destination."""
 
     type: str = Field(
-        default="duckdb", min_length=1, description="dlt's name of the destination, for example `postgres`."
+        default="duckdb", min_length=1, description="dlt's name for the destination, for example `postgres`."
     )
     credentials: str | dict[str, Any] | None = Field(
         default=None,
-        description="Connection string or mapping, never with a password: dlt looks that up itself, for "
-        "example in `DESTINATION__POSTGRES__CREDENTIALS`. For DuckDB the path of the file: "
-        "`data/rmm.duckdb` by default, or what the environment variable `RMM_DATABASE` says.",
+        description="Connection string or mapping, without a password: dlt looks that up itself, for example in "
+        "`DESTINATION__POSTGRES__CREDENTIALS`. For DuckDB, the path of the file; by default the value of the "
+        "environment variable `RMM_DATABASE`, or `data/rmm.duckdb`.",
     )
     options: dict[str, Any] = Field(
-        default_factory=dict, description="Further arguments of dlt's destination, for example `bucket_url`."
+        default_factory=dict, description="Other arguments of dlt's destination, for example `bucket_url`."
     )
 
     def resolved_credentials(self) -> str | dict[str, Any] | None:
-        """What dlt is given: the file's words, DuckDB's file, or None, which leaves the look-up to dlt.
+        """Returns the credentials to pass to dlt: those in the file, DuckDB's file, or None if dlt should look them up.
 
-        Reads the environment, so call it when a run starts.
+        It reads the environment, so call it when a run starts.
         """
         if self.credentials is None and self.type == "duckdb":
             return os.environ.get(DATABASE_VARIABLE) or DEFAULT_DATABASE
@@ -73,7 +73,7 @@ def _time_zone(name: str) -> str:
             [
                 line_error(
                     (),
-                    f"unknown time zone `{name}`; write a name of the IANA list, for example Europe/Vienna",
+                    f"unknown time zone `{name}`; write an IANA name, for example Europe/Vienna",
                 )
             ]
         )
@@ -81,24 +81,23 @@ def _time_zone(name: str) -> str:
 
 
 class Schedule(Settings):
-    """When the connection's job runs by itself."""
+    """When the connection's job runs automatically."""
 
-    cron: str = Field(min_length=1, description="Cron expression of five fields, for example `0 * * * *`.")
+    cron: str = Field(min_length=1, description="Cron expression with five fields, for example `0 * * * *`.")
     timezone: Annotated[str, AfterValidator(_time_zone)] = Field(
         default="UTC", description="IANA name of the time zone."
     )
     status: Literal["stopped", "running"] = Field(
         default="stopped",
-        description="Whether the schedule runs until somebody stops it, or waits until somebody starts it.",
+        description="Whether the schedule is running or stopped when it is first loaded; the UI can change it later.",
     )
 
 
 class Attributes(Settings):
-    """Every key of a connection, each checked by itself.
+    """Every key of a connection, each validated on its own.
 
     Raises:
-        pydantic.ValidationError: every fault at once, each with the path of its key; secrets are never
-        repeated.
+        pydantic.ValidationError: It lists all faults, each with the path of its key, and never repeats a secret.
     """
 
     model_config = ConfigDict(json_schema_extra={"required": ["name", "resources"]})
@@ -113,27 +112,26 @@ class Attributes(Settings):
 
     name: str = Field(
         pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$",
-        description="Name of the connection: first part of every asset key, the group, and the dataset by "
-        "default. Small letters, digits and single underscores.",
+        description="Name of the connection: the first part of every asset key, the asset group, and by default the "
+        "dataset. Lowercase letters, digits and single underscores.",
     )
     docs: WebAddress | None = Field(
         default=None,
-        description="Address of the vendor's API documentation, http or https: a link in the description of every "
-        "asset, unless a resource names its own.",
+        description="URL of the vendor's API documentation (http or https), linked in the description of every asset "
+        "unless its resource has its own.",
     )
-    client: Client = Field(default=Client(), description="How the API is reached, in dlt's words.")
+    client: Client = Field(default=Client(), description="How to reach the API: dlt's `client`.")
     api_key: ApiKey | None = Field(
         default=None,
-        description="The one secret, as a reference: `{env: NAME}` or `{dlt_secret: path}`. It is the API "
-        "key, bearer token, password or client secret, by `client.auth`. Left out where the API asks for "
-        "none.",
+        description="A reference to the secret: `{env: NAME}` or `{dlt_secret: path}`. The secret is an API key, bearer "
+        "token, password or client secret, depending on `client.auth`. Leave it out if the API does not need one.",
     )
     simulator: Simulator | None = Field(
         default=None,
-        description="Run against the embedded RMM, which then gives `client.base_url` and the key.",
+        description="Run against the embedded RMM, which then provides `client.base_url` and the key.",
     )
     resource_defaults: ResourceDefaults = Field(
-        default=ResourceDefaults(), description="What holds for every resource that does not say otherwise."
+        default=ResourceDefaults(), description="Defaults for every resource, which a resource can override."
     )
     resources: tuple[
         Annotated[
@@ -144,23 +142,29 @@ class Attributes(Settings):
             ),
         ],
         ...,
-    ] = Field(description="The resources, at least one; a string is both name and path.")
+    ] = Field(description="The resources, at least one; a string is used as both name and path.")
     retry: Retry = Field(default=Retry(), description="When and how often a request is sent again.")
-    limits: Limits = Field(default=Limits(), description="How hard the API may be asked.")
+    limits: Limits = Field(default=Limits(), description="Rate limits, timeouts and sizes.")
     tls: Tls = Field(default=Tls(), description="How the server's certificate is verified.")
     allow_http: bool = Field(
-        default=False, description="Allow plain http beyond this machine: the secret travels readable."
+        default=False, description="Allow plain http to other machines, which sends the secret unencrypted."
     )
     destination: Annotated[Destination, BeforeValidator(_as_destination, json_schema_input_type=str | Destination)] = (
-        Field(default=Destination(), description="The dlt destination, as a word or a mapping.")
+        Field(default=Destination(), description="The dlt destination, as a name or a mapping.")
     )
     dataset: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*$",
-        description="Dataset (schema) of the tables; the connection's name by default.",
+        description="Dataset (schema) of the tables; by default the connection's name.",
     )
     schedule: Schedule | None = Field(
-        default=None, description="When the connection's job runs by itself; never by default."
+        default=None, description="When the connection's job runs automatically; without it, it never does."
+    )
+
+    audit: Schedule | None = Field(
+        default=None,
+        description="When the tables are compared with the API by themselves (`rmm audit` does it at any time); never by "
+        "default.",
     )
 
     @field_validator("resources")
@@ -169,31 +173,31 @@ class Attributes(Settings):
         if not resources:
             refuse([line_error((), "write at least one resource")])
         defaults, client = info.data.get("resource_defaults"), info.data.get("client")
-        if defaults is None or client is None:  # at fault themselves
+        if defaults is None or client is None:  # they are invalid themselves
             return resources
         return tuple(resolved(defaults, client, resource) for resource in resources)
 
     @property
     def dataset_name(self) -> str:
-        """Dataset of the tables."""
+        """Returns the dataset of the tables."""
         return self.dataset or self.name
 
     def resource(self, name: str) -> Resource:
-        """The resource of that name.
+        """Returns the resource with that name.
 
         Raises:
-            KeyError: there is none.
+            KeyError: There is no such resource.
         """
-        found = next((resource for resource in self.resources if resource.name == name), None)
-        if found is None:
+        match = next((resource for resource in self.resources if resource.name == name), None)
+        if match is None:
             raise KeyError(f"{self.name} has no resource {name}")
-        return found
+        return match
 
     def rest_api_config(self) -> dict[str, Any]:
-        """The connection as dlt's `RESTAPIConfig`: no secret, none of our keys, the defaults already in each
-        resource.
+        """Returns the connection as dlt's `RESTAPIConfig`, without the secret and without keys that dlt does not have.
 
-        A connection on the embedded RMM has no `base_url` until that runs; `client.base_url` is missing then.
+        The defaults are already merged into each resource. With the embedded RMM, `client.base_url` is missing until it
+        runs.
         """
         client = self.client.model_dump(by_alias=True, exclude_unset=True)
         return {

@@ -1,4 +1,4 @@
-"""Defines what a connection file says should hold in a table after every load."""
+"""Defines the checks in a connection file, which run after every load."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def _as_name_sets(value: Any) -> Any:
 class RowCount(Settings):
     """How many rows a table should have."""
 
-    min: int | None = Field(default=None, ge=0, description="The fewest rows.")
-    max: int | None = Field(default=None, ge=0, description="The most rows.")
+    min: int | None = Field(default=None, ge=0, description="Minimum number of rows.")
+    max: int | None = Field(default=None, ge=0, description="Maximum number of rows.")
     band: float | None = Field(
         default=None,
         gt=0,
-        description="How far the number may be from the median of the ten loads before, as a share of it: 0.2 "
-        "is a fifth, up or down.",
+        description="How far the number may deviate from the median of the previous ten loads, as a share of it: 0.2 is "
+        "a fifth, up or down.",
     )
 
 
 class Checks(Settings):
-    """What is checked in the table after every load, in SQL at the destination."""
+    """Checks of the table after every load, in SQL at the destination."""
 
     unique: (
         Annotated[
@@ -44,24 +44,24 @@ class Checks(Settings):
         | None
     ) = Field(
         default=None,
-        description="Columns that together are unique, or a list of such lists; the primary key by "
-        "default, none with an empty list.",
+        description="Columns that are unique together, or a list of such lists; by default the primary key. An empty "
+        "list disables the check.",
     )
-    not_null: Names = Field(default=(), description="Columns without nulls.")
+    not_null: Names = Field(default=(), description="Columns that must not contain nulls.")
     accepted_values: dict[str, tuple[Scalar, ...]] = Field(
         default_factory=dict,
-        description="By column, the values that may stand in it; nulls are not looked at.",
+        description="By column, the values that it may contain; nulls are ignored.",
     )
     row_count: RowCount | None = Field(
-        default=None, description="Bounds of the number of rows, or a band around its history."
+        default=None, description="Bounds for the number of rows, or a band around its history."
     )
     references: dict[str, Annotated[str, Field(pattern=r"^[^.]+\.[^.]+$")]] = Field(
         default_factory=dict,
-        description="By column, the `resource.column` that holds each of its values, for example "
-        "`organization__id: organizations.id`; nulls are not looked at.",
+        description="By column, the `resource.column` that must contain its values, for example "
+        "`organization__id: organizations.id`; nulls are ignored.",
     )
     sql: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], str] = Field(
         default_factory=dict,
-        description="By name, a query that selects rows at fault; the check passes when there are none. `{table}` "
-        "stands for this table, `{name}` for the table of the resource of that name.",
+        description="By name, a query that selects rows at fault; the check passes if there are none. `{table}` is "
+        "replaced by this table, `{name}` by the table of the resource with that name.",
     )

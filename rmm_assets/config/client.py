@@ -1,7 +1,6 @@
-"""What a connection file says about reaching an API: where its secret lies, dlt's auth, paginators and
-`client`.
+"""Defines how a connection file describes reaching an API: the reference to its secret, and dlt's `client`.
 
-The words are those of dlt's `rest_api` source; the secret itself is never among them.
+The keys are those of dlt's `rest_api` source; the secret itself is never one of the values.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from rmm_assets.reading.paginators import STYLES, needed_keys, paginator_of
 from rmm_assets.reading.paginators import Paginator as AnyPaginator
 from rmm_assets.settings import Settings, line_error, refuse
 
-PYTHON_ONLY = "it takes Python, which a connection file cannot hold"
+PYTHON_ONLY = "it takes Python code, which a connection file cannot contain; leave it out"
 
 
 def _as_names(value: Any) -> Any:
@@ -41,19 +40,16 @@ def _web_address(url: str) -> str:
     except ValueError:
         right = False
     if not right:
-        refuse([line_error((), "this is no address of a web page; write https://host/page")])
+        refuse([line_error((), "this is not the URL of a web page; write https://host/page")])
     return url
 
 
 WebAddress = Annotated[str, AfterValidator(_web_address)]
-"""Where a browser may be sent: nothing but http and https, and nothing that ends a link in Markdown."""
-
-
-# --- secret and auth
+"""A URL that is safe to link: http or https, without characters that would end a Markdown link."""
 
 
 class ApiKey(Settings):
-    """Where the one secret lies; it is looked up when a run starts, never when the file is loaded."""
+    """A reference to the secret, which is looked up when a run starts, never when the file is loaded."""
 
     env: str | None = Field(
         default=None,
@@ -63,14 +59,14 @@ class ApiKey(Settings):
     dlt_secret: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$",
-        description="Path in `dlt.secrets`, for example `api_key` or `sources.acme.api_key`: all of dlt's "
-        "providers are asked (environment, `.dlt/secrets.toml`, vaults).",
+        description="Path in `dlt.secrets`, for example `api_key` or `sources.acme.api_key`, looked up in all of dlt's "
+        "providers (environment, `.dlt/secrets.toml`, vaults).",
     )
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if (self.env is None) == (self.dlt_secret is None):
-            refuse([line_error((), "write one of `env: NAME_OF_A_VARIABLE` and `dlt_secret: path.in.dlt.secrets`")])
+            refuse([line_error((), "write either `env: NAME_OF_A_VARIABLE` or `dlt_secret: path.in.dlt.secrets`")])
         return self
 
 
@@ -80,7 +76,7 @@ def _as_auth(value: Any) -> Any:
     if isinstance(value, dict):
         value = {"type": "bearer", **value}
         if value["type"] not in AuthSettings.kinds():
-            # The word is not repeated: somebody may have written the key here.
+            # The value is not repeated: it may be the API key, written in the wrong place.
             refuse([line_error((), f"unknown auth type; known are: {', '.join(AuthSettings.kinds())}")])
     return value
 
@@ -92,11 +88,9 @@ Auth = Annotated[
     BeforeValidator(_as_auth, json_schema_input_type=Literal["bearer", "api_key"] | _AnyAuth),
 ]
 
-# --- paginators
-
 
 class _ByStyle:
-    """Reads a paginator by its style, and describes every style that there is."""
+    """Validates a paginator by its `type`, with a schema that covers every paging style."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
@@ -109,30 +103,30 @@ Paginator = Annotated[AnyPaginator, _ByStyle]
 
 
 class Client(Settings):
-    """How the API is reached: dlt's `client`, without the secret."""
+    """How to reach the API: dlt's `client`, without the secret."""
 
     elsewhere: ClassVar[dict[str, str]] = {
         "session": PYTHON_ONLY,
-        "verify": "TLS is always verified; give a private authority with `tls: {ca_file: ...}` beside `client`",
-        "timeout": "write `limits: {read_timeout: seconds}` beside `client`",
-        "retry": "write it beside `client`",
+        "verify": "certificates are always verified; to trust a private CA, write `tls: {ca_file: ...}` next to `client`",
+        "timeout": "write `limits: {read_timeout: seconds}` next to `client`",
+        "retry": "write it next to `client`",
     }
 
     base_url: str | None = Field(
         default=None,
         min_length=1,
-        description="Address that every path is appended to. Needed unless `simulator` gives one. "
+        description="URL that every path is appended to. Required unless `simulator` is set. "
         "Templates are allowed: `\"{{ env('ACME_BASE_URL') }}\"`.",
     )
     headers: dict[str, str] = Field(
         default_factory=dict,
-        description="Headers of every request. Never the secret: that is what `auth` is for.",
+        description="Headers of every request. Never put the secret here; use `auth`.",
     )
     auth: Auth | None = Field(
         default=None,
-        description="How the secret reaches the API: `bearer`, `api_key`, `http_basic` or "
-        "`oauth2_client_credentials`, as a word or as a mapping, without the secret itself.",
+        description="How the secret is sent to the API: `bearer`, `api_key`, `http_basic` or "
+        "`oauth2_client_credentials`, as a name or a mapping, without the secret itself.",
     )
     paginator: Paginator | None = Field(
-        default=None, description="The paginator of resources that name none of their own."
+        default=None, description="The paginator of resources that do not set their own."
     )

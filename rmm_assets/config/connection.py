@@ -1,4 +1,4 @@
-"""Defines a connection: the attributes of a connection file, with what must hold between them."""
+"""Defines a connection: the attributes of a connection file, and the rules between them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ class Connection(Attributes):
     """A whole connection, as its file describes it.
 
     Raises:
-        pydantic.ValidationError: every fault at once, each with the path of its key; secrets are never
-        repeated.
+        pydantic.ValidationError: It lists all faults, each with the path of its key, and never repeats a secret.
     """
 
     @model_validator(mode="before")
@@ -35,5 +34,5 @@ class Connection(Attributes):
         return self
 
     def faults(self) -> list[InitErrorDetails]:
-        """What is wrong between the keys."""
+        """Returns violations of the rules between keys."""
         return rules.faults(self)

@@ -1,4 +1,4 @@
-"""Defines what a connection file says about one endpoint: its request, and how its answers are read, in dlt's words."""
+"""Defines an endpoint in a connection file: its request and how its responses are read, with dlt's keys."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from rmm_assets.settings import Settings, line_error, messages, refuse
 
 
 class ResponseAction(Settings):
-    """What to do with responses of a kind."""
+    """What to do with certain responses: dlt's `response_actions`."""
 
     status_code: int | None = Field(default=None, ge=100, le=599, description="Status of such a response.")
     content: str | None = Field(
-        default=None, min_length=1, description="Text that stands in the body of such a response."
+        default=None, min_length=1, description="Text that the body of such a response contains."
     )
     action: Literal["ignore"] = Field(
-        description="`ignore`: as the first answer, for one parent's rows for example, it counts as an empty list. On a "
-        "later page, or for all parents, it is an error; so is a response that throttles."
+        description="`ignore`: as the first response, for example for one parent's rows, it counts as an empty list. On a "
+        "later page, or for all parents, it is an error; so is a rate-limited response."
     )
 
 
 class Incremental(Settings):
-    """Reading only what changed since the last run: dlt's `incremental`."""
+    """Reads only what changed since the last run: dlt's `incremental`."""
 
     elsewhere: ClassVar[dict[str, str]] = {
         "convert": PYTHON_ONLY,
         "transform": PYTHON_ONLY,
-        "allow_external_schedulers": "the range goes on where the last run ended; leave it out",
-        "row_order": "every page of a range is read, whatever the order; leave it out",
+        "allow_external_schedulers": "the range continues where the last run ended; leave it out",
+        "row_order": "every page of a range is read, in any order; leave it out",
     }
 
-    cursor_path: str = Field(min_length=1, description="JSONPath of the field that grows with every change.")
-    initial_value: Any = Field(default=None, description="Where the first run begins.")
-    end_value: Any = Field(default=None, description="Where reading ends; for backfills.")
+    cursor_path: str = Field(min_length=1, description="JSONPath of the field that increases with every change.")
+    initial_value: Any = Field(default=None, description="Where the first run starts.")
+    end_value: Any = Field(default=None, description="Where the range ends; for backfills.")
     start_param: str | None = Field(default=None, description="Query parameter that takes the start.")
     end_param: str | None = Field(default=None, description="Query parameter that takes the end.")
     last_value_func: Literal["min", "max"] = Field(default="max", description="Which of the values seen is the newest.")
-    primary_key: Names | None = Field(default=None, description="Key by which rows at the border are told apart.")
+    primary_key: Names | None = Field(default=None, description="Key that distinguishes rows at the boundary.")
     lag: float | None = Field(
-        default=None, ge=0, description="How far before the last value to begin: seconds, days or units."
+        default=None, ge=0, description="How far before the last value to start: seconds, days or units."
     )
     on_cursor_value_missing: Literal["raise", "include", "exclude"] = Field(
         default="raise", description="What happens to a row without the field."
@@ -62,7 +62,7 @@ class ResolveParam(Settings):
 
 
 class IncrementalParam(Incremental):
-    """A parameter that takes the start of a range: dlt's `incremental` in the place of a value."""
+    """A parameter that takes the start of a range: dlt's `incremental` instead of a value."""
 
     type: Literal["incremental"]
 
@@ -71,7 +71,7 @@ _MAPPINGS: dict[Any, type[Settings]] = {"resolve": ResolveParam, "incremental": 
 
 
 def _known_mappings(params: dict[str, Any]) -> dict[str, Any]:
-    """Checks parameters that are mappings, which dlt would send as the text of a Python dict where it knows no better."""
+    """Validates parameters that are mappings; dlt would send an unknown one as the text of a Python dict."""
     errors = []
     for name, value in params.items():
         if not isinstance(value, dict):
@@ -97,12 +97,12 @@ def _as_words(value: Any) -> Any:
 
 
 class Endpoint(Settings):
-    """One request of a resource, and how its answers are read: dlt's `endpoint`."""
+    """A resource's request and how its responses are read: dlt's `endpoint`."""
 
     path: str | None = Field(
         default=None,
         min_length=1,
-        description="Path below `client.base_url`; the resource's name by default. "
+        description="Path relative to `client.base_url`; by default the resource's name. "
         "`{resources.parent.field}` takes a value from each row of another resource.",
     )
     method: Annotated[
@@ -113,52 +113,54 @@ class Endpoint(Settings):
         default_factory=dict,
         description="Query parameters: values, or dlt's mappings with `type: incremental` or `type: resolve`.",
     )
-    # `json` is a method of pydantic's models, so the field has another name inside.
+    # `json` is a method of pydantic models, so the field has another name.
     json_body: dict[str, Any] | None = Field(default=None, alias="json", description="JSON request body.")
-    data: Any = Field(default=None, description="Request body of another form.")
-    headers: dict[str, str] = Field(default_factory=dict, description="Headers of this endpoint. Never the secret.")
+    data: Any = Field(default=None, description="Request body in another format.")
+    headers: dict[str, str] = Field(
+        default_factory=dict, description="Headers of this endpoint. Never put the secret here; use `auth`."
+    )
     paginator: Paginator | None = Field(
         default=None,
-        description="How the next page is found: `offset`, `page_number`, `cursor`, `header_cursor`, "
-        "`header_link`, `json_link`, or `single_page` for an endpoint that sends everything at once. "
-        "Never guessed.",
+        description="How to get the next page: `offset`, `page_number`, `cursor`, `header_cursor`, `header_link`, "
+        "`json_link`, or `single_page` for an endpoint that returns everything at once. It is never guessed.",
     )
     data_selector: str | None = Field(
         default=None,
         min_length=1,
-        description="JSONPath of the rows in the body. Left out, the first answer must hold exactly one list of objects.",
+        description="JSONPath of the rows in the body. Without it, the first response must contain exactly one list of "
+        "objects.",
     )
     response_actions: tuple[ResponseAction, ...] | None = Field(
-        default=None, description="Responses to treat in another way."
+        default=None, description="Responses that need special treatment."
     )
     incremental: Incremental | None = Field(default=None, description="Read only what changed since the last run.")
     total_header: str | None = Field(
         default=None,
         min_length=1,
-        description="Ours: response header that states the number of rows, for example `X-Total-Count`.",
+        description="Not dlt's: response header with the total number of rows, for example `X-Total-Count`.",
     )
     count: Count | None = Field(
         default=None,
-        description="Ours: a request of its own that states the number of rows, for example OData's `$count`.",
+        description="Not dlt's: a separate request for the total number of rows, for example OData's `$count`.",
     )
     wrong_signals: Names = Field(
         default=(),
-        description="Ours: what this API says wrongly about there being more rows, by the name of the header or field: "
-        "`total`, `meta.has_more`, `X-Total-Count`, `Link`. It is not believed then.",
+        description="Not dlt's: headers or fields in which this API makes wrong statements about more rows, for example `total`, "
+        "`meta.has_more`, `X-Total-Count` or `Link`. They are ignored.",
     )
     empty_as: Annotated[
         tuple[EmptyAs, ...], BeforeValidator(_as_words, json_schema_input_type=EmptyAs | list[EmptyAs | None] | None)
     ] = Field(
         default=(),
-        description="Ours: what this API answers instead of an empty list: `null` or an empty `object` at the data "
-        "selector, the key `missing`, `empty_body`, or `no_content` (204) behind the first page. Without it such an answer "
-        "is tried again, then red.",
+        description="Not dlt's: what this API returns instead of an empty list: `null` or an empty `object` at the data selector, "
+        "`missing` (no such key), `empty_body`, or `no_content` (204) after the first page. Without it, such a response is "
+        "retried and then fails the run.",
     )
     single_object: bool = Field(
         default=False,
-        description="Ours: whether an object at the data selector is a row, as where a path names one thing.",
+        description="Not dlt's: whether an object at the data selector is a row, for paths that return a single object.",
     )
-    auth: Auth | None = Field(default=None, description="Another way for the same secret to reach this endpoint.")
+    auth: Auth | None = Field(default=None, description="Another way to send the same secret, for this endpoint.")
 
 
 def as_endpoint(value: Any) -> Any:

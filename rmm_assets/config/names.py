@@ -1,4 +1,4 @@
-"""Turns names of a connection file into the names of tables and columns, as dlt's snake_case naming makes them."""
+"""Converts names in a connection file to table and column names, with dlt's snake_case naming convention."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def _naming() -> Any:
 
 
 def normalized_table(name: str) -> str:
-    """A table's name as dlt's snake_case naming makes it; `a__b` stays a nested one."""
+    """Normalizes a table's name; in `a__b`, the double underscore still separates a nested table."""
     return str(_naming().normalize_tables_path(name))
 
 
 def normalized_column(path: str) -> str:
-    """A column's name as dlt's snake_case naming makes it; `a__b` stays the path of a nested field."""
+    """Normalizes a column's name; in `a__b`, the double underscore still separates a nested field."""
     return str(_naming().normalize_path(path))

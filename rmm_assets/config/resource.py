@@ -1,4 +1,4 @@
-"""Defines a resource of a connection file, and merges the connection's defaults into it as dlt does."""
+"""Defines a resource in a connection file, and merges the connection's defaults into it as dlt does."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ OUR_ENDPOINT_KEYS = {"total_header", "count", "wrong_signals", "empty_as", "sing
 
 
 class ResourceDefaults(Settings):
-    """Everything that a resource may say but its name; written under `resource_defaults`, it holds for all
-    of them.
+    """All keys of a resource except its name; under `resource_defaults`, they apply to all resources.
 
-    Merged the way dlt merges: `endpoint` key by key, `params`, `json` and `columns` one level deeper, the
-    rest as a whole.
+    They are merged as in dlt: `endpoint` key by key, `params`, `json` and `columns` one level deeper, and everything
+    else as a whole.
     """
 
     elsewhere: ClassVar[dict[str, str]] = {
@@ -52,16 +51,18 @@ class ResourceDefaults(Settings):
             "write it under `endpoint`",
         ),
         "incremental": "write it under `endpoint`",
-        "parallelized": "pages are read ahead anyway, `limits.max_concurrency` at once; leave it out",
+        "parallelized": "pages are always read ahead, `limits.max_concurrency` at once; leave it out",
         "parent_table_name": "lists become child tables with `child_tables: true`; leave it out",
         "processing_steps": PYTHON_ONLY,
         "validator": PYTHON_ONLY,
     }
 
     endpoint: Annotated[Endpoint, BeforeValidator(as_endpoint, json_schema_input_type=str | Endpoint)] = Field(
-        default=Endpoint(), description="The request and how its answers are read; a string is its path."
+        default=Endpoint(), description="The request and how its responses are read; a string is used as its path."
     )
-    primary_key: Names | None = Field(default=None, description="Column or columns that name a row. Needed to merge.")
+    primary_key: Names | None = Field(
+        default=None, description="Column or columns that identify a row. Required to merge."
+    )
     merge_key: Names | None = Field(
         default=None, description="Column or columns whose rows a merge replaces as a whole."
     )
@@ -76,28 +77,29 @@ class ResourceDefaults(Settings):
         | None
     ) = Field(
         default=None,
-        description="`merge`, `append` or `replace`, or a mapping with dlt's options; `append` by default.",
+        description="`merge`, `append` or `replace`, or a mapping with dlt's options; by default `append`.",
     )
     columns: Annotated[
         dict[str, Column],
         BeforeValidator(as_columns, json_schema_input_type=dict[str, Column] | list[Column]),
-    ] = Field(default_factory=dict, description="Types and hints by column; others are found from the rows.")
+    ] = Field(default_factory=dict, description="Types and hints by column; other columns are inferred from the rows.")
     schema_contract: (
         Annotated[SchemaContract, BeforeValidator(as_contract, json_schema_input_type=Evolution | SchemaContract)]
         | None
-    ) = Field(default=None, description="What may change in the table by itself; everything by default.")
+    ) = Field(default=None, description="What a load may change in the table's schema; by default everything.")
     table_name: str | None = Field(
-        default=None, min_length=1, description="Name of the table; the resource's name by default."
+        default=None, min_length=1, description="Name of the table; by default the resource's name."
     )
     table_format: Literal["iceberg", "delta", "hive", "native"] | None = Field(
         default=None, description="dlt's table format."
     )
-    file_format: str | None = Field(default=None, description="dlt's format of the load files; parquet by default.")
+    file_format: str | None = Field(default=None, description="dlt's format of the load files; by default parquet.")
     references: tuple[Reference, ...] | None = Field(default=None, description="dlt's references to other tables.")
-    nested_hints: dict[str, dict[str, Any]] | None = Field(default=None, description="dlt's hints of nested tables.")
-    max_table_nesting: int | None = Field(default=None, ge=0, description="Depth of nested tables.")
+    nested_hints: dict[str, dict[str, Any]] | None = Field(default=None, description="dlt's hints for nested tables.")
+    max_table_nesting: int | None = Field(default=None, ge=0, description="Maximum depth of nested tables.")
     selected: bool = Field(
-        default=True, description="Whether the rows land; a parent that only feeds children need not."
+        default=True,
+        description="Whether to load the rows; set it to false for a parent that is read only for its children.",
     )
     include_from_parent: Names | None = Field(
         default=None, description="Fields of the parent's row to add to each row."
@@ -106,123 +108,123 @@ class ResourceDefaults(Settings):
     description: str | None = Field(default=None, description="What the resource is, in Markdown; shown in Dagster.")
     docs: WebAddress | None = Field(
         default=None,
-        description="Address of the vendor's documentation of this resource, a link in its asset's description; the "
-        "connection's `docs` by default.",
+        description="URL of the vendor's documentation of this resource, linked in its asset's description; by default "
+        "the connection's `docs`.",
     )
     tags: dict[str, str] = Field(default_factory=dict, description="Dagster tags of the asset.")
     owners: Names = Field(default=(), description="Owners of the asset: e-mail addresses, or `team:name`.")
-    checks: Checks = Field(default=Checks(), description="What is checked in the table after every load.")
+    checks: Checks = Field(default=Checks(), description="Checks of the table after every load.")
     absent: Literal["keep", "mark", "remove"] = Field(
         default="mark",
-        description="What happens to rows that a complete full read no longer holds: `keep` leaves them, "
-        "`mark` sets `_absent_since`, `remove` deletes them.",
+        description="What to do with rows that are missing from a complete full read: `keep` does nothing, `mark` sets "
+        "`_absent_since`, `remove` also deletes them if the next complete read does not contain them either.",
     )
     max_absent_share: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="The share of a table's rows, 0 to 1, that may be gone at the source; above it the "
-        "run fails and the table stays as it is, because a wrong key can look like an empty fleet.",
+        description="The share of a table's rows, 0 to 1, that may disappear at once; above it, the run fails and the "
+        "table is not changed, because to a key without permissions, a fleet can look empty.",
     )
     history: bool = Field(default=False, description="Keep every version of a row (dlt's scd2).")
     child_tables: bool = Field(
         default=False,
-        description="Lists become child tables, linked as in dlt; by default each is one JSON column. A table that is "
-        "there already has to be dropped first.",
+        description="Whether lists become child tables, linked as in dlt, instead of JSON columns. An existing table has "
+        "to be dropped first.",
     )
     on_incomplete: Literal["fail", "warn"] = Field(
         default="fail",
-        description="Whether a read that is not proven complete fails, or lands with a failed check.",
+        description="Whether a read that is not proven complete fails the run, or is loaded with a failed check.",
     )
     on_rejected: Literal["warn", "fail"] = Field(
         default="warn",
-        description="Severity of the check on rows that could not land and are kept in `<table>_rejected`.",
+        description="Severity of the check on rows that could not be loaded and are kept in `<table>_rejected`.",
     )
     total_path: str | None = Field(
         default=None,
         min_length=1,
-        description="JSONPath of the stated number of rows, for paginators that have no such key.",
+        description="JSONPath of the total number of rows, for paginators that do not have this key.",
     )
     verify: bool | None = Field(
         default=None,
-        description="Read twice to prove that nothing moved; by default where the API gives no other proof.",
+        description="Whether to read twice, to prove that no rows moved; by default only if the API gives no other "
+        "proof.",
     )
     normalizer: Literal["arrow", "dlt"] = Field(
         default="arrow",
-        description="`arrow` is the fast path; `dlt` sends rows through dlt's own normalizer, where `history`, child "
-        "tables with a schema contract or `nested_hints`, and incremental ranges without a plain cursor or a key go by "
-        "themselves.",
+        description="`arrow` is the fast path; `dlt` is dlt's own normalizer, which is always used for `history`, for "
+        "child tables with a schema contract or `nested_hints`, and for incremental ranges without a plain cursor or "
+        "without a key.",
     )
     fresh_within: float | None = Field(
         default=None,
         gt=0,
-        description="Minutes after which the asset counts as stale; by default twice the longest time between two "
-        "ticks of the schedule, and never without a schedule.",
+        description="Minutes after which the asset counts as stale; by default twice the longest interval between ticks "
+        "of the schedule, or never without a schedule.",
     )
     max_concurrency: int | None = Field(
         default=None,
         ge=1,
         le=256,
-        description="Requests of this resource that may be under way at once, where its endpoint allows fewer than "
+        description="Maximum number of concurrent requests of this resource, if its endpoint allows fewer than "
         "`limits.max_concurrency`.",
     )
     deadline: float | None = Field(
         default=None,
         gt=0,
-        description="Seconds that fetching this resource may take; `limits.deadline` by default.",
+        description="Seconds that fetching this resource may take; by default `limits.deadline`.",
     )
 
 
 class Resource(ResourceDefaults):
-    """One resource, with the connection's defaults in it: one asset, one table."""
+    """One resource, with the connection's defaults merged in: one asset, one table."""
 
     name: str = Field(
         pattern=r"^[A-Za-z][A-Za-z0-9]*([_-][A-Za-z0-9]+)*$",
-        description="Name of the resource: last part of its asset key, and its table unless `table_name` "
-        "says otherwise.",
+        description="Name of the resource: the last part of its asset key, and its table unless `table_name` is set.",
     )
 
     @property
     def path(self) -> str:
-        """The endpoint's path, placeholders included."""
+        """Returns the endpoint's path, with placeholders."""
         return self.endpoint.path or self.name
 
     @property
     def table(self) -> str:
-        """Name of the table as dlt's snake_case naming makes it."""
+        """Returns the table's name, normalized to dlt's snake_case."""
         return normalized_table(self.table_name or self.name)
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The primary key's columns, as written; empty without one."""
+        """Returns the columns of the primary key, as written; empty if there is none."""
         return self.primary_key or tuple(name for name, column in self.columns.items() if column.primary_key)
 
     @property
     def disposition(self) -> Literal["merge", "append", "replace"]:
-        """dlt's write disposition; `history` makes it merge."""
+        """Returns dlt's write disposition; with `history` it defaults to merge."""
         if self.write_disposition is None:
             return "merge" if self.history else "append"
         return self.write_disposition.disposition
 
     @property
     def strategy(self) -> str | None:
-        """The merge strategy that the file asks for; None leaves the choice to the loader."""
+        """Returns the merge strategy in the file; None leaves the choice to the loader."""
         if self.history:
             return "scd2"
         return self.write_disposition.strategy if self.write_disposition else None
 
     @property
     def unique(self) -> tuple[tuple[str, ...], ...]:
-        """Sets of columns that must be unique, in the table's names; the primary key by default."""
+        """Returns the sets of columns that must be unique, by their names in the table; by default the primary key."""
         if self.checks.unique is not None:
             return self.checks.unique
         return (tuple(normalized_column(key) for key in self.keys),) if self.keys else ()
 
     @property
     def parents(self) -> dict[str, tuple[str | int, ...]]:
-        """The resources whose rows this one takes values from, each with the path of the key that says so."""
+        """Returns the resources that this one takes values from, each with the path of the key that refers to it."""
         endpoint = self.endpoint
-        found: dict[str, tuple[str | int, ...]] = {}
+        parents: dict[str, tuple[str | int, ...]] = {}
         for key, value in (
             ("path", self.path),
             ("params", endpoint.params),
@@ -232,20 +234,20 @@ class Resource(ResourceDefaults):
         ):
             for field in _placeholders(value):
                 if field.startswith("resources.") and field.count(".") >= 2:
-                    found.setdefault(field.split(".")[1], ("endpoint", key))
+                    parents.setdefault(field.split(".")[1], ("endpoint", key))
         for name, value in endpoint.params.items():
             if isinstance(value, Mapping) and value.get("type") == "resolve":
-                found.setdefault(str(value.get("resource")), ("endpoint", "params", name))
-        return found
+                parents.setdefault(str(value.get("resource")), ("endpoint", "params", name))
+        return parents
 
     @property
     def parent(self) -> str | None:
-        """Name of the resource whose rows this one's requests take values from."""
+        """Returns the name of the resource that this one's requests take values from."""
         return next(iter(self.parents), None)
 
     @property
     def incremental_at(self) -> tuple[str | int, ...] | None:
-        """Path of the key that makes reads incremental; None where every read is a full one."""
+        """Returns the path of the key that makes reads incremental; None if every read is a full read."""
         if self.endpoint.incremental is not None:
             return ("endpoint", "incremental")
         for name, value in self.endpoint.params.items():
@@ -254,20 +256,20 @@ class Resource(ResourceDefaults):
         return None
 
     def as_dlt(self) -> dict[str, Any]:
-        """The resource in the words of dlt's `rest_api`: only what the file says, nothing that is ours."""
-        said = self.model_dump(by_alias=True, exclude_unset=True, exclude=OUR_KEYS)
+        """Returns the resource as a dlt `rest_api` resource, with only the keys that the file sets and dlt knows."""
+        config = self.model_dump(by_alias=True, exclude_unset=True, exclude=OUR_KEYS)
         endpoint = self.endpoint.model_dump(by_alias=True, exclude_unset=True, exclude=OUR_ENDPOINT_KEYS)
-        said["endpoint"] = {key: value for key, value in endpoint.items() if value is not None} | {"path": self.path}
+        config["endpoint"] = {key: value for key, value in endpoint.items() if value is not None} | {"path": self.path}
         if self.endpoint.paginator is not None and not _is_known_to_dlt(self.endpoint.paginator.type):
-            # Paging is ours; dlt only looks at the words.
-            said["endpoint"]["paginator"] = "single_page"
-        disposition = {**(said.get("write_disposition") or {}), "disposition": self.disposition}
+            # dlt only validates the paginator; it does not page here.
+            config["endpoint"]["paginator"] = "single_page"
+        disposition = {**(config.get("write_disposition") or {}), "disposition": self.disposition}
         if self.strategy is not None:
             disposition["strategy"] = self.strategy
-        said["write_disposition"] = self.disposition if len(disposition) == 1 else disposition
-        for column in said.get("columns", {}).values():
+        config["write_disposition"] = self.disposition if len(disposition) == 1 else disposition
+        for column in config.get("columns", {}).values():
             column.pop("sensitive", None)
-        return {key: as_lists(value) for key, value in said.items() if value is not None}
+        return {key: as_lists(value) for key, value in config.items() if value is not None}
 
 
 def _placeholders(value: Any) -> Iterator[str]:
@@ -288,7 +290,7 @@ def _is_known_to_dlt(paginator: str) -> bool:
     return paginator in PAGINATOR_MAP
 
 
-# Columns' `sensitive` is ours, too.
+# Keys that dlt does not have; neither does it have `sensitive` on columns.
 OUR_KEYS = {
     *("description", "docs", "tags", "owners", "checks"),
     *("absent", "max_absent_share", "history", "child_tables"),
@@ -298,14 +300,14 @@ OUR_KEYS = {
 
 
 def as_lists(value: Any) -> Any:
-    """The same with lists where dlt's validation refuses tuples."""
+    """Converts tuples to lists, because dlt's validation refuses tuples."""
     if isinstance(value, dict):
         return {key: as_lists(inner) for key, inner in value.items()}
     return [as_lists(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def resolved(defaults: ResourceDefaults, client: Client, resource: Resource) -> Resource:
-    """A resource with the defaults in it, merged as dlt does, and the client's paginator where it names none."""
+    """Returns a resource with the defaults merged in as dlt does, and the client's paginator if it has none."""
     base = defaults.model_dump(by_alias=True, exclude_unset=True)
     own = resource.model_dump(by_alias=True, exclude_unset=True)
     endpoint = {**base.get("endpoint", {}), **own.get("endpoint", {})}
@@ -316,7 +318,7 @@ def resolved(defaults: ResourceDefaults, client: Client, resource: Resource) -> 
     for name, hints in own.get("columns", {}).items():
         columns[name] = {**columns.get(name, {}), **hints}
     merged = {**base, **own, "endpoint": endpoint} | ({"columns": columns} if columns else {})
-    # Where a path ends in a placeholder, dlt takes one page and one object for granted; here that has to be written.
+    # For a path that ends in a placeholder, dlt assumes a single page with one object; here, that has to be explicit.
     if endpoint.get("paginator") is None and client.paginator is not None:
         endpoint["paginator"] = client.paginator.model_dump(by_alias=True, exclude_unset=True)
     return Resource.model_validate(merged)

@@ -1,7 +1,7 @@
-"""Finds what is wrong between the keys of a connection; what one key may hold by itself stands with the key.
+"""Checks the rules between the keys of a connection; each key on its own is validated by its model.
 
-Every rule yields errors with the path of the key that is at fault and a sentence that says what to write; no
-sentence repeats a value that could be a secret.
+Every rule yields errors with the path of the key at fault and a message that says what to write. No message repeats a
+value that could be a secret.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ Path = tuple[str | int, ...]
 
 
 def faults(connection: Attributes) -> list[InitErrorDetails]:
-    """Everything that is wrong between the keys of a connection whose single keys are right."""
-    found = [
+    """Returns violations of the rules between keys, for a connection whose keys are each valid."""
+    errors = [
         *_address_faults(connection),
         *_auth_faults(connection),
         *_name_faults(connection),
         *(fault for index, resource in enumerate(connection.resources) for fault in _resource_faults(
             connection, resource, ("resources", index)))
     ]  # fmt: skip
-    # dlt's own words are less exact about the place, so they come last, when nothing else is wrong.
-    return found or _dlt_faults(connection)
+    # dlt's messages are less precise about the position, so dlt is only asked if there are no other errors.
+    return errors or _dlt_faults(connection)
 
 
 def _address_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
@@ -41,9 +41,9 @@ def _address_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
     base_fault = None if base_url is None else address_fault(base_url, allow_http=connection.allow_http)
     if connection.simulator is not None:
         if base_url is not None:
-            yield line_error(("client", "base_url"), "the simulator has its own address; leave out one of the two")
+            yield line_error(("client", "base_url"), "the simulator has its own URL; remove `base_url` or `simulator`")
     elif base_url is None:
-        yield line_error(("client", "base_url"), "missing; write the address of the API, for example https://host/api")
+        yield line_error(("client", "base_url"), "missing; write the URL of the API, for example https://host/api")
     elif base_fault:
         yield line_error(("client", "base_url"), base_fault)
     for index, resource in enumerate(connection.resources):
@@ -55,7 +55,7 @@ def _address_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
         elif base_url is None or (not base_fault and read_origin(resource.path) != read_origin(base_url)):
             yield line_error(
                 where,
-                "the secret would be sent to another origin than client.base_url; make it a connection of its own",
+                "the secret would be sent to another origin than client.base_url; move it to a connection of its own",
             )
 
 
@@ -68,16 +68,16 @@ def _auth_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
     used = [(path, auth) for path, auth in places if auth is not None]
     if connection.simulator is not None:
         if connection.api_key is not None:
-            yield line_error(("api_key",), "the simulator has its own key; leave out one of the two")
+            yield line_error(("api_key",), "the simulator has its own key; remove `api_key` or `simulator`")
     elif connection.api_key is None and used:
         yield line_error(
             used[0][0],
-            f"needs a secret; write `api_key: {{env: {connection.name.upper()}_API_KEY}}` beside `client`",
+            f"needs a secret; write `api_key: {{env: {connection.name.upper()}_API_KEY}}` next to `client`",
         )
     elif connection.api_key is not None and not used:
         yield line_error(
-            ("api_key",), "no `client.auth` says where the key goes; write bearer, api_key, http_basic or "
-            "oauth2_client_credentials there"
+            ("api_key",), "not used, because `client.auth` is missing; set it to bearer, api_key, http_basic or "
+            "oauth2_client_credentials"
         )  # fmt: skip
     for path, auth in used:
         if auth.type == "oauth2_client_credentials" and (
@@ -95,7 +95,7 @@ def _name_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
             yield line_error(where, f"there are two resources `{resource.name}`; give one of them another name")
             continue
         names[resource.name] = index
-        # Rows that cannot land have a table of their own beside each resource's.
+        # Rejected rows go to a second table of each resource.
         for table in (resource.table, f"{resource.table}_rejected"):
             if table in tables:
                 yield line_error(
@@ -114,18 +114,18 @@ def _resource_faults(connection: Attributes, resource: Resource, where: Path) ->
     if resource.disposition == "merge" and not resource.keys:
         yield line_error(
             (*where, "primary_key"),
-            f"`{resource.name}` merges but has no primary key; write `primary_key: id`, or "
-            f"`write_disposition: replace`",
+            f"`{resource.name}` merges but has no primary key; write `primary_key: id` or `write_disposition: replace`",
         )
     yield from _disposition_faults(resource, (*where, "write_disposition"))
-    if resource.disposition == "replace" and (said := resource.incremental_at) is not None:
+    if resource.disposition == "replace" and (path := resource.incremental_at) is not None:
         yield line_error(
-            (*where, *said),
-            "reads what changed, and `write_disposition: replace` would drop all other rows; write merge",
+            (*where, *path),
+            "reads only changes, so `write_disposition: replace` would drop all other rows; use merge",
         )
     if resource.history and resource.write_disposition and resource.disposition != "merge":
         yield line_error(
-            (*where, "history"), f"keeps versions by merging, but write_disposition is {resource.disposition}"
+            (*where, "history"),
+            f"keeps versions by merging, but write_disposition is {resource.disposition}; write merge",
         )
     known = {other.name for other in connection.resources}
     above = resource.parents
@@ -133,7 +133,7 @@ def _resource_faults(connection: Attributes, resource: Resource, where: Path) ->
         if parent == resource.name:
             yield line_error((*where, *path), f"`{resource.name}` cannot take values from itself")
         elif parent not in known:
-            yield line_error((*where, *path), f"no resource `{parent}` here; {did_you_mean(parent, sorted(known))}")
+            yield line_error((*where, *path), f"unknown resource `{parent}`; {did_you_mean(parent, sorted(known))}")
     if len(above) > 1:
         yield line_error(where, f"`{resource.name}` takes values from {' and '.join(above)}; dlt allows one parent")
     for column, target in resource.checks.references.items():
@@ -141,7 +141,7 @@ def _resource_faults(connection: Attributes, resource: Resource, where: Path) ->
         if name not in known:
             yield line_error(
                 (*where, "checks", "references", column),
-                f"no resource `{name}` here; {did_you_mean(name, sorted(known))}",
+                f"unknown resource `{name}`; {did_you_mean(name, sorted(known))}",
             )
     if resource.include_from_parent and not above:
         yield line_error(
@@ -152,27 +152,28 @@ def _resource_faults(connection: Attributes, resource: Resource, where: Path) ->
 
 
 def _disposition_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]:
-    """Options of a merge belong to strategies; dlt's own types say which to which."""
-    said = resource.write_disposition
-    if said is None:
+    """Yields errors for merge options that do not belong to the merge strategy, according to dlt's types."""
+    disposition = resource.write_disposition
+    if disposition is None:
         return
-    options = said.model_dump(exclude_unset=True, exclude={"disposition", "strategy"})
-    if said.strategy is not None and said.disposition != "merge":
+    options = disposition.model_dump(exclude_unset=True, exclude={"disposition", "strategy"})
+    if disposition.strategy is not None and disposition.disposition != "merge":
         yield line_error(
-            (*where, "strategy"), f"only a merge has a strategy, and write_disposition is {said.disposition}"
+            (*where, "strategy"),
+            f"only `merge` has a strategy, but write_disposition is {disposition.disposition}; leave it out",
         )
     for option in options:
         strategies = sorted(name for name, known in _strategy_options().items() if option in known)
         if resource.strategy not in strategies:
             yield line_error(
                 (*where, option),
-                f"belongs to `strategy: {' or '.join(strategies)}`; write that beside it, or leave it out",
+                f"needs `strategy: {' or '.join(strategies)}`; add that, or leave it out",
             )
 
 
 @cache
 def _strategy_options() -> dict[str, frozenset[str]]:
-    """The options of each merge strategy, from dlt's types."""
+    """Returns the options of each merge strategy, from dlt's types."""
     from dlt.common.schema.typing import TWriteDispositionConfig
 
     kinds = [kind for kind in get_args(TWriteDispositionConfig) if isinstance(kind, type)]
@@ -199,11 +200,13 @@ def _check_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]
     for path, column in named:
         normal = normalized_column(column)
         if normal != column:
-            yield line_error((*where, *path), f"no table has a column `{column}`; dlt's naming makes it `{normal}`")
+            yield line_error(
+                (*where, *path), f"the column is named `{normal}` in the table; write that, not `{column}`"
+            )
         elif contract not in (None, "evolve") and declared and column not in declared:
             yield line_error(
                 (*where, *path),
-                f"`{column}` is not declared, and schema_contract lets no other columns in; "
+                f"`{column}` is not declared, and schema_contract does not allow new columns; "
                 f"{did_you_mean(column, sorted(declared))}",
             )
     for column, values in checks.accepted_values.items():
@@ -211,18 +214,18 @@ def _check_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]
         if hints and hints.data_type == "text" and any(isinstance(value, bool) for value in values):
             yield line_error(
                 (*where, "accepted_values", column),
-                "YAML reads on, off, yes and no as true and false; put them in quotes",
+                "YAML reads on, off, yes and no as booleans; put them in quotes",
             )
 
 
-# Values that mean something to dlt, and so say nothing of their own.
+# Values that are dlt keywords and so need not be masked.
 _DLT_WORDS = frozenset(
     {"merge", "append", "replace", "GET", "POST", "incremental", "resolve", "delete-insert", "upsert"}
 )
 
 
 def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
-    """What dlt itself would refuse: it validates the config and builds its resources; nothing is fetched."""
+    """Returns what dlt refuses when it validates the config and builds its resources; nothing is fetched."""
     import dlt.destinations
     from dlt.common.destination import Destination
     from dlt.common.validation import validate_dict
@@ -237,10 +240,10 @@ def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
     formats = (destination.capabilities().supported_table_formats if destination else None) or []
     for index, resource in enumerate(connection.resources):
         if resource.table_format is not None and resource.table_format not in formats:
-            sentence = f"{kind} has no such tables; " + (f"it has: {', '.join(formats)}" if formats else "leave it out")
-            return [line_error(("resources", index, "table_format"), sentence)]
+            hint = f"supported are: {', '.join(formats)}" if formats else "leave it out"
+            return [line_error(("resources", index, "table_format"), f"{kind} does not support this format; {hint}")]
     config = connection.rest_api_config()
-    # Auth wants its secret as soon as it is built; the connection's own rules have looked at it already.
+    # dlt's auth needs its secret as soon as it is built; the rules above have already checked auth.
     config["client"] = {"base_url": "https://127.0.0.1", **config["client"]}
     config["client"].pop("auth", None)
     for resource in config["resources"]:
@@ -248,7 +251,7 @@ def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
     try:
         validate_dict(RESTAPIConfig, config, path=".")
         rest_api_resources(cast(RESTAPIConfig, config))
-    except Exception as error:  # dlt raises many kinds, and each is a fault of the file
+    except Exception as error:  # dlt raises errors of many types, and each is a fault in the file
         names = {resource.name: index for index, resource in enumerate(connection.resources)}
         message = _without_values(" ".join(str(error).split()), config, names.keys())
         named = [index for name, index in names.items() if re.search(rf"['`]{name}['`]", message)]
@@ -257,7 +260,7 @@ def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
 
 
 def _without_values(message: str, config: Mapping[str, Any], names: Collection[str]) -> str:
-    """Masks every value of the file in a text of dlt's, which repeats what stands beside the fault; names stay."""
+    """Masks every value from the file, except names, in a dlt message, which may quote other keys' values."""
     values = {text for text in _texts(config) if text not in names and text not in _DLT_WORDS}
     for text in sorted(values, key=len, reverse=True):
         message = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", "...", message)

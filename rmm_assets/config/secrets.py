@@ -1,4 +1,4 @@
-"""Finds secrets that are written into a connection file, by the names and places of its values."""
+"""Finds secrets in a connection file, by the names and positions of its values."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ _SECRET_NAME = re.compile(
     r"|(?<!page_)(?<!next_)(?<!sync_)(?<!continuation_)token|credentials?|authorization|cookie|bearer|jwt|signature)$"
     r"|^(key|sig|x_auth|x_access|session_?id)$"
 )
-# What carries these words without being a secret: hints of columns, names of Dagster tags, checks, the
-# reference itself.
+# Keys below which such names are not secrets: column hints, Dagster tags, checks, the reference itself.
 _NOT_LOOKED_AT = {"columns", "checks", "tags", "nested_hints", "simulator", "dlt_secret"}
 _SCHEMES = re.compile(r"^\s*(bearer|basic|token|apikey)\s+\S", re.IGNORECASE)
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a header, parameter or key of that name is one that holds a secret."""
+    """Returns whether a header, parameter or key with that name holds a secret."""
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
     return _SECRET_NAME.search(re.sub(r"[^a-z0-9]+", "_", snake.lower()).strip("_")) is not None
 
 
 def secrets(attributes: Mapping[str, Any]) -> list[InitErrorDetails]:
-    """Every place of a connection's attributes where a secret is written, or where a template would read one.
+    """Returns an error for each of a connection's attributes that is a secret, or a template that reads one.
 
     Args:
         attributes: The file's `attributes`, before or after templates are rendered.
@@ -42,7 +41,7 @@ def secrets(attributes: Mapping[str, Any]) -> list[InitErrorDetails]:
     return [
         line_error(
             path,
-            f"a secret may not stand in the file, nor come out of a template: {_instead(path, reference)}",
+            f"a secret must not be in the file or come from a template: {_instead(path, reference)}",
         )
         for path in _secret_paths(attributes, ())
     ]
@@ -52,16 +51,16 @@ def _instead(path: Path, reference: str) -> str:
     where = {str(part) for part in path}
     last = str(path[-1])
     if path[0] == "destination":
-        return "leave it out, and dlt looks it up itself, for example in DESTINATION__POSTGRES__CREDENTIALS"
+        return "leave it out; dlt looks it up itself, for example in DESTINATION__POSTGRES__CREDENTIALS"
     if path == ("api_key",):
-        return f"write {reference} and set it there"
+        return f"write {reference} and set that variable"
     if "headers" in where:
         scheme = "bearer" if last.lower() == "authorization" else f"{{type: api_key, name: {last}, location: header}}"
-        return f"write `auth: {scheme}` under `client` and {reference} beside it"
+        return f"write `auth: {scheme}` under `client` and {reference} next to `client`"
     if "params" in where or "url" in last or last == "path":
         auth = f"{{type: api_key, name: {last if 'params' in where else 'api_key'}, location: query}}"
-        return f"write `auth: {auth}` under `client` and {reference} beside it"
-    return f"leave it out here and write {reference} beside `client`"
+        return f"write `auth: {auth}` under `client` and {reference} next to `client`"
+    return f"remove it and write {reference} next to `client`"
 
 
 def _secret_paths(value: Any, path: Path) -> Iterator[Path]:
@@ -76,7 +75,7 @@ def _secret_paths(value: Any, path: Path) -> Iterator[Path]:
         named = next((str(part) for part in reversed(path) if isinstance(part, str)), "")
         # A destination's credentials may be a path or a URL without a password.
         by_name = path != ("destination", "credentials") and is_secret_name(named)
-        # A value of the parent's row is no secret of the file, whatever it is called.
+        # A placeholder for a value of the parent's row is not a secret, even if its name looks like one.
         if (by_name and not _is_placeholder(value)) or (isinstance(value, str) and _holds_secret(value, path)):
             yield path
 

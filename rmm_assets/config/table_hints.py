@@ -1,4 +1,4 @@
-"""Defines what a connection file says about one table, in dlt's words: columns, write disposition, contract, references."""
+"""Defines a table's hints in a connection file, with dlt's keys: columns, write disposition, contract, references."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from rmm_assets.settings import Settings, line_error, refuse
 
 
 class Column(Settings):
-    """A column's type and hints, in dlt's words."""
+    """A column's type and hints, with dlt's keys."""
 
     elsewhere: ClassVar[dict[str, str]] = {
         "merge_key": "write `merge_key` on the resource",
-        **dict.fromkeys(("row_key", "parent_key", "root_key", "variant"), "dlt sets it where it belongs; leave it out"),
+        **dict.fromkeys(
+            ("row_key", "parent_key", "root_key", "variant"), "dlt sets it where it is needed; leave it out"
+        ),
         "incremental": "write `incremental: {cursor_path: ...}` under `endpoint`",
     }
 
-    name: str | None = Field(default=None, description="Name of the column, where columns are written as a list.")
+    name: str | None = Field(default=None, description="Name of the column, if columns are written as a list.")
     description: str | None = Field(default=None, description="What the column means; shown in Dagster.")
     data_type: (
         Literal[
@@ -36,21 +38,24 @@ class Column(Settings):
             "binary",
         ]
         | None
-    ) = Field(default=None, description="dlt's data type; found from the rows by default.")
-    nullable: bool | None = Field(default=None, description="Whether nulls may stand in the column.")
-    precision: int | None = Field(default=None, ge=0, description="Digits, bits or characters, by type.")
-    scale: int | None = Field(default=None, description="Digits after the point of a decimal.")
-    timezone: bool | None = Field(default=None, description="Whether a timestamp carries a time zone.")
+    ) = Field(default=None, description="dlt's data type; by default inferred from the rows.")
+    nullable: bool | None = Field(default=None, description="Whether the column may contain nulls.")
+    precision: int | None = Field(
+        default=None, ge=0, description="Number of digits, bits or characters, depending on the type."
+    )
+    scale: int | None = Field(default=None, description="Number of digits after the decimal point.")
+    timezone: bool | None = Field(default=None, description="Whether a timestamp has a time zone.")
     partition: bool | None = Field(default=None, description="Partition the table by this column.")
     cluster: bool | None = Field(default=None, description="Cluster the table by this column.")
     sort: bool | None = Field(default=None, description="Sort the table by this column.")
-    unique: bool | None = Field(default=None, description="A unique constraint, where the destination has them.")
+    unique: bool | None = Field(default=None, description="Unique constraint, if the destination supports it.")
     primary_key: bool | None = Field(default=None, description="Whether the column is part of the primary key.")
-    hard_delete: bool | None = Field(default=None, description="Whether the column says that a row is deleted.")
+    hard_delete: bool | None = Field(default=None, description="Whether the column marks rows as deleted.")
     dedup_sort: Literal["asc", "desc"] | None = Field(
-        default=None, description="Which of several rows with one key stays."
+        default=None,
+        description="Which of several rows with the same key is kept: the one with the lowest or highest value.",
     )
-    sensitive: bool = Field(default=False, description="Ours: the column is masked in previews.")
+    sensitive: bool = Field(default=False, description="Not dlt's: whether the column is masked in previews.")
 
 
 def as_columns(value: Any) -> Any:
@@ -60,25 +65,27 @@ def as_columns(value: Any) -> Any:
 
 
 class WriteDisposition(Settings):
-    """How rows meet the rows that are there, with dlt's options."""
+    """How loaded rows are combined with existing ones, with dlt's options."""
 
     elsewhere: ClassVar[dict[str, str]] = {
-        "deduplicated": "rows are unique by their key before they land; leave it out"
+        "deduplicated": "rows are always unique by key before they are loaded; leave it out"
     }
 
-    disposition: Literal["merge", "append", "replace"] = Field(description="What happens to rows of a load.")
+    disposition: Literal["merge", "append", "replace"] = Field(description="What to do with the rows of a load.")
     strategy: Literal["delete-insert", "upsert", "scd2", "insert-only", "cdc"] | None = Field(
-        default=None, description="How a merge is done; the fastest right one by default."
+        default=None, description="How to merge; by default the fastest strategy that is correct for the table."
     )
     validity_column_names: tuple[str, str] | None = Field(
         default=None, description="Names of scd2's two validity columns."
     )
-    active_record_timestamp: str | None = Field(default=None, description="scd2's mark of a row that is still valid.")
+    active_record_timestamp: str | None = Field(
+        default=None, description="The end of validity that scd2 writes for rows that are still valid."
+    )
     boundary_timestamp: str | None = Field(
-        default=None, description="scd2's time of change; the load's time by default."
+        default=None, description="The time of change that scd2 writes; by default the time of the load."
     )
     row_version_column_name: str | None = Field(default=None, description="Column that changes when the row changes.")
-    skip_unchanged_rows: bool | None = Field(default=None, description="Leave rows alone that equal what is there.")
+    skip_unchanged_rows: bool | None = Field(default=None, description="Do not rewrite rows that have not changed.")
     source_filter: str | None = Field(default=None, description="SQL condition on the rows to merge.")
     destination_scope: str | None = Field(
         default=None, description="SQL condition on the rows that a merge may delete."
@@ -86,10 +93,10 @@ class WriteDisposition(Settings):
 
 
 def as_disposition(value: Any) -> Any:
-    """Returns a write disposition as a mapping, however it is written.
+    """Returns a write disposition as a mapping; a string is its `disposition`.
 
     Raises:
-        pydantic.ValidationError: it is dlt's `skip`, which loads nothing.
+        pydantic.ValidationError: It is dlt's `skip`, which does not load anything.
     """
     if value == "skip" or (isinstance(value, dict) and value.get("disposition") == "skip"):
         refuse(
@@ -102,7 +109,7 @@ Evolution = Literal["evolve", "freeze", "discard_row", "discard_value"]
 
 
 class SchemaContract(Settings):
-    """What may change in a table by itself, by kind of change."""
+    """What a load may change in a table's schema: dlt's `schema_contract`."""
 
     tables: Evolution | None = Field(default=None, description="New tables.")
     columns: Evolution | None = Field(default=None, description="New columns.")
@@ -114,7 +121,7 @@ def as_contract(value: Any) -> Any:
 
 
 class Reference(Settings):
-    """Columns that name rows of another table: dlt's `references`."""
+    """Columns that refer to rows of another table: dlt's `references`."""
 
     columns: Names = Field(description="Columns of this table.")
     referenced_table: str = Field(min_length=1, description="The other table.")

@@ -1,4 +1,4 @@
-"""Reads the origin of a URL, and says what a secret may travel to."""
+"""Parses the origin of a URL, and decides whether a secret may be sent there."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Origin = tuple[str, str, int]
 
 
 def read_origin(url: str) -> Origin:
-    """Returns the origin of an absolute URL, as the library that connects reads it: readers differ, and attackers know how.
+    """Returns the origin of an absolute URL, parsed by the library that connects, because URL parsers disagree.
 
     Raises:
-        ValueError: it is no http(s) URL.
+        ValueError: It is not an http(s) URL.
     """
     try:
         parts: Url = parse_url(url)
@@ -29,9 +29,9 @@ def read_origin(url: str) -> Origin:
 
 
 def is_loopback(host: str) -> bool:
-    """Says whether a host is this machine for certain.
+    """Returns whether a host is certainly this machine.
 
-    `localhost` and addresses of the loopback range; not `anything.localhost`, which some resolvers send to the network.
+    That is `localhost` or a loopback address, but not `anything.localhost`, which some resolvers look up in DNS.
     """
     if host == "localhost":
         return True
@@ -42,16 +42,16 @@ def is_loopback(host: str) -> bool:
 
 
 def address_fault(url: str, *, allow_http: bool) -> str | None:
-    """Returns what speaks against sending a secret to a URL; None where nothing does."""
+    """Returns why a secret must not be sent to a URL, or None if it may be."""
     try:
         scheme, host, _ = read_origin(url)
     except ValueError as error:
         return f"{error}; write https://host/path"
     if "@" in url.partition("://")[2].partition("/")[0]:
-        return "an address may not hold a user name or password; write `auth` and `api_key` instead"
+        return "a URL must not contain a user name or password; write `auth` and `api_key` instead"
     if scheme == "http" and not allow_http and not is_loopback(host):
         return (
-            "plain http would send the key unencrypted; write https, or `allow_http: true` beside `client` if the network "
-            "is yours"
+            "plain http would send the key unencrypted; write https, or `allow_http: true` next to `client` if you "
+            "trust the network"
         )
     return None

@@ -1,8 +1,8 @@
-"""Puts a connection's secret on the wire: one class a kind of auth, with its settings.
+"""Attaches a connection's secret to requests: one class per kind of auth, with its settings.
 
 `attach` is called by the connection object that writes to the socket, below everything that could log, store or raise a
-URL. The kinds and their keys are those of dlt's `rest_api`. To add one, write a class like those below: the union that
-a connection file is read with, the error messages and the reference are made from `AuthSettings.__subclasses__()`.
+URL. The kinds and their keys are those of dlt's `rest_api`. To add one, subclass `AuthSettings`: the connection file's
+schema, the error messages and the reference are generated from `AuthSettings.__subclasses__()`.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from pydantic import Field, SecretStr
 from rmm_assets.http.redaction import Redactor
 from rmm_assets.settings import Tagged
 
-# Renewed this long before it ends, so that a token does not run out between the check and the server.
+# Tokens are renewed this long before they expire, so that none expires on its way to the server.
 TOKEN_MARGIN_SECONDS = 30.0
 
 Headers = dict[str, str | bytes]
 
 PostForm = Callable[[str, dict[str, str]], Mapping[str, Any]]
-"""Posts a form (URL, fields) and answers the JSON object that came back."""
+"""Posts a form (URL, fields) and returns the JSON object in the response."""
 
 
 class Auth(Protocol):
-    """How a secret reaches the API."""
+    """The interface of all kinds of auth."""
 
     def attach(self, target: str, headers: Headers) -> tuple[str, Headers]:
-        """The request target and headers as they go on the wire."""
+        """Returns the request target and headers with the secret attached."""
         ...
 
     def prepare(self, post_form: PostForm) -> int:
-        """Obtain what `attach` needs (a token); called before every request, cheap when nothing is due.
+        """Obtains what `attach` needs (a token); called before every request, and cheap if the token is still valid.
 
         Returns:
             The token's number, for `renew`.
@@ -45,16 +45,16 @@ class Auth(Protocol):
         ...
 
     def renew(self, refused: int) -> bool:
-        """Have `prepare` fetch a new token, unless it did since that one; False where there is nothing to renew."""
+        """Makes `prepare` fetch a new token unless it already has; returns False if there is nothing to renew."""
         ...
 
     def strip(self, url: str) -> str:
-        """A URL that came from the server (a `next` link) without the secret that the server echoed into it."""
+        """Removes a secret that the server echoed from a URL that the server sent, such as a `next` link."""
         ...
 
 
 class NoAuth:
-    """An API that asks for no key."""
+    """No auth, for an API that does not need a key."""
 
     def attach(self, target: str, headers: Headers) -> tuple[str, Headers]:
         return target, headers
@@ -70,7 +70,7 @@ class NoAuth:
 
 
 class QueryAuth(NoAuth):
-    """The key as a query parameter."""
+    """Sends the key as a query parameter."""
 
     def __init__(self, name: str, secret: str) -> None:
         self._name = name
@@ -80,18 +80,18 @@ class QueryAuth(NoAuth):
         return f"{target}{'&' if '?' in target else '?'}{self._pair}", headers
 
     def strip(self, url: str) -> str:
-        # Textually: other parameters keep the server's own spelling, which a cursor may depend on.
+        # Edited as text, so that other parameters keep the server's own encoding, which a cursor may depend on.
         rest, hash_, fragment = url.partition("#")
         path, _, query = rest.partition("?")
         pairs = query.split("&")
-        kept = [pair for pair in pairs if unquote_plus(pair.partition("=")[0]) != self._name]
-        if len(kept) == len(pairs):
+        others = [pair for pair in pairs if unquote_plus(pair.partition("=")[0]) != self._name]
+        if len(others) == len(pairs):
             return url
-        return path + ("?" + "&".join(kept) if kept else "") + hash_ + fragment
+        return path + ("?" + "&".join(others) if others else "") + hash_ + fragment
 
 
 class HeaderAuth(NoAuth):
-    """The secret in one header: an API key, a bearer token, basic credentials, a cookie."""
+    """Sends the secret in a header: an API key, a bearer token, basic credentials or a cookie."""
 
     def __init__(self, name: str, value: str) -> None:
         self._name = name
@@ -103,7 +103,7 @@ class HeaderAuth(NoAuth):
 
 
 class OAuth2Token(NoAuth):
-    """OAuth 2.0 client credentials (RFC 6749, section 4.4): a token is fetched, kept and renewed within the run."""
+    """Implements OAuth 2.0 client credentials (RFC 6749, section 4.4): fetches, caches and renews a token."""
 
     def __init__(self, settings: OAuth2ClientCredentials, secret: str, on_token: Callable[[str], None]) -> None:
         self._url = settings.access_token_url
@@ -130,7 +130,7 @@ class OAuth2Token(NoAuth):
         answer = post_form(self._url, self._form)
         token = answer.get("access_token")
         if not isinstance(token, str) or not token:
-            raise ValueError(f"{self._url} answered without an access_token")
+            raise ValueError(f"{self._url} returned no access_token")
         lifetime = float(answer.get("expires_in") or self._default_seconds)
         self._on_token(token)
         self._token = token
@@ -143,27 +143,27 @@ class OAuth2Token(NoAuth):
 
     def renew(self, refused: int) -> bool:
         with self._lock:
-            # Eight workers are refused together and need one new token, not eight.
+            # If eight workers are refused at the same time, they need one new token, not eight.
             if refused == self._number:
                 self._ends = 0.0
         return True
 
 
 class AuthSettings(Tagged):
-    """What a connection file says of one kind of auth. The secret is not among it."""
+    """The base class of the settings of each kind of auth, without the secret."""
 
     @abstractmethod
     def build(self, secret: str, redactor: Redactor) -> Auth:
-        """Returns the auth of a run.
+        """Builds the auth of a run.
 
         Args:
-            secret: API key, bearer token, password or client secret, by the kind.
-            redactor: Told of every further form in which the secret goes on the wire.
+            secret: API key, bearer token, password or client secret, depending on the kind.
+            redactor: Receives every other form in which the secret is sent.
         """
 
 
 class BearerAuth(AuthSettings):
-    """The secret as `Authorization: Bearer ...`."""
+    """Sends the secret as `Authorization: Bearer ...`."""
 
     type: Literal["bearer"] = "bearer"
 
@@ -172,14 +172,14 @@ class BearerAuth(AuthSettings):
 
 
 class ApiKeyAuth(AuthSettings):
-    """The secret under a name of its own."""
+    """Sends the secret in a header, query parameter or cookie of your choice."""
 
     type: Literal["api_key"] = "api_key"
     name: str = Field(
         default="Authorization", min_length=1, description="Name of the header, query parameter or cookie."
     )
     location: Literal["header", "query", "param", "cookie"] = Field(
-        default="header", description="Where the secret goes; `param` is dlt's second word for `query`."
+        default="header", description="Where to send the secret; `param` is dlt's alias of `query`."
     )
 
     def build(self, secret: str, redactor: Redactor) -> Auth:
@@ -191,10 +191,10 @@ class ApiKeyAuth(AuthSettings):
 
 
 class HttpBasicAuth(AuthSettings):
-    """The secret as the password of HTTP basic authentication."""
+    """Sends the secret as the password of HTTP basic authentication."""
 
     type: Literal["http_basic"] = "http_basic"
-    username: str = Field(min_length=1, description="The user name, which is not secret.")
+    username: str = Field(min_length=1, description="The user name, which is not a secret.")
 
     def build(self, secret: str, redactor: Redactor) -> Auth:
         pair = base64.b64encode(f"{self.username}:{secret}".encode()).decode()
@@ -203,16 +203,16 @@ class HttpBasicAuth(AuthSettings):
 
 
 class OAuth2ClientCredentials(AuthSettings):
-    """The secret as the client secret of OAuth 2.0 client credentials; the run fetches and renews tokens."""
+    """Uses the secret as the client secret of OAuth 2.0 client credentials; the run fetches and renews tokens."""
 
     type: Literal["oauth2_client_credentials"] = "oauth2_client_credentials"
     access_token_url: str = Field(min_length=1, description="URL that issues access tokens.")
-    client_id: str = Field(min_length=1, description="The client id, which is not secret.")
+    client_id: str = Field(min_length=1, description="The client ID, which is not a secret.")
     access_token_request_data: dict[str, Any] = Field(
-        default_factory=dict, description="Further form fields of the token request, for example `scope`."
+        default_factory=dict, description="Additional form fields of the token request, for example `scope`."
     )
     default_token_expiration: int = Field(
-        default=3600, gt=0, description="Lifetime of a token in seconds where the server states none."
+        default=3600, gt=0, description="Lifetime of a token in seconds, if the server does not state one."
     )
 
     def build(self, secret: str, redactor: Redactor) -> Auth:
@@ -220,27 +220,27 @@ class OAuth2ClientCredentials(AuthSettings):
 
 
 def hidden(secret: SecretStr | str | None) -> SecretStr | None:
-    """Returns a secret as a value that shows nothing when a debugger or an error reporter prints a frame."""
+    """Wraps a secret so that debuggers and error reporters do not print it."""
     return SecretStr(secret) if isinstance(secret, str) else secret
 
 
 def build_auth(settings: AuthSettings | None, secret: SecretStr | str | None, redactor: Redactor) -> Auth:
-    """Returns the auth of a run. From here on this process leaves no core file: the secret would stand in it.
+    """Builds the auth of a run, and disables core files for this process, because they would contain the secret.
 
     Args:
-        settings: `client.auth` or `endpoint.auth`; None for an API that asks for no key.
-        secret: API key, bearer token, password or client secret, by the kind of auth.
-        redactor: Told of every secret that this auth puts on the wire.
+        settings: `client.auth` or `endpoint.auth`; None for an API that does not need a key.
+        secret: API key, bearer token, password or client secret, depending on the kind of auth.
+        redactor: Receives every secret that this auth sends.
 
     Raises:
-        ValueError: there is an auth and no secret, or the secret cannot be sent. Neither the text nor a variable of a
-            frame holds the secret.
+        ValueError: The secret is missing or cannot be sent. Neither the message nor a variable of a frame contains the
+            secret.
     """
     secret = hidden(secret)
     if settings is None:
         return NoAuth()
     if secret is None:
-        raise ValueError(f"auth of type {settings.type} needs a secret: set api_key in the connection file")
+        raise ValueError(f"auth of type {settings.type} needs a secret; set api_key in the connection file")
     problem = _unsendable(secret)
     if problem is not None:
         raise ValueError(problem)
@@ -250,33 +250,33 @@ def build_auth(settings: AuthSettings | None, secret: SecretStr | str | None, re
 
 
 def no_core_files() -> None:
-    """Have this process, and the children it starts, write no core file when it crashes.
+    """Disables core files for this process and its children.
 
-    The soft limit only, so that somebody who hunts a crash can raise it again. systemd-coredump and apport, which the
-    kernel pipes cores to whatever the limit is, honour it too.
+    Only the soft limit is set, so that it can be raised again to debug a crash. systemd-coredump and apport, to which
+    the kernel pipes cores regardless of the limit, also respect it.
     """
     try:
         import resource
-    except ImportError:  # Windows writes none unless an administrator asks for them
+    except ImportError:  # Windows does not write core files unless an administrator enables them
         return
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def _unsendable(secret: SecretStr) -> str | None:
-    """Why a secret cannot go onto the wire."""
+    """Returns why a secret cannot be sent, or None if it can."""
     value = secret.get_secret_value()
     if not value:
         return "the secret is empty"
     if any(ord(character) < 32 or ord(character) == 127 for character in value):
-        return "the secret holds a line break or another control character; often a file's last line break"
+        return "the secret contains a line break or another control character, often the trailing newline of a file"
     if any("\ud800" <= character <= "\udfff" for character in value):
         return "the secret is not valid UTF-8"
     return None
 
 
 def _header_value(text: str) -> str | bytes:
-    """As `requests` sends it: latin-1, and UTF-8 where that has no such letter."""
+    """Encodes a header as `requests` does: latin-1, or UTF-8 if latin-1 cannot encode it."""
     try:
         text.encode("latin-1")
     except UnicodeEncodeError:

@@ -1,8 +1,8 @@
-"""Hands out permits under a connection's limits: how many requests may run at once, and when the next one may start.
+"""Issues permits under a connection's limits: how many requests may run at once, and when the next one may start.
 
-Resources of one connection run in processes of their own, so what they share lies in small lock files in a folder, not
-in memory. Processes that do not see the same folder, those of other machines above all, share nothing: give each its
-part of a limit.
+Resources of one connection may run in separate processes, so the shared state is in small lock files in a folder, not in
+memory. Processes that do not share the folder, such as those on other machines, share no limits: give each a part of
+the limit.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ _LONGEST_PAUSE_SECONDS = 3600.0
 
 
 class StoppedError(Exception):
-    """Somebody stopped the wait for a permit."""
+    """Raised when the wait for a permit is stopped."""
 
 
 class RateLimit:
-    """Permits for one connection, shared by threads and processes through `folder`.
+    """The permits of one connection, shared by threads and processes through `folder`.
 
     Args:
-        folder: The same for all processes of a connection; made if it is not there.
-        max_concurrency: Requests under way at once, over all resources.
-        requests_per_minute: Starts a minute, evenly spread; None: no limit.
+        folder: A folder shared by all processes of a connection; created if missing.
+        max_concurrency: Maximum number of concurrent requests, over all resources.
+        requests_per_minute: Requests started per minute, evenly spaced; None for no limit.
     """
 
     def __init__(self, folder: Path, *, max_concurrency: int, requests_per_minute: float | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._interval = 60.0 / requests_per_minute if requests_per_minute else 0.0
         self._lock = threading.Lock()
-        # Kept open: a slot is taken and given back for every request.
+        # Kept open, because every request acquires and releases a slot.
         self._idle: list[IO[bytes]] = [(folder / f"slot-{number}").open("ab") for number in range(max_concurrency)]
         self._clock = folder / "clock"
         self._clock_guard = threading.Lock()
@@ -49,15 +49,15 @@ class RateLimit:
 
     @contextmanager
     def permit(self, *, stop: threading.Event | None = None, until: float = inf) -> Iterator[None]:
-        """Wait for the right to send one request, hold it until the answer is read.
+        """Waits for permission to send one request, and holds it until the response is read.
 
         Args:
             stop: Ends the wait when it is set.
-            until: Moment of `time.monotonic()` at which the wait ends.
+            until: Time, as in `time.monotonic()`, at which the wait ends.
 
         Raises:
             StoppedError: `stop` was set.
-            TimeoutError: it is `until`.
+            TimeoutError: `until` has passed.
         """
         stop = stop or threading.Event()
         slot = self._take_slot(stop, until)
@@ -70,19 +70,19 @@ class RateLimit:
                 self._idle.append(slot)
 
     def close(self) -> None:
-        """Let go of the folder; no permit may be held."""
+        """Closes the lock files; no permit may be held."""
         for file in (*self._idle, self._clock_lock):
             file.close()
 
     def pause(self, seconds: float) -> None:
-        """No request of this connection starts for so long: what `Retry-After` asks of all, not of one worker."""
+        """Delays all requests of this connection, because `Retry-After` applies to all workers, not just one."""
         with self._clock_held():
             self._write(max(self._not_before(), time.time() + seconds))
 
     def _take_slot(self, stop: threading.Event, until: float) -> IO[bytes]:
         while True:
             with self._lock:
-                # The one given back last first: nobody else is likely to hold it.
+                # Most recently released first: it is the least likely to be locked by another process.
                 for number in reversed(range(len(self._idle))):
                     try:
                         portalocker.lock(self._idle[number], _AT_ONCE)
@@ -114,17 +114,17 @@ class RateLimit:
                 portalocker.unlock(self._clock_lock)
 
     def _not_before(self) -> float:
-        """The moment (epoch seconds) before which nothing may start."""
+        """Returns the time (epoch seconds) before which no request may start."""
         try:
             raw = self._clock.read_bytes()[:8]
         except FileNotFoundError:
             return 0.0
         moment: float = struct.unpack("<d", raw)[0] if len(raw) == 8 else 0.0
-        # A clock that was set back must not hold a connection for longer than a pause can last.
+        # If the clock was set back, a connection must not wait for longer than a pause can last.
         return moment if moment <= time.time() + _LONGEST_PAUSE_SECONDS else 0.0
 
     def _write(self, moment: float) -> None:
-        # In place: those who read without the lock must not find the file emptied for a moment.
+        # Overwritten in place, so that readers without the lock never see an empty file.
         try:
             file = self._clock.open("r+b", buffering=0)
         except FileNotFoundError:
@@ -134,14 +134,14 @@ class RateLimit:
 
 
 def _wait(seconds: float, stop: threading.Event, until: float) -> None:
-    """Sleep, a second at most.
+    """Sleeps for at most a second.
 
     Raises:
-        StoppedError, TimeoutError: see `RateLimit.permit`.
+        StoppedError, TimeoutError: See `RateLimit.permit`.
     """
     left = until - time.monotonic()
     if left <= 0:
         raise TimeoutError
-    # No longer: somebody may ask for a longer pause meanwhile, or set the clock.
+    # Not longer, because the pause may be extended or the clock may be set in the meantime.
     if stop.wait(max(0.0, min(seconds, left, _LONGEST_SLEEP_SECONDS))):
         raise StoppedError

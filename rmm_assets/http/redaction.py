@@ -1,4 +1,4 @@
-"""Strikes a secret out of whatever comes back from a server or goes to a log."""
+"""Redacts a secret from server responses and log messages."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ MASK = "***"
 
 
 class Redactor:
-    """Strikes a secret out of text and bytes, in every form in which it may come back.
+    """Redacts a secret from text and bytes, in every form in which a server may return it.
 
-    Forms: as it is, URL-encoded (once and twice, either case), escaped in HTML, as Python prints it, each of these in
-    JSON and in JSON within JSON, and in base64 at each of the three alignments. Not: any other encoding, or pieces.
+    These forms are: unencoded, URL-encoded (once and twice, in either case), HTML-escaped, as a Python repr, each of
+    these in JSON and in JSON within JSON, and base64 at each of the three alignments. Other encodings and parts of the
+    secret are not redacted.
     """
 
-    # A shorter secret is struck out of messages but not of rows and links, where it could be an innocent word.
+    # Shorter secrets are redacted from messages but not from rows and links, where they could be ordinary words.
     SHORTEST_IN_BODIES = 8
 
     def __init__(self) -> None:
@@ -29,7 +30,7 @@ class Redactor:
         self._in_bodies: tuple[_Forms[bytes], ...] = ()
 
     def add(self, secret: str) -> None:
-        """Strike this out, too, from now on."""
+        """Adds a secret to redact."""
         if not secret:
             return
         written, packed = _written_forms(secret), set[str]()
@@ -42,13 +43,13 @@ class Redactor:
                 _longest_first({form.encode() for form in packed}),
             )  # fmt: skip
             self._in_bodies = (*self._in_bodies, bodies)
-        # UTF-16 read as UTF-8, which is how an error page of another encoding ends up in a message.
+        # UTF-16 decoded as UTF-8, which happens to an error page in another encoding.
         packed.add("\0".join(secret))
         messages = _Forms(core, _longest_first(written), _longest_first(packed))
         self._in_messages = (*self._in_messages, messages)
 
     def text(self, text: str) -> str:
-        """The text with the secret masked."""
+        """Masks the secret in a text."""
         for forms in self._in_messages:
             for form in forms.to_look_for(text):
                 if form in text:
@@ -56,7 +57,7 @@ class Redactor:
         return text
 
     def body(self, body: bytes) -> bytes:
-        """A response body with the secret masked, so that an echoed key reaches no table, link or message."""
+        """Masks the secret in a response body, so that an echoed key does not get into a table, link or message."""
         for forms in self._in_bodies:
             for form in forms.to_look_for(body):
                 if form in body:
@@ -64,8 +65,8 @@ class Redactor:
         return body
 
     def header(self, value: str) -> str:
-        """A response header's value with the secret masked."""
-        # http.client reads a header's bytes as latin-1.
+        """Masks the secret in the value of a response header."""
+        # http.client decodes headers as latin-1.
         return self.body(value.encode("latin-1", "replace")).decode("latin-1")
 
 
@@ -74,12 +75,12 @@ Text = TypeVar("Text", str, bytes)
 
 @dataclass(frozen=True)
 class _Forms(Generic[Text]):
-    """One secret's forms, the longest first, so that none leaves the rest of a longer one behind.
+    """The forms of one secret, longest first, so that masking a form does not leave the rest of a longer one.
 
     Attributes:
-        core: Letters and digits that every written form holds as they are.
-        written: Forms that a search for `core` rules out.
-        packed: All others.
+        core: Letters and digits that every written form contains unchanged.
+        written: Forms that cannot occur in a text without `core`.
+        packed: All other forms.
     """
 
     core: Text
@@ -87,7 +88,7 @@ class _Forms(Generic[Text]):
     packed: tuple[Text, ...]
 
     def to_look_for(self, text: Text) -> tuple[Text, ...]:
-        # A secret with special characters has some hundred forms, and every page is searched.
+        # A secret with special characters has hundreds of forms, and every page is searched for them.
         return self.written + self.packed if self.core in text else self.packed
 
 
@@ -96,9 +97,9 @@ def _longest_first(forms: set[Text]) -> tuple[Text, ...]:
 
 
 def _written_forms(secret: str) -> set[str]:
-    """How people, browsers, servers and Python write a secret down, and that within JSON within JSON."""
+    """Returns the forms in which browsers, servers and Python write a secret, also in JSON and in JSON within JSON."""
     encoded = {quote(secret, safe=""), quote(secret), quote_plus(secret)}
-    # encodeURIComponent and encodeURI of browsers leave more as it is than Python does.
+    # Browsers' encodeURIComponent and encodeURI leave more characters unencoded than Python does.
     encoded |= {quote(secret, safe="!*'()~"), quote(secret, safe="!*'()~;/?:@&=+$,#")}
     encoded |= {quote(form, safe="") for form in encoded}
     encoded |= {re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), form) for form in encoded}
@@ -120,11 +121,11 @@ def _json_forms(texts: Iterable[str]) -> set[str]:
 
 
 def _base64_forms(secret: bytes) -> set[str]:
-    """What stays the same of a secret's base64, whatever stands before and after it."""
+    """Returns the parts of a secret's base64 encoding that do not depend on the bytes before and after it."""
     forms: set[str] = set()
     for before in range(3):
         encoded = base64.b64encode(b"\0" * before + secret).decode().rstrip("=")
-        # The first characters mix with what stands before, the last one with what stands after.
+        # The first characters also encode the bytes before, and the last one those after.
         stable = encoded[(0, 2, 3)[before] : len(encoded) if (before + len(secret)) % 3 == 0 else -1]
         forms |= {stable, stable.replace("+", "-").replace("/", "_")}
     return forms

@@ -1,4 +1,4 @@
-"""Defines what a connection file says about HTTP: retries, limits, throttle signals, TLS."""
+"""Defines the HTTP settings of a connection file: retries, limits, throttling and TLS."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _retryable(codes: tuple[int, ...]) -> tuple[int, ...]:
     if wrong := [code for code in codes if not 400 <= code <= 599]:
         raise PydanticCustomError(
             "connection_file",
-            "{codes} are no HTTP error statuses; write numbers from 400 to 599",
+            "{codes} are not HTTP error statuses; write numbers from 400 to 599",
             {"codes": wrong},
         )
     return codes
@@ -25,11 +25,11 @@ class Retry(Settings):
 
     status_codes: Annotated[tuple[int, ...], AfterValidator(_retryable)] = Field(
         default=(429, 500, 502, 503, 504),
-        description="HTTP statuses after which a request is sent again. Any other error status fails at "
-        "once. Dropped connections and bodies cut short are always retried.",
+        description="HTTP statuses after which a request is sent again. Any other error status fails immediately. "
+        "Dropped connections and truncated bodies are always retried.",
     )
     max_retries: int = Field(
-        default=3, ge=0, le=20, description="How many times a request is repeated: 3 means 4 requests in all."
+        default=3, ge=0, le=20, description="How many times a request is repeated: 3 means 4 requests in total."
     )
     backoff_factor: float = Field(
         default=2.0,
@@ -42,60 +42,61 @@ class Retry(Settings):
         default=60.0,
         gt=0,
         le=3600,
-        description="The longest wait before one retry, in seconds, whatever the server asks for.",
+        description="Maximum wait before a retry, in seconds, even if the server asks for more.",
     )
 
 
 class Throttle(Settings):
-    """A response that means "slower" although its status is not 429."""
+    """A response that means "rate limited" although its status is not 429."""
 
     status: int = Field(ge=100, le=599, description="The HTTP status of such a response, for example 403.")
     text: str | None = Field(
         default=None,
-        description="Text that must stand in the body, in any case of letters; without it the status is enough.",
+        description="Text that the body must contain, ignoring case; without it, the status is enough.",
     )
 
 
 class Limits(Settings):
-    """How hard an API may be asked, and how long it may take to answer."""
+    """Limits on the rate, number, duration and size of requests."""
 
     requests_per_minute: float | None = Field(
         default=None,
         gt=0,
-        description="Requests a minute that all resources of the connection share; no limit by default.",
+        description="Maximum number of requests per minute, shared by all resources of the connection; by default "
+        "unlimited.",
     )
     max_concurrency: int = Field(
         default=8,
         ge=1,
         le=256,
-        description="Requests that may be under way at once, over all resources of the connection.",
+        description="Maximum number of concurrent requests, over all resources of the connection.",
     )
     connect_timeout: float = Field(default=10.0, gt=0, description="Seconds to wait for a connection.")
-    read_timeout: float = Field(default=60.0, gt=0, description="Seconds to wait for the next bytes of an answer.")
-    deadline: float = Field(default=3600.0, gt=0, description="Seconds that fetching one resource may take in all.")
+    read_timeout: float = Field(default=60.0, gt=0, description="Seconds to wait for the next bytes of a response.")
+    deadline: float = Field(default=3600.0, gt=0, description="Seconds that fetching one resource may take in total.")
     max_response_bytes: int = Field(
         default=64 * 1024 * 1024,
         gt=0,
-        description="The largest body of one response, in bytes after decompression.",
+        description="Maximum size of a response body, in bytes after decompression.",
     )
     throttle: tuple[Throttle, ...] = Field(
         default=(),
-        description="Responses that mean `slower` beside 429: a status, and a text if the status alone "
-        "says too little.",
+        description='Responses besides 429 that mean "rate limited": a status, and a text if the status alone is '
+        "ambiguous.",
     )
     wait_path: str | None = Field(
         default=None,
         min_length=1,
-        description="JSONPath to the seconds to wait in the body of a throttled response, where the "
-        "server does not use `Retry-After`.",
+        description="JSONPath of the seconds to wait in the body of a rate-limited response, if the server does not send "
+        "`Retry-After`.",
     )
 
 
 class Tls(Settings):
-    """How the server's certificate is verified; it always is."""
+    """How to verify the server's certificate; verification cannot be disabled."""
 
     ca_file: str | None = Field(
         default=None,
         min_length=1,
-        description="Path of a PEM file with the certificates of a private authority.",
+        description="Path of a PEM file with the certificates of a private CA.",
     )

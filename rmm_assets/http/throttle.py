@@ -1,4 +1,4 @@
-"""Tells answers that throttle, by their status, their headers, and their words where errors stand, never by a row's."""
+"""Recognizes rate-limited responses by status, headers and error texts, but never by the content of rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WORDS = re.compile(
     r"|(request|api)[\s_-]*limit",
     re.IGNORECASE,
 )
-# Fields of an answer in which an error is described; rows stand in others.
+# Fields of a response that describe an error, as opposed to fields with rows.
 _ERROR_FIELD = re.compile(
     r"(.*_)?(errors?|messages?|msg|details?|title|code|reason|fault|descriptions?|exception|warnings?|status|type)",
     re.IGNORECASE,
@@ -23,13 +23,13 @@ _ERROR_FIELD = re.compile(
 
 
 def throttles(status: int, body: bytes, known: Iterable[Throttle]) -> bool:
-    """Whether an answer is one that the connection file says means `slower`."""
+    """Returns whether a response matches one of the connection file's throttle signals."""
     named = [throttle for throttle in known if throttle.status == status]
     if any(not throttle.text for throttle in named):
         return True
     texts = [throttle.text.lower() for throttle in named if throttle.text]
     lowered = body.decode("utf-8", "replace").lower() if texts else ""
-    # Looking for the places of errors takes longer than finding that the words are nowhere.
+    # Parsing the body takes longer than searching it, so it is only parsed if it contains one of the texts.
     if not any(text in lowered for text in texts):
         return False
     places = error_text(status, body).lower()
@@ -37,7 +37,7 @@ def throttles(status: int, body: bytes, known: Iterable[Throttle]) -> bool:
 
 
 def looks_throttled(status: int, headers: Mapping[str, str], body: bytes) -> bool:
-    """Whether an error answer throttles by the signs that many APIs give, whatever its status."""
+    """Returns whether an error response looks rate limited, judging by signals that many APIs send with any status."""
     if status == 429 or "Retry-After" in headers:
         return True
     spent = any(headers.get(name) == "0" for name in ("X-RateLimit-Remaining", "RateLimit-Remaining"))
@@ -45,14 +45,14 @@ def looks_throttled(status: int, headers: Mapping[str, str], body: bytes) -> boo
 
 
 def error_text(status: int, body: bytes) -> str:
-    """Returns what an answer says where errors are described: all of an error answer, the error fields of a good one."""
+    """Returns the error text of a response: the whole body of an error response, the error fields of a successful one."""
     text = body.decode("utf-8", "replace")
     if status >= 400:
         return text
     try:
         document = orjson.loads(body)
     except ValueError:
-        return text  # no rows can stand in it
+        return text  # it cannot contain rows
     return "\n".join(_errors(document))
 
 

@@ -1,8 +1,9 @@
-"""One request to one answer: retries, redirects, limits, and errors without the secret.
+"""Sends one request and returns one response: handles retries, redirects and limits, and keeps the secret out of errors.
 
-The secret is added below, in `wire`, at the connection that writes to the socket. Whatever could log, store or raise a
-URL (urllib3 at DEBUG included) sees it without. Every error leaves this module as a `TransportError` built anew,
-without a cause or context that has seen the wire. When an answer's rows are complete is not decided here.
+The secret is added in `wire`, by the connection that writes to the socket, so that anything that could log, store or
+raise a URL (such as urllib3 at DEBUG) sees it without the secret. Every error leaves this module as a new
+`TransportError`, without a cause or context that contains the request as sent. See `reading` for whether the rows of a
+response are complete.
 """
 
 from __future__ import annotations
@@ -36,16 +37,16 @@ Answer = TypeVar("Answer")
 
 
 class BodyFault(Exception):
-    """A body that came with 200 but is damaged (cut off, HTML): worth another try."""
+    """Raised for a body with status 200 that is damaged (truncated, HTML), so that the request is retried."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request, without a secret.
+    """One request, without the secret.
 
     Attributes:
-        path: Relative to the base URL, or an absolute URL of the same origin.
-        label: What log lines and errors call it, such as `devices page 3`.
+        path: A path relative to the base URL, or an absolute URL of the same origin.
+        label: Its name in log lines and errors, such as `devices page 3`.
     """
 
     path: str
@@ -59,7 +60,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer, its body decompressed and with the secret struck out."""
+    """One response, decompressed and redacted."""
 
     status: int
     headers: Mapping[str, str]
@@ -68,19 +69,19 @@ class Reply:
 
     @property
     def content_type(self) -> str:
-        """The header of that name, or that there is none."""
+        """Returns the `Content-Type` header, or `no content type`."""
         return self.headers.get("Content-Type", "no content type")
 
 
 @dataclass
 class Traffic:
-    """What a run asked of the API.
+    """Counts the requests of a run.
 
     Attributes:
-        requests: Sent, repetitions and followed redirects included, requests for a token not.
-        retries: Repetitions after a fault.
-        throttled: Answers that asked for less.
-        seconds_waiting: From request to answer, summed over the workers.
+        requests: Requests sent, including retries and followed redirects, but not token requests.
+        retries: Requests repeated after a fault.
+        throttled: Responses that were rate limited.
+        seconds_waiting: Time from request to response, summed over all workers.
     """
 
     requests: int = 0
@@ -91,12 +92,12 @@ class Traffic:
 
 @dataclass(frozen=True)
 class _Failure:
-    """Why an attempt failed; a plain value, so that the exception behind it, and its frames, are gone.
+    """Why an attempt failed; a plain value, so that the original exception and its frames are released.
 
     Attributes:
-        text: Redacted.
+        text: The reason, redacted.
         wait: Seconds that the server asked to wait.
-        throttled: The server asks for less.
+        throttled: Whether the request was rate limited.
     """
 
     text: str
@@ -107,7 +108,7 @@ class _Failure:
 
 
 class _TokenRefusedError(Exception):
-    """The token endpoint did not answer with a token."""
+    """Raised when the token endpoint does not return a token."""
 
     def __init__(self, failure: _Failure) -> None:
         super().__init__(failure.text)
@@ -115,23 +116,24 @@ class _TokenRefusedError(Exception):
 
 
 class Transport:
-    """Sends a connection's requests. The clock of the deadline starts with the first one.
+    """Sends a connection's requests. The deadline starts with the first one.
 
     Args:
-        base_url: Of the API; its origin is the only one that the secret goes to.
+        base_url: URL of the API; the secret is only sent to its origin.
         auth: Attaches the secret.
-        redactor: Knows the secret in all its forms.
+        redactor: Masks the secret in all its forms.
         rate_limit: Permits, shared by the connection's processes.
-        headers: Sent with every request.
-        retry: Which statuses are tried again, how often, after how long.
-        limits: Timeouts (s), deadline (s), size of an answer (bytes), throttle signals.
-        tls: A private authority.
-        allow_http: Plain http to a host that is not this machine.
-        log: Where a retry is a line.
+        headers: Headers of every request.
+        retry: Which statuses are retried, how often and after how long.
+        limits: Timeouts (s), deadline (s), size of a response (bytes), throttle signals.
+        tls: A private CA.
+        allow_http: Whether plain http to other machines is allowed.
+        log: The logger for retries.
 
     Raises:
-        ValueError: the base URL is none, holds a password, or is plain http to another machine and `allow_http` is not
-            set; the private authority's file cannot be read; the environment's proxy is of an unknown kind.
+        ValueError: The base URL is invalid, contains a password, or is plain http to another machine although
+            `allow_http` is not set; the private CA's file cannot be read; or the environment's proxy is of an
+            unsupported kind.
     """
 
     def __init__(
@@ -168,13 +170,13 @@ class Transport:
         self._refuse_address("client.base_url", base_url)
         self._origin = read_origin(base_url)
         if not is_loopback(self._origin[1]):
-            # On loopback, packing costs more than it saves.
+            # On loopback, compression costs more than it saves.
             self._headers.setdefault("Accept-Encoding", "gzip, deflate")
         self._wire = self._wire_to(base_url, auth)
         self._token_wire: Wire | None = None
 
     def close(self) -> None:
-        """End what is under way, waits included, and drop kept connections."""
+        """Aborts requests and waits in progress, and closes kept-alive connections."""
         self._closing.set()
         if self._alarm is not None:
             self._alarm.cancel()
@@ -182,24 +184,24 @@ class Transport:
             wire.close()
 
     def on_throttle(self, callback: Callable[[], None]) -> None:
-        """Call this whenever the API asks for less."""
+        """Registers a callback for responses that are rate limited."""
         self._on_throttle = callback
 
     def send(
         self, request: Request, accept: Callable[[Reply], Answer], *, tolerate: Callable[[Reply], bool] | None = None,
         given: Reply | None = None,
     ) -> Answer:  # fmt: skip
-        """Send a request until `accept` takes the answer.
+        """Sends a request, and retries it until `accept` returns.
 
         Args:
-            request: What to ask for.
-            accept: Turns the answer into what the caller wants, in the calling thread. It may raise `BodyFault` to have
-                the request sent again.
-            tolerate: Whether an answer goes to `accept` although its status speaks against it.
-            given: The answer to the first try, where it was had before.
+            request: The request.
+            accept: Converts the response for the caller, in the calling thread. It may raise `BodyFault` to have the
+                request retried.
+            tolerate: Returns whether to pass a response to `accept` although its status is an error.
+            given: The response to the first attempt, if it was already received.
 
         Raises:
-            TransportError: the last try failed, or the answer is not one to be tried again.
+            TransportError: The last attempt failed, or the response must not be retried.
         """
         retry, attempt = self._retry, 1
         while True:
@@ -207,7 +209,7 @@ class Transport:
             given = None
             if not isinstance(outcome, _Failure):
                 return outcome
-            # No exception is being handled here, so the new one has neither cause nor context.
+            # No exception is being handled here, so the raised one has neither cause nor context.
             if self._closing.is_set():
                 raise TransportError(f"{request.label}: stopped")
             problem = f"{request.label}: {outcome.text}"
@@ -217,7 +219,7 @@ class Transport:
                 with self._lock:
                     self.traffic.throttled += 1
                 self._on_throttle()
-            # A 503 that names no time may be one endpoint's own failure; whatever else throttles is about the key.
+            # A 503 without `Retry-After` may concern one endpoint; any other throttling concerns the key.
             if outcome.retryable and (outcome.wait or (outcome.throttled and outcome.status != 503)):
                 self._rate_limit.pause(wait)
             if not outcome.retryable or attempt > retry.max_retries:
@@ -234,14 +236,14 @@ class Transport:
             attempt += 1
 
     def same_origin(self, url: str, *, relative_to: str | None = None) -> str:
-        """A URL that the server named, absolute and without an echoed key.
+        """Returns a URL from the server as an absolute URL without an echoed key.
 
         Args:
-            url: As the server wrote it.
-            relative_to: The address that it answered; by default the base URL.
+            url: The URL as the server sent it.
+            relative_to: The URL that it is relative to; by default the base URL.
 
         Raises:
-            TransportError: it leads to another origin, where the key must not go.
+            TransportError: It has another origin, to which the key must not be sent.
         """
         try:
             absolute = urljoin(relative_to or self.base_url, url)
@@ -249,15 +251,15 @@ class Transport:
         except ValueError:
             absolute, same = url, False
         if not same:
-            shown = self.redactor.text(_without_query(absolute))[:_EXCERPT]
+            redacted = self.redactor.text(_without_query(absolute))[:_EXCERPT]
             raise TransportError(
-                f"the server points to another origin, {shown!r}; "
-                f"the key goes to {_without_query(self.base_url)} only. If that is right, name it in client.base_url"
+                f"the server points to another origin, {redacted!r}; the key is only sent to "
+                f"{_without_query(self.base_url)}. If the other origin is correct, set it as client.base_url"
             )
         return self._auth.strip(absolute)
 
     def excerpt(self, body: bytes) -> str:
-        """The first 200 characters of a body, on one line, redacted."""
+        """Returns the first 200 characters of a body, on one line and redacted."""
         text = self.redactor.text(self.redactor.body(body[: 1 << 16]).decode("utf-8", "replace"))
         return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:_EXCERPT]
 
@@ -265,13 +267,13 @@ class Transport:
         self, request: Request, accept: Callable[[Reply], Answer], tolerate: Callable[[Reply], bool] | None,
         given: Reply | None,
     ) -> Answer | _Failure:  # fmt: skip
-        """One request, and what came of it."""
+        """Makes one attempt, and returns its result or why it failed."""
         reply = self._ask(request) if given is None else given
         if isinstance(reply, _Failure):
             return reply
         tolerated = tolerate is not None and tolerate(reply)
         throttled = self._throttles(reply, tolerated=tolerated)
-        # What throttles says nothing about the rows, whatever is tolerated.
+        # A rate-limited response says nothing about the rows, even if its status is tolerated.
         if throttled or not tolerated:
             failure = self._objection(reply, throttled)
             if failure is not None:
@@ -283,7 +285,7 @@ class Transport:
             return _Failure(self.redactor.text(text), reply.status, retryable=True)
 
     def _ask(self, request: Request) -> Reply | _Failure:
-        """One request to a whole answer, with a fresh token if the old one is refused."""
+        """Sends a request and reads the whole response, with a new token if the old one is refused."""
         deadline = self._start_clock()
         try:
             with self._rate_limit.permit(stop=self._closing, until=deadline):
@@ -300,19 +302,21 @@ class Transport:
             return error.failure
         except TooLargeError:
             most = f"{self._limits.max_response_bytes:,}"
-            return _Failure(f"the answer exceeds limits.max_response_bytes ({most}); ask for smaller pages or raise it")
+            return _Failure(
+                f"the response exceeds limits.max_response_bytes ({most}); request smaller pages or raise the limit"
+            )
         except TransportError as error:
             return _Failure(str(error), error.status)
         except (urllib3.exceptions.HTTPError, OSError, LateError) as error:
             if time.monotonic() >= deadline:
-                return _Failure(f"limits.deadline of {self._limits.deadline:g} s for one resource has passed")
-            return _Failure(self._shown(describe(error, self._limits)), retryable=may_pass(error))
+                return _Failure(f"limits.deadline of {self._limits.deadline:g} s for one resource is exceeded")
+            return _Failure(self._redacted(describe(error, self._limits)), retryable=may_pass(error))
         except ValueError as error:
-            # http.client and urllib3 refuse a malformed URL or header with all of it in the text.
-            return _Failure(self._shown(str(error)))
+            # http.client and urllib3 quote a malformed URL or header in full.
+            return _Failure(self._redacted(str(error)))
 
     def _follow(self, request: Request) -> Reply:
-        """Send a request, and follow redirects within the origin."""
+        """Sends a request, and follows redirects within the origin."""
         method, url, headers = request.method.upper(), self._url(request), {**self._headers, **request.headers}
         body: bytes | None = None
         if request.json is not None:
@@ -332,7 +336,7 @@ class Transport:
                 raise TransportError(f"HTTP {reply.status}: {error}", status=reply.status) from None
             if reply.status == 303 or (reply.status in (301, 302) and method == "POST"):
                 method, body = "GET", None  # as every client does
-        raise TransportError(f"HTTP {reply.status}: {_MAX_REDIRECTS} redirects led nowhere", status=reply.status)
+        raise TransportError(f"HTTP {reply.status}: more than {_MAX_REDIRECTS} redirects", status=reply.status)
 
     def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
         started = time.monotonic()
@@ -342,11 +346,11 @@ class Transport:
             with self._lock:
                 self.traffic.requests += 1
                 self.traffic.seconds_waiting += time.monotonic() - started
-        shown = urllib3.HTTPHeaderDict({k: self.redactor.header(v) for k, v in raw.headers.itermerged()})
-        return Reply(raw.status, shown, self.redactor.body(raw.body), url)
+        response_headers = urllib3.HTTPHeaderDict({k: self.redactor.header(v) for k, v in raw.headers.itermerged()})
+        return Reply(raw.status, response_headers, self.redactor.body(raw.body), url)
 
     def _post_form(self, url: str, fields: dict[str, str]) -> Mapping[str, Any]:
-        """The token request of OAuth: to its own URL, which the connection file names, never with the API's auth."""
+        """Sends OAuth's token request to its own URL, as set in the connection file, without the API's auth."""
         self._refuse_address("client.auth.access_token_url", url)
         headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
         if self._token_wire is None:
@@ -354,18 +358,18 @@ class Transport:
         form = urlencode(fields).encode()
         raw = self._token_wire.exchange("POST", url, headers, form, until=self._start_clock())
         try:
-            # Not redacted: a server may well answer with the token that it gave before.
+            # Not redacted, because a server may return the same token again.
             answer = jsonlib.loads(raw.body) if 200 <= raw.status < 300 else None
         except ValueError:
             answer = None
         if isinstance(answer, dict):
             return answer
-        shown = urllib3.HTTPHeaderDict({k: self.redactor.header(v) for k, v in raw.headers.itermerged()})
-        reply = Reply(raw.status, shown, self.redactor.body(raw.body), url)
+        redacted = urllib3.HTTPHeaderDict({k: self.redactor.header(v) for k, v in raw.headers.itermerged()})
+        reply = Reply(raw.status, redacted, self.redactor.body(raw.body), url)
         failure = self._objection(reply, self._throttles(reply))
         if failure is None:
-            # Not shown: it may be a token in a form that we do not know.
-            failure = _Failure(f"HTTP {raw.status}, {shown.get('Content-Type')}: no JSON object", raw.status)
+            # Without an excerpt, because the body may be a token in an unknown format.
+            failure = _Failure(f"HTTP {raw.status}, {redacted.get('Content-Type')}: not a JSON object", raw.status)
         raise _TokenRefusedError(replace(failure, text=f"no token from {_without_query(url)}: {failure.text}"))
 
     def _url(self, request: Request) -> str:
@@ -391,42 +395,42 @@ class Transport:
             wire.abort()
 
     def _start_clock(self) -> float:
-        """The moment of the deadline; the first call sets it."""
+        """Returns the time of the deadline, which the first call sets."""
         with self._lock:
             if self._deadline is None:
                 seconds = self._limits.deadline
                 self._deadline = time.monotonic() + seconds
-                # A read timeout ends a silence. This ends a server that sends a byte now and then, for ever.
+                # A read timeout only ends silence. The timer also ends a response that keeps trickling in.
                 self._alarm = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self._abort)
                 self._alarm.name, self._alarm.daemon = "rmm-deadline", True
                 self._alarm.start()
             return self._deadline
 
     def _objection(self, reply: Reply, signal: bool) -> _Failure | None:
-        """Why this answer is not one to read rows from; None where it is.
+        """Returns why a response is an error, or None if rows can be read from it.
 
         Args:
-            signal: It means `slower`, whatever its status.
+            signal: Whether the response means "rate limited", regardless of its status.
         """
         if reply.status < 300 and not signal:
             return None
         throttled = signal or reply.status in (429, 503)
         hints = {401: "the API refused the key; ", 403: "the key may not read this; "}
-        hint = "the API asks for less; " if throttled else hints.get(reply.status, "")
+        hint = "rate limited by the API; " if throttled else hints.get(reply.status, "")
         if 300 <= reply.status < 400:
-            hint = "a redirect that leads nowhere; "
+            hint = "a redirect that cannot be followed; "
         text = f"HTTP {reply.status}: {hint}{reply.content_type}, {self.excerpt(reply.body)!r}"
         retryable = signal or reply.status in self._retry.status_codes
         return _Failure(text, reply.status, retryable, self._wait_asked_for(reply, throttled), throttled)
 
     def _throttles(self, reply: Reply, *, tolerated: bool = False) -> bool:
-        """Whether an answer means `slower`; one that would be tolerated is looked at for every sign of it."""
+        """Returns whether a response is rate limited; one that would be tolerated is checked for more signals."""
         if throttles(reply.status, reply.body, self._limits.throttle):
             return True
         return tolerated and reply.status >= 400 and looks_throttled(reply.status, reply.headers, reply.body)
 
     def _wait_asked_for(self, reply: Reply, throttled: bool) -> float | None:
-        """Seconds the server asks to wait: `Retry-After` in either form, or a place in a throttled answer's body."""
+        """Returns the seconds that the server asks to wait, from `Retry-After` in either form or from the body."""
         value = reply.headers.get("Retry-After")
         if value:
             try:
@@ -434,36 +438,36 @@ class Transport:
             except ValueError:
                 moment = _epoch_seconds(value)
                 if moment is not None:
-                    # By the server's own clock, where it tells it: ours may go wrong.
+                    # By the server's clock, if it sends `Date`: ours may be wrong.
                     now = _epoch_seconds(reply.headers.get("Date", ""))
                     return max(0.0, moment - (time.time() if now is None else now))
         if throttled and self._wait_path is not None:
             try:
-                found = jsonpath.find_values(self._wait_path, jsonlib.loads(reply.body))
-                return max(0.0, float(found[0])) if found else None
+                values = jsonpath.find_values(self._wait_path, jsonlib.loads(reply.body))
+                return max(0.0, float(values[0])) if values else None
             except (ValueError, TypeError):
                 return None
         return None
 
     def _refuse_address(self, key: str, url: str) -> None:
         if fault := address_fault(url, allow_http=self._allow_http):
-            raise ValueError(f"{key}: {fault}")  # without the address: a password may be in it
+            raise ValueError(f"{key}: {fault}")  # without the URL, which may contain a password
 
-    def _shown(self, text: str) -> str:
+    def _redacted(self, text: str) -> str:
         return self.redactor.text(text)[: 2 * _EXCERPT]
 
 
 def _epoch_seconds(http_date: str) -> float | None:
     parts = email.utils.parsedate_tz(http_date)
     try:
-        # A date without a zone is in GMT here, whatever zone this machine is in.
+        # HTTP dates are in GMT, regardless of this machine's time zone.
         return None if parts is None else float(email.utils.mktime_tz((*parts[:9], parts[9] or 0)))
     except (ValueError, OverflowError):
         return None
 
 
 def _as_parameter(value: Any) -> Any:
-    """A parameter's value as APIs expect it: true, not Python's True."""
+    """Converts a parameter's value to what APIs expect: `true`, not Python's `True`."""
     return str(value).lower() if isinstance(value, bool) else value
 
 

@@ -1,7 +1,7 @@
-"""One origin to single exchanges on kept-alive connections; the secret joins a request on its way into the socket.
+"""Exchanges single requests with one origin on kept-alive connections, and adds the secret as they are written.
 
-The pool knows this one origin and no other, so that no address, however written, takes the key elsewhere. Proxies, TLS,
-limits of time and size are seen to here. Whether an answer is a good one, and what to do if not, is for `transport`.
+The connection pool is bound to this origin, so that no URL can send the key anywhere else. This module handles proxies,
+TLS, and limits of time and size. See `transport` for how responses are judged and retried.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _CHUNK = 1 << 18
 
 
 class TooLargeError(Exception):
-    """A body beyond `max_response_bytes`."""
+    """Raised when a body exceeds `max_response_bytes`."""
 
 
 class LateError(Exception):
-    """The moment by which an answer had to be here has passed."""
+    """Raised when a response does not arrive in time."""
 
 
 @dataclass(frozen=True)
 class RawReply:
-    """One answer, its body decompressed and otherwise as it came: it may hold an echoed secret."""
+    """One response as received, decompressed; it may contain an echoed secret."""
 
     status: int
     headers: urllib3.HTTPHeaderDict
@@ -50,17 +50,17 @@ class RawReply:
 
 
 class Wire:
-    """Exchanges with one origin.
+    """A client of one origin.
 
     Args:
-        url: Any address of the origin.
+        url: Any URL of the origin.
         auth: Attaches the secret.
-        redactor: Told of a proxy's password.
-        limits: Timeouts (s), size of an answer (bytes), how many connections are kept.
-        context: From `tls_context`; needed for https.
+        redactor: Receives the proxy's password.
+        limits: Timeouts (s), size of a response (bytes), number of kept-alive connections.
+        context: From `tls_context`; required for https.
 
     Raises:
-        ValueError: the environment names a proxy of a kind that is not spoken here.
+        ValueError: The environment's proxy is of an unsupported kind.
     """
 
     def __init__(
@@ -87,19 +87,20 @@ class Wire:
     def exchange(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, *, until: float
     ) -> RawReply:
-        """Send one request and read the answer to its end.
+        """Sends one request and reads the whole response.
 
         Args:
-            method: In upper case.
-            url: Absolute; only what follows the origin is looked at.
-            headers: Beside the secret's.
-            body: What is sent.
-            until: Moment of `time.monotonic()` by which the answer must be here.
+            method: The method, in upper case.
+            url: An absolute URL, of which only the part after the origin is used.
+            headers: The headers, without the secret.
+            body: The request body.
+            until: Time, as in `time.monotonic()`, by which the response must have arrived.
 
         Raises:
-            LateError, TooLargeError: as they say.
-            urllib3.exceptions.HTTPError, OSError: what the network did.
-            ValueError: a URL or header that cannot be sent.
+            LateError: The response did not arrive in time.
+            TooLargeError: The response exceeds `max_response_bytes`.
+            urllib3.exceptions.HTTPError, OSError: A network error occurred.
+            ValueError: The URL or a header cannot be sent.
         """
         left = until - time.monotonic()
         if left <= 0:
@@ -117,31 +118,31 @@ class Wire:
             content = self._read(response, until)
         except BaseException:
             response.close()
-            response.release_conn()  # the pool waits for it, closed as it is
+            response.release_conn()  # the pool waits for it even though it is closed
             raise
         finally:
             with self._lock:
                 self._responses.discard(response)
         response.release_conn()
         if self._aborts != aborts:
-            # Hung up among the headers, or in a body of no stated length, it looks like an answer that has ended.
+            # Aborted within the headers, or within a body without a length, it looks like a complete response.
             raise LateError
         return RawReply(response.status, response.headers, content)
 
     def abort(self) -> None:
-        """End every exchange under way, however slowly its bytes drip in; connections made later work again."""
+        """Aborts every exchange in progress, even one that keeps receiving bytes; later exchanges work again."""
         with self._lock:
             self._aborts += 1
             connections, responses = list(self._connections), list(self._responses)
         for connection in connections:
             connection.hang_up()
-        # A connection that the server ends after its answer is gone from the first list while its body still comes.
+        # A connection that the server closes after its response leaves the first list while its body is still being read.
         for response in responses:
             with suppress(OSError, RuntimeError, ValueError):  # it has just ended
                 response.shutdown()
 
     def close(self) -> None:
-        """End every exchange under way and drop kept connections."""
+        """Aborts every exchange in progress and closes kept-alive connections."""
         self.abort()
         self._pool.close()
 
@@ -151,7 +152,7 @@ class Wire:
         if announced.isdigit() and int(announced) > most:
             raise TooLargeError
         content = bytearray()
-        # Piece by piece, decompressed: a small packed body may be a huge one.
+        # In chunks after decompression, because a small compressed body may be huge.
         while chunk := response.read1(_CHUNK):
             content += chunk
             if len(content) > most:
@@ -161,7 +162,7 @@ class Wire:
         return bytes(content)
 
     def _pool_classes(self, auth: Auth) -> dict[str, type[HTTPConnectionPool]]:
-        """urllib3's pools, with connections that attach the secret below everything that logs."""
+        """Returns urllib3's pools, with connections that attach the secret below everything that logs."""
         wire = self
 
         class Attaching(_SecretConnection):
@@ -188,19 +189,19 @@ class Wire:
 
 
 class _Answer(http.client.HTTPResponse):
-    """An answer of which urllib3 finds nothing to log."""
+    """A response without parse defects, so that urllib3 does not log them."""
 
     def begin(self) -> None:
         super().begin()
-        # Of headers that cannot be parsed, urllib3 makes a warning with the whole address and all that was sent.
+        # For headers that cannot be parsed, urllib3 logs a warning with the full URL and everything that was sent.
         self.headers.defects.clear()
         self.headers.set_payload("")
 
 
 class _SecretConnection(HTTPConnection):
-    """A connection that adds the secret to what it sends, and can be hung up from another thread."""
+    """A connection that adds the secret to what it sends, and can be closed from another thread."""
 
-    # http.client prints what it sends, secret and all, where somebody switched that on for every connection.
+    # If debugging is enabled globally, http.client prints everything that it sends, including the secret.
     debuglevel = 0
     response_class = _Answer
 
@@ -218,16 +219,16 @@ class _SecretConnection(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         connected = super()._new_conn()
-        # A second handle on the connection: TLS takes the first one away for as long as its handshake lasts.
+        # A second handle of the socket, because the first is not accessible during the TLS handshake.
         self._handle = connected.dup()
         self.register()
         return connected
 
     def hang_up(self) -> None:
-        """Wake whoever waits for bytes here; they find the connection ended."""
+        """Shuts down the socket, which wakes the thread that waits for bytes."""
         handle = self._handle
         if handle is not None:
-            with suppress(OSError):  # it ended by itself
+            with suppress(OSError):  # it is already closed
                 handle.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
@@ -238,26 +239,26 @@ class _SecretConnection(HTTPConnection):
 
 
 def tls_context(tls: Tls | None) -> ssl.SSLContext:
-    """What certificates are verified against: certifi's authorities, as in `requests`, and a private one beside them.
+    """Returns a context that trusts certifi's CAs, as `requests` does, and optionally a private one.
 
     Raises:
-        ValueError: the private authority's file cannot be read.
+        ValueError: The private CA's file cannot be read.
     """
-    # Of urllib3: TLS 1.2 or newer, certificate and host name always verified.
+    # urllib3's defaults: TLS 1.2 or newer, certificate and host name always verified.
     context = urllib3.util.ssl_.create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
     context.load_verify_locations(certifi.where())
     if tls is not None and tls.ca_file is not None:
         try:
             context.load_verify_locations(tls.ca_file)
         except ssl.SSLError:
-            raise ValueError(f"tls.ca_file: {tls.ca_file} holds no certificate in PEM form") from None
+            raise ValueError(f"tls.ca_file: {tls.ca_file} does not contain a PEM certificate") from None
         except OSError as error:
             raise ValueError(f"tls.ca_file: {tls.ca_file}: {error.strerror}") from None
     return context
 
 
 def _proxy_for(url: str, redactor: Redactor) -> tuple[str | None, dict[str, str]]:
-    """Address and headers of the proxy that the environment names for a URL, as `requests` reads it."""
+    """Returns URL and headers of the environment's proxy for a URL, found as `requests` does."""
     from requests.utils import get_auth_from_url, get_environ_proxies, select_proxy, urldefragauth
 
     if is_loopback(read_origin(url)[1]):
@@ -271,14 +272,14 @@ def _proxy_for(url: str, redactor: Redactor) -> tuple[str | None, dict[str, str]
     address = urldefragauth(address)
     scheme = address.partition("://")[0]
     if scheme not in PORTS:
-        raise ValueError(f"the environment names a proxy of kind {scheme}; only http and https ones are spoken here")
+        raise ValueError(f"the environment sets a proxy of kind {scheme}; only http and https proxies are supported")
     headers = {str(k): str(v) for k, v in make_headers(proxy_basic_auth=f"{user}:{password}").items()} if user else {}
     redactor.add(headers.get("proxy-authorization", "").partition(" ")[2])
     return address, headers
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether the same request may go well a moment later: a certificate that is not trusted stays so."""
+    """Returns whether retrying may help; it does not for a certificate that is not trusted."""
     if isinstance(error, (urllib3.exceptions.LocationValueError, urllib3.exceptions.URLSchemeUnknown)):
         return False
     tls = _tls_error(error)
@@ -286,46 +287,45 @@ def may_pass(error: BaseException) -> bool:
 
 
 def describe(error: BaseException, limits: Limits) -> str:
-    """What the network did, in words; a secret that libraries put there is still to be struck out."""
+    """Describes a network error; the description is not redacted yet."""
     known = urllib3.exceptions
     tls = _tls_error(error)
     if isinstance(tls, ssl.SSLCertVerificationError):
         return (
-            f"the server's certificate is not trusted: {tls.verify_message}. If an authority of your own signed it, "
-            "give that as tls.ca_file"
+            f"the server's certificate is not trusted: {tls.verify_message}. If a private CA signed it, set tls.ca_file"
         )
     if tls is not None and may_pass(error):
         return "the connection was cut during TLS"
     if tls is not None:
         return f"TLS failed: {tls.reason or tls}. Does this port speak https?"
     if isinstance(error, known.ProxyError):
-        return f"the proxy of the environment: {describe(error.original_error, limits)}"
+        return f"the environment's proxy failed: {describe(error.original_error, limits)}"
     if isinstance(error, known.NameResolutionError):
-        return f"the host's name is not known: {error.__cause__}"
+        return f"the host name cannot be resolved: {error.__cause__}"
     if isinstance(error, known.NewConnectionError):
-        return f"no connection: {_words(error.__cause__ or error)}"
+        return f"no connection: {_message(error.__cause__ or error)}"
     if isinstance(error, known.ConnectTimeoutError):
         return f"no connection within {limits.connect_timeout:g} s"
     if isinstance(error, known.ReadTimeoutError):
-        return f"no bytes came for {limits.read_timeout:g} s"
+        return f"no bytes received for {limits.read_timeout:g} s"
     if isinstance(error, known.IncompleteRead):
-        return f"the answer was cut off after {error.partial} bytes"
+        return f"the response was cut off after {error.partial} bytes"
     if isinstance(error, known.ProtocolError) and len(error.args) > 1 and isinstance(error.args[1], BaseException):
         inner = error.args[1]
         if isinstance(inner, known.IncompleteRead) or type(inner).__name__ == "IncompleteRead":
-            return "the answer was cut off"
-        return f"the connection was dropped: {_words(inner)}"
-    return f"{type(error).__name__}: {_words(error)}"
+            return "the response was cut off"
+        return f"the connection was dropped: {_message(inner)}"
+    return f"{type(error).__name__}: {_message(error)}"
 
 
-def _words(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
 
 
 def _tls_error(error: BaseException) -> ssl.SSLError | None:
-    """The TLS library's own error in one of urllib3."""
+    """Returns the TLS library's error inside a urllib3 error, or None."""
     if isinstance(error, ssl.SSLError):
         return error
     if isinstance(error, urllib3.exceptions.ProxyError):

@@ -139,7 +139,7 @@ def shape_of(
     return RowShape(
         table=plan.table,
         primary_key=resource.keys,
-        columns=resource.as_dlt().get("columns") or {},
+        columns=_columns(resource),
         max_table_nesting=resource.max_table_nesting,
         known=known,
         max_identifier_length=max_identifier_length,
@@ -147,6 +147,14 @@ def shape_of(
         nesting=nesting,
         raw_paths=plan.cursor.columns if plan.cursor is not None and plan.arrow else (),
     )
+
+
+def _columns(resource: Resource) -> Mapping[str, Mapping[str, Any]]:
+    """The column hints. Only a merge deletes the rows that say that they are deleted; else they land as any other row."""
+    columns: Mapping[str, Mapping[str, Any]] = resource.as_dlt().get("columns") or {}
+    if resource.disposition == "merge":
+        return columns
+    return {name: {key: value for key, value in hint.items() if key != "hard_delete"} for name, hint in columns.items()}
 
 
 def _cursor(resource: Resource) -> Cursor | None:

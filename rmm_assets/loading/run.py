@@ -268,10 +268,10 @@ def open_run(
 
 
 def innermost(error: BaseException) -> str:
-    """Returns the text of what an error goes back to, or its name where it has none."""
+    """Returns the text of what an error goes back to, at most 300 letters of it, or its name where it has none."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
-    return str(error) or type(error).__name__
+    return str(error)[:300] or type(error).__name__
 
 
 def _transport(

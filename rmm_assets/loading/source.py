@@ -173,8 +173,9 @@ def _rejects(plan: LoadPlan, spool: Spool | RecordSpool, load_id: str, reading: 
     """The rows that cannot land, for a table of their own."""
     hints = dlt.mark.make_hints(table_name=plan.rejected_table, write_disposition="append", primary_key=(), columns={})
     keys = spool.rejected_keys()
-    present = [tuple(row.values()) for row in keys.slice(0, MOST_PRESENT + 1).to_pylist()]
-    reading.rejected_keys = Present(tuple(keys.column_names), present)
+    if keys.column_names:
+        rows = keys.slice(0, MOST_PRESENT + 1).to_pylist()
+        reading.rejected_keys = Present(tuple(keys.column_names), [tuple(row.values()) for row in rows])
     for rejected in spool.rejected():
         yield dlt.mark.with_hints(_dated(rejected, load_id), hints, create_table_variant=True)
 

@@ -1,1 +1,1 @@
-"""How Dagster sees a connection: assets, checks, metadata, resources, schedules, sensors."""
+"""Turns a connection into Dagster assets, checks, metadata, resources, schedules and sensors."""

@@ -1,10 +1,10 @@
-"""Builds a connection's Dagster assets: one asset, one op, one dlt pipeline a resource, loaded through dagster-dlt.
+"""Builds a connection's Dagster assets: one asset, one op and one dlt pipeline per resource, loaded through dagster-dlt.
 
-`multi_asset` over `build_dlt_asset_specs`, because `@dlt_assets` takes no check specs; a fresh source and pipeline in
-each run, because dlt keeps state in both.
+It uses `multi_asset` with `build_dlt_asset_specs`, because `@dlt_assets` does not accept check specs, and creates a
+source and a pipeline for each run, because dlt keeps state in both.
 """
 
-# No `from __future__ import annotations`: Dagster reads the type of `context` off the function.
+# No `from __future__ import annotations`: Dagster inspects the type annotation of `context`.
 
 import logging
 import traceback
@@ -27,6 +27,7 @@ from rmm_assets.errors import PublishedError, RmmError
 from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.run import Run, open_run, store_of
 from rmm_assets.loading.source import build_source
+from rmm_assets.orchestration.audits import build_audit_job
 from rmm_assets.orchestration.checks import COMPLETE, Check, Loaded, checks_of, reference_checks
 from rmm_assets.orchestration.column_schema import COLUMN_SCHEMA, declared_columns
 from rmm_assets.orchestration.descriptions import describe
@@ -36,7 +37,7 @@ from rmm_assets.orchestration.resources import RmmApi, api_resource
 from rmm_assets.orchestration.schedules import build_job, build_schedule, freshness
 from rmm_assets.tables.table import Table
 
-# Loads that a band around a table's row count looks back on.
+# Number of loads that the `row_count` check's band is calculated from.
 HISTORY = 10
 
 Event = dg.MaterializeResult[Any] | dg.AssetCheckResult
@@ -45,7 +46,7 @@ Execute = Callable[[dg.AssetExecutionContext, Resource], Iterator[Event]]
 
 
 def asset_key(connection: Connection, resource_name: str) -> dg.AssetKey:
-    """`[connection, resource]`: the key that downstream code locations rely on."""
+    """Returns `[connection, resource]`, the key that downstream code locations rely on."""
     return dg.AssetKey([connection.name, resource_name])
 
 
@@ -53,12 +54,12 @@ def build_connection_defs(
     connection: Connection, *, spec_of: SpecOf | None = None, execute: Execute | None = None,
     located: Callable[[dg.AssetSpec], dg.AssetSpec] = lambda spec: spec,
 ) -> dg.Definitions:  # fmt: skip
-    """Builds everything that Dagster shows of a connection.
+    """Builds the definitions of a connection.
 
     Args:
-        spec_of: Makes the spec of a resource's asset, `asset_spec` by default.
-        execute: Runs one resource, `run_resource` by default.
-        located: Adds to a spec where its asset is described.
+        spec_of: Builds the spec of a resource's asset; defaults to `asset_spec`.
+        execute: Runs one resource; defaults to `run_resource`.
+        located: Adds to a spec a link to the line in the file that describes the asset.
     """
     spec_of = spec_of or partial(asset_spec, connection)
     execute = execute or partial(run_resource, connection)
@@ -69,12 +70,13 @@ def build_connection_defs(
     if charts is not None:
         assets.append(charts)
     job = build_job(connection, [asset.key for asset in assets])
-    schedule = build_schedule(connection, job)
+    audit = build_audit_job(connection, _resource_key(connection))
+    schedules = (build_schedule(connection.schedule, job), build_schedule(connection.audit, audit))
     return dg.Definitions(
         assets=[asset.map_asset_specs(located) for asset in assets],
         asset_checks=[check for resource in resources for check in _reference_checks(connection, resource)],
-        jobs=[job],
-        schedules=[schedule] if schedule else [],
+        jobs=[job, audit],
+        schedules=[schedule for schedule in schedules if schedule],
         resources={_resource_key(connection): api_resource(connection)},
     )
 
@@ -90,11 +92,11 @@ def _pool(connection: Connection) -> str | None:
 def build_resource_asset(
     connection: Connection, resource: Resource, spec_of: SpecOf, execute: Execute
 ) -> dg.AssetsDefinition:
-    """Builds the asset of one resource, and its checks, in one op."""
+    """Builds the asset and the checks of one resource, in one op."""
     plan, translator = plan_load(connection, resource), Translator(partial(spec_of, resource))
     [spec] = build_dlt_asset_specs(build_source(connection, plan), None, translator)  # type: ignore[arg-type]
-    # What dagster-dlt would fall back on: a source that has no run behind it.
-    kept = {
+    # dagster-dlt would fall back on the source in the metadata, which does not belong to a run.
+    metadata = {
         name: value
         for name, value in spec.metadata.items()
         if name not in (META_KEY_SOURCE, META_KEY_PIPELINE, META_KEY_TRANSLATOR)
@@ -102,7 +104,7 @@ def build_resource_asset(
 
     @dg.multi_asset(
         name=plan.source_name,
-        specs=[spec.replace_attributes(metadata=kept)],
+        specs=[spec.replace_attributes(metadata=metadata)],
         check_specs=[check.spec(spec.key) for check in checks_of(connection, resource)],
         can_subset=True,
         pool=_pool(connection),
@@ -116,10 +118,10 @@ def build_resource_asset(
 
 
 def run_resource(connection: Connection, context: dg.AssetExecutionContext, resource: Resource) -> Iterator[Event]:
-    """Loads and checks what a run selects of a resource: the asset, its checks, or both.
+    """Runs what is selected of a resource: its asset, its checks, or both.
 
     Raises:
-        dagster.Failure: the load failed; the description says why.
+        dagster.Failure: The load failed; the description says why.
     """
     key, plan = asset_key(connection, resource.name), plan_load(connection, resource)
     selected = {check.name for check in context.selected_asset_check_keys if check.asset_key == key}
@@ -132,7 +134,7 @@ def run_resource(connection: Connection, context: dg.AssetExecutionContext, reso
 
 
 def _reference_checks(connection: Connection, resource: Resource) -> Iterator[dg.AssetChecksDefinition]:
-    """Checks that wait for another resource's table as well."""
+    """Yields the checks that also depend on another resource's table."""
     key = asset_key(connection, resource.name)
     for other, check in reference_checks(connection, resource).items():
         yield _reference_check(connection, plan_load(connection, resource), key, asset_key(connection, other), check)
@@ -161,10 +163,10 @@ def _load(
     api: RmmApi,
     checks: Sequence[Check],
 ) -> Iterator[Event]:
-    """Materialize the asset and check it.
+    """Materializes the asset and evaluates its checks.
 
     Raises:
-        dagster.Failure: the description says why, and whether rows of the load are in the table all the same.
+        dagster.Failure: The load failed; the description says why, and whether its rows are in the table nevertheless.
     """
     resource = plan.resource
     key = asset_key(connection, resource.name)
@@ -178,7 +180,7 @@ def _load(
             ) as run,
         ):
             redact = run.redact
-            # Dagster gives loggers that it manages its own level, at which dlt says some hundred things a run.
+            # Dagster sets its own level on the loggers it manages, at which dlt logs some hundred lines per run.
             logging.getLogger("dlt").setLevel(dlt.current.run_context().runtime_config.log_level)
             loader = _Loader.of(run)
             [result] = loader.run(
@@ -203,7 +205,7 @@ def _load(
         if explained is None:
             context.log.error(redact(traceback.format_exc()))
             sentence = f"{resource.name}: {type(innermost).__name__}: {sentence}"
-    # Out of the except block: the failure stands alone, without the frames and texts of libraries as its context.
+    # Outside the except block, so that the failure does not carry frames and messages of libraries as its context.
     if (
         explained is not None
         and not isinstance(explained, PublishedError)
@@ -216,7 +218,7 @@ def _load(
 def _check(
     context: dg.AssetExecutionContext, connection: Connection, plan: LoadPlan, checks: Sequence[Check]
 ) -> Iterator[Event]:
-    """Evaluate checks without loading: the table is opened for reading only."""
+    """Evaluates checks without loading; the table is opened read-only."""
     key, store, name = asset_key(connection, plan.resource.name), store_of(connection), plan.source_name
     latest, *before = _metadata(context.instance, key, limit=HISTORY + 1) or [{}]
     store.prepare()
@@ -226,8 +228,10 @@ def _check(
 
 
 class _Loader(DagsterDltResource):
-    """dagster-dlt's resource with our metadata: its own takes the columns out of the live schema, runs into an error
-    on the second run, leaves out zeros, and notes paths of the server.
+    """dagster-dlt's resource with our own metadata.
+
+    dagster-dlt's own removes columns from the live schema, fails on the second run, omits zeros, and includes paths of
+    the server.
     """
 
     _open: Run = PrivateAttr()
@@ -248,7 +252,7 @@ class _Loader(DagsterDltResource):
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """An exception and what led to it, outermost first."""
+    """Returns an exception and its causes, outermost first."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
@@ -256,18 +260,18 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def _metadata(instance: dg.DagsterInstance, key: dg.AssetKey, *, limit: int) -> list[Mapping[str, Any]]:
-    """Metadata of the asset's latest materializations, the latest first."""
+    """Returns the metadata of the asset's latest materializations, newest first."""
     records = instance.fetch_materializations(key, limit=limit).records
     return [record.asset_materialization.metadata for record in records if record.asset_materialization is not None]
 
 
 def _progress(context: dg.AssetExecutionContext) -> Any:
-    """dlt's progress as lines of the run's log."""
+    """Returns a collector that writes dlt's progress to the run's log."""
     return LogCollector(log_period=10.0, logger=context.log, dump_system_stats=False)
 
 
 class Translator(DagsterDltTranslator):
-    """Gives dagster-dlt the spec of one resource's asset."""
+    """Provides dagster-dlt with the spec of one resource's asset."""
 
     def __init__(self, spec_of: Callable[[DltResourceTranslatorData], dg.AssetSpec]) -> None:
         self._spec_of = spec_of
@@ -277,10 +281,10 @@ class Translator(DagsterDltTranslator):
 
 
 def asset_spec(connection: Connection, resource: Resource, _: DltResourceTranslatorData) -> dg.AssetSpec:
-    """Builds the spec of a resource's asset, as the contract promises it."""
+    """Builds the spec of a resource's asset, as documented in the contracts."""
     plan = plan_load(connection, resource)
     parent = connection.resource(resource.parent) if resource.parent else None
-    # No phantom upstream: dagster-dlt's default dependency keeps `on_cron` from ever firing.
+    # No phantom upstream asset: dagster-dlt's default dependency would keep `on_cron` from ever firing.
     deps = [asset_key(connection, parent.name)] if parent is not None and parent.selected else []
     return dg.AssetSpec(
         key=asset_key(connection, resource.name),

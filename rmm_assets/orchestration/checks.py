@@ -1,7 +1,8 @@
-"""A resource's rules to Dagster asset checks: their specs, and their results.
+"""Turns a resource's rules into Dagster asset checks: their specs and their results.
 
-Checks run in the op that loads the table, while its pipeline is open. Selected alone, the same op evaluates them and
-loads nothing: rules about rows are asked of the table in SQL, rules about the load are read from its materialization.
+Checks run in the op that loads the table, while its pipeline is open. If only checks are selected, the same op
+evaluates them without loading: rules about rows are SQL queries on the table, rules about the load read its
+materialization.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ SCHEMA_CHANGE = "schema_change"
 NO_REJECTED_ROWS = "no_rejected_rows"
 NOT_EMPTY = "not_empty"
 
-# Columns that a load adds to what the API sends; they say nothing of the API.
+# Columns that a load adds; they do not reflect a change of the API.
 _OWN_COLUMNS = ("_dlt_id", "_dlt_load_id", "_absent_since")
 
-# A query of a user's own may select every column of a table.
+# A user's query may select every column of a table.
 _EXAMPLE_LETTERS = 200
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What is known of the load that is checked.
+    """Metadata of the load to check.
 
     Attributes:
-        metadata: Of its materialization; empty where there was none yet.
-        before: Of the materializations before it, the latest first.
+        metadata: Metadata of its materialization; empty if there is none yet.
+        before: Metadata of the previous materializations, newest first.
     """
 
     metadata: Mapping[str, Any]
@@ -50,9 +51,9 @@ class Loaded:
 
     @property
     def counts(self) -> list[int]:
-        """Row counts of the loads before."""
-        found = (_plain(metadata.get("dagster/row_count")) for metadata in self.before)
-        return [int(count) for count in found if count is not None]
+        """Returns the row counts of the previous loads."""
+        counts = (_plain(metadata.get("dagster/row_count")) for metadata in self.before)
+        return [int(count) for count in counts if count is not None]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Check:
     """One check of a resource.
 
     Attributes:
-        evaluate: From the table and the load to whether it passed, and the metadata that says why.
+        evaluate: Takes the table and the load; returns whether the check passed, and the metadata that says why.
     """
 
     name: str
@@ -70,15 +71,15 @@ class Check:
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
 
     def spec(self, key: dg.AssetKey) -> dg.AssetCheckSpec:
-        """The check as Dagster lists it."""
+        """Returns the check's spec."""
         return dg.AssetCheckSpec(self.name, asset=key, description=self.description, blocking=self.blocking)
 
     def result(self, key: dg.AssetKey, table: Table, loaded: Loaded) -> dg.AssetCheckResult:
-        """Evaluates the check; one that cannot be evaluated has failed, and the load stays what it is."""
+        """Evaluates the check; a check that cannot be evaluated fails, without failing the load."""
         try:
             passed, metadata = self.evaluate(table, loaded)
-        except Exception as error:  # a query of a user's own may fail in any way
-            reason = shorten(f"this could not be evaluated: {error}", _EXAMPLE_LETTERS)
+        except Exception as error:  # a user's query may raise anything
+            reason = shorten(f"the check could not be evaluated: {error}", _EXAMPLE_LETTERS)
             passed, metadata = False, {"reason": reason}
         return dg.AssetCheckResult(
             asset_key=key, check_name=self.name, passed=passed, severity=self.severity, metadata=metadata
@@ -86,27 +87,27 @@ class Check:
 
 
 def checks_of(connection: Connection, resource: Resource) -> tuple[Check, ...]:
-    """Every check of a resource, its names as the contract has them."""
+    """Returns every check of a resource, named as documented in the contracts."""
     return (
         *_row_checks(plan_load(connection, resource)),
         *_further_checks(connection, resource),
         Check(
             NOT_EMPTY,
-            "Some load has brought a row: a key without rights looks like an empty API. `row_count: {min: 0}` says that "
-            "no rows are fine.",
+            "The table has rows, or had some after an earlier load: to a key without permissions, an API looks empty. "
+            "Set `row_count: {min: 0}` if an empty table is fine.",
             partial(_not_empty, resource),
             severity=dg.AssetCheckSeverity.WARN,
         ),
         Check(COMPLETE, "Every row that the API held was read.", _complete),
         Check(
             SCHEMA_CHANGE,
-            "The columns and types are those of the load before.",
+            "Columns and types are the same as after the previous load.",
             _schema_change,
             severity=dg.AssetCheckSeverity.WARN,
         ),
         Check(
             NO_REJECTED_ROWS,
-            f"No row had to go to `{resource.table}_rejected`.",
+            f"No row was written to `{resource.table}_rejected`.",
             _no_rejected_rows,
             severity=dg.AssetCheckSeverity.ERROR if resource.on_rejected == "fail" else dg.AssetCheckSeverity.WARN,
         ),
@@ -115,14 +116,14 @@ def checks_of(connection: Connection, resource: Resource) -> tuple[Check, ...]:
 
 def _row_checks(plan: LoadPlan) -> Iterator[Check]:
     resource, key = plan.resource, plan.key
-    # Old versions of a row share its key.
+    # Earlier versions of a row have the same key.
     versions = None if plan.history is None else (plan.history.valid_to, plan.history.open_end)
     for columns in resource.unique:
         named = tuple(normalized_column(column) for column in columns)
         yield Check(
             f"unique_{'_'.join(named)}",
-            f"No two rows share a value of `{', '.join(named)}`.",
-            _asked(partial(duplicates, columns=named, versions=versions)),
+            f"No two rows have the same value of `{', '.join(named)}`.",
+            _in_sql(partial(duplicates, columns=named, versions=versions)),
             blocking=named == key,
         )
     for column in resource.checks.not_null:
@@ -130,14 +131,14 @@ def _row_checks(plan: LoadPlan) -> Iterator[Check]:
         yield Check(
             f"not_null_{name}",
             f"Every row has a value in `{name}`.",
-            _asked(partial(nulls, column=name, key=key)),
+            _in_sql(partial(nulls, column=name, key=key)),
         )
     for column, accepted in resource.checks.accepted_values.items():
         name = normalized_column(column)
         yield Check(
             f"accepted_values_{name}",
             f"`{name}` is one of {', '.join(map(str, accepted))}.",
-            _asked(partial(unaccepted, column=name, accepted=accepted, key=key)),
+            _in_sql(partial(unaccepted, column=name, accepted=accepted, key=key)),
         )
 
 
@@ -146,33 +147,35 @@ def _further_checks(connection: Connection, resource: Resource) -> Iterator[Chec
     for name, query in resource.checks.sql.items():
         yield Check(
             f"sql_{name}",
-            f"This query selects no row:\n```sql\n{query.strip()}\n```",
-            _asked(partial(_selected, query=query, tables=tables)),
+            f"This query selects no rows:\n```sql\n{query.strip()}\n```",
+            _in_sql(partial(_selected, query=query, tables=tables)),
         )
     if resource.checks.row_count is not None:
         yield Check(
-            "row_count", "The table has as many rows as it should.", partial(_row_count, resource.checks.row_count)
+            "row_count", "The number of rows is within its bounds.", partial(_row_count, resource.checks.row_count)
         )
     yield Check(
         "no_sudden_loss",
-        f"Not more than {resource.max_absent_share:.0%} of the rows went away at once.",
+        f"At most {resource.max_absent_share:.0%} of the rows disappeared at once.",
         _no_sudden_loss,
     )
 
 
 def reference_checks(connection: Connection, resource: Resource) -> dict[str, Check]:
-    """Checks that look into another resource's table, by that resource's name. They stand apart from the load: they run
-    once both tables are loaded, and a resource that fails takes no other one with it.
+    """Returns the checks that read another resource's table, by that resource's name.
+
+    They do not run in the op that loads, but after both tables are loaded, so that a resource that fails does not fail
+    others.
     """
     key = tuple(normalized_column(name) for name in resource.keys)
-    found = {}
+    checks = {}
     for column, target in resource.checks.references.items():
         name, _, other_column = target.partition(".")
         rule = partial(
             _dangling, column=column, other=connection.resource(name).table, other_column=other_column, key=key
         )
-        found[name] = Check(f"references_{column}", f"Every value of `{column}` is one of `{target}`.", _asked(rule))
-    return found
+        checks[name] = Check(f"references_{column}", f"Every value of `{column}` exists in `{target}`.", _in_sql(rule))
+    return checks
 
 
 def _dangling(table: Table, *, column: str, other: str, other_column: str, key: Sequence[str]) -> Finding:
@@ -188,17 +191,17 @@ def _selected(table: Table, *, query: str, tables: Mapping[str, str]) -> Finding
 def _row_count(bounds: RowCount, table: Table, loaded: Loaded) -> tuple[bool, dict[str, Any]]:
     rows = table.count()
     least, most = bounds.min or 0, bounds.max
-    said: dict[str, Any] = {"rows": rows}
+    metadata: dict[str, Any] = {"rows": rows}
     if bounds.band is not None and loaded.counts:
         usual = median(loaded.counts)
-        said["usual"] = usual
+        metadata["usual"] = usual
         least = max(least, math.ceil(usual * (1 - bounds.band)))
         highest = math.floor(usual * (1 + bounds.band))
         most = highest if most is None else min(most, highest)
-    said["at_least"] = least
+    metadata["at_least"] = least
     if most is not None:
-        said["at_most"] = most
-    return rows >= least and (most is None or rows <= most), said
+        metadata["at_most"] = most
+    return rows >= least and (most is None or rows <= most), metadata
 
 
 def _not_empty(resource: Resource, table: Table, loaded: Loaded) -> tuple[bool, dict[str, Any]]:
@@ -206,7 +209,7 @@ def _not_empty(resource: Resource, table: Table, loaded: Loaded) -> tuple[bool, 
     rows = table.count()
     if rows or any(loaded.counts) or (bounds is not None and bounds.min == 0):
         return True, {"rows": rows}
-    return False, {"rows": 0, "reason": "no rows: a key without rights looks like this"}
+    return False, {"rows": 0, "reason": "no rows; the API may look empty because the key lacks permissions"}
 
 
 def _no_sudden_loss(_: Table, loaded: Loaded) -> tuple[bool, dict[str, Any]]:
@@ -214,8 +217,8 @@ def _no_sudden_loss(_: Table, loaded: Loaded) -> tuple[bool, dict[str, Any]]:
     return not held_back, {"rows_absent": int(_plain(loaded.metadata.get("rows_absent")) or 0)}
 
 
-def _asked(rule: Callable[[Table], Finding]) -> Callable[[Table, Loaded], tuple[bool, dict[str, Any]]]:
-    """A rule about rows as a check evaluates it: asked of the table."""
+def _in_sql(rule: Callable[[Table], Finding]) -> Callable[[Table, Loaded], tuple[bool, dict[str, Any]]]:
+    """Returns the `evaluate` of a check whose rule is a query on the table."""
 
     def evaluate(table: Table, _: Loaded) -> tuple[bool, dict[str, Any]]:
         finding = rule(table)
@@ -232,18 +235,18 @@ def _asked(rule: Callable[[Table], Finding]) -> Callable[[Table, Loaded], tuple[
 def _complete(_: Table, loaded: Loaded) -> tuple[bool, dict[str, Any]]:
     if "complete" not in loaded.metadata:
         return False, {"reason": "not loaded yet"}
-    said = {
+    metadata = {
         key: loaded.metadata[key]
         for key in ("completeness", "rows_loaded", "rows_repeated", "pages", "passes", "requests")
         if key in loaded.metadata
     }
-    return bool(_plain(loaded.metadata["complete"])), said
+    return bool(_plain(loaded.metadata["complete"])), metadata
 
 
 def _schema_change(_: Table, loaded: Loaded) -> tuple[bool, dict[str, Any]]:
     now, before = schema_of(loaded.metadata), schema_of(loaded.before[0] if loaded.before else {})
     if now is None or before is None:
-        return True, {"note": "nothing to compare with yet"}
+        return True, {"note": "no previous load to compare with"}
     added = [name for name in now if name not in before and name not in _OWN_COLUMNS]
     removed = [name for name in before if name not in now and name not in _OWN_COLUMNS]
     changed = [f"{name}: {before[name]} to {now[name]}" for name in now if name in before and before[name] != now[name]]
@@ -257,5 +260,5 @@ def _no_rejected_rows(_: Table, loaded: Loaded) -> tuple[bool, dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """A metadata value without Dagster's wrapping."""
+    """Returns a metadata value without Dagster's wrapper."""
     return value.value if isinstance(value, dg.MetadataValue) else value

@@ -1,7 +1,7 @@
-"""Builds Dagster's column schema of a table: what the file declares, for the asset; what is there, for each run.
+"""Builds Dagster's column schema of a table: the declared columns for the asset, the actual ones for each run.
 
-Dagster's UI shows the columns of the latest run with the descriptions of the asset. So descriptions stand on the asset
-alone, and a run keeps what may differ between two of them: names, types, constraints.
+Dagster's UI combines the columns of the latest run with the descriptions of the asset. So only the asset has
+descriptions, and a run stores what can change from run to run: names, types and constraints.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from rmm_assets.orchestration.dagster_internals import short_column
 COLUMN_SCHEMA = "dagster/column_schema"
 
 
-# What a load adds to what the API sends.
+# Columns that a load adds.
 _OURS = {
-    "_dlt_load_id": ("text", "The load that last brought the row: `load_id` of its run."),
-    "_absent_since": ("timestamp", "When a read first did not hold the row; null while it is there."),
+    "_dlt_load_id": ("text", "The load that last wrote the row: `load_id` of its run."),
+    "_absent_since": ("timestamp", "When the row was first missing from the API; null while the API returns it."),
 }
 
 
 def declared_columns(plan: LoadPlan) -> dg.TableSchema:
-    """The columns that the connection file declares, with what it says of them, and those that a load adds."""
+    """Returns the columns that the connection file declares, with their descriptions, and those that a load adds."""
     columns = [
         dg.TableColumn(
             name=normalized_column(name),
-            type=hints.data_type or "found from the rows",
+            type=hints.data_type or "inferred from the rows",
             description=hints.description,
             constraints=dg.TableColumnConstraints(nullable=hints.nullable is not False),
         )
@@ -43,10 +43,10 @@ def declared_columns(plan: LoadPlan) -> dg.TableSchema:
 
 
 def column_schema(columns: TTableSchemaColumns, resource: Resource) -> dg.TableSchema:
-    """The columns of a table as a run leaves them.
+    """Returns the columns of a table after a run.
 
     Args:
-        columns: In dlt's schema, after the load.
+        columns: The table's columns in dlt's schema, after the load.
     """
     return dg.TableSchema(columns=[_column(column, resource) for column in columns.values() if "data_type" in column])
 
@@ -61,7 +61,7 @@ def _column(column: Mapping[str, Any], resource: Resource) -> dg.TableColumn:
 
 
 def schema_of(metadata: Mapping[str, Any]) -> dict[str, str] | None:
-    """Column types by name that an earlier materialization noted; None where it noted none."""
+    """Returns the column types by name from a materialization's metadata; None if it has no column schema."""
     value = metadata.get(COLUMN_SCHEMA)
     schema = getattr(value, "value", value)
     return {column.name: column.type for column in schema.columns} if isinstance(schema, dg.TableSchema) else None

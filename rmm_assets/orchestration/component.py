@@ -1,8 +1,7 @@
-"""A connection file, as Dagster's component machinery read it, to an `RmmConnection`, or to one error that
-says what is wrong, in which file and line, and what to write instead.
+"""Turns a connection file, as read by Dagster's component loader, into an `RmmConnection`.
 
-The keys, and what must hold between them, stand in `connection_file`. Making Dagster definitions is
-`orchestration`'s business.
+If that fails, one error says what is wrong, in which file and line, and what to write instead. See `rmm_assets.config`
+for the keys and the rules between them, and `assets` for the definitions.
 """
 
 from __future__ import annotations
@@ -34,29 +33,29 @@ KINDS = frozenset(AuthSettings.kinds())
 
 
 class ConnectionAttributes(BaseModel):
-    """A file's `attributes` as they stand there: templates not yet rendered, nothing checked.
+    """A file's raw `attributes`: templates are not rendered yet, and nothing is validated.
 
-    Checking waits for `RmmConnection.resolve_from_model`, for two reasons: a template stands for a value of
-    any type, and Dagster shows the lines around an error, in which a secret may stand.
+    `RmmConnection.resolve_from_model` validates them, for two reasons: a template may render to a value of any type,
+    and Dagster prints the lines around a validation error, which may contain a secret.
     """
 
     model_config = ConfigDict(extra="allow")
 
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The connection's own schema: what editors, `dg check yaml` and `dg list components` show."""
+        """Returns the connection's schema, for editors, `dg check yaml` and `dg list components`."""
         return Connection.model_json_schema(*args, **kwargs)
 
 
 @dg.scaffold_with(ConnectionScaffolder)
 class RmmConnection(Connection, dg.Component, dg.Resolvable):
-    """One RMM API: each of its resources becomes an asset, a table, a check.
+    """An RMM API: each of its resources becomes an asset, with a table and checks.
 
-    Say where the API is and which resources it has, in the words of dlt's `rest_api` source, and where the
-    key lies; the key itself is looked up when a run starts. Everything else has a default.
+    Describe the API and its resources with the keys of dlt's `rest_api` source, and say where the API key is stored; the
+    key itself is looked up when a run starts. Everything else has a default.
     """
 
-    # Where in its file each key stands; None where there is no file.
+    # The position of each key in the file; None if the connection was not read from a file.
     _positions: SourcePositionTree | None = PrivateAttr(default=None)
 
     @classmethod
@@ -65,20 +64,20 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
-        """Load from a file's attributes; a file without any says what is missing."""
+        """Loads the component from a file's attributes; if the file has none, the error says what is missing."""
         return super().load(attributes or ConnectionAttributes(), context)
 
     @classmethod
     def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> Self:
-        """Render the templates of a file's attributes and check them.
+        """Renders the templates in a file's attributes and validates the result.
 
         Raises:
-            ConnectionFileError: with every fault, each with its file and line.
+            ConnectionFileError: The attributes have faults; it lists all of them, each with its file and line.
         """
         attributes = model.model_extra or {}
         errors: list[InitErrorDetails] = []
         try:
-            # Before anything is rendered: a secret that a template reads is refused, too.
+            # Before templates are rendered, so that a template that reads a secret is refused, too.
             refuse(secrets(attributes))
             rendered = _rendered(attributes, context, (), errors)
             refuse(errors)
@@ -90,26 +89,26 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
 
     @classmethod
     def get_code_references_for_yaml(cls, *_: Any, **__: Any) -> Sequence[dg.LocalFileCodeReference]:
-        """None for all assets alike: `build_defs` gives each the line of its resource."""
+        """Returns no common code references: `build_defs` gives each asset the line of its resource."""
         return []
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Builds the connection's assets, checks, job and schedule."""
-        # Loading a file must not cost what building assets imports.
+        # Imported here, because loading a file does not need what building assets imports.
         from rmm_assets.orchestration.assets import build_connection_defs
 
         return build_connection_defs(
-            self, spec_of=self.get_asset_spec, execute=self.execute, located=self._with_its_line
+            self, spec_of=self.get_asset_spec, execute=self.execute, located=self._with_code_reference
         )
 
     def get_asset_spec(self, resource: Resource, data: DltResourceTranslatorData) -> dg.AssetSpec:
         """Returns the spec of a resource's asset. Override it to change what Dagster shows.
 
-        Keep the key: checks, the job and other code locations name it.
+        Keep the key: checks, the job and other code locations refer to it.
 
         Args:
-            resource: The resource as the file describes it, defaults merged in.
-            data: The dlt resource, as dagster-dlt hands it to a translator.
+            resource: The resource as the file describes it, with `resource_defaults` merged in.
+            data: The dlt resource, as dagster-dlt passes it to a translator.
         """
         from rmm_assets.orchestration.assets import asset_spec
 
@@ -118,24 +117,24 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
     def execute(
         self, context: dg.AssetExecutionContext, resource: Resource
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
-        """Loads a resource and checks it, in its op. Override it to do something before, after or instead.
+        """Loads and checks a resource, inside its op. Override it to do something before, after or instead.
 
         Args:
-            context: Of the op; it says which of the asset and its checks are selected.
-            resource: The resource as the file describes it, defaults merged in.
+            context: The op's context; it says which of the asset and its checks are selected.
+            resource: The resource as the file describes it, with `resource_defaults` merged in.
 
         Yields:
             The materialization, then the results of its checks.
 
         Raises:
-            dagster.Failure: the load failed; the description says why.
+            dagster.Failure: The load failed; the description says why.
         """
         from rmm_assets.orchestration.assets import run_resource
 
         yield from run_resource(self, context, resource)
 
-    def _with_its_line(self, spec: dg.AssetSpec) -> dg.AssetSpec:
-        """An asset with a link to the place in the file that describes it."""
+    def _with_code_reference(self, spec: dg.AssetSpec) -> dg.AssetSpec:
+        """Returns the spec with a link to the line in the file that describes the asset."""
         if self._positions is None:
             return spec
         index = next((at for at, one in enumerate(self.resources) if one.name == spec.key.path[-1]), None)
@@ -147,18 +146,23 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
         )
 
     def faults(self) -> list[InitErrorDetails]:
-        """What is wrong between the keys, and what Dagster would refuse."""
+        """Returns violations of the rules between keys, and values that Dagster would refuse."""
         found = super().faults()
-        if self.schedule is not None:
+        for name, schedule in (("schedule", self.schedule), ("audit", self.audit)):
+            if schedule is None:
+                continue
             try:
-                dg.ScheduleDefinition(job_name="any", cron_schedule=self.schedule.cron)
+                dg.ScheduleDefinition(job_name="any", cron_schedule=schedule.cron)
             except dg.DagsterInvalidDefinitionError:
-                sentence = f"`{self.schedule.cron}` is no cron expression; write five fields, like `0 * * * *`"
-                found.append(line_error(("schedule", "cron"), sentence))
+                sentence = f"`{schedule.cron}` is not a valid cron expression; write five fields, like `0 * * * *`"
+                found.append(line_error((name, "cron"), sentence))
         for index, resource in enumerate(self.resources):
-            for key, said in (("owners", {"owners": list(resource.owners)}), ("tags", {"tags": dict(resource.tags)})):
+            for key, options in (
+                ("owners", {"owners": list(resource.owners)}),
+                ("tags", {"tags": dict(resource.tags)}),
+            ):
                 try:
-                    dg.AssetSpec(resource.name, **said)
+                    dg.AssetSpec(resource.name, **options)
                 except dg.DagsterInvalidDefinitionError as error:
                     sentence = str(error).replace(f" for asset '{dg.AssetKey(resource.name)}'", "")
                     found.append(line_error(("resources", index, key), f"Dagster refuses this: {sentence}"))
@@ -172,24 +176,24 @@ def _rendered(
         return {key: _rendered(inner, context, (*path, key), errors) for key, inner in value.items()}
     if isinstance(value, list):
         return [_rendered(inner, context, (*path, index), errors) for index, inner in enumerate(value)]
-    # Only where there is a template: rendering would make a number of the string "007".
+    # Only strings with a template: rendering would turn the string "007" into a number.
     if not isinstance(value, str) or not ("{{" in value or "{%" in value):
         return value
     try:
         return context.resolve_value(value)
     except Exception as error:  # a template may raise anything
-        # The last line is the sentence; before it stand the lines of the file.
+        # The message is the last line; the lines before it quote the file.
         sentence = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
         errors.append(line_error(path, f"the template cannot be rendered: {sentence.strip()}"))
         return value
 
 
 def faults_of(error: ValidationError, positions: SourcePositionTree | None) -> Iterator[Fault]:
-    """What a validation error says, without any value of the file.
+    """Yields the faults in a validation error, without any value from the file.
 
     Args:
-        error: Of a whole connection, with paths below `attributes`.
-        positions: Positions in the file, from its root; None where there is no file.
+        error: The validation error of a whole connection, with paths relative to `attributes`.
+        positions: Positions of all keys, from the root of the file; None if the connection was not read from a file.
     """
     for below, message in messages(error):
         path: tuple[str | int, ...] = ("attributes", *below)
@@ -197,18 +201,18 @@ def faults_of(error: ValidationError, positions: SourcePositionTree | None) -> I
             yield Fault(path=_written(path), message=message)
             continue
         path, place = _located(path, positions)
-        yield Fault(path=_written(path), message=message, file=shown(place.filename), line=place.start.line)
+        yield Fault(path=_written(path), message=message, file=display_path(place.filename), line=place.start.line)
 
 
 def _located(
     path: tuple[str | int, ...], positions: SourcePositionTree
 ) -> tuple[tuple[str | int, ...], SourcePosition]:
-    """A fault's path without what is pydantic's own, and the nearest place in the file."""
+    """Returns a fault's path without the parts that pydantic adds, and the closest position in the file."""
     if path[1:2] == ("resources",) and len(path) > 3:
         own, defaults = _below(positions, path[:3]), _below(positions, ("attributes", "resource_defaults"))
         if path[3] not in own and path[3] in defaults:
             path = ("attributes", "resource_defaults", *path[3:])
-    # Between an auth and its keys, pydantic names the kind.
+    # pydantic inserts the kind of auth between `auth` and its keys.
     path = tuple(
         part for before, part in zip(("", *path), path, strict=False) if not (before == "auth" and part in KINDS)
     )
@@ -227,7 +231,7 @@ def _written(path: tuple[str | int, ...]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
 
-def shown(filename: str) -> str:
-    """A file's path from the working directory, where it lies below it."""
+def display_path(filename: str) -> str:
+    """Returns a file's path relative to the working directory if it is inside it, else the path unchanged."""
     path, here = Path(filename), Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else filename

@@ -1,7 +1,7 @@
-"""Keeps every name of Dagster's that is not public in one place.
+"""Keeps every private name of Dagster in one place.
 
-All were seen in Dagster 1.13.1 and 1.13.27. `rmm_assets_tests/orchestration/test_dagster_internals.py` says in a sentence which one
-has changed.
+All of them exist in Dagster 1.13.1 and 1.13.27. `rmm_assets_tests/orchestration/test_dagster_internals.py` says which
+one has changed.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ __all__ = ["SourcePosition", "SourcePositionTree", "short_column", "stored_bytes
 
 
 def ticks(cron: str, timezone: str, count: int) -> list[datetime]:
-    """Returns the first ticks of a cron expression from 2024 on, as Dagster's own schedules read it."""
+    """Returns the first ticks of a cron expression since 2024, as Dagster's schedules interpret it."""
     start = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
     return list(islice(schedule_execution_time_iterator(start, cron, timezone), count))
 
 
 def stored_bytes(value: Any) -> int:
-    """Returns how many bytes Dagster's event log takes for a value."""
+    """Returns the number of bytes that a value takes in Dagster's event log."""
     return len(serialize_value(value))
 
 
 class _ShortColumn(dg.TableColumn):
-    """A column of which there is nothing to say but name and type."""
+    """A column with nothing but a name and a type."""
 
 
 def short_column(name: str, kind: str = "string") -> dg.TableColumn:
-    """A column without constraints and description, stored in a third of the room.
+    """Returns a column without constraints and description, stored in a third of the space.
 
-    Dagster stores 180 bytes with each column, most of them defaults; a device has up to a hundred columns, and every
-    dot of a plot loads them. What is left out here is what `TableColumn` fills in when it is read: it is the same
-    column for whoever reads it, with or without this package.
+    Dagster stores 180 bytes per column, most of them default values; a device has up to a hundred columns, and the UI
+    loads them for every point of a plot. Only what `TableColumn` fills in when it is read is omitted here, so readers
+    get the same column, with or without this package.
     """
     return _ShortColumn(name, kind)
 
 
 def _store_short() -> bool:
-    """Has Dagster store short columns as what they are to everybody else, and returns whether that works."""
+    """Registers a serializer that stores short columns as plain `TableColumn`s, and returns whether that works."""
     try:
         from dagster_shared.serdes.serdes import _WHITELIST_MAP, RecordSerializer
 
@@ -53,10 +53,10 @@ def _store_short() -> bool:
             def object_as_mapping(self, value: Any) -> Mapping[str, Any]:
                 return {"name": value.name} | ({"type": value.type} if value.type != "string" else {})
 
-        # One entry more; nobody else's column is stored in another way than before.
+        # This only adds an entry; other columns are stored as before.
         _WHITELIST_MAP.object_serializers[_ShortColumn.__name__] = Short(klass=dg.TableColumn)
         return bool(deserialize_value(serialize_value(_ShortColumn("a", "b"))) == dg.TableColumn("a", "b"))
-    except Exception:  # it is Dagster's own and may change in any way; columns are stored at length then
+    except Exception:  # these are Dagster internals and may change in any way; columns are then stored in full
         return False
 
 

@@ -1,4 +1,4 @@
-"""A resource to what Dagster says of it in Markdown: where it comes from, how it is read, how it lands."""
+"""Builds the Markdown description of a resource's asset: where its rows come from, how they are read and loaded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from rmm_assets.loading.plan import LoadPlan
 
 
 def describe(connection: Connection, plan: LoadPlan) -> str:
-    """The description of a resource's asset: the connection file's words, the vendor's, then facts."""
+    """Returns the description of a resource's asset: the file's own text, a link to the vendor's docs, then facts."""
     resource = plan.resource
     facts = {
         "endpoint": f"`{resource.endpoint.method} {resource.path}`",
@@ -15,16 +15,16 @@ def describe(connection: Connection, plan: LoadPlan) -> str:
         "primary key": ", ".join(f"`{key}`" for key in resource.keys) or "none",
         "paging": _paging(resource),
         "reads": "what changed since the last run" if plan.cursor is not None else "everything, each time",
-        "lands by": resource.disposition + (", every version kept" if resource.history else ""),
+        "write disposition": resource.disposition + (", every version is kept" if resource.history else ""),
         "rows gone at the source": {
             "keep": "stay as they are",
             "mark": "get `_absent_since`",
-            "remove": "get `_absent_since`, and are deleted when the next complete read lacks them too",
+            "remove": "get `_absent_since`, and are deleted if the next complete read does not contain them either",
         }[resource.absent],
         "table": f"`{connection.dataset_name}.{resource.table}`",
     }
     if resource.parent:
-        facts["one request for each row of"] = f"`{resource.parent}`"
+        facts["one request per row of"] = f"`{resource.parent}`"
     lines = [f"| {name} | {value} |" for name, value in facts.items()]
     docs = resource.docs or connection.docs
     words = [resource.description, f"[API documentation]({_in_markdown(docs)})" if docs else None]
@@ -39,5 +39,5 @@ def _paging(resource: Resource) -> str:
     paginator = resource.endpoint.paginator
     if paginator is None:
         return "none"
-    said = {key: value for key, value in paginator.model_dump(exclude_unset=True).items() if key != "type"}
-    return f"`{paginator.type}`" + (f" ({', '.join(f'{key} {value}' for key, value in said.items())})" if said else "")
+    keys = {key: value for key, value in paginator.model_dump(exclude_unset=True).items() if key != "type"}
+    return f"`{paginator.type}`" + (f" ({', '.join(f'{key} {value}' for key, value in keys.items())})" if keys else "")

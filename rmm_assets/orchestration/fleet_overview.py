@@ -1,9 +1,10 @@
-"""A connection's tables to `fleet_overview`: an asset behind them whose metadata holds pictures, and an HTML page.
+"""Builds `fleet_overview`, an asset downstream of a connection's tables that charts the fleet.
 
-Which numbers and how they look is `rmm_assets.overview`'s business.
+Its metadata contains the charts as images; it also writes them to one HTML page. See `rmm_assets.overview` for the
+numbers and the drawing.
 """
 
-# No `from __future__ import annotations`: Dagster reads the types of `context` and `config` off the function.
+# No `from __future__ import annotations`: Dagster inspects the type annotations of `context` and `config`.
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -28,11 +29,11 @@ def build_fleet_overview(
 ) -> dg.AssetsDefinition | None:
     """Builds the asset `[connection, fleet_overview]`.
 
-    None where the connection loads no devices or no alerts, or where the extra `charts` is not installed.
+    Returns None if the connection does not load devices and alerts, or if the extra `charts` is not installed.
 
     Args:
         keys: Asset keys of the resources that are loaded, by resource.
-        pool: Of the loads: DuckDB's file is closed to readers while one of them writes.
+        pool: The pool of the loads: a DuckDB file cannot be read while one of them writes to it.
     """
     if not all(name in keys for name in NEEDED) or find_spec("matplotlib") is None:
         return None
@@ -41,7 +42,7 @@ def build_fleet_overview(
     class Overview(dg.Config):
         page: str = Field(
             default="data/fleet.html" if connection.name == "demo" else f"data/{connection.name}_fleet.html",
-            description="HTML file to write, from the working directory; nothing is written where it is empty.",
+            description="HTML file to write, relative to the working directory; if empty, no page is written.",
         )
 
     @dg.asset(
@@ -52,13 +53,13 @@ def build_fleet_overview(
         kinds={"matplotlib", connection.destination.type},
         pool=pool,
         description=(
-            f"The fleet of {connection.name} in pictures: status by organization, agents not seen lately, alerts by "
-            "severity over time, age of patches that wait. Each materialization holds them as images; the same stand "
-            "on one HTML page. Rows that are gone at the source are left out."
+            f"Charts of the {connection.name} fleet: status by organization, agents not seen lately, alerts by severity "
+            "over time, age of pending patches. Each materialization contains them as images and writes them to one "
+            "HTML page. Rows that are gone at the source are not counted."
         ),
     )
     def fleet_overview(context: dg.AssetExecutionContext, config: Overview) -> dg.MaterializeResult[Any]:
-        # Here: matplotlib takes a second to import, and the code location is loaded without it.
+        # Imported here, because matplotlib takes a second to import, and loading the code location does not need it.
         from rmm_assets.overview.charts import read_overview
         from rmm_assets.overview.drawing import data_uri, draw
         from rmm_assets.overview.page import page, write
@@ -68,13 +69,13 @@ def build_fleet_overview(
             tables = {name: Table(client, resource.table) for name, resource in resources.items()}
             hidden = {name: sensitive_columns(resources[name], table.columns()) for name, table in tables.items()}
             overview = read_overview(connection.name, tables, hidden=hidden)
-        pictures = {chart.name: draw(chart) for chart in overview.charts if chart.series}
-        metadata: dict[str, dg.MetadataValue[Any] | str | int] = {"pictures": len(pictures)}
+        images = {chart.name: draw(chart) for chart in overview.charts if chart.series}
+        metadata: dict[str, dg.MetadataValue[Any] | str | int] = {"pictures": len(images)}
         for chart in overview.charts:
-            image = f"![{chart.title}]({data_uri(pictures[chart.name])})" if chart.name in pictures else ""
+            image = f"![{chart.title}]({data_uri(images[chart.name])})" if chart.name in images else ""
             metadata[chart.name] = dg.MetadataValue.md("\n\n".join(filter(None, [chart.headline, image, chart.note])))
         if config.page:
-            write(page(overview, pictures), Path(config.page))
+            write(page(overview, images), Path(config.page))
             metadata["page"] = config.page
         return dg.MaterializeResult(metadata=metadata)
 

@@ -1,6 +1,7 @@
-"""What a run did to what Dagster shows and keeps of it: a contract that sensors and dashboards read.
+"""Builds the metadata of a materialization from a run's outcome: a contract that sensors and dashboards rely on.
 
-Small: numbers, the column schema, no paths, no job dumps. Every key is there on every run, zero rows included.
+The metadata is small: numbers and the column schema, but no paths and no job dumps. Every run has every key, even with
+zero rows.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from rmm_assets.loading.run import Outcome
 from rmm_assets.orchestration.column_schema import COLUMN_SCHEMA, column_schema
 from rmm_assets.orchestration.dagster_internals import short_column, stored_bytes
 
-# A run's metadata in Dagster's own form: what the UI loads for each dot of a plot. The numbers take 1,500 bytes and the
-# columns, which are never cut, some 75 each; the preview gets what is left.
+# A run's metadata as Dagster stores it, which the UI loads for every point of a plot. The numbers take 1,500 bytes and
+# the columns, which are never truncated, some 75 each; the preview gets the rest.
 MAX_BYTES = 8000
 
 
 def materialization(outcome: Outcome, columns: TTableSchemaColumns, resource: Resource) -> dict[str, Any]:
-    """Metadata of a materialization.
+    """Returns the metadata of a materialization.
 
     Args:
         columns: The table's columns in dlt's schema, after the load.
     """
     report, traffic = outcome.report, outcome.traffic
-    found: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "dagster/row_count": outcome.row_count,
         COLUMN_SCHEMA: column_schema(columns, resource),
         "dagster/table_name": outcome.table_name,
@@ -47,20 +48,20 @@ def materialization(outcome: Outcome, columns: TTableSchemaColumns, resource: Re
         "retries": traffic.retries,
         "complete": report.complete,
         "completeness": report.reason,
-        "changed_types": [f"{name}: {was} to {came}" for name, (was, came) in outcome.changed_types.items()],
+        "changed_types": [f"{name}: {old} to {new}" for name, (old, new) in outcome.changed_types.items()],
         "load_id": outcome.load_id,
         "seconds": round(outcome.seconds, 3),
         "seconds_waiting": round(traffic.seconds_waiting, 3),
         "rows_per_second": round(report.rows / outcome.seconds, 1),
     }
-    # As Dagster stores it: every value in an envelope of its own.
-    stored: Any = dg.AssetMaterialization("any", metadata=found).metadata
+    # Measured as Dagster stores it, with every value in an envelope.
+    stored: Any = dg.AssetMaterialization("any", metadata=metadata).metadata
     room = MAX_BYTES - stored_bytes(stored) - len(', "preview": ')
-    return {**found, "preview": _preview(outcome, resource, room)}
+    return {**metadata, "preview": _preview(outcome, resource, room)}
 
 
 def _preview(outcome: Outcome, resource: Resource, most_bytes: int) -> dg.TableMetadataValue:
-    """Rows of the table for people, sensitive columns masked: as many columns and rows as there is room for."""
+    """Returns a readable sample of rows, sensitive columns masked: as many columns and rows as fit."""
     masked = sensitive_columns(resource, outcome.preview_columns)
     names = [name for name in outcome.preview_columns if not name.startswith("_")]
     rows = [
@@ -77,7 +78,7 @@ def _preview(outcome: Outcome, resource: Resource, most_bytes: int) -> dg.TableM
         )
         if not names or stored_bytes(table) <= most_bytes:
             return table
-        # Ten rows of a few columns say more than one row of many.
+        # Ten rows of a few columns are more useful than one row of many.
         if len(names) > 3 or not rows:
             names.pop()
         else:
@@ -85,7 +86,7 @@ def _preview(outcome: Outcome, resource: Resource, most_bytes: int) -> dg.TableM
 
 
 def sensitive_columns(resource: Resource, columns: Iterable[str]) -> set[str]:
-    """Those of a table's columns that the file marks as sensitive, fields of a nested object with their object."""
+    """Returns the columns that the file marks as sensitive; marking a nested object includes its fields."""
     marked = [normalized_column(name) for name, hints in resource.columns.items() if hints.sensitive]
     return {name for name in columns if any(name == mark or name.startswith(f"{mark}__") for mark in marked)}
 
@@ -97,5 +98,5 @@ def _cell(value: Any) -> str | int | float | bool | None:
 
 
 def shorten(text: str, letters: int) -> str:
-    """A text of that many letters at most."""
+    """Truncates a text to the given number of characters."""
     return text if len(text) <= letters else f"{text[: letters - 1]}…"

@@ -1,6 +1,6 @@
-"""A connection's secret reference to the secret, when a run starts: the resource `RmmApi`.
+"""Defines `RmmApi`, the Dagster resource that looks up a connection's secret when a run starts.
 
-With no secret set the code location loads all the same; the run fails at once, naming the variable to set.
+The code location loads without any secret set; a run then fails immediately and names the variable to set.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from rmm_assets.http.auth import hidden
 
 
 class RmmApi(dg.ConfigurableResource[None]):
-    """The API key of one connection, or where dlt finds it.
+    """The API key of one connection, or where to look it up.
 
     Attributes:
-        api_key: The key; in code of your own, give it as `dg.EnvVar("ACME_API_KEY")`. Where that is not set, Dagster
-            refuses to launch a run at all.
-        api_key_variable: Name of the environment variable that holds the key, which is what a connection file gives.
-            Where it is not set, there is a run, and it fails: red, and told by failure sensors.
-        dlt_secret: Path in `dlt.secrets`: all of dlt's providers are asked (environment, `.dlt/secrets.toml`, vaults).
-        simulator: Settings of the embedded RMM, which then gives address and key.
+        api_key: The key; in your own code, pass `dg.EnvVar("ACME_API_KEY")`. If that variable is not set, Dagster
+            refuses to launch a run.
+        api_key_variable: Name of the environment variable that holds the key, which is what a connection file sets. If
+            that variable is not set, the run starts and fails, so that failure sensors report it.
+        dlt_secret: Path in `dlt.secrets`, looked up in all of dlt's providers (environment, `.dlt/secrets.toml`,
+            vaults).
+        simulator: Settings of the embedded RMM, which then provides address and key.
     """
 
-    # Not printed with the resource, which stands in the variables of many a frame.
+    # Not part of the resource's repr, because the resource is a variable in many stack frames.
     api_key: str | None = Field(default=None, repr=False)
     api_key_variable: str | None = None
     dlt_secret: str | None = None
@@ -36,17 +37,17 @@ class RmmApi(dg.ConfigurableResource[None]):
 
     @contextmanager
     def session(self) -> Iterator[tuple[str | None, SecretStr | None]]:
-        """Base URL (None: the connection's own) and secret, for as long as a run lasts.
+        """Yields the base URL (None for the one in the connection file) and the secret, for the duration of a run.
 
         Raises:
-            dagster.Failure: no secret is set.
+            dagster.Failure: The secret is not set.
         """
         if self.simulator is not None:
             from datetime import UTC, datetime
 
             from rmm_assets.simulator import Fleet, Simulator
 
-            # A demo that stands still shows nothing: the fleet moves on with the clock, and holds still for a run.
+            # The fleet follows the clock, so that each run of the demo finds changes, but does not change during a run.
             settings: dict[str, Any] = dict(self.simulator)
             fleet = Fleet(**settings)
             with Simulator(fleet=fleet, tick=fleet.tick_at(datetime.now(UTC))) as rmm:
@@ -55,10 +56,10 @@ class RmmApi(dg.ConfigurableResource[None]):
         yield None, self.secret()
 
     def secret(self) -> SecretStr | None:
-        """The secret; None where the API asks for none.
+        """Returns the secret, or None if the API does not need one.
 
         Raises:
-            dagster.Failure: a place is named, and nothing is there.
+            dagster.Failure: The secret is not set.
         """
         if self.dlt_secret is not None:
             import dlt
@@ -72,17 +73,17 @@ class RmmApi(dg.ConfigurableResource[None]):
                 )
             return hidden(str(value))
         if self.api_key_variable is not None:
-            found = dg.EnvVar(self.api_key_variable).get_value()
-            if not found or not found.strip():
+            key = dg.EnvVar(self.api_key_variable).get_value()
+            if not key or not key.strip():
                 raise dg.Failure(
                     f"No API key: set the environment variable {self.api_key_variable}", allow_retries=False
                 )
-            return hidden(found)
+            return hidden(key)
         return hidden(self.api_key)
 
 
 def api_resource(connection: Connection) -> RmmApi:
-    """The resource of a connection, the secret still a reference."""
+    """Returns the resource of a connection; its secret is still a reference."""
     if connection.simulator is not None:
         return RmmApi(simulator=connection.simulator.model_dump())
     if connection.api_key is None:

@@ -1,4 +1,4 @@
-"""`dg scaffold defs rmm_assets.RmmConnection acme` to a connection file that loads as it is and says what to fill in."""
+"""Scaffolds a connection file that loads as it is: `dg scaffold defs rmm_assets.RmmConnection acme`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ConnectionScaffolder(dg.Scaffolder):
     """Writes the generic profile under the new connection's name."""
 
     def scaffold(self, request: dg.ScaffoldRequest) -> None:
-        """Write `defs.yaml` into the folder that is being made; the folder names the connection."""
+        """Writes `defs.yaml` into the scaffolded folder; the connection is named after the folder."""
         name = re.sub(r"[^a-z0-9]+", "_", request.target_path.name.lower()).strip("_") or "acme"
         name = name if name[0].isalpha() else f"rmm_{name}"
         profile = files("rmm_assets").joinpath("profiles/generic.yaml").read_text(encoding="utf-8")

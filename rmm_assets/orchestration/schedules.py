@@ -9,13 +9,14 @@ from itertools import pairwise
 import dagster as dg
 
 from rmm_assets.config import Connection, Resource
+from rmm_assets.config.attributes import Schedule
 from rmm_assets.orchestration.dagster_internals import ticks
 
-# One process for all resources of a run: a process each costs seconds of imports, several times what most resources
-# take, and DuckDB lets one of them write at a time anyway. Pages are read ahead within each resource.
+# One process for all resources of a run: a process per resource would spend seconds on imports, several times what
+# loading most resources takes, and DuckDB allows one writer at a time anyway. Pages are read ahead within a resource.
 EXECUTOR = dg.in_process_executor
 
-_UNDER_WAY = [
+_IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -25,59 +26,55 @@ _UNDER_WAY = [
 
 
 def job_name(connection: Connection) -> str:
-    """Name of the job that materializes the whole connection."""
+    """Returns the name of the job that materializes the whole connection."""
     return f"sync_{connection.name}"
 
 
 def build_job(connection: Connection, keys: Sequence[dg.AssetKey]) -> dg.JobDefinition:
-    """One job for all assets of a connection, with their checks."""
+    """Builds the job that materializes and checks all assets of a connection."""
     return dg.define_asset_job(  # type: ignore[return-value]
         job_name(connection),
         selection=dg.AssetSelection.assets(*keys),
-        description=f"Materializes every resource of {connection.name}, and checks it.",
+        description=f"Materializes and checks every resource of {connection.name}.",
         tags={"rmm_assets/connection": connection.name},
         executor_def=EXECUTOR,
     )
 
 
-def build_schedule(connection: Connection, job: dg.JobDefinition) -> dg.ScheduleDefinition | None:
-    """The connection's schedule; None where its file names none."""
-    if connection.schedule is None:
+def build_schedule(schedule: Schedule | None, job: dg.JobDefinition) -> dg.ScheduleDefinition | None:
+    """Builds a job's schedule; returns None if its file does not define one."""
+    if schedule is None:
         return None
 
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        going = context.instance.get_run_records(
-            dg.RunsFilter(job_name=job_name(connection), statuses=_UNDER_WAY), limit=1
-        )
-        if going:
-            return dg.SkipReason(f"run {going[0].dagster_run.run_id[:8]} of {job_name(connection)} is in progress")
+        running = context.instance.get_run_records(dg.RunsFilter(job_name=job.name, statuses=_IN_PROGRESS), limit=1)
+        if running:
+            return dg.SkipReason(f"run {running[0].dagster_run.run_id[:8]} of {job.name} is in progress")
         return dg.RunRequest()
 
     return dg.ScheduleDefinition(
-        name=f"{job_name(connection)}_schedule",
+        name=f"{job.name}_schedule",
         job=job,
-        cron_schedule=connection.schedule.cron,
-        execution_timezone=connection.schedule.timezone,
+        cron_schedule=schedule.cron,
+        execution_timezone=schedule.timezone,
         execution_fn=tick,
         default_status=(
-            dg.DefaultScheduleStatus.RUNNING
-            if connection.schedule.status == "running"
-            else dg.DefaultScheduleStatus.STOPPED
+            dg.DefaultScheduleStatus.RUNNING if schedule.status == "running" else dg.DefaultScheduleStatus.STOPPED
         ),
-        description=f"{connection.schedule.cron} ({connection.schedule.timezone}); skipped while a run is in progress.",
+        description=f"{schedule.cron} ({schedule.timezone}); skipped while a run is in progress.",
     )
 
 
 def freshness(connection: Connection, resource: Resource) -> dg.FreshnessPolicy | None:
-    """When the asset counts as stale: by the file's word, else after twice the schedule's longest pause."""
+    """Returns when the asset becomes stale: after `fresh_within`, or twice the schedule's longest interval."""
     if resource.fresh_within is not None:
         return dg.FreshnessPolicy.time_window(fail_window=timedelta(minutes=resource.fresh_within))
     if connection.schedule is None:
         return None
-    return dg.FreshnessPolicy.time_window(fail_window=2 * _longest_pause(connection.schedule.cron))
+    return dg.FreshnessPolicy.time_window(fail_window=2 * _longest_interval(connection.schedule.cron))
 
 
-def _longest_pause(cron: str) -> timedelta:
-    """Returns the longest time between two of a thousand ticks."""
-    pauses = [later - earlier for earlier, later in pairwise(ticks(cron, "UTC", 1000))]
-    return max(pauses, default=timedelta(days=1))
+def _longest_interval(cron: str) -> timedelta:
+    """Returns the longest interval between consecutive ticks, out of a thousand ticks."""
+    intervals = [later - earlier for earlier, later in pairwise(ticks(cron, "UTC", 1000))]
+    return max(intervals, default=timedelta(days=1))

@@ -1,11 +1,12 @@
-"""Runs and checks that failed to a message at a webhook: two sensors, off until `RMM_ALERT_WEBHOOK` is set.
+"""Posts failed runs and checks to a webhook: two sensors, off until `RMM_ALERT_WEBHOOK` is set.
 
-The message is JSON as Slack, Mattermost and many others take it: `{"text": ...}`. It names assets, checks and the
-sentence why, never values of rows. The address is a secret, because whoever knows it can post: it is read when a tick
-needs it and stands in no message, no error and no log.
+The message is JSON as accepted by Slack, Mattermost and many others: `{"text": ...}`. It names assets and checks and
+says why they failed, but never contains values of rows. The webhook's URL is a secret, because anyone who knows it can
+post: it is read when a tick needs it, and appears in no message, error or log.
 
-Each failure is told once and none is lost: the cursor moves when the receiver has answered, so a tick whose message
-does not arrive is red, and the next one tells it again. Dagster's own `run_failure_sensor` moves on either way.
+Each failure is reported once, and none is lost: the cursor only advances when the receiver has answered, so a tick
+whose message is not delivered fails, and the next one sends it again. Dagster's own `run_failure_sensor` advances
+either way.
 """
 
 from __future__ import annotations
@@ -27,34 +28,34 @@ BASE_URL = "RMM_DAGSTER_URL"
 
 NO_REASON = "Dagster gives no reason"
 
-_TIMEOUT = 10.0  # seconds; Dagster gives a tick sixty
-_RUNS_A_TICK = 100
-_LINES = 20  # of a message; more would be cut by the receivers
-_LETTERS = 500  # of a line
+_TIMEOUT = 10.0  # seconds; Dagster allows sixty per tick
+_RUNS_PER_TICK = 100
+_MAX_LINES = 20  # per message; receivers truncate longer ones
+_MAX_LINE_LENGTH = 500
 
 
 class WebhookError(Exception):
-    """A message did not arrive; the text says why and does not name the address."""
+    """Raised when a message is not delivered; the text says why, without the webhook's URL."""
 
 
 def build_alert_sensors() -> list[dg.SensorDefinition]:
-    """`run_failures` and `check_failures`, for the code location that they are defined in.
+    """Builds `run_failures` and `check_failures`, which watch the code location that they are defined in.
 
-    Running from the start where `RMM_ALERT_WEBHOOK` is set when the location is loaded, stopped where it is not.
+    By default they run if `RMM_ALERT_WEBHOOK` is set when the location is loaded, and are stopped otherwise.
     """
     return [
         _sensor(
             "run_failures",
             DagsterEventType.RUN_FAILURE,
             _of_failed_run,
-            f"Tells the webhook in {WEBHOOK} of each run that failed: which asset, and the sentence why.",
+            f"Posts each failed run to the webhook in {WEBHOOK}: which asset failed, and why.",
         ),
         _sensor(
             "check_failures",
             DagsterEventType.RUN_SUCCESS,
             _of_checks,
-            f"Tells the webhook in {WEBHOOK} of each check that failed with severity ERROR in a run that succeeded. "
-            "Checks of a failed run stand in that run's message; warnings stay in the UI.",
+            f"Posts each check that failed with severity ERROR in a successful run to the webhook in {WEBHOOK}. "
+            "Failed checks of a failed run are part of that run's message; warnings are only shown in the UI.",
         ),
     ]
 
@@ -74,13 +75,13 @@ def _sensor(
     def watch(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         webhook = os.environ.get(WEBHOOK)
         if not webhook:
-            return dg.SkipReason(f"{WEBHOOK} is not set: nobody to tell")
+            return dg.SkipReason(f"{WEBHOOK} is not set")
         if context.cursor is None:
-            # What failed before anybody asked to be told is history.
+            # Failures from before the sensor was started are not reported.
             context.update_cursor(context.instance.fetch_run_status_changes(ended, limit=1).cursor)
-            return dg.SkipReason("watching from now on")
+            return dg.SkipReason("first tick: failures are reported from now on")
         changes = context.instance.fetch_run_status_changes(
-            ended, limit=_RUNS_A_TICK, cursor=context.cursor, ascending=True
+            ended, limit=_RUNS_PER_TICK, cursor=context.cursor, ascending=True
         )
         lines: list[str] = []
         for record in changes.records:
@@ -90,13 +91,13 @@ def _sensor(
         if lines:
             post(webhook, "\n".join(_first(lines)))
         context.update_cursor(changes.cursor)
-        return dg.SkipReason(f"told of {len(lines)}" if lines else "nothing failed")
+        return dg.SkipReason(f"reported {len(lines)}" if lines else "no failures")
 
     return watch
 
 
 def _is_ours(run: DagsterRun, context: dg.SensorEvaluationContext) -> bool:
-    # A run that was started in a process of its own, as by `rmm sync`, has no origin and is of no location.
+    # A run that was executed in process, as by `rmm sync`, has no origin and belongs to no location.
     origin, here = run.remote_job_origin, context.code_location_origin
     return origin is None or here is None or origin.location_name == here.location_name
 
@@ -105,10 +106,10 @@ def _of_failed_run(instance: dg.DagsterInstance, run: DagsterRun) -> Iterator[st
     place = _place(run)
     failures = [*_events(instance, run, DagsterEventType.STEP_FAILURE)]
     for event in failures:
-        yield f"{_assets_of(instance, run, event)} failed: {_text(_sentence(event))} {place}"
-    if not failures:  # the run itself: its process died, or its code location is gone
-        ends = [_sentence(event) for event in _events(instance, run, DagsterEventType.RUN_FAILURE)]
-        yield f"{_text(run.job_name)} failed: {_text(ends[-1] if ends else NO_REASON)} {place}"
+        yield f"{_assets_of(instance, run, event)} failed: {_text(_reason(event))} {place}"
+    if not failures:  # the run itself failed: its process died, or its code location is gone
+        reasons = [_reason(event) for event in _events(instance, run, DagsterEventType.RUN_FAILURE)]
+        yield f"{_text(run.job_name)} failed: {_text(reasons[-1] if reasons else NO_REASON)} {place}"
     yield from _of_checks(instance, run)
 
 
@@ -127,18 +128,18 @@ def _events(instance: dg.DagsterInstance, run: DagsterRun, kind: DagsterEventTyp
 
 
 def _assets_of(instance: dg.DagsterInstance, run: DagsterRun, failure: DagsterEvent) -> str:
-    """The assets that the failed step was to make; the step's key where it was to make none."""
+    """Returns the assets that the failed step should have materialized, or the step's key if there are none."""
     planned = _events(instance, run, DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
     keys = {event.asset_key for event in planned if event.step_key == failure.step_key and event.asset_key}
     return _text(", ".join(sorted(key.to_user_string() for key in keys)) or failure.step_key or run.job_name)
 
 
-def _sentence(failure: DagsterEvent) -> str:
-    """What a person wrote to say why, or else the innermost error."""
-    data: Any = failure.event_specific_data  # of a step or of a run, which have the error in common
-    written = getattr(data, "user_failure_data", None)
-    if written is not None and written.description:
-        return str(written.description)
+def _reason(failure: DagsterEvent) -> str:
+    """Returns the description of a `dagster.Failure`, or the message of the innermost error."""
+    data: Any = failure.event_specific_data  # of a step or of a run; both have `error`
+    failure_data = getattr(data, "user_failure_data", None)
+    if failure_data is not None and failure_data.description:
+        return str(failure_data.description)
     error = getattr(data, "error", None)
     while error is not None and error.cause is not None:
         error = error.cause
@@ -146,12 +147,12 @@ def _sentence(failure: DagsterEvent) -> str:
 
 
 def _finding(check: dg.AssetCheckEvaluation) -> str:
-    """Why a check failed, from what our checks note; no example values, which are the customer's."""
-    noted: dict[str, Any] = {name: value.value for name, value in check.metadata.items()}
-    said = [str(noted[name]) for name in ("completeness", "reason", "note") if noted.get(name)]
-    if "rows_at_fault" in noted:
-        said.insert(0, f"{noted['rows_at_fault']:,} of {noted.get('rows_looked_at', 0):,} rows are at fault")
-    return ". ".join([*said, *filter(None, [check.description])]) or "see its metadata"
+    """Returns why a check failed, from the metadata of our checks, without examples: those are customer data."""
+    metadata: dict[str, Any] = {name: value.value for name, value in check.metadata.items()}
+    parts = [str(metadata[name]) for name in ("completeness", "reason", "note") if metadata.get(name)]
+    if "rows_at_fault" in metadata:
+        parts.insert(0, f"{metadata['rows_at_fault']:,} of {metadata.get('rows_looked_at', 0):,} rows are at fault")
+    return ". ".join([*parts, *filter(None, [check.description])]) or "see its metadata"
 
 
 def _place(run: DagsterRun) -> str:
@@ -160,37 +161,37 @@ def _place(run: DagsterRun) -> str:
 
 
 def _text(text: str) -> str:
-    """One line that a receiver takes for text: no mentions, no links made by what an API answered."""
+    """Returns one line of plain text, escaped so that an API's answer cannot create mentions or links."""
     line = " ".join(text.split())
-    line = line if len(line) <= _LETTERS else f"{line[:_LETTERS]}…"
+    line = line if len(line) <= _MAX_LINE_LENGTH else f"{line[:_MAX_LINE_LENGTH]}…"
     return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _first(lines: list[str]) -> list[str]:
-    return lines if len(lines) <= _LINES else [*lines[:_LINES], f"and {len(lines) - _LINES} more"]
+    return lines if len(lines) <= _MAX_LINES else [*lines[:_MAX_LINES], f"and {len(lines) - _MAX_LINES} more"]
 
 
 class _NoRedirect(HTTPRedirectHandler):
-    """A redirected message would arrive nowhere, as a GET without it."""
+    """Refuses redirects: a redirected POST would be sent as a GET without the message."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
 
 
 def post(webhook: str, text: str) -> None:
-    """Send a message.
+    """Posts a message.
 
     Args:
-        webhook: Address of the receiver: https, or http on this machine.
+        webhook: URL of the receiver: https, or http on this machine.
 
     Raises:
-        WebhookError: it did not arrive.
+        WebhookError: The message was not delivered.
     """
-    # urllib, because it writes no log: the address is a secret.
-    problem = _sent(webhook, text) if _is_address(webhook) else "it must be an address that starts with https://"
-    # Out of reach of the error it comes from, whose texts may hold the address.
+    # urllib does not log, and the URL is a secret.
+    problem = _send(webhook, text) if _is_address(webhook) else "it must be a URL that starts with https://"
+    # Raised outside of the `except` block: the original error's text may contain the URL.
     if problem:
-        raise WebhookError(f"the message did not reach the webhook in {WEBHOOK}: {problem}")
+        raise WebhookError(f"the message could not be delivered to the webhook in {WEBHOOK}: {problem}")
 
 
 def _is_address(webhook: str) -> bool:
@@ -203,15 +204,15 @@ def _is_address(webhook: str) -> bool:
         return False
 
 
-def _sent(webhook: str, text: str) -> str:
-    """Post; what went wrong, empty if nothing did."""
+def _send(webhook: str, text: str) -> str:
+    """Posts the message, and returns what went wrong, or an empty string."""
     body = json.dumps({"text": text}).encode()
     try:
         request = Request(webhook, data=body, headers={"Content-Type": "application/json"})
         with build_opener(_NoRedirect).open(request, timeout=_TIMEOUT):
             return ""
     except HTTPError as error:
-        return f"it answered HTTP {error.code}"
+        return f"the receiver answered HTTP {error.code}"
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None)
         return f"{type(reason if isinstance(reason, Exception) else error).__name__}"

@@ -1,1 +1,1 @@
-"""A connection's tables to pictures of the fleet: numbers in SQL, drawings, one HTML page. Knows nothing of Dagster."""
+"""Charts a fleet from a connection's tables: numbers from SQL, SVG images and one HTML page. Does not use Dagster."""

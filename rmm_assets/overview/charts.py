@@ -1,8 +1,8 @@
-"""Tables of a fleet to the numbers of four charts, asked in SQL at the destination.
+"""Computes the numbers of four charts from a fleet's tables, with SQL at the destination.
 
-Every vendor names its columns in its own way, so each part of a chart has a list of names to look for; what is not
-there is left out and said. The time of reference is that of the last load, not the clock: the same tables give the
-same charts, on any day and in any time zone. How charts look is `drawing`'s business.
+Vendors name their columns differently, so each part of a chart has a list of candidate names; a chart whose columns are
+missing says so in a note. The reference time is that of the last load, not the clock: the same tables give the same
+charts, on any day and in any time zone. See `drawing` for how charts look.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID, Table
 
-# Names as dlt normalizes them, the likeliest first.
+# Column names as dlt normalizes them, the most likely first.
 ORGANIZATION = (
     "organization__name", "organization_name", "customer__name", "customer_name", "company__name", "company_name",
     "client__name", "client_name", "site__name", "site_name", "organization", "customer", "company", "client",
@@ -54,7 +54,7 @@ NOT_WAITING = {"installed", "superseded", "rejected", "declined", "not applicabl
 
 NOT_STATED = "not stated"
 SHOWN = 12
-"""Organizations and agents that a chart names; the others are counted."""
+"""Organizations and agents that a chart names; the rest are only counted."""
 SILENT_AFTER = timedelta(days=1)
 LOOKED_BACK = timedelta(days=180)
 BIN_WIDTHS = tuple(timedelta(hours=hours) for hours in (1, 3, 6, 24, 7 * 24))
@@ -62,20 +62,20 @@ MOST_BINS = 42
 AGES = (
     (7, "under 1 week"), (30, "1 to 4 weeks"), (60, "1 to 2 months"), (90, "2 to 3 months"), (None, "over 3 months"),
 )  # fmt: skip
-"""Days that a patch has waited at most, and how the chart calls it."""
+"""Upper bound of a patch's age in days, and its label."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """The numbers of one picture.
+    """The numbers of one chart.
 
     Attributes:
-        name: For metadata and addresses: small letters and underscores.
-        headline: What the numbers say, in one line.
-        labels: What stands along the axis.
-        series: For each name one number a label. Empty where nothing can be drawn.
+        name: Identifier for metadata and URLs: lowercase letters and underscores.
+        headline: A one-line summary of the numbers.
+        labels: Labels along the axis.
+        series: By name, one number per label. Empty if there is nothing to draw.
         unit: What is counted.
-        bars: Lying bars are for names, standing ones for time.
+        bars: `horizontal` for names, `vertical` for time.
         note: What is left out, and why.
     """
 
@@ -85,16 +85,16 @@ class Chart:
     labels: tuple[str, ...] = ()
     series: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     unit: str = ""
-    bars: str = "standing"
+    bars: str = "vertical"
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Overview:
-    """Every chart of one connection.
+    """The charts of one connection.
 
     Attributes:
-        as_of: When the tables were last loaded, UTC; None where nothing was.
+        as_of: When the tables were last loaded, in UTC; None if they never were.
     """
 
     connection: str
@@ -103,10 +103,10 @@ class Overview:
 
 
 class _Rows:
-    """The rows of one table that are still there at the source.
+    """The rows of one table that still exist at the source.
 
     Args:
-        hidden: Columns that may not be shown.
+        hidden: Columns that must not be shown.
     """
 
     def __init__(self, table: Table, hidden: Collection[str] = ()) -> None:
@@ -117,7 +117,7 @@ class _Rows:
         self.alive = " AND ".join(f"{table.quote(column)} IS NULL" for column in gone) or "1 = 1"
 
     def find(self, names: Iterable[str]) -> str | None:
-        """The first of the names that is a column to be shown."""
+        """Returns the first of the names that is a visible column, or None."""
         return next((name for name in names if name in self.columns and name not in self.hidden), None)
 
     def ask(self, select: str, end: str = "", *parameters: Any, where: str = "") -> list[tuple[Any, ...]]:
@@ -130,7 +130,7 @@ class _Rows:
         return low, high
 
     def loaded_at(self) -> datetime | None:
-        """When the latest of the rows came; dlt's load id is the time in seconds since 1970, as text."""
+        """Returns when the newest row was loaded; dlt's load id is the Unix time in seconds, as text."""
         if LOAD_ID not in self.columns:
             return None
         latest = self.table.rows(f"SELECT max({self.table.quote(LOAD_ID)}) FROM {{table}}")[0][0]
@@ -140,15 +140,15 @@ class _Rows:
 def read_overview(
     connection: str, tables: Mapping[str, Table], *, hidden: Mapping[str, Collection[str]] | None = None
 ) -> Overview:
-    """The charts of a connection.
+    """Computes the charts of a connection.
 
     Args:
-        tables: By resource; `devices`, `alerts`, `patches` and `organizations` are looked at, each may be missing.
-        hidden: By resource, the columns whose values may not be shown.
+        tables: Tables by resource; `devices`, `alerts`, `patches` and `organizations` are used, and any may be missing.
+        hidden: By resource, the columns whose values must not be shown.
     """
     hidden = hidden or {}
-    found = {name: _Rows(table, hidden.get(name, ())) for name, table in tables.items()}
-    rows = {name: table for name, table in found.items() if table.columns}
+    candidates = {name: _Rows(table, hidden.get(name, ())) for name, table in tables.items()}
+    rows = {name: table for name, table in candidates.items() if table.columns}
     as_of = max((at for at in (table.loaded_at() for table in rows.values()) if at is not None), default=None)
     devices, organizations = rows.get("devices"), rows.get("organizations")
     names = _names_of(organizations) if organizations is not None else {}
@@ -165,7 +165,7 @@ def read_overview(
 
 
 def _status(devices: _Rows | None, names: Mapping[str, str]) -> Chart:
-    chart = Chart("status_by_organization", "Status by organization", unit="devices", bars="lying")
+    chart = Chart("status_by_organization", "Status by organization", unit="devices", bars="horizontal")
     if devices is None:
         return _without(chart, "no devices are loaded")
     status = devices.find((*STATUS, *ONLINE, *OFFLINE))
@@ -202,7 +202,7 @@ def _status(devices: _Rows | None, names: Mapping[str, str]) -> Chart:
 
 
 def _silent(devices: _Rows | None, names: Mapping[str, str], as_of: datetime | None) -> Chart:
-    chart = Chart("agents_not_seen", "Agents not seen lately", unit="days since last seen", bars="lying")
+    chart = Chart("agents_not_seen", "Agents not seen lately", unit="days since last seen", bars="horizontal")
     if devices is None or as_of is None:
         return _without(chart, "no devices are loaded")
     seen, name = devices.find(SEEN), devices.find(NAME)
@@ -222,7 +222,7 @@ def _silent(devices: _Rows | None, names: Mapping[str, str], as_of: datetime | N
     longest = devices.ask(listed, f"ORDER BY {column}, {devices.table.quote(name)} LIMIT {SHOWN}", limit, where=before)
     days = [(as_of - (_moment(at) or as_of)) / timedelta(days=1) for at, *_ in longest]
     if silent > len(longest):
-        note = f"Shown are the {len(longest)} not seen for longest. {note}".strip()
+        note = f"Only the {len(longest)} not seen for longest are shown. {note}".strip()
     return replace(
         chart,
         headline=_many(silent, "agent was", "agents were") + " not seen for more than a day"
@@ -259,7 +259,7 @@ def _alerts(alerts: _Rows | None, as_of: datetime | None) -> Chart:
     outside = int(alerts.ask("count(*)")[0][0]) - total
     notes = ["" if severity else _unknown("the severity of an alert", SEVERITY)]
     if outside:
-        notes.append(f"{_many(outside, 'alert has', 'alerts have')} no time, or one outside of the picture.")
+        notes.append(f"{_many(outside, 'alert has', 'alerts have')} no time, or one outside of the chart.")
     worst = sum(by_severity.get("critical", ()))
     return replace(
         chart,
@@ -272,7 +272,7 @@ def _alerts(alerts: _Rows | None, as_of: datetime | None) -> Chart:
 
 
 def _patches(patches: _Rows | None, as_of: datetime | None) -> Chart:
-    chart = Chart("patch_age", "Patches that wait, by age", unit="patches")
+    chart = Chart("patch_age", "Pending patches by age", unit="patches")
     if patches is None or as_of is None:
         return _without(chart, "no patches are loaded")
     released, status, severity = patches.find(RELEASED), patches.find(STATUS), patches.find(SEVERITY)
@@ -283,7 +283,7 @@ def _patches(patches: _Rows | None, as_of: datetime | None) -> Chart:
     low, high = patches.extremes(released)
     if _moment(high) is None:
         return _without(chart, "no patches are loaded" if high is None else f"`{released}` is not a time")
-    # From the oldest on; what was released after the load counts as new.
+    # Oldest first; patches released after the load count as new.
     ages = [as_of - timedelta(days=days) for days, _ in reversed(AGES) if days is not None]
     edges = [min(_moment(low) or ages[0], ages[0] - timedelta(days=1)), *ages, datetime(9999, 1, 1, tzinfo=UTC)]
     by = [column for column in (severity, status or installed) if column is not None]
@@ -297,7 +297,7 @@ def _patches(patches: _Rows | None, as_of: datetime | None) -> Chart:
     worst = sum(by_severity.get("critical", ()))
     return replace(
         chart,
-        headline=_many(total, "patch waits", "patches wait") + (f", {worst:,} of them critical" if worst else ""),
+        headline=_many(total, "pending patch", "pending patches") + (f", {worst:,} of them critical" if worst else ""),
         labels=tuple(label for _, label in AGES),
         series={name: tuple(by_severity[name]) for name in _ranked(by_severity, SEVERITIES)},
         note=f"Age since `{released}`." if released == "created_at" else "",
@@ -307,9 +307,10 @@ def _patches(patches: _Rows | None, as_of: datetime | None) -> Chart:
 def _binned(
     rows: _Rows, column: str, edges: Sequence[datetime], like: Any, by: Sequence[str]
 ) -> list[tuple[tuple[Any, ...], list[int]]]:
-    """Rows counted between each two edges, one line a combination of values in the columns `by`.
+    """Counts rows between consecutive edges, for each combination of values in the columns `by`.
 
-    The edges are parameters: no destination's date functions and no session's time zone have a say.
+    The edges are query parameters, so the result depends on neither the destination's date functions nor the session's
+    time zone.
     """
     quoted = rows.table.quote(column)
     limits = [_like(edge, like) for edge in edges]
@@ -357,14 +358,14 @@ def _word(value: Any) -> str:
 
 
 def _ranked(names: Iterable[str], known: Sequence[str]) -> list[str]:
-    """Known names in their order, unknown ones after them, what is not stated last."""
+    """Sorts names: known ones in their order, then unknown ones, then `not stated`."""
     return sorted(
         names, key=lambda name: (name == NOT_STATED, known.index(name) if name in known else len(known), name)
     )
 
 
 def _moment(value: Any) -> datetime | None:
-    """A value of a time column as a time; None where it is none."""
+    """Returns a value of a time column as a UTC datetime, or None if it is not a time."""
     if isinstance(value, datetime):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
     if isinstance(value, date):
@@ -378,17 +379,17 @@ def _moment(value: Any) -> datetime | None:
 
 
 def _is_day(value: Any) -> bool:
-    """Whether a value of a time column is a day without an hour."""
+    """Returns whether a value of a time column is a date without a time of day."""
     return len(value) <= 10 if isinstance(value, str) else isinstance(value, date) and not isinstance(value, datetime)
 
 
 def _in_milliseconds(value: float | Decimal) -> bool:
-    # As seconds it would lie after the year 5000.
+    # Read as seconds, it would be after the year 5000.
     return value > 1e11
 
 
 def _like(moment: datetime, like: Any) -> Any:
-    """A time as the column has it whose value `like` is, to compare with."""
+    """Converts a time to the type and format of `like`, a value of the column that it is compared with."""
     if isinstance(like, datetime):
         return moment if like.tzinfo else moment.replace(tzinfo=None)
     if isinstance(like, date):
@@ -417,4 +418,4 @@ def _without(chart: Chart, reason: str) -> Chart:
 
 def _unknown(what: str, names: Sequence[str]) -> str:
     listed = ", ".join(f"`{name}`" for name in dict.fromkeys(names))
-    return f"no column tells {what}; looked for {listed}"
+    return f"no column for {what}; looked for {listed}"

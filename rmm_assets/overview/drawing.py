@@ -1,7 +1,7 @@
-"""A chart's numbers to an SVG picture that reads well on light and on dark ground.
+"""Draws a chart as an SVG image that is readable in light and dark mode.
 
-Text stays text, drawn by whoever shows the picture: names in any script, no fonts inside, a few kB. Colours of ground
-and ink are CSS variables that follow the reader's colour scheme. What the numbers are is `charts`' business.
+Text stays text and is rendered by the viewer: it supports any script, embeds no fonts, and takes a few kB. Background
+and text colours are CSS variables that follow the viewer's colour scheme. See `charts` for the numbers.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from rmm_assets.overview.charts import NOT_STATED, Chart
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Drawn in stand-in colours, which then become variables: matplotlib knows one scheme at a time.
+# Placeholder colours, which are replaced by CSS variables: matplotlib supports only one colour scheme at a time.
 _GROUND, _INK, _FAINT, _GRID = "#fffffe", "#010203", "#5a6b7c", "#d0d7de"
 _VARIABLES = {_GROUND: "ground", _INK: "ink", _FAINT: "faint", _GRID: "grid"}
 LIGHT = {"ground": "#ffffff", "ink": "#1f2328", "faint": "#59636e", "grid": "#dfe3e8"}
 DARK = {"ground": "#16191e", "ink": "#e6e9ee", "faint": "#9aa4b1", "grid": "#2e343d"}
 
-# Of middling lightness, to stand out on both grounds; told apart by lightness as well as by hue.
+# Of medium lightness, for contrast with both backgrounds; they differ in lightness as well as in hue.
 _COLOURS = {
     "online": "#2f9e78", "warning": "#e0a526", "offline": "#c2554d",
     "critical": "#b8322f", "high": "#dd6b20", "error": "#dd6b20", "major": "#e07b39", "important": "#e07b39",
@@ -35,8 +35,8 @@ _OTHERS = ("#5b8def", "#8e6bbf", "#3aa6a6", "#c77dba", "#a07d4f", "#6f8f3a")
 
 _WIDTH = 7.6  # inches, of 72 points
 _FONT = 10.0  # points
-_LEFT, _RIGHT = 0.07, 0.97  # of the width, where bars stand
-_LONGEST = 34  # cells of a label; a wide letter takes two
+_LEFT, _RIGHT = 0.07, 0.97  # edges of the plot area, as shares of the width
+_LONGEST = 34  # cells of a label; a wide character takes two
 _STYLE = """<style>
 :root {{ color-scheme: light dark; {light} }}
 @media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}
@@ -45,48 +45,48 @@ text {{ font-family: system-ui, "Segoe UI", Roboto, "Noto Sans", sans-serif }}
 
 
 def draw(chart: Chart) -> str:
-    """The picture of a chart, as SVG text; the same text for the same numbers.
+    """Draws a chart as SVG text; the same numbers give the same text.
 
     Raises:
-        ValueError: the chart has nothing to draw.
+        ValueError: The chart has no series.
     """
-    # Slow to import, and needed by nobody who only loads.
+    # Imported here, because it is slow to import and loads do not need it.
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     if not chart.series:
         raise ValueError(f"{chart.name} has nothing to draw")
-    lying = chart.bars == "lying"
+    horizontal = chart.bars == "horizontal"
     legend = 0.42 if len(chart.series) > 1 else 0.08
-    height = 0.58 + legend + 0.27 * len(chart.labels) if lying else 2.76 + legend
+    height = 0.58 + legend + 0.27 * len(chart.labels) if horizontal else 2.76 + legend
     settings: dict[Any, Any] = {
         "svg.fonttype": "none", "svg.hashsalt": chart.name, "font.size": _FONT, "text.color": _INK,
         "axes.labelcolor": _FAINT, "xtick.color": _GRID, "ytick.color": _GRID,
-        "xtick.labelcolor": _FAINT, "ytick.labelcolor": _INK if lying else _FAINT,
+        "xtick.labelcolor": _FAINT, "ytick.labelcolor": _INK if horizontal else _FAINT,
     }  # fmt: skip
     with mpl.rc_context(settings):
         figure = Figure(figsize=(_WIDTH, height), facecolor=_GROUND)
         canvas = FigureCanvasSVG(figure)
         axes = figure.add_subplot(facecolor=_GROUND)
-        (_lying if lying else _standing)(axes, chart)
+        (_horizontal if horizontal else _vertical)(axes, chart)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
         axes.set_axisbelow(True)
-        left = (max(map(_cells, chart.labels)) * 0.54 * _FONT + 18) / (72 * _WIDTH) if lying else _LEFT
+        left = (max(map(_cells, chart.labels)) * 0.54 * _FONT + 18) / (72 * _WIDTH) if horizontal else _LEFT
         top = 1 - legend / height
-        figure.subplots_adjust(left=left, right=_RIGHT, top=top, bottom=(0.52 if lying else 0.58) / height)
+        figure.subplots_adjust(left=left, right=_RIGHT, top=top, bottom=(0.52 if horizontal else 0.58) / height)
         if len(chart.series) > 1:
             _legend(axes, list(chart.series), left=left, top=top + 0.14 / height)
         text = StringIO()
         with warnings.catch_warnings():
-            # It measures letters in a font of its own, which has not all of them; the reader's has.
+            # matplotlib measures text in its own font, which lacks some characters; the viewer's font has them.
             warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
             canvas.print_svg(text, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     return _themed(text.getvalue())
 
 
-def _lying(axes: Axes, chart: Chart) -> None:
+def _horizontal(axes: Axes, chart: Chart) -> None:
     from matplotlib.ticker import MaxNLocator
 
     places = range(len(chart.labels))
@@ -111,12 +111,12 @@ def _lying(axes: Axes, chart: Chart) -> None:
     axes.set_xlabel(chart.unit, loc="right", fontsize=_FONT - 1)
 
 
-def _standing(axes: Axes, chart: Chart) -> None:
+def _vertical(axes: Axes, chart: Chart) -> None:
     from matplotlib.ticker import MaxNLocator
 
     places = range(len(chart.labels))
     reached = [0.0] * len(chart.labels)
-    # The gravest stands on the ground, where bars are easiest to compare.
+    # The most severe series is at the bottom, where bars are easiest to compare.
     for number, (name, counts) in enumerate(chart.series.items()):
         there = [place for place in places if counts[place]]
         axes.bar(
@@ -125,15 +125,15 @@ def _standing(axes: Axes, chart: Chart) -> None:
         )  # fmt: skip
         reached = [one + other for one, other in zip(reached, counts, strict=True)]
     step = -(-len(chart.labels) // 6)
-    # A label in the middle under its bar; the last one may find no room to the right of it.
+    # Labels are centered below their bars; the last one may not fit on the right.
     width = 72 * _WIDTH
     bar = (_RIGHT - _LEFT) * width / (len(chart.labels) + 0.4)
-    shown = [
+    labelled = [
         place for place in places[::step]
         if step == 1
         or (len(chart.labels) - 0.3 - place) * bar + (1 - _RIGHT) * width >= _cells(chart.labels[place]) * 0.28 * _FONT
     ]  # fmt: skip
-    axes.set_xticks(shown, [chart.labels[place] for place in shown])
+    axes.set_xticks(labelled, [chart.labels[place] for place in labelled])
     axes.tick_params(axis="x", pad=8)  # below the 0 of the other axis, which the first label may reach
     axes.set_xlim(-0.7, len(chart.labels) - 0.3)
     axes.margins(y=0.06)
@@ -171,21 +171,21 @@ def _short(text: str) -> str:
         if cells > _LONGEST:
             return taken[:-1].rstrip() + "…"
         taken += letter
-    # matplotlib would read formulas between two of them.
+    # matplotlib would parse text between two dollar signs as a formula.
     return taken.replace("$", r"\$")
 
 
 def _themed(svg: str) -> str:
-    # From here on each tag by itself: between tags stand names that somebody else gave.
+    # Only tags are edited from here on: the text between them may contain names from the API.
     svg = re.sub(r"<metadata>.*?</metadata>|<clipPath.*?</clipPath>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r"<[^>]*>", lambda tag: _short_tag(tag[0]), svg)
-    svg = re.sub(r"(</?g/?>|\s)+(?=<)", "", svg)  # groups only carry the ids
+    svg = re.sub(r"(</?g/?>|\s)+(?=<)", "", svg)  # groups without an id have no effect
     style = _STYLE.format(light=_declared(LIGHT), dark=_declared(DARK))
     return re.sub(r"<svg[^>]*>", lambda opened: f"{opened[0]}\n{style}", svg, count=1)
 
 
 def _short_tag(tag: str) -> str:
-    """A tag in variables instead of stand-in colours, without what no reader sees: a picture is kept for each run."""
+    """Shortens a tag and replaces placeholder colours by variables: an image is stored for each run."""
     for colour, name in _VARIABLES.items():
         tag = tag.replace(colour, f"var(--{name})")
     tag = re.sub(r' font-family: [^;]*;| clip-path="[^"]*"| id="[^"]*"| transform="rotate\(-0 [^"]*"', "", tag)
@@ -197,5 +197,5 @@ def _declared(colours: dict[str, str]) -> str:
 
 
 def data_uri(svg: str) -> str:
-    """A picture as an address that holds it: nothing has to be fetched."""
+    """Returns an image as a data URI, so that nothing has to be fetched."""
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"

@@ -1,4 +1,4 @@
-"""An overview to one HTML page that needs nothing else: no request, no script, light and dark as the reader has it."""
+"""Renders an overview as one self-contained HTML page: no requests, no scripts, in light or dark mode."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ img {{ display: block; width: 100%; height: auto; margin-top: .6rem; }}
 """
 
 
-def page(overview: Overview, pictures: Mapping[str, str]) -> str:
-    """The page, as HTML.
+def page(overview: Overview, images: Mapping[str, str]) -> str:
+    """Renders the page as HTML.
 
     Args:
-        pictures: SVG by the chart's name; a chart without one says why.
+        images: SVG by the chart's name; for a chart without one, its note says why.
     """
     as_of = f"As loaded on {overview.as_of:%d %B %Y, %H:%M} UTC." if overview.as_of else "Nothing is loaded yet."
     return _PAGE.format(
@@ -57,26 +57,26 @@ def page(overview: Overview, pictures: Mapping[str, str]) -> str:
         as_of=as_of,
         light=_declared(LIGHT),
         dark=_declared(DARK),
-        figures="\n".join(_figure(chart, pictures.get(chart.name)) for chart in overview.charts),
+        figures="\n".join(_figure(chart, images.get(chart.name)) for chart in overview.charts),
     )
 
 
 def write(html: str, file: Path) -> None:
-    """Put the page in place at once: nobody reads half of it.
+    """Writes the page atomically, so that a reader never sees half of it.
 
     Raises:
-        OSError: the folder cannot be written to.
+        OSError: The file cannot be written.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.new")
-    beside.write_text(html, encoding="utf-8")
-    beside.replace(file)
+    temporary = file.with_name(f".{file.name}.new")
+    temporary.write_text(html, encoding="utf-8")
+    temporary.replace(file)
 
 
 def _figure(chart: Chart, svg: str | None) -> str:
     image = f'<img src="{data_uri(svg)}" alt="{escape(chart.title)}">' if svg else ""
-    said = "".join(f"<p>{escape(text.replace('`', ''))}</p>" for text in (chart.headline, chart.note) if text)
-    caption = f"<figcaption><h2>{escape(chart.title)}</h2>{said}</figcaption>"
+    texts = "".join(f"<p>{escape(text.replace('`', ''))}</p>" for text in (chart.headline, chart.note) if text)
+    caption = f"<figcaption><h2>{escape(chart.title)}</h2>{texts}</figcaption>"
     return f'<figure id="{chart.name}">\n{caption}\n{image}\n</figure>'
 
 

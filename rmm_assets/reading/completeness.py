@@ -247,7 +247,7 @@ def _contradiction(
     """What the API said that cannot be true if these are all rows; empty where nothing is."""
     total = facts.last_total
     if total is not None and not reached:
-        short = f"the API states {total} rows; {distinct} distinct rows were received in {facts.pages} pages"
+        short = f"the API reports {total} rows; {distinct} distinct rows were received in {facts.pages} pages"
         # As many or more rows than stated: true repetitions, or one row twice and another one not at all.
         if distinct < total and report.rows < total:
             return short
@@ -288,7 +288,7 @@ def _doubt(
         if before is not None and before.steady and not alone:
             return f"two reads returned different rows: {before.rows}, then {report.rows}"
         if not alone:
-            return "the API states no total, so one read does not show that no row moved"
+            return "the API reports no total, so one read does not show that no row moved"
     if reached and not (total in ROUND_TOTALS and not by_position):
         return ""
     if reached:
@@ -320,7 +320,7 @@ def _warn(endpoint: Endpoint, facts: PassFacts, report: Report, log: logging.Log
     distinct = report.rows - report.duplicates if unique else report.rows
     if facts.last_total is not None and facts.ended != "maximum" and distinct != facts.last_total:
         warnings.append(
-            f"the API states {facts.last_total} rows and holds {distinct}: two reads returned the same ones"
+            f"the API reports {facts.last_total} rows and holds {distinct}: two reads returned the same ones"
         )
     for text in warnings:
         report.warnings.append(text)

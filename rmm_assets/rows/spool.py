@@ -289,10 +289,11 @@ class Spool:
         the table's column names and types.
         """
         self._flush()
-        schema = pa.schema([field for name in self._layout.key for field in self._root.schema if field.name == name])
-        return pa.concat_tables(
-            [schema.empty_table(), *(self._root.conform(table, schema) for table in read_each(self._named))]
-        )
+        tables = list(read_each(self._named))
+        if not tables:
+            return pa.table({name: pa.nulls(0) for name in self._layout.key})
+        schema = pa.schema([self._root.schema.field(name) for name in self._layout.key])
+        return pa.concat_tables([self._root.conform(table, schema) for table in tables])
 
     def _masks(self) -> list[Mask | None]:
         """Marks which rows of each batch land; None for all of them."""

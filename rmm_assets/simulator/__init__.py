@@ -1,7 +1,6 @@
-"""The embedded RMM: a made-up fleet behind a real HTTP server, with faults to switch on.
+"""Simulates an RMM: a made-up fleet behind a real HTTP server, with optional faults.
 
-It is what the demo connection syncs and what the tests run against. It needs the standard library only and
-knows nothing of dlt, Dagster or the rest of this package.
+The demo connection and the tests run against it. It uses only the standard library, and no other part of this package.
 """
 
 from __future__ import annotations

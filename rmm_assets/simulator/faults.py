@@ -1,6 +1,6 @@
-"""What can go wrong at the simulator, as values: which requests a fault strikes, and how.
+"""Defines the simulator's faults as values: what goes wrong, and for which requests.
 
-Carrying a fault out is the server's business, save for rows that move, which `Mover` does here.
+`server` carries the faults out, except for rows that move, which `Mover` handles here.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Move:
-    """Rows that come and go while a client reads: before each page after the first page of a read.
+    """Rows that are inserted and deleted during a read, before each page except the first.
 
-    A read begins with a request for a first page (offset 0, page 1, no cursor, no `after`) once later pages
-    of the read before it have been asked for. Same seed and same sequence of requests: same moves.
+    A read begins with a request for a first page (offset 0, page 1, no cursor, no `after`), if later pages of the
+    previous read have been requested. The same seed and sequence of requests give the same moves.
 
-    With more inserts than deletes a table grows for as long as it is read, and a client that reads up to the
-    first empty page never gets there: bound that with `Faults.times`, which counts first pages too.
+    With more inserts than deletes, a table grows while it is read, and a client that reads until the first empty page
+    never reaches it; to limit that, set `Faults.times`, which also counts first pages.
 
     Args:
         delete: Rows deleted before each such page.
-        insert: Rows inserted before each such page: copies of present rows with an `id` never used before.
-        where: Where rows are deleted and inserted. The front shifts every page that is still to come.
-        reads: Rows move during this many reads and then hold still; None: they never hold still.
-        seed: Chooses the random places and the rows to copy.
+        insert: Rows inserted before each such page: copies of existing rows with a new `id`.
+        where: Where rows are deleted and inserted. Changes at the front shift all remaining pages.
+        reads: The number of reads during which rows move; None for all reads.
+        seed: Determines the random positions and the rows to copy.
     """
 
     delete: int = 0
@@ -41,51 +41,50 @@ class Move:
 
 @dataclass(frozen=True, kw_only=True)
 class Faults:
-    """Faults that strike together, and which requests they strike. Everything is off by default.
+    """Faults that occur together, and the requests that they affect. Everything is off by default.
 
-    The first four fields say which requests. Each `Faults` counts for itself, so several strike at different
-    times: `[Faults(clamp=50), Faults(status=503, every=3)]`. Where two that strike one request set the same
-    field, the earlier one in the list wins.
+    The first four fields select requests. Each `Faults` counts separately, so that several can affect different
+    requests: `[Faults(clamp=50), Faults(status=503, every=3)]`. If two of them affect the same request and set the same
+    field, the first one in the list wins.
 
     Args:
-        resource: Only requests for the rows of this resource, or `"token"` for the token endpoint. None: all
-            requests for rows, none for tokens.
-        skip: The first `skip` requests are left alone.
-        every: After those, every n-th request is struck; 1 strikes each.
-        times: At most this many are struck; None has no limit.
+        resource: Affect only requests for rows of this resource, or for `"token"` the token endpoint. None affects all
+            requests for rows, but not for tokens.
+        skip: Do not affect the first `skip` requests.
+        every: After those, affect every n-th request; 1 affects all.
+        times: Affect at most this many requests; None for no limit.
 
-        status: Answer with this HTTP status and the body `{"error": ...}`; 200 gives an error body with a
-            good status.
-        text: The words in that body.
+        status: Respond with this HTTP status and the body `{"error": ...}`; 200 gives an error body with a
+            success status.
+        text: The error text in that body.
         retry_after: Seconds in the header `Retry-After`.
-        retry_after_as_date: Write `Retry-After` as an HTTP date (rounded up to a whole second).
+        retry_after_as_date: Send `Retry-After` as an HTTP date (rounded up to a whole second).
         wait_in_body: Seconds under `retry_after` in the error body.
-        echo_key: Repeat the client's key in an error body (also that of a 401) and in the target of a
-            redirect.
+        echo_key: Repeat the client's key in error bodies (also of a 401) and in redirect targets.
         redirect: Redirect to the same path at this origin (`http://host:port`), with 308 or with `status`.
-        html: An HTML page instead of JSON, with 200 or with `status`.
+        html: Respond with an HTML page instead of JSON, with 200 or with `status`.
 
-        delay: Seconds before the answer.
-        drop: Close the connection without an answer.
-        cut: Send half of the body that Content-Length announces, then close.
-        truncated: JSON that ends half-way, with a Content-Length that fits it.
+        delay: Seconds to wait before the response.
+        drop: Close the connection without a response.
+        cut: Send half of the body that Content-Length announces, then close the connection.
+        truncated: Send only half of the JSON, with a Content-Length that matches.
 
-        clamp: No page has more rows than this, whatever was asked.
-        no_total: Leave `total` out.
-        total_off: Added to `total`.
-        no_data: Leave `data` out.
-        empty: No rows and a total of 0.
-        same_page: Ignore the position asked for: always the first page.
-        no_next: No next cursor or link, though there are more rows.
-        stuck_next: The next cursor or link leads to the page it stands on.
-        next_origin: Next links lead to this origin.
-        duplicate_every: Of every n rows in order, the first is served again n places later (and counts in
-            `total`): with n = the page size, the copy always stands on the next page.
-        move: Rows that come and go while a client reads.
+        clamp: Maximum number of rows per page, even if the request asks for more.
+        no_total: Omit `total`.
+        total_off: Number to add to `total`.
+        no_data: Omit `data`.
+        empty: Respond with no rows and a total of 0.
+        same_page: Ignore the requested position and always respond with the first page.
+        no_next: Send no next cursor or link, although there are more rows.
+        stuck_next: Send a next cursor or link to the same page.
+        next_origin: Send next links to this origin.
+        duplicate_every: Of every n rows, serve the first again n places later (and count it in `total`); if n is the
+            page size, the copy is always on the next page.
+        move: Rows that are inserted and deleted during a read.
 
     Raises:
-        ValueError: `every` or `clamp` is below 1, a count or the delay is negative, or words and waits are
-            given without the failure that carries them.
+        ValueError: `every` or `clamp` is below 1, a count or the delay is negative, or a text or wait is set without
+            the failure that it belongs to.
     """
 
     resource: str | None = None
@@ -127,20 +126,20 @@ class Faults:
                 raise ValueError(f"Faults.{name} must be at least {least}, got {value}")
         if self.status is None:
             if self.text is not None or self.wait_in_body is not None:
-                raise ValueError("Faults.text and Faults.wait_in_body stand in an error body: give a status")
+                raise ValueError("Faults.text and Faults.wait_in_body are part of an error body; set a status")
             if self.retry_after is not None and not self.html and self.redirect is None:
-                raise ValueError("Faults.retry_after is a header of a failure: give a status")
+                raise ValueError("Faults.retry_after is a header of a failure; set a status")
 
 
 class Strikes:
-    """Counts requests and says which faults strike each. Not thread-safe: the caller holds the lock."""
+    """Counts requests and decides which faults affect each. Not thread-safe: the caller must hold the lock."""
 
     def __init__(self, faults: Iterable[Faults]) -> None:
         self._faults = list(faults)
         self._seen = [0] * len(self._faults)
 
     def next(self, resource: str) -> Faults:
-        """What strikes the next request for a resource, folded into one value."""
+        """Returns the faults that affect the next request for a resource, merged into one value."""
         values: dict[str, Any] = {}
         for place, fault in enumerate(self._faults):
             if fault.resource != resource and not (fault.resource is None and resource != "token"):
@@ -157,7 +156,7 @@ class Strikes:
 
 
 class Mover:
-    """Carries out `Move` on the rows of one resource. Not thread-safe: the caller holds the lock."""
+    """Applies `Move` to the rows of one resource. Not thread-safe: the caller must hold the lock."""
 
     def __init__(self, resource: str) -> None:
         self._resource = resource
@@ -167,11 +166,11 @@ class Mover:
         self._inserted = 0
 
     def before_page(self, rows: list[Row], move: Move | None, *, first: bool) -> None:
-        """Move rows in place, if this page is one before which they move.
+        """Inserts and deletes rows in place, if they move before this page.
 
         Args:
-            rows: The rows held for the resource.
-            move: What strikes this request; reads are counted also while nothing does.
+            rows: The rows of the resource.
+            move: The fault that affects this request; reads are counted even if it is None.
             first: Whether the request asks for a first page.
         """
         if first:
@@ -194,7 +193,7 @@ class Mover:
     def _new_row(self, like: Row) -> Row:
         row = deepcopy(like)
         self._inserted += 1
-        # Far above the ids of any fleet or test table, so that no id comes back with another meaning.
+        # Far above the ids of any fleet or test table, so that no id is ever reused.
         new_id = 1_000_000_000_000 + self._inserted
         row["id"] = f"inserted-{self._inserted}" if isinstance(like.get("id"), str) else new_id
         if "name" in row:

@@ -1,8 +1,7 @@
-"""Turns a seed and a tick into the rows of a made-up fleet: organizations, devices, alerts and patches.
+"""Computes the rows of a made-up fleet from a seed and a tick: organizations, devices, alerts and patches.
 
-Every row is computed from (seed, resource, tick) alone, so any tick costs the same and two processes agree
-without sharing anything. A row changes only together with its `updated_at`. How rows are served is not this
-module's business.
+Every row is a function of (seed, resource, tick), so all ticks cost the same, and two processes agree without sharing
+state. A row never changes without its `updated_at`. See `server` for how rows are served.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ STATUSES: Mapping[str, tuple[str, ...]] = {
     "patches": ("pending", "installed", "failed"),
     "resource": ("active", "inactive"),
 }
-"""The statuses that a resource's rows can have."""
+"""The possible statuses of each resource's rows."""
 
 SEVERITIES = ("information", "minor", "major", "critical")
 
@@ -84,7 +83,7 @@ _SYSTEMS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
 
 _TAGS = ("vip", "kiosk", "accounting", "remote", "backup", "pci", "Außendienst", "legacy")
 
-# Type, message, unit of the measured value, its least and its greatest.
+# Type, message, unit of the measured value, its minimum and maximum.
 _ALERTS = (
     ("disk_space", "Free space on {drive} is {value} %", "percent", 0.5, 12),
     ("cpu", "CPU above {value} % for 15 minutes", "percent", 85, 100),
@@ -106,34 +105,34 @@ _PATCHES = (
 
 @dataclass(frozen=True)
 class _Span:
-    """One stretch in the life of something that is renewed again and again."""
+    """One lifetime of a slot, such as a device's place in the fleet, which is refilled again and again."""
 
     number: int
-    """0 for the stretch that holds tick 0, counting up."""
+    """Counts up from 0, the span that contains tick 0."""
     began: int
-    """Its first tick; below 0 for what was there before the clock started."""
+    """Its first tick; negative if it began before tick 0."""
     present: bool
-    """False in the gap at the end of a stretch."""
+    """False in the gap at the end of a span."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
-    """A fleet that lives: with every tick a few statuses flip and a few devices come and go.
+    """A fleet that changes: with every tick, a few statuses change and a few devices are added and removed.
 
     Args:
-        seed: Two fleets with the same arguments have the same rows, anywhere, at every tick.
-        organizations: Number of organizations; they neither come nor go.
+        seed: Fleets with the same arguments have the same rows at every tick, on any machine.
+        organizations: Number of organizations, which is constant.
         devices: Number of devices at tick 0, an upper bound afterwards (about 2 % fewer).
         alerts: Number of alerts at tick 0, an upper bound afterwards.
         patches: Number of patches at tick 0, an upper bound afterwards.
         resources: Number of rows of the generic resource `resource` at tick 0, an upper bound afterwards.
         null_statuses: Share of the rows, 0 to 1, whose `status` is null.
-        start: The fleet's time at tick 0; must carry a UTC offset.
-        tick_length: The fleet's time that passes with one tick.
+        start: The fleet's time at tick 0; must have a UTC offset.
+        tick_length: The time between two ticks, in the fleet's time.
 
     Raises:
-        ValueError: A size is negative, devices have no organization to belong to, the share is outside 0 to
-            1, or `start` has no offset.
+        ValueError: A size is negative, there are devices but no organizations, the share is not between 0 and 1, or
+            `start` has no UTC offset.
     """
 
     seed: int = 7
@@ -150,14 +149,14 @@ class Fleet:
         if min(self.organizations, self.devices, self.alerts, self.patches, self.resources) < 0:
             raise ValueError("a fleet's sizes must not be negative")
         if self.devices and not self.organizations:
-            raise ValueError("devices belong to organizations: a fleet with devices needs at least one organization")
+            raise ValueError("a fleet with devices needs at least one organization")
         if not 0 <= self.null_statuses <= 1:
-            raise ValueError(f"null_statuses is a share from 0 to 1, got {self.null_statuses}")
+            raise ValueError(f"null_statuses must be between 0 and 1, got {self.null_statuses}")
         if self.start.tzinfo is None:
-            raise ValueError("start must carry a UTC offset")
+            raise ValueError("start must have a UTC offset")
 
     def rows(self, resource: str, tick: int = 0) -> list[Row]:
-        """The rows of a resource at a tick, in the order of their `id`.
+        """Returns the rows of a resource at a tick, sorted by `id`.
 
         `devices.organization.id`, `alerts.device_id` and `patches.device_id` refer to rows of the same tick.
 
@@ -166,7 +165,7 @@ class Fleet:
             ValueError: The tick is negative.
         """
         if tick < 0:
-            raise ValueError(f"ticks count from 0, got {tick}")
+            raise ValueError(f"tick must not be negative, got {tick}")
         made = {
             "organizations": self._organizations,
             "devices": self._devices,
@@ -177,18 +176,18 @@ class Fleet:
         return sorted(made, key=lambda row: row["id"])
 
     def tick_at(self, moment: datetime) -> int:
-        """The tick at a moment (with a UTC offset), 0 before the start: it ties the fleet to a real clock."""
+        """Returns the tick at a time (with a UTC offset), or 0 before the start; connects the fleet to a real clock."""
         return max(0, (moment - self.start) // self.tick_length)
 
     def _random(self, *of: object) -> Random:
-        # Text seeds are hashed with SHA-512: the same numbers in every process, unlike hash().
+        # Text seeds are hashed with SHA-512, so every process gets the same numbers, unlike with hash().
         return Random("/".join(map(str, (self.seed, *of))))
 
     def _span(self, kind: str, slot: int, tick: int, *, ticks: tuple[int, int], gap: int = 0) -> _Span:
-        """The stretch a slot is in: `ticks[0]` to `ticks[1]` ticks long, the last `gap` of them empty."""
+        """Returns the span of a slot: `ticks[0]` to `ticks[1]` ticks long, of which the last `gap` are empty."""
         rng = self._random("span", kind, slot)
         length = rng.randint(*ticks)
-        # The phase never falls into the gap, so at tick 0 every slot is taken.
+        # The phase is never in the gap, so at tick 0 every slot is occupied.
         number, age = divmod(tick + rng.randrange(length - gap), length)
         return _Span(number, tick - age, age < length - gap)
 
@@ -263,8 +262,7 @@ class Fleet:
             if life.number
             else self._at(0, hours_east, seconds=-fixed.randrange(86400 * 5, 86400 * 900))
         )
-        # What varies over a device's life varies together, at the start of a span, so that updated_at tells
-        # it all.
+        # All values that change do so at the start of a span, so that updated_at reflects every change.
         state = self._span("device state", device_id, tick, ticks=(30, 90))
         since = max(state.began, life.began) if life.number else state.began
         now = self._random("device", device_id, state.number)
@@ -308,12 +306,12 @@ class Fleet:
         return 1001 + slot + life.number * self.devices
 
     def _of_devices(self, kind: str, count: int, tick: int, ticks: tuple[int, int]) -> Iterator[tuple[int, int, int]]:
-        """(id, device id, first tick) of each of the things that hang on a device present at the tick."""
+        """Yields (id, device id, first tick) of each item that belongs to a device present at the tick."""
         for slot in range(count if self.devices else 0):
             device_slot = self._random(kind, slot).randrange(self.devices)
             device, own = self._device_span(device_slot, tick), self._span(kind, slot, tick, ticks=ticks)
             if device.present:
-                # Both numbers only grow, so their sum is new whenever either is: an id is never used twice.
+                # Both numbers only increase, so their sum changes whenever either does: an id is never reused.
                 thing_id = 1 + slot + (device.number + own.number) * count
                 began = max(own.began, device.began) if device.number else own.began
                 yield thing_id, self._device_id(device_slot, device), began

@@ -1,4 +1,4 @@
-"""Turns a list of rows and the query of one request into a page, in the paging style of the query."""
+"""Selects the page of rows that one request asks for, in the paging style of its query."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ LARGEST_SIZE = 1000
 
 
 class BadQuery(ValueError):
-    """A query parameter that the server cannot read; the message goes to the client."""
+    """Raised for a query parameter that the server cannot parse; the message is sent to the client."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a page starts and how many rows it may have."""
+    """Where a page starts, and how many rows it may have."""
 
     start: int
     """Index of its first row."""
     size: int
-    """Rows at most."""
+    """Maximum number of rows."""
     gives_cursor: bool
     """Whether a client that pages like this expects `next_cursor` in the body."""
 
 
 def is_first(query: Mapping[str, str]) -> bool:
-    """Whether a query asks for a first page. An unreadable position is not one."""
+    """Returns whether a query asks for a first page; an invalid position is not one."""
     if query.get("after") or query.get("cursor"):
         return False
     return query.get("page", "1") == "1" and query.get("offset", "0") == "0"
 
 
 def position(query: Mapping[str, str], rows: Sequence[Row], *, clamp: int | None = None) -> Position:
-    """Read the paging parameters: `page`/`per_page`, `after`, `cursor` or `offset`, and `limit`.
+    """Parses the paging parameters: `page`/`per_page`, `after`, `cursor` or `offset`, and `limit`.
 
-    A size above the maximum is lowered to it without a word, as real servers do. `after` compares ids and
-    wants the rows in the order of their `id`.
+    A size above the maximum is silently reduced to it, as real servers do. `after` compares ids and requires rows
+    sorted by `id`.
 
     Args:
         query: The request's parameters.
-        rows: All rows of the resource, needed to find an `after`.
-        clamp: A maximum size below the usual one.
+        rows: All rows of the resource, needed for `after`.
+        clamp: A maximum size below the default one.
 
     Raises:
         BadQuery: A parameter is not a number, out of range, or not a cursor of this server.
@@ -62,18 +62,18 @@ def position(query: Mapping[str, str], rows: Sequence[Row], *, clamp: int | None
         return Position(_index_after(query["after"], rows), size, gives_cursor=False)
     if query.get("cursor"):
         return Position(_read_cursor(query["cursor"]), size, gives_cursor=True)
-    # Without any position this may be the first page of cursor paging, so the body offers a cursor.
+    # A request without a position may be the first page of cursor paging, so the body includes a cursor.
     gives_cursor = "offset" not in query and "after" not in query
     return Position(_number(query, "offset", 0, least=0), size, gives_cursor=gives_cursor)
 
 
 def cursor_at(start: int) -> str:
-    """The opaque cursor of the page that starts at an index."""
+    """Returns the opaque cursor of the page that starts at an index."""
     return base64.urlsafe_b64encode(f"from:{start}".encode()).decode().rstrip("=")
 
 
 def updated_since(rows: Sequence[Row], since: str) -> list[Row]:
-    """The rows whose `updated_at` is at or after a moment. Times without an offset are UTC.
+    """Returns the rows whose `updated_at` is at or after a time. Times without an offset are UTC.
 
     Raises:
         BadQuery: `since` is not an ISO 8601 timestamp.
@@ -86,7 +86,7 @@ def updated_since(rows: Sequence[Row], since: str) -> list[Row]:
 
 
 def belonging_to(rows: Sequence[Row], parent: str, parent_id: str) -> list[Row]:
-    """The rows that refer to a parent: for `organizations`, by `organization.id` or `organization_id`."""
+    """Returns the rows that refer to a parent: for `organizations`, by `organization.id` or `organization_id`."""
     name = parent.removesuffix("s")
 
     def refers_to(row: Row) -> object:
@@ -97,7 +97,7 @@ def belonging_to(rows: Sequence[Row], parent: str, parent_id: str) -> list[Row]:
 
 
 def with_duplicates(rows: Sequence[Row], every: int) -> list[Row]:
-    """The rows, the first of each full block of `every` served a second time, `every` places later."""
+    """Returns the rows with duplicates: the first row of each full block of `every` rows also follows that block."""
     served: list[Row] = []
     for start in range(0, len(rows), every):
         block = rows[start : start + every]
@@ -119,7 +119,7 @@ def _read_cursor(cursor: str) -> int:
     except (binascii.Error, ValueError):
         text = ""
     if not re.fullmatch(r"from:[0-9]{1,18}", text):
-        raise BadQuery(f"cursor {cursor!r} was not given by this server")
+        raise BadQuery(f"cursor {cursor!r} was not issued by this server")
     return int(text.removeprefix("from:"))
 
 

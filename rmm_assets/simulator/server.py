@@ -1,14 +1,14 @@
-"""Turns a fleet, or given rows, into a real HTTP/1.1 server that pages, authenticates and fails.
+"""Serves a fleet, or given rows, over real HTTP/1.1, with paging, authentication and faults.
 
     GET  /v1/<resource>                 rows under `data`, with `total`, by offset and limit, page (from 1)
                                         and per_page, cursor and limit, or after (the last id) and limit
     GET  /v1/<parent>/<id>/<resource>   the rows that refer to one parent
-    GET  /v1/linked/<resource>          the next page's address under `next`
-    GET  /v1/link-header/<resource>     the same in a `Link` header
-    POST /oauth/token                   client credentials; the token is then good as a bearer
+    GET  /v1/linked/<resource>          the next page's URL under `next`
+    GET  /v1/link-header/<resource>     the next page's URL in a `Link` header
+    POST /oauth/token                   client credentials; returns a bearer token
 
-Each takes `updated_since` where rows have `updated_at`. Limit: 100 unless asked, 1000 at most. Which rows
-there are is the business of `fleet`, where a page begins that of `pages`, what goes wrong that of `faults`.
+Each accepts `updated_since` if its rows have `updated_at`. Pages have 100 rows by default and at most 1000. See `fleet`
+for the rows, `pages` for paging, and `faults` for what goes wrong.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from rmm_assets.simulator.fleet import RESOURCES, Fleet
 
 Row = dict[str, Any]
 
-# Bounds what a server that runs for weeks remembers.
+# Limits the memory of a server that runs for weeks.
 _LOG_LENGTH = 100_000
 
 _HTML = b"<!DOCTYPE html><title>Please wait</title><body><h1>Service unavailable</h1></body></html>"
@@ -49,7 +49,7 @@ _HTML = b"<!DOCTYPE html><title>Please wait</title><body><h1>Service unavailable
 
 @dataclass
 class LoggedRequest:
-    """One request as it reached the server. It holds credentials as they were sent."""
+    """One request as received by the server, including its credentials."""
 
     method: str
     path: str
@@ -60,9 +60,9 @@ class LoggedRequest:
     at: float
     """When it arrived, in seconds of `time.monotonic()`."""
     resource: str | None = None
-    """The resource asked for, `token` for the token endpoint, None for an unknown path."""
+    """The requested resource, `token` for the token endpoint, or None for an unknown path."""
     status: int | None = None
-    """The status answered; None while there is no answer, and for a connection dropped without one."""
+    """The status of the response; None until it is sent, and for a connection dropped without one."""
 
 
 @dataclass(frozen=True)
@@ -82,24 +82,22 @@ class _Route:
 
 
 class Simulator:
-    """An RMM API on loopback, listening from construction until `close()`; also a context manager.
+    """An RMM API on loopback, which listens from construction until `close()`; also a context manager.
 
-    The key is accepted as query parameter `api_key`, as header `X-API-KEY`, as `Authorization: Bearer`, or as
-    the password of `Authorization: Basic`. All public methods and properties are safe to use while requests
-    are served.
+    The key is accepted in the query parameter `api_key`, the header `X-API-KEY`, as `Authorization: Bearer`, and as the
+    password of `Authorization: Basic`. All public methods and properties are safe to use while requests are served.
 
     Args:
-        fleet: The fleet to serve; the default one when `tables` is not given either.
-        tables: Serve these rows instead, by resource name. Paging by `after` wants them in the order of their
-            `id`.
-        api_key: The key that opens it.
-        client_id: For the token endpoint.
-        client_secret: For the token endpoint; the API key unless given.
-        token_seconds: How long a token lives.
+        fleet: The fleet to serve; by default `Fleet()`, unless `tables` is given.
+        tables: Rows to serve instead, by resource name. Paging by `after` requires them to be sorted by `id`.
+        api_key: The API key.
+        client_id: The client ID of the token endpoint.
+        client_secret: The client secret of the token endpoint; by default the API key.
+        token_seconds: Lifetime of a token.
         host: Address to bind.
-        port: Port to bind; 0 takes a free one.
-        tick: The fleet's tick, or a function that gives it, asked at every request.
-        faults: What goes wrong.
+        port: Port to bind; 0 for a free one.
+        tick: The fleet's tick, or a function that returns it, called for every request.
+        faults: The faults.
 
     Raises:
         OSError: The address cannot be bound.
@@ -127,7 +125,7 @@ class Simulator:
         self.client_secret = api_key if client_secret is None else client_secret
         self.token_seconds = token_seconds
         self.tick = tick
-        """May be set anew at any time."""
+        """Can be changed at any time."""
 
         self._lock = threading.RLock()
         self._closing = threading.Event()
@@ -143,7 +141,7 @@ class Simulator:
         self._server = _Server(self, host, port)
         bound_host, bound_port = self._server.server_address[:2]
         self.base_url = f"http://{bound_host!s}:{bound_port}"
-        # The poll interval is how long `close()` may wait.
+        # `close()` waits for up to one poll interval.
         self._thread = threading.Thread(
             target=self._server.serve_forever,
             kwargs={"poll_interval": 0.01},
@@ -161,7 +159,7 @@ class Simulator:
         self.close()
 
     def close(self) -> None:
-        """Stop listening and close every connection. Closing twice does nothing."""
+        """Stops listening and closes every connection; does nothing if already closed."""
         if self._closing.is_set():
             return
         self._closing.set()
@@ -172,23 +170,23 @@ class Simulator:
 
     @property
     def requests(self) -> list[LoggedRequest]:
-        """The requests so far (the last 100,000), in order of arrival, as copies."""
+        """Returns copies of the requests so far (the last 100,000), in order of arrival."""
         with self._lock:
             return [replace(entry) for entry in self._log]
 
     @property
     def connections(self) -> int:
-        """TCP connections accepted so far."""
+        """Returns the number of TCP connections accepted so far."""
         return self._server.accepted
 
     @property
     def most_at_once(self) -> int:
-        """The largest number of requests that were being answered at one moment."""
+        """Returns the largest number of requests that were served concurrently."""
         with self._lock:
             return self._most_open
 
     def rows(self, resource: str) -> list[Row]:
-        """What the server holds now, faults that move rows included, in the order in which it serves them.
+        """Returns the current rows of a resource, in the order in which they are served, after any moves.
 
         Raises:
             KeyError: There is no such resource.
@@ -197,14 +195,14 @@ class Simulator:
             return list(self._held(resource))
 
     def set_rows(self, resource: str, rows: Sequence[Row]) -> None:
-        """Replace what the server holds of a resource, or add one. A next tick makes a fleet's rows anew."""
+        """Replaces the rows of a resource, or adds a resource. The next tick regenerates a fleet's rows."""
         with self._lock:
             self._tables[resource] = list(rows)
             if self._fleet is not None and resource in RESOURCES:
                 self._ticks[resource] = self._now()
 
     def set_faults(self, faults: Faults | Iterable[Faults]) -> None:
-        """Replace the faults. Their counts, and those of the reads under way, start anew."""
+        """Replaces the faults, and resets their counts and those of reads in progress."""
         with self._lock:
             self._strikes = Strikes([faults] if isinstance(faults, Faults) else faults)
             self._movers.clear()
@@ -224,7 +222,7 @@ class Simulator:
         return resource in self._tables or (self._fleet is not None and resource in RESOURCES)
 
     def _answer(self, request: LoggedRequest, target: str, body: bytes) -> _Answer | None:
-        """The answer to one request; None drops the connection. Logs the request and its status."""
+        """Answers one request, and logs it with its status; returns None to drop the connection."""
         with self._lock:
             self._log.append(request)
             self._open += 1
@@ -247,11 +245,11 @@ class Simulator:
                 return _error(404, f"no such path: {request.path}")
             request.resource, allowed = route.resource, "GET"
         if request.method != allowed:
-            return _error(405, f"use {allowed} here", headers={"Allow": allowed})
+            return _error(405, f"use {allowed} for this path", headers={"Allow": allowed})
 
         with self._lock:
             fault = self._strikes.next(request.resource)
-        # Not sleep(): closing the simulator must not wait for slow answers.
+        # Not sleep(), so that closing the simulator does not wait for delayed responses.
         self._closing.wait(fault.delay)
         if fault.drop:
             return None
@@ -315,8 +313,8 @@ class Simulator:
         if form.get("grant_type") != "client_credentials":
             return _json(400, {"error": "unsupported_grant_type"})
         basic = _basic(request)
-        given = basic or (form.get("client_id"), form.get("client_secret"))
-        if given != (self.client_id, self.client_secret):
+        credentials = basic or (form.get("client_id"), form.get("client_secret"))
+        if credentials != (self.client_id, self.client_secret):
             return _json(401, {"error": "invalid_client"})
         token = secrets.token_urlsafe(24)
         with self._lock:
@@ -378,11 +376,9 @@ def run(
     *,
     api_key: str = "demo-key",
 ) -> None:
-    """Serve a default fleet until SIGINT or SIGTERM, one tick every `tick_seconds`.
+    """Serves a default fleet until SIGINT or SIGTERM, with one tick every `tick_seconds`.
 
-    For the main thread only, because of the signals.
-
-    Prints the address and the key to use on stdout as soon as it listens.
+    Call it from the main thread, because it handles signals. It prints the URL and the key to stdout once it listens.
 
     Raises:
         OSError: The address cannot be bound.
@@ -399,7 +395,7 @@ def run(
     def tick() -> int:
         return int((time.monotonic() - began) // tick_seconds)
 
-    # Before the address is printed: whoever reads it may stop us at once.
+    # Installed before the URL is printed, because a reader may send a signal immediately.
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with Simulator(
@@ -415,7 +411,7 @@ def run(
 
 
 class _Server(ThreadingMixIn, TCPServer):
-    # Not http.server.HTTPServer: it looks up its own host name when it binds, which can take seconds.
+    # Not http.server.HTTPServer, because it looks up its host name when it binds, which can take seconds.
     allow_reuse_address = True
     daemon_threads = True
     block_on_close = False
@@ -440,15 +436,14 @@ class _Server(ThreadingMixIn, TCPServer):
         super().shutdown_request(request)
 
     def close_connections(self) -> None:
-        """Wake the threads that wait on a kept-alive connection; each then closes its own socket."""
+        """Wakes the threads that wait on kept-alive connections, each of which then closes its socket."""
         with self._connections_lock:
             for connection in self._connections:
-                with contextlib.suppress(OSError):  # the client was faster
+                with contextlib.suppress(OSError):  # the client has already closed it
                     connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that hangs up is everyday life for a server; anything else is a fault of ours and is
-        # printed.
+        # Clients that disconnect are normal; any other error is a bug and is printed.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -490,7 +485,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: the request line holds the key."""
+        """Logs nothing, because the request line contains the key."""
 
 
 def _json(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> _Answer:
@@ -526,16 +521,16 @@ def _basic(request: LoggedRequest) -> tuple[str, str] | None:
 
 
 def _credentials(request: LoggedRequest) -> list[str]:
-    """Every key or token that a request carries, in any of the accepted forms."""
+    """Returns every key or token of a request, in any of the accepted forms."""
     scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
     basic = _basic(request)
-    found = [
+    credentials = [
         request.query.get("api_key"),
         request.headers.get("x-api-key"),
         bearer.strip() if scheme.lower() == "bearer" else None,
         basic[1] if basic else None,
     ]
-    return [credential for credential in found if credential]
+    return [credential for credential in credentials if credential]
 
 
 def _echo(request: LoggedRequest, fault: Faults) -> str:

@@ -387,7 +387,7 @@ REFUSED = {
     "an unknown parent": (
         '{resources.devices.id}/alerts", data_selector: data}',
         '{resources.device.id}/alerts", data_selector: data} # <-',
-        ["no resource `device`", "did you mean `devices`?"],
+        ["unknown resource `device`", "did you mean `devices`?"],
     ),
     "two resources with one name": ("- name: alerts", "- name: devices # <-", ["two resources `devices`"]),
     "two resources with one table": (
@@ -429,7 +429,7 @@ REFUSED = {
     "two places for the key": (
         "  api_key: {env: ACME_API_KEY}",
         "  api_key: {env: A, dlt_secret: b} # <-",
-        ["one of `env: NAME_OF_A_VARIABLE` and `dlt_secret: path.in.dlt.secrets`"],
+        ["either `env: NAME_OF_A_VARIABLE` or `dlt_secret: path.in.dlt.secrets`"],
     ),
     "a check on a column of another name": (
         "    - name: alerts\n",
@@ -451,7 +451,7 @@ REFUSED = {
     "a bad cron expression": (
         "  name: acme",
         "  name: acme\n  schedule: {cron: every hour} # <-",
-        ["`every hour`", "`0 * * * *`"],
+        ["`every hour` is not a valid cron expression", "`0 * * * *`"],
     ),
     "an unknown time zone": (
         "  name: acme",
@@ -508,12 +508,12 @@ REFUSED = {
     "a strategy without a merge": (
         "write_disposition: merge",
         "write_disposition: {disposition: append, strategy: upsert} # <-",
-        ["only a merge has a strategy"],
+        ["only `merge` has a strategy"],
     ),
     "a table format that the destination does not have": (
         "- name: devices",
         "- name: devices\n      table_format: iceberg # <-",
-        ["table_format", "duckdb has no such tables"],
+        ["table_format", "duckdb does not support this format"],
     ),
     "a key of dlt's own": (
         "- name: devices",
@@ -538,7 +538,7 @@ REFUSED = {
     "a link that runs a script": (
         "  name: acme",
         "  name: acme\n  docs: javascript:alert(1) # <-",
-        ["attributes.docs", "no address of a web page", "https://host/page"],
+        ["attributes.docs", "not the URL of a web page", "https://host/page"],
     ),
     "a link to no page": (
         "- name: devices",
@@ -563,7 +563,7 @@ REFUSED = {
     "the simulator and an address": (
         "  client:\n    base_url: https://rmm.example.com/api",
         "  simulator: {}\n  client:\n    base_url: https://rmm.example.com/api # <-",
-        ["leave out one of the two"],
+        ["remove `base_url` or `simulator`"],
     ),
 }
 
@@ -714,7 +714,7 @@ def test_a_template_that_would_read_a_secret_is_refused_without_reading_it(
         ("https://rmm.example.com/api", "\"https://h/?api_key={{ env('ACME_API_KEY') }}\""),
     ):
         message = refusal(tmp_path, ACME.replace(right, wrong, 1))
-        assert "nor come out of a template" in message and "is not set" not in message
+        assert "or come from a template" in message and "is not set" not in message
 
 
 def test_a_url_that_brings_a_secret_from_the_environment_is_refused(

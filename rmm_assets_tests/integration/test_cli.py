@@ -42,9 +42,13 @@ def rows(number: int) -> list[dict[str, object]]:
 
 
 def sync(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return command(folder, "sync", *words, **environment)
+
+
+def command(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     (folder / "home").mkdir(exist_ok=True)
     return subprocess.run(
-        [RMM, "sync", *words],
+        [RMM, *words],
         cwd=folder,
         env={
             **os.environ,
@@ -122,7 +126,30 @@ def test_an_unknown_connection_is_answered_with_those_there_are(rmm: Simulator, 
     rmm.close()
     done = sync(tmp_path, "acne")
     assert done.returncode == 2
-    assert "no connection acne; there are: acme" in done.stderr
+    assert "unknown connection acne; known connections: acme" in done.stderr
+
+
+def test_an_audit_ends_with_what_it_found(rmm: Simulator, tmp_path: Path) -> None:
+    with rmm:
+        assert sync(tmp_path, ACME_API_KEY="demo-key").returncode == 0
+        equal = command(tmp_path, "audit", "acme", ACME_API_KEY="demo-key")
+        assert equal.returncode == 0, equal.stdout + equal.stderr
+        assert line(equal.stdout, "acme/computers")[1:4] == ["equal", "250", "250"]
+
+        rmm.set_rows("tickets", rows(31))
+        differs = command(tmp_path, "audit", "acme", "tickets", "--json", ACME_API_KEY="demo-key")
+        assert differs.returncode == 1, differs.stdout + differs.stderr
+        (found,) = json.loads(differs.stdout)
+        assert (found["resource"], found["verdict"], found["found"]["missing"]) == ("tickets", "differences", 1)
+        assert found["examples"]["missing"] == ["id 31"]
+
+        rmm.set_rows("tickets", [])
+        assert command(tmp_path, "audit", "acme", "tickets", ACME_API_KEY="demo-key").returncode == 2
+        keyless = command(tmp_path, "audit", "acme")
+        assert keyless.returncode == 2
+        assert "No API key: set the environment variable ACME_API_KEY" in " ".join(keyless.stdout.split())
+    assert "demo-key" not in equal.stdout + differs.stdout
+    assert command(tmp_path, "audit", "acme", "nothing").returncode == 2
 
 
 def test_the_simulator_runs_alone_and_stops_on_an_interrupt() -> None:

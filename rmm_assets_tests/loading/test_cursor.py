@@ -199,6 +199,6 @@ def test_an_end_leaves_out_what_is_behind_it_and_the_state_as_it_is(tmp_path: Pa
 def test_a_range_that_replaces_is_refused_at_load() -> None:
     endpoint = {"incremental": {"cursor_path": "at", "start_param": "since"}}
     with pytest.raises(
-        ValueError, match="reads what changed, and `write_disposition: replace` would drop all other rows"
+        ValueError, match="reads only changes, so `write_disposition: replace` would drop all other rows"
     ):
         connection(resource(endpoint=endpoint, write_disposition="replace"))

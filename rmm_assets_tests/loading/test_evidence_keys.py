@@ -21,7 +21,7 @@ def test_total_header_is_evidence(tmp_path: Path) -> None:
         assert run(tmp_path, server.url, made).report.evidence is Evidence.STATED_TOTAL
     with (
         Scripted(lambda _: Say({"data": devices(3)}, headers=(("X-Rows", "4"),))) as server,
-        pytest.raises(IncompleteError, match="states 4 rows; 3 distinct rows"),
+        pytest.raises(IncompleteError, match="reports 4 rows; 3 distinct rows"),
     ):
         run(tmp_path, server.url, made)
 

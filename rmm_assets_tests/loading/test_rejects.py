@@ -76,3 +76,20 @@ def test_a_row_that_is_rejected_in_each_load_is_kept_once_with_first_and_last_ti
     assert len(rows_of(tmp_path, "devices_rejected")) == 2
     holds(tmp_path, made, {"id": 1}, bad, {"v": "c"})
     assert len(rows_of(tmp_path, "devices_rejected")) == 3, "another row is another rejection"
+
+
+def test_a_deleted_row_needs_its_key_only_and_is_deleted(tmp_path: Path) -> None:
+    columns = {
+        "deleted": {"data_type": "bool", "hard_delete": True},
+        "name": {"data_type": "text", "nullable": False},
+        "at": {"data_type": "timestamp", "nullable": False},
+    }
+    full = {"deleted": False, "name": "a", "at": "2024-01-01T00:00:00Z"}
+    made = connection(resource(columns=columns, absent="keep"))
+    holds(tmp_path, made, {"id": 1, **full}, {"id": 2, **full})
+    outcome = holds(tmp_path, made, {"id": 1, "deleted": True}, {"id": 3, "deleted": False})
+    assert [row["id"] for row in rows_of(tmp_path)] == [2]
+    assert outcome.rows_rejected == 1
+    appended = connection(resource(columns=columns, write_disposition="append"))
+    (tmp_path / "appended").mkdir()
+    assert holds(tmp_path / "appended", appended, {"id": 1, **full}, {"id": 1, "deleted": True}).rows_rejected == 1

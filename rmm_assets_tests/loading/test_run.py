@@ -7,10 +7,11 @@ from typing import Any
 
 import duckdb
 import pytest
+from dlt.pipeline.exceptions import PipelineStepFailed
 
 from rmm_assets.config import Connection
 from rmm_assets.errors import ChildTablesError, ForeignTableError, PublishedError
-from rmm_assets.loading.run import open_run
+from rmm_assets.loading.run import open_run, sync
 from rmm_assets.simulator import Simulator
 from rmm_assets.tables.store import Store
 from rmm_assets_tests.syncing import KEY, absent, connection, devices, ids, resource, rows_of, run, store_in
@@ -173,3 +174,23 @@ def test_what_fails_before_the_load_is_told_as_it_is(tmp_path: Path) -> None:
             open_run(made, made.resource("devices"), KEY, base_url=server.base_url, store=store_in(tmp_path)),
         ):
             raise RuntimeError("nothing landed")
+
+
+def test_a_load_that_fails_halfway_says_whether_rows_are_in_the_table(tmp_path: Path) -> None:
+    made = connection(resource(columns={"age": {"data_type": "bigint"}}))
+    with Simulator(tables={"devices": devices(3, age=1)}) as server:
+        run(tmp_path, server.base_url, made)
+        # Rows land, and rejected ones meet a table that cannot take them. Which comes first is a race.
+        change(
+            tmp_path, "CREATE TABLE acme.devices_rejected (row_json INTEGER, reason DATE, page DATE, rejected_at DATE)"
+        )
+        server.set_rows("devices", [*devices(4, age=2), {"id": 9, "age": "unknown"}])
+        with pytest.raises((PublishedError, PipelineStepFailed)) as caught:
+            sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store_in(tmp_path))
+        landed = {row["age"] for row in rows_of(tmp_path)} == {2}
+        assert isinstance(caught.value, PublishedError) == landed
+        # The next run starts afresh, whatever is left.
+        change(tmp_path, "DROP TABLE acme.devices_rejected")
+        server.set_rows("devices", devices(4, age=3))
+        run(tmp_path, server.base_url, made)
+    assert {row["age"] for row in rows_of(tmp_path)} == {3}

@@ -163,7 +163,7 @@ def test_a_column_that_comes_or_changes_its_type_warns(rmm: Simulator, instance:
     target = connection(rmm.base_url)
     first = checks(sync(target, instance))["schema_change"]
     assert first.passed
-    assert said(first) == {"note": "nothing to compare with yet"}
+    assert said(first) == {"note": "no previous load to compare with"}
 
     rmm.set_rows("devices", devices(20, site="Graz"))
     check = checks(sync(target, instance))["schema_change"]

@@ -108,8 +108,8 @@ def test_columns_are_described_on_the_asset_before_anything_is_loaded_and_not_ag
     assert {column.name: column.description for column in declared.columns} == {
         "id": None,
         "last_seen": "When it was last there.",  # as the table has it: the UI puts the two together by name
-        "_dlt_load_id": "The load that last brought the row: `load_id` of its run.",
-        "_absent_since": "When a read first did not hold the row; null while it is there.",
+        "_dlt_load_id": "The load that last wrote the row: `load_id` of its run.",
+        "_absent_since": "When the row was first missing from the API; null while the API returns it.",
     }
     assert not any(column.description for column in metadata(result)["dagster/column_schema"].columns)
 

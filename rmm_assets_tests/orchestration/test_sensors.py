@@ -30,7 +30,7 @@ class Watch:
         self.sensor = next(sensor for sensor in build_alert_sensors() if sensor.name == name)
         self.instance = instance
         self.cursor: str | None = None
-        assert self.tick() == "watching from now on"
+        assert self.tick() == "first tick: failures are reported from now on"
 
     def tick(self) -> str | None:
         context = dg.build_sensor_context(instance=self.instance, cursor=self.cursor)
@@ -54,8 +54,8 @@ def test_a_failed_run_is_told_once_with_asset_sentence_and_run(
     result = bench.sync(bench.connection(acme.base_url), instance)
     (sentence,) = bench.failures(result)
 
-    assert watch.tick() == "told of 2"
-    assert watch.tick() == "nothing failed"
+    assert watch.tick() == "reported 2"
+    assert watch.tick() == "no failures"
     (text,) = receiver.texts
     assert text.splitlines()[0] == f"acme/devices failed: {sentence} (run {result.run_id})"
     assert text.splitlines()[1].startswith("acme/devices: check complete failed: ")
@@ -80,8 +80,8 @@ def test_a_failed_check_of_a_good_run_is_told_once_without_values_of_rows(
     result = bench.sync(bench.connection(acme.base_url), instance)
     assert result.success and bench.checks(result)["not_null_status"].metadata["rows_at_fault"].value == 1
 
-    assert watch.tick() == "told of 1"
-    assert watch.tick() == runs.tick() == "nothing failed"
+    assert watch.tick() == "reported 1"
+    assert watch.tick() == runs.tick() == "no failures"
     assert receiver.texts == [
         f"acme/devices: check not_null_status failed: 1 of 3 rows are at fault (run {result.run_id})"
     ]
@@ -95,7 +95,7 @@ def test_a_warning_is_not_told(acme: Simulator, instance: dg.DagsterInstance, re
     result = bench.sync(bench.connection(acme.base_url), instance)
     check = bench.checks(result)["schema_change"]
     assert not check.passed and check.severity is dg.AssetCheckSeverity.WARN
-    assert watch.tick() == "nothing failed"
+    assert watch.tick() == "no failures"
     assert receiver.requests == 0
 
 
@@ -111,8 +111,8 @@ def test_a_message_that_does_not_arrive_is_sent_again_at_the_next_tick(
         for status in (503, 302):
             with pytest.raises(WebhookError, match=f"HTTP {status}"):
                 watch.tick()
-        assert watch.tick() == "told of 4"
-        assert watch.tick() == "nothing failed"
+        assert watch.tick() == "reported 4"
+        assert watch.tick() == "no failures"
         assert len(receiver.texts) == 1 and receiver.requests == 3
 
 
@@ -121,7 +121,7 @@ def test_what_failed_before_the_sensor_was_switched_on_is_not_told(
 ) -> None:
     acme.set_faults(Faults(status=500))
     bench.sync(bench.connection(acme.base_url), instance)
-    assert Watch("run_failures", instance).tick() == "nothing failed"
+    assert Watch("run_failures", instance).tick() == "no failures"
     assert receiver.requests == 0
 
 
@@ -150,7 +150,7 @@ def test_the_sensors_stand_still_until_there_is_a_webhook(
     watch = Watch("run_failures", instance)
     monkeypatch.delenv(WEBHOOK)
     assert {sensor.default_status for sensor in build_alert_sensors()} == {dg.DefaultSensorStatus.STOPPED}
-    assert watch.tick() == "RMM_ALERT_WEBHOOK is not set: nobody to tell"
+    assert watch.tick() == "RMM_ALERT_WEBHOOK is not set"
 
 
 @pytest.mark.parametrize("status", [302, 400, 404, 500])
@@ -178,7 +178,7 @@ def test_the_address_stands_in_no_error_and_no_log_when_it_cannot_be_reached(
 
 def _refused(url: str) -> str:
     """Everything that the error says when a message is not taken."""
-    with pytest.raises(WebhookError, match=f"did not reach the webhook in {WEBHOOK}") as caught:
+    with pytest.raises(WebhookError, match=f"could not be delivered to the webhook in {WEBHOOK}") as caught:
         post(url, "text")
     chain = (caught.value.__cause__, caught.value.__context__)
     return "".join(traceback.format_exception(caught.value, chain=True)) + repr(chain)

@@ -118,7 +118,7 @@ def test_patches_wait_by_age_and_installed_ones_do_not(tmp_path: Path) -> None:
         drawn = chart(read_overview("acme", found), "patch_age")
     # 0 | 20 | 40, 60 | 80 | 100 days
     assert drawn.series == {"major": (1, 1, 2, 1, 1)}
-    assert drawn.headline == "6 patches wait"
+    assert drawn.headline == "6 pending patches"
 
 
 def test_alerts_outside_of_the_picture_are_counted_in_its_note(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_alerts_outside_of_the_picture_are_counted_in_its_note(tmp_path: Path) -
     with tables(tmp_path, alerts=alerts) as found:
         drawn = chart(read_overview("acme", found), "alerts_by_severity")
     assert drawn.headline == "1 alert"
-    assert drawn.note == "3 alerts have no time, or one outside of the picture."
+    assert drawn.note == "3 alerts have no time, or one outside of the chart."
 
 
 @pytest.mark.parametrize("ddl", [{}, {"devices": "SELECT 1 AS id WHERE false", "alerts": "SELECT 1 AS id WHERE false"}])
@@ -144,9 +144,9 @@ def test_nothing_loaded_is_said_and_no_error(tmp_path: Path, ddl: dict[str, str]
 def test_a_missing_column_is_named_with_what_was_looked_for(tmp_path: Path) -> None:
     with tables(tmp_path, devices="SELECT 1 AS id, 'PC' AS name", alerts="SELECT 1 AS id") as found:
         overview = read_overview("acme", found)
-    assert "no column tells the state of a device; looked for `status`" in overview.charts[0].note
-    assert "no column tells when an agent was last seen, or its name; looked for" in overview.charts[1].note
-    assert "no column tells when an alert was raised; looked for `opened_at`" in overview.charts[2].note
+    assert "no column for the state of a device; looked for `status`" in overview.charts[0].note
+    assert "no column for when an agent was last seen, or its name; looked for" in overview.charts[1].note
+    assert "no column for when an alert was raised; looked for `opened_at`" in overview.charts[2].note
 
 
 def test_a_time_that_is_none_is_said(tmp_path: Path) -> None:

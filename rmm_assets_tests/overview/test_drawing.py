@@ -15,19 +15,19 @@ from rmm_assets.overview.page import page, write
 
 CHROMIUM = Path("/usr/bin/chromium")
 NAMES = ("東京メディカル株式会社", "Müller & Söhne <GmbH>", "$a$ and $b$", "A name " * 9)
-LYING = Chart(
+HORIZONTAL = Chart(
     "status_by_organization", "Status by organization", "9 devices", NAMES,
-    {"online": (5, 1, 0, 0), "asleep": (0, 2, 0, 1)}, "devices", "lying",
+    {"online": (5, 1, 0, 0), "asleep": (0, 2, 0, 1)}, "devices", "horizontal",
 )  # fmt: skip
-STANDING = Chart("patch_age", "Patches", "3 wait", ("new", "old"), {"patches": (1.0, 2.0)}, "patches")
+VERTICAL = Chart("patch_age", "Patches", "3 wait", ("new", "old"), {"patches": (1.0, 2.0)}, "patches")
 EMPTY = Chart("agents_not_seen", "Agents", note="Not drawn: no <devices> are loaded.")
 
 
 def test_a_picture_is_well_formed_and_the_same_each_time() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        svg = draw(LYING)
-    assert svg == draw(LYING)
+        svg = draw(HORIZONTAL)
+    assert svg == draw(HORIZONTAL)
     texts = [element.text for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
     assert set(NAMES[:3]) <= set(texts)
     assert "A name A name A name A name A nam…" in texts
@@ -49,8 +49,8 @@ def test_nothing_to_draw_is_refused() -> None:
 
 
 def fleet_page() -> str:
-    overview = Overview("acme", datetime(2026, 3, 10, 12, tzinfo=UTC), (LYING, STANDING, EMPTY))
-    return page(overview, {chart.name: draw(chart) for chart in (LYING, STANDING)})
+    overview = Overview("acme", datetime(2026, 3, 10, 12, tzinfo=UTC), (HORIZONTAL, VERTICAL, EMPTY))
+    return page(overview, {chart.name: draw(chart) for chart in (HORIZONTAL, VERTICAL)})
 
 
 def test_the_page_says_what_is_not_drawn_and_when_it_was_loaded() -> None:

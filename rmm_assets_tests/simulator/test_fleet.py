@@ -149,11 +149,11 @@ def test_impossible_fleets_and_ticks_are_refused() -> None:
         Fleet(devices=-1)
     with pytest.raises(ValueError, match="at least one organization"):
         Fleet(organizations=0)
-    with pytest.raises(ValueError, match="share"):
+    with pytest.raises(ValueError, match="between 0 and 1"):
         Fleet(null_statuses=2)
     with pytest.raises(ValueError, match="offset"):
         Fleet(start=Fleet().start.replace(tzinfo=None))
-    with pytest.raises(ValueError, match="from 0"):
+    with pytest.raises(ValueError, match="tick must not be negative"):
         Fleet().rows("devices", -1)
     with pytest.raises(KeyError):
         Fleet().rows("printers")

@@ -1,0 +1,245 @@
+"""Turns rows of an API into columns by dlt's naming, and compares values with what a table holds."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Set
+from datetime import UTC, date, datetime, time
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from rmm_assets.audit.documents import pack, parse, shortest
+from rmm_assets.config.names import normalized_column
+
+_OWN = ("_dlt_", "_absent_since")
+_EMPTY_KEY = "_empty"
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:[.,](\d+))?\s*(Z|z|[+-]\d\d(?::?\d\d)?)?")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_DIGITS_OF_A_DOUBLE = 17
+# What dlt calls a column for values of another type than the first ones: `name__v_text`.
+_VARIANT = re.compile(r"(.+)__v_[a-z]+")
+
+
+def is_own(column: str) -> bool:
+    """Says whether a column is dlt's or ours, and not the API's."""
+    return column.startswith(_OWN)
+
+
+def flatten(row: Mapping[str, Any], columns: Set[str], whole: Set[str]) -> dict[str, list[Any]]:
+    """Returns the values of a row by column, more than one where names of fields meet in one column.
+
+    Args:
+        row: As the API sent it.
+        columns: Of the table.
+        whole: Columns that take objects as they are.
+    """
+    found: dict[str, list[Any]] = {}
+    for name, value in _flat(row, "", columns, whole):
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def _flat(row: Mapping[str, Any], above: str, columns: Set[str], whole: Set[str]) -> Iterator[tuple[str, Any]]:
+    for key, value in row.items():
+        own = normalized_column(key) if key.strip() else _EMPTY_KEY
+        name = normalized_column(f"{above}__{own}") if above else own
+        if not isinstance(value, Mapping) or name in whole:
+            yield name, value
+        elif name in columns and not any(other.startswith(f"{name}__") and _base(other) is None for other in columns):
+            yield name, value  # deeper than the table goes
+        else:
+            yield from _flat(value, name, columns, whole)
+
+
+def variants(column: str, columns: Set[str]) -> list[str]:
+    """Returns the columns in which a field's values may stand: its own, and those for other types."""
+    return [name for name in columns if name == column or _base(name) == column]
+
+
+def _base(variant: str) -> str | None:
+    match = _VARIANT.fullmatch(variant)
+    return match[1] if match else None
+
+
+def agrees(sent: Any, held: Any, *, json: bool | None) -> bool | None:
+    """Says whether a value of the table is the API's; None where that cannot be told.
+
+    Args:
+        sent: As the API sent it, not null.
+        held: As the table holds it, not null.
+        json: Whether the column holds JSON; None where the destination does not say.
+    """
+    if isinstance(held, bool):
+        return _agrees_bool(sent, held)
+    if isinstance(held, (int, Decimal, float)):
+        return _agrees_number(sent, held)
+    if isinstance(held, datetime):
+        return _agrees_moment(sent, held)
+    if isinstance(held, date):
+        return _agrees_day(sent, held)
+    if isinstance(held, str):
+        return _agrees_text(sent, held, json=json)
+    if isinstance(held, (dict, list)):  # a destination that reads its JSON columns
+        return pack(sent) == pack(held) or (None if _has_float(held) else False)
+    if isinstance(held, time) and isinstance(sent, str):
+        return True if sent == held.isoformat() else None
+    return None
+
+
+def _agrees_bool(sent: Any, held: bool) -> bool | None:
+    if isinstance(sent, bool):
+        return sent is held
+    if isinstance(sent, str) and sent.lower() in ("true", "false"):
+        return (sent.lower() == "true") is held
+    return None
+
+
+def _agrees_number(sent: Any, held: int | Decimal | float) -> bool | None:
+    number = number_of(sent)
+    if number is None:
+        return False
+    if not isinstance(held, float):
+        return Decimal(held) == number
+    if not math.isfinite(held):
+        return False
+    if number == Decimal(held) or number == Decimal(repr(held)):
+        return True
+    if float(number) != held or number == number.to_integral_value():
+        return False
+    # Longer than a double shows itself: written out by the server, or more than a double holds.
+    return True if len(number.as_tuple().digits) <= _DIGITS_OF_A_DOUBLE else None
+
+
+def _agrees_moment(sent: Any, held: datetime) -> bool | None:
+    moment = moment_of(sent)
+    if moment is None:
+        return None
+    utc = held.astimezone(UTC) if held.tzinfo is not None else held.replace(tzinfo=UTC)
+    if moment != utc:
+        return False
+    # Digits behind the microsecond do not fit in, so that they cannot be compared.
+    fraction = match[3] if isinstance(sent, str) and (match := _MOMENT.fullmatch(sent.strip())) else None
+    return None if (fraction or "")[6:].strip("0") else True
+
+
+def _agrees_day(sent: Any, held: date) -> bool | None:
+    if isinstance(sent, str) and _DAY.fullmatch(sent):
+        return sent == held.isoformat()
+    moment = moment_of(sent)
+    return None if moment is None or moment.date() == held else False
+
+
+def _agrees_text(sent: Any, held: str, *, json: bool | None) -> bool | None:
+    if isinstance(sent, (dict, list)):
+        return _same_json(sent, held)
+    if isinstance(sent, str):
+        if sent == held and json is not True:
+            return True
+        if json is False:
+            return False
+        return _same_json(sent, held) or sent == held or (None if json is None else False)
+    if isinstance(sent, bool):
+        return held.lower() == str(sent).lower()
+    number = number_of(held)
+    return number is not None and number == number_of(sent)
+
+
+def _same_json(sent: Any, held: str) -> bool:
+    try:
+        return pack(sent) == pack(parse(held))
+    except ValueError:
+        return False
+
+
+def _has_float(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_has_float(inner) for inner in value.values())
+    return any(_has_float(inner) for inner in value) if isinstance(value, list) else isinstance(value, float)
+
+
+def number_of(value: Any) -> Decimal | None:
+    """Returns a value as an exact number; None where it is none."""
+    if isinstance(value, (bool, int, float, Decimal, str)):
+        try:
+            number = Decimal(value.strip()) if isinstance(value, str) else Decimal(value)
+        except InvalidOperation:
+            return None
+        return number if number.is_finite() else None
+    return None
+
+
+def moment_of(value: Any) -> datetime | None:
+    """Returns a value as a moment; None where it is no date and time that can be read in one way only."""
+    if isinstance(value, str) and (match := _MOMENT.fullmatch(value.strip())):
+        day, clock, fraction, zone = match.groups()
+        zone = "+00:00" if zone in (None, "Z", "z") else zone
+        seconds = f".{fraction[:6].ljust(6, '0')}" if fraction and clock.count(":") == 2 else ""
+        try:
+            return datetime.fromisoformat(f"{day}T{clock}{seconds}{zone}").astimezone(UTC)
+        except (ValueError, OverflowError):
+            return None
+    if isinstance(value, str) and _DAY.fullmatch(value):
+        try:
+            return datetime.fromisoformat(value).replace(tzinfo=UTC)
+        except ValueError:
+            return None
+    number = None if isinstance(value, (bool, str)) else number_of(value)
+    if number is None:
+        return None
+    for most, unit in ((10**11, 1), (10**14, 10**3), (10**17, 10**6)):  # by size: s, ms, us since 1970
+        if abs(number) < most:
+            micros = number * 1_000_000 / unit
+            try:
+                whole, rest = divmod(int(micros), 1_000_000)
+                return datetime.fromtimestamp(whole, UTC).replace(microsecond=rest)
+            except (ValueError, OverflowError):
+                return None
+    return None
+
+
+def comparable(value: Any, like: Any = None, *, json: bool = False) -> str | None:
+    """Returns a value as text that is the same for equal values, whichever side they come from.
+
+    Args:
+        value: Of the API or of the table, not null.
+        like: A value of the table's column, which says what the column makes of what comes.
+        json: Whether the column holds JSON.
+
+    Returns:
+        None where the column makes something else of it, which cannot be compared.
+    """
+    if isinstance(like, (datetime, date, time, bytes)) and not isinstance(value, type(like)):
+        return _as_time(value, like)
+    if isinstance(value, datetime):
+        return f"t{(value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC).isoformat()}"
+    if isinstance(value, (date, time)):
+        return f"d{value.isoformat()}"
+    if isinstance(value, float):
+        value = Decimal(repr(value))
+    if isinstance(value, str) and (json or isinstance(like, (dict, list))):
+        try:
+            return f"j{pack(parse(value))}"
+        except ValueError:
+            return f"j{pack(value)}"
+    if isinstance(value, (dict, list)) or json:
+        return f"j{pack(value)}"
+    number = number_of(value) if isinstance(like, (int, float, Decimal)) or not isinstance(value, str) else None
+    if number is not None and not isinstance(value, bool) and not isinstance(like, (str, bool)):
+        if isinstance(like, float) and len(number.as_tuple().digits) <= _DIGITS_OF_A_DOUBLE:
+            number = Decimal(repr(float(number)))
+        return f"n{shortest(number)}"
+    if isinstance(value, bool):
+        return f"s{str(value).lower()}"
+    if number is not None and number == number.to_integral_value() and abs(number) < 10**18:
+        return f"s{int(number)}"
+    return f"s{value}"
+
+
+def _as_time(value: Any, like: Any) -> str | None:
+    moment = moment_of(value)
+    if isinstance(like, datetime):
+        return comparable(moment) if moment is not None else None
+    if isinstance(like, date) and isinstance(value, str) and _DAY.fullmatch(value):
+        return f"d{value}"
+    return f"d{value}" if isinstance(like, time) and isinstance(value, str) else None

@@ -1,0 +1,103 @@
+"""Reads and writes JSON with the standard library, every digit of a number kept, and looks up paths in it."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any
+
+from dlt.common import jsonpath
+
+MISSING: Any = object()
+"""What `look_up` returns where nothing stands at the path; a null is None."""
+
+# How a number that is not an integer is kept in a text: no server can guess the key and have its own object taken for one.
+_NUMBER = secrets.token_hex(8)
+
+
+def parse(body: bytes | str) -> Any:
+    """Returns a JSON document, numbers with a fraction as decimals.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+
+    def no_constant(text: str) -> Any:
+        raise ValueError(f"{text} is not JSON")
+
+    try:
+        return json.loads(body, parse_float=Decimal, parse_constant=no_constant)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
+
+
+def pack(value: Any) -> str:
+    """Returns a value as text that `unpack` reads; equal values give equal texts."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_tagged)
+
+
+def unpack(text: str) -> Any:
+    """Returns what was packed."""
+    return json.loads(text, object_hook=lambda found: Decimal(found[_NUMBER]) if _NUMBER in found else found)
+
+
+def _tagged(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() and abs(value) < 10**18 else {_NUMBER: shortest(value)}
+    return str(value)
+
+
+def shortest(number: Decimal) -> str:
+    """Returns a number as text, the same for 1.5 and 1.50, and short however great its exponent."""
+    sign, digits, exponent = number.as_tuple()
+    text = "".join(map(str, digits)).lstrip("0") or "0"
+    kept = text.rstrip("0") or "0"
+    return f"{'-' * (sign and text != '0')}{kept}E{int(exponent) + len(text) - len(kept) if text != '0' else 0}"
+
+
+def look_up(path: str, document: Any) -> Any:
+    """Returns the first value at a JSONPath; `MISSING` where there is none."""
+    if path in ("", "$"):
+        return document
+    if isinstance(document, Mapping) and path in document:
+        return document[path]
+    if re.fullmatch(r"[\w@$-]+(\.[\w@$-]+)*", path) and not path.startswith("$"):
+        for key in path.split("."):
+            if not isinstance(document, Mapping) or key not in document:
+                return MISSING
+            document = document[key]
+        return document
+    try:
+        found = jsonpath.find_values(path, document)
+    except Exception:  # a path that the library does not read leads nowhere
+        return MISSING
+    return found[0] if found else MISSING
+
+
+def select(path: str, document: Any) -> Any:
+    """Returns what a data selector names: one list, or the matches of a path with a wildcard."""
+    if re.search(r"\*|\?|\.\.", path):
+        matches = jsonpath.find_values(path, document)
+        return matches[0] if len(matches) == 1 and isinstance(matches[0], list) else matches
+    return look_up(path, document)
+
+
+def lists_of_objects(document: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
+    """Yields each list that could be the rows, with its path; lists within lists are not looked at."""
+    if isinstance(document, list):
+        if all(isinstance(item, Mapping) for item in document):
+            yield path, document
+    elif isinstance(document, Mapping):
+        for key, value in document.items():
+            yield from lists_of_objects(value, (*path, str(key)))
+
+
+def put(document: Any, path: str, value: Any) -> Any:
+    """Returns a copy of a request body with a value at a dotted path."""
+    copy = dict(document or {})
+    first, _, rest = path.removeprefix("$.").partition(".")
+    copy[first] = put(copy.get(first), rest, value) if rest else value
+    return copy

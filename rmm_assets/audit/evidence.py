@@ -1,0 +1,247 @@
+"""Finds what answers say about the number of rows and about there being more, and what of it contradicts an end.
+
+Made for a check, so it is credulous in one direction only: whatever can be read as "there is more" is, and what says
+"this is all" is believed only where rows confirm it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal
+
+from rmm_assets.audit.documents import parse
+
+Kind = Literal["total", "pages", "more", "end", "next"]
+
+
+@dataclass(frozen=True)
+class Hint:
+    """Something that an answer says beside its rows.
+
+    Attributes:
+        place: Where it stands: the path in the body, or the header.
+        kind: `total` rows; `pages` in all; `more` and `end`, flags that say so; `next`, a link or a cursor.
+    """
+
+    place: str
+    kind: Kind
+    value: Any
+
+
+# Names are compared in small letters and without `_ - . @ $`.
+_TOTAL = re.compile(
+    r"x?(wp|pagination|grand)?total(number|num|of)?(count|items?|results?|records?|entries|elements|size|rows|objects"
+    r"|resources|hits|itemcount|itemscount|recordcount|resultcount)?|\w*count|numfound|recordsfiltered|treesize|numresults"
+)
+_NOT_TOTAL = re.compile(r"(page|pages|max|current|returned|retrieved|retry|error|warning|fail\w*)+count")
+_PAGES = re.compile(r"x?(wp|pagination)?total_?pages?|pages|pagescount|pagecount|x?pagecount|numpages|maxpage|lastpage")
+_MORE = re.compile(
+    r"x?has(more|next)(pages?|rows|records|results|items|data)?|more(records|results|rows|dataavailable|available|items)?"
+    r"|istruncated|truncated|ispartial|exceededtransferlimit|incompletesearch"
+)
+_END = re.compile(r"(is)?last(page)?|done|endofstream|eof|finished|complete")
+_NEXT = re.compile(
+    r"x?(pagination)?next(page|link|url|cursor|token|pagetoken|pageurl|pagelink|pageuri|recordsurl|href|uri|offset|id|key"
+    r"|marker)?|odatanextlink|x?(ms)?continuation(token)?|xcursornext|searchafter"
+)
+_FOLLOWING = frozenset({"href", "url", "uri", "link", "path", "after", "startingafter", "offset", "cursor", "page"})
+_AROUND = frozenset(
+    {
+        *("meta", "metadata", "pagination", "paging", "paginationmeta", "paginationmetadata", "responsemetadata"),
+        *("page", "pages", "pageinfo", "pagedetails", "listinfo", "info", "links", "cursor", "cursors", "feed"),
+        *("records", "hits", "d", "response", "result", "results", "data", "total", "messageresponse"),
+    }
+)
+_LINK = re.compile(r"<([^>]*)>((?:\s*;\s*[\w*-]+\s*=\s*(?:\"[^\"]*\"|[^\s;,]+))*)")
+_RANGE = re.compile(r"\s*(?!bytes)\w*\s*(\d+)-(\d+)/(\d+)\s*")
+
+
+def hints(document: Any, headers: Mapping[str, str], around: Set[str] = frozenset()) -> list[Hint]:
+    """Returns what an answer says beside its rows.
+
+    Args:
+        around: Names of objects that are looked into beside those with a usual name: those that the rows stand in.
+    """
+    inside = _AROUND | {_plain(name) for name in around}
+    found = list(_of_body(document, (), inside))
+    for name, value in headers.items():
+        plain = _plain(name)
+        if plain in ("xpagination", "pagination") and value.lstrip().startswith("{"):
+            try:
+                found += [Hint(name, hint.kind, hint.value) for hint in _of_body(parse(value), (), inside)]
+            except ValueError:
+                continue
+        elif plain == "contentrange":
+            if match := _RANGE.fullmatch(value):
+                found.append(Hint(name, "total", int(match[3])))
+        elif plain == "link":
+            found += [Hint('Link rel="next"', "next", url) for url in [link(headers, "next")] if url]
+        elif plain.startswith(("x", "total", "next", "pagination")) and "ratelimit" not in plain:
+            found += _of_name(name, plain, value)
+    return found
+
+
+def link(headers: Mapping[str, str], relation: str) -> str | None:
+    """Returns the address that a `Link` header names for a relation."""
+    header = next((value for name, value in headers.items() if name.lower() == "link"), "")
+    for url, attributes in _LINK.findall(header):
+        said = {
+            name.lower(): value.strip('"')
+            for name, value in re.findall(r"([\w*-]+)\s*=\s*(\"[^\"]*\"|[^\s;,]+)", attributes)
+        }
+        if relation in said.get("rel", "").split() and said.get("results") != "false":
+            return str(url)
+    return None
+
+
+def _of_body(value: Any, path: tuple[str, ...], inside: Set[str]) -> Iterator[Hint]:
+    """Walks through objects only: what stands in a list is a row, or part of one."""
+    if not isinstance(value, Mapping):
+        return
+    for key, inner in value.items():
+        below = (*path, str(key))
+        plain = _plain(str(key))
+        if isinstance(inner, Mapping):
+            if _NEXT.fullmatch(plain):
+                for name, target in inner.items():
+                    if _plain(str(name)) in _FOLLOWING and _leads_on(target):
+                        yield Hint(".".join((*below, str(name))), "next", target)
+                        break
+            elif plain in inside and len(below) < 4:
+                yield from _of_body(inner, below, inside)
+        elif plain == "value" and path and _plain(path[-1]) == "total":  # Elasticsearch
+            yield from _of_name(".".join(below), "total", inner)
+        else:
+            yield from _of_name(".".join(below), plain, inner)
+
+
+def _of_name(place: str, plain: str, value: Any) -> Iterator[Hint]:
+    """What a scalar of that name says."""
+    number = _number(value)
+    if plain in ("remaining", "recordsremaining"):
+        if number:
+            yield Hint(place, "more", value)
+    elif _MORE.fullmatch(plain):
+        if _flag(value) is not None:
+            yield Hint(place, "more" if _flag(value) else "end", value)
+    elif _END.fullmatch(plain) and isinstance(value, (bool, str)) and _flag(value) is not None:
+        yield Hint(place, "end" if _flag(value) else "more", value)
+    elif _PAGES.fullmatch(plain):
+        if number:
+            yield Hint(place, "pages", number)
+    elif _NEXT.fullmatch(plain):
+        if _leads_on(value):
+            yield Hint(place, "next", value)
+    elif _TOTAL.fullmatch(plain) and not _NOT_TOTAL.fullmatch(plain) and number:
+        yield Hint(place, "total", number)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _flag(value: Any) -> bool | None:
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.strip().lower())
+    return bool(value) if isinstance(value, bool) or value in (0, 1) else None
+
+
+def _number(value: Any) -> int | None:
+    """A number of rows, as a number or as text with digits; None where it is none or says nothing."""
+    if isinstance(value, str) and re.fullmatch(r"\s*\d{1,3}(,\d{3})+\s*|\s*\d+\s*", value):
+        value = int(value.replace(",", ""))
+    if isinstance(value, Decimal) and value == value.to_integral_value():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _leads_on(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.strip().lower() not in ("", "false", "true", "none", "null")
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+@dataclass
+class Seen:
+    """What the answers of one walk said, page by page.
+
+    Attributes:
+        rows: Rows received by the end of each page, those that were received before not counted.
+        each: Rows on each page.
+    """
+
+    rows: list[int]
+    each: list[int]
+    said: list[list[Hint]]
+    statuses: list[int]
+
+    @classmethod
+    def nothing(cls) -> Seen:
+        return cls([], [], [], [])
+
+    def add(self, status: int, rows: int, new: int, said: list[Hint]) -> None:
+        self.rows.append((self.rows[-1] if self.rows else 0) + new)
+        self.each.append(rows)
+        self.said.append(said)
+        self.statuses.append(status)
+
+    @property
+    def received(self) -> int:
+        return self.rows[-1] if self.rows else 0
+
+    def totals(self, asked: int | None) -> dict[str, int]:
+        """Returns the stated numbers of rows, by place, that nothing here speaks against."""
+        found: dict[str, int] = {}
+        refuted: set[str] = set()
+        for received, rows, said in zip(self.rows, self.each, self.said, strict=True):
+            for hint in said:
+                if hint.kind == "total":
+                    found[hint.place] = hint.value
+                    # A number below the rows that are here, or one that follows the page, counts something else.
+                    if hint.value < received or (received > rows and hint.value == rows):
+                        refuted.add(hint.place)
+        for place, value in found.items():
+            if "count" in place.lower() and value == asked and value != self.received:
+                refuted.add(place)
+        return {place: value for place, value in found.items() if place not in refuted}
+
+    def confirmed(self, asked: int | None) -> bool:
+        """Whether a stated number of rows was reached, and not by the first page alone."""
+        full = [rows for rows in self.each if rows]
+        reached = any(value == self.received for value in self.totals(asked).values())
+        return reached and (len(full) > 1 or (asked is not None and self.received < asked))
+
+    def contradictions(self, asked: int | None, *, followed: str = "", here: str = "") -> Iterator[str]:
+        """Yields what says that there is more than was received.
+
+        Args:
+            asked: The page size that was asked for.
+            followed: The place whose word was followed to an end.
+            here: The address that was asked last.
+        """
+        received, pages = self.received, sum(1 for rows in self.each if rows)
+        confirmed = self.confirmed(asked)
+        for place, value in self.totals(asked).items():
+            if value > received:
+                yield f"{place} says {value:,} rows, and {received:,} came"
+        if not self.said or confirmed:
+            return
+        for hint in self.said[-1]:
+            if hint.kind == "more":
+                yield f"{hint.place} says on the last page that more follows"
+            elif hint.kind == "next" and not _is(hint.value, here) and not f"{hint.place}.".startswith(f"{followed}."):
+                yield f"{hint.place} names a next page behind the last one"
+        stated = {hint.place: hint.value for said in self.said for hint in said if hint.kind == "pages"}
+        for place, value in stated.items():
+            if value > pages and pages:
+                yield f"{place} says {value:,} pages, and {pages:,} held rows"
+        if self.statuses[-1] == 206 and not any(hint.kind == "total" for hint in self.said[-1]):
+            yield "the last answer is 206 Partial Content, without a number of rows"
+
+
+def _is(value: Any, here: str) -> bool:
+    """Whether a next link leads to the page that it stands on."""
+    return isinstance(value, str) and bool(here) and (value == here or here.endswith(value))

@@ -1,0 +1,84 @@
+"""Says what an audit found: numbers, examples, and what could not be decided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+EXAMPLES = 5
+
+Verdict = Literal["equal", "differences", "unverified"]
+
+_WORDS = {
+    "missing": "missing from the table",
+    "marked_absent": "marked absent, though the API has them",
+    "extra": "in the table only",
+    "different": "with other values",
+    "same_key": "with a key that another row has, so that the table cannot hold both",
+}
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What the audit of one resource found.
+
+    Attributes:
+        rows_api: Rows that the API sent.
+        rows_table: Rows that are alive in the table.
+        found: Numbers of rows by kind of difference: `missing`, `marked_absent`, `extra`, `different`, `same_key`.
+        examples: Keys of up to five of them, by kind.
+        columns: Rows with another value, by column.
+        rejected: Rows that are in the table of rejects instead.
+        deleted: Rows that the API itself says are deleted.
+        unverified: What could not be decided, a sentence each.
+        loaded_at: When the latest row of the table landed.
+    """
+
+    connection: str
+    resource: str
+    rows_api: int = 0
+    rows_table: int = 0
+    found: Mapping[str, int] = field(default_factory=dict)
+    examples: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    columns: Mapping[str, int] = field(default_factory=dict)
+    rejected: int = 0
+    deleted: int = 0
+    requests: int = 0
+    unverified: tuple[str, ...] = ()
+    loaded_at: datetime | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the table holds what the API sent, as far as that could be decided."""
+        if any(self.found.values()):
+            return "differences"
+        return "unverified" if self.unverified else "equal"
+
+    def sentences(self, *, examples: bool = True) -> list[str]:
+        """Returns what differs and what is not known, for people.
+
+        Args:
+            examples: Whether keys of rows are named.
+        """
+        lines = []
+        for kind, number in self.found.items():
+            if number:
+                shown = "; ".join(self.examples.get(kind, ())) if examples else ""
+                lines.append(f"{number:,} {_rows(number)} {_WORDS[kind]}" + (f", for example {shown}" if shown else ""))
+        if self.columns:
+            counts = ", ".join(f"{name} ({number:,})" for name, number in sorted(self.columns.items()))
+            lines.append(f"columns that differ: {counts}")
+        if self.rejected:
+            lines.append(f"{self.rejected:,} {_rows(self.rejected)} kept in the table of rejects")
+        return [*lines, *(f"unverified: {sentence}" for sentence in self.unverified)]
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns it as values that JSON knows."""
+        loaded_at = self.loaded_at.isoformat() if self.loaded_at else None
+        return {**asdict(self), "verdict": self.verdict, "loaded_at": loaded_at}
+
+
+def _rows(number: int) -> str:
+    return "row" if number == 1 else "rows"

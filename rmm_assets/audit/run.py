@@ -1,0 +1,149 @@
+"""Audits one resource: reads it, compares it with its table, and looks again at whatever differs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from rmm_assets.audit.compare import Compared, Received, compare, scope_of
+from rmm_assets.audit.documents import pack
+from rmm_assets.audit.report import EXAMPLES, Audit
+from rmm_assets.audit.walk import Heard, read
+from rmm_assets.config import Connection, Resource
+from rmm_assets.errors import RmmError
+from rmm_assets.http.auth import build_auth, hidden
+from rmm_assets.http.rate_limit import RateLimit
+from rmm_assets.http.redaction import Redactor
+from rmm_assets.http.transport import Transport
+from rmm_assets.tables.store import Store
+from rmm_assets.tables.table import Table
+
+
+def audit(
+    connection: Connection, resource: Resource, secret: SecretStr | str | None, *, store: Store,
+    base_url: str | None = None, log: logging.Logger | None = None,
+) -> Audit:  # fmt: skip
+    """Reads a resource from the API once more, another way, and compares it with its table. Writes nothing there.
+
+    Whatever differs is read a second time, API and table both, so that a row that changed meanwhile is not reported.
+
+    Args:
+        secret: The connection's secret.
+        store: Where the table is.
+        base_url: Of the API, where it is not the connection file's (the embedded RMM's).
+        log: Where retries are lines.
+
+    Raises:
+        ValueError: no base URL, or an auth without a secret.
+    """
+    log = log or logging.getLogger("rmm_assets")
+    heard, compared = _once(connection, resource, secret, store, base_url, log)
+    requests = heard.requests
+    if compared:
+        again, second = _once(connection, resource, secret, store, base_url, log)
+        requests += again.requests
+        heard, compared = again, _both(compared, second)
+    return _report(connection, resource, heard, compared, requests)
+
+
+def _once(
+    connection: Connection, resource: Resource, secret: SecretStr | str | None, store: Store, base_url: str | None,
+    log: logging.Logger,
+) -> tuple[Heard, Compared]:  # fmt: skip
+    received = Received()
+    try:
+        with _transport(connection, resource, secret, store, base_url, log) as transport:
+            heard = read(transport, connection, resource, received.add)
+        if store.is_file and not Path(store.credentials).exists():
+            nothing = Compared(
+                doubts=[f"there is no file {store.credentials}: nothing was loaded, or into another place"]
+            )
+            nothing.found["missing"] = {pack(row): f"row {n:,} of the API" for n, row in enumerate(received, start=1)}
+            return heard, nothing
+        name = f"audit__{connection.name}__{resource.table}"
+        with store.alone(name, log), store.pipeline(name, read_only=True).sql_client() as client:
+            return heard, compare(received, Table(client, resource.table), resource)
+    finally:
+        received.close()
+
+
+@contextmanager
+def _transport(
+    connection: Connection, resource: Resource, secret: SecretStr | str | None, store: Store, base_url: str | None,
+    log: logging.Logger,
+) -> Iterator[Transport]:  # fmt: skip
+    """Yields what sends the requests of one walk, within the limits that the connection's loads share."""
+    address = base_url or connection.client.base_url
+    if not address:
+        raise ValueError(f"{connection.name}: client.base_url is not set")
+    redactor = Redactor()
+    auth = build_auth(resource.endpoint.auth or connection.client.auth, hidden(secret), redactor)
+    limits = connection.limits
+    if resource.deadline is not None:
+        limits = limits.model_copy(update={"deadline": resource.deadline})
+    rate_limit = RateLimit(
+        store.work / "pace" / connection.name,
+        max_concurrency=limits.max_concurrency, requests_per_minute=limits.requests_per_minute,
+    )  # fmt: skip
+    try:
+        transport = Transport(
+            address, auth=auth, redactor=redactor, rate_limit=rate_limit, retry=connection.retry, limits=limits,
+            tls=connection.tls, headers=connection.client.headers, allow_http=connection.allow_http, log=log,
+        )  # fmt: skip
+        try:
+            yield transport
+        finally:
+            transport.close()
+    finally:
+        rate_limit.close()
+
+
+def _both(first: Compared, second: Compared) -> Compared:
+    """Returns the second comparison with those differences only that the first one showed as well."""
+    for kind, rows in second.found.items():
+        second.found[kind] = {key: label for key, label in rows.items() if key in first.found[kind]}
+    for key in list(second.found["different"]):
+        second.columns[key] &= first.columns.get(key, frozenset())
+        if not second.columns[key]:
+            del second.found["different"][key]
+    return second
+
+
+def _report(connection: Connection, resource: Resource, heard: Heard, compared: Compared, requests: int) -> Audit:
+    scope = scope_of(resource)
+    found = {kind: dict(rows) for kind, rows in compared.found.items()}
+    doubts = [*heard.doubts, *compared.doubts]
+    if not heard.rows and not heard.doubts:
+        doubts.append("the API sent no rows; a key without rights looks like this")
+    undecided = {
+        "extra": scope.extra or ("the read may not be complete" if heard.doubts else ""),
+        "missing": scope.missing,
+    }
+    if not heard.rows:
+        undecided["extra"] = undecided["extra"] or "the API sent no rows at all"
+    for kind, why in undecided.items():
+        if why and found[kind]:
+            where = "in the table only" if kind == "extra" else "not in the table"
+            doubts.append(f"{len(found[kind]):,} rows are {where}, which says nothing, because {why}")
+            found[kind] = {}
+    doubts += scope.notes
+    columns: dict[str, int] = {}
+    for key in found["different"]:
+        for name in compared.columns[key]:
+            columns[name] = columns.get(name, 0) + 1
+    return Audit(
+        connection=connection.name, resource=resource.name, rows_api=heard.rows, rows_table=compared.rows_table,
+        found={kind: len(rows) for kind, rows in found.items()},
+        examples={kind: tuple(sorted(rows.values())[:EXAMPLES]) for kind, rows in found.items() if rows},
+        columns=columns, rejected=compared.rejected, deleted=compared.deleted, requests=requests,
+        unverified=tuple(dict.fromkeys(doubts)), loaded_at=compared.loaded_at,
+    )  # fmt: skip
+
+
+def unreadable(connection: Connection, resource: Resource, problem: str | RmmError) -> Audit:
+    """Returns the audit of a resource that could not be audited at all."""
+    return Audit(connection.name, resource.name, unverified=(str(problem),))

@@ -1,0 +1,389 @@
+"""Walks an endpoint once, request after request, and says what speaks against this having been all of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urljoin
+
+from rmm_assets.audit.documents import MISSING, lists_of_objects, look_up, pack, parse, put, select
+from rmm_assets.audit.evidence import Hint, Seen, hints, link
+from rmm_assets.audit.requests import Target, Unfilled, resized, target_of
+from rmm_assets.config import Connection, Resource
+from rmm_assets.errors import TransportError
+from rmm_assets.http.transport import BodyFault, Reply, Request, Transport
+
+Take = Callable[[Mapping[str, Any]], None]
+
+# How servers refuse a page behind the last one; the second group they also use where they refuse to go deeper.
+_BEHIND = (404, 410, 416)
+_REFUSED = (400, 422)
+_NOTHING_HERE = (200, 204, 404, 410)
+_THROTTLED = (b"rate limit", b"ratelimit", b"too many", b"throttl", b"quota", b"slow down", b"try again")
+# Page sizes that servers have: as many rows and no word on the end may be a first page.
+_USUAL = frozenset((10, 15, 20, 25, 30, 50, 100, 150, 200, 250, 300, 500, 1000, 2000, 5000, 10000, 51, 101))
+_MOST_EMPTY = 2
+
+
+@dataclass
+class Heard:
+    """What reading a resource brought beside its rows.
+
+    Attributes:
+        doubts: Why it is not shown that these were all rows; empty where it is.
+        rows: Rows received.
+    """
+
+    requests: int = 0
+    rows: int = 0
+    doubts: list[str] = field(default_factory=list)
+    ignored: int = 0
+    lists: int = 0
+
+
+def read(transport: Transport, connection: Connection, resource: Resource, take: Take) -> Heard:
+    """Reads all rows of a resource: once, or once for each row of its parent.
+
+    Args:
+        transport: Of this walk alone.
+        take: Called with each row, its parent's fields in it.
+    """
+    heard = Heard()
+    for target in _targets(transport, connection, resource, heard):
+        heard.lists += 1
+        walk = _Walk(transport, target, take, heard)
+        try:
+            walk.run()
+        except TransportError as error:
+            heard.doubts.append(f"{target.label} could not be read to the end: {error}")
+    if heard.lists > 1 and heard.ignored == heard.lists:
+        heard.doubts.append(f"{resource.name}: every request was answered with what the file says to ignore")
+    return heard
+
+
+def _targets(transport: Transport, connection: Connection, resource: Resource, heard: Heard) -> Iterator[Target]:
+    if resource.parent is None:
+        try:
+            yield target_of(resource)
+        except Unfilled as problem:
+            heard.doubts.append(str(problem))
+        return
+    rows: list[Mapping[str, Any]] = []
+    above = read(transport, connection, connection.resource(resource.parent), rows.append)
+    heard.doubts += [f"of the parents: {doubt}" for doubt in above.doubts]
+    if not rows:
+        heard.doubts.append(f"{resource.parent} has no rows, so nothing below it was read")
+    done: set[str] = set()
+    for row in rows:
+        try:
+            target = target_of(resource, row)
+        except Unfilled as problem:
+            if str(problem) not in heard.doubts:
+                heard.doubts.append(str(problem))
+            continue
+        request = pack([target.path, target.params, target.headers, target.json, target.data, target.added])
+        if request not in done:
+            done.add(request)
+            yield target
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    headers: Mapping[str, str]
+    url: str
+    document: Any
+    rows: Sequence[Any]
+    ignored: bool = False
+    throttled: bool = False
+
+
+class _Walk:
+    """One walk over one list."""
+
+    def __init__(self, transport: Transport, target: Target, take: Take, heard: Heard) -> None:
+        self._transport, self._target, self._take, self._heard = transport, target, take, heard
+        self._configured = target
+        self._seen = Seen.nothing()
+        self._known: set[bytes] = set()
+        self._selector = target.resource.endpoint.data_selector
+        self._here = ""
+        self._followed = ""
+
+    def run(self) -> None:
+        """Walks to the end, and notes what speaks against its being one."""
+        self._target = resized(self._configured)
+        try:
+            first = self._ask(self._target, {}, "page 1") if self._is_chain else None
+        except TransportError as error:
+            if self._target is self._configured or error.status not in (*_BEHIND, *_REFUSED):
+                raise
+            self._target, first = self._configured, None  # no other page size than this one
+        if self._is_chain:
+            self._chain(first)
+        else:
+            try:
+                self._positions()
+            except TransportError as error:
+                if self._seen.each or self._target is self._configured or error.status not in (*_BEHIND, *_REFUSED):
+                    raise
+                self._target = self._configured
+                self._positions()
+        contradictions = self._seen.contradictions(self._target.size, followed=self._followed, here=self._here)
+        self._doubt(*contradictions)
+
+    @property
+    def _is_chain(self) -> bool:
+        return self._target.kind not in ("offset", "page_number")
+
+    def _doubt(self, *sentences: str) -> None:
+        self._heard.doubts += [f"{self._target.label}: {sentence}" for sentence in sentences]
+
+    # Offsets and page numbers
+
+    def _positions(self) -> None:
+        target, paginator = self._target, self._target.paginator
+        offsets = target.kind == "offset"
+        start = int(
+            paginator.offset if offsets else (paginator.base_page if paginator.page is None else paginator.page)
+        )
+        position, empty, stale, number = start, 0, 0, 0
+        while empty < _MOST_EMPTY and stale < _MOST_EMPTY:
+            if target.maximum is not None and position >= target.maximum:
+                self._doubt(f"the file says to stop at {position}, so rows behind it were not looked at")
+                return
+            number += 1
+            try:
+                answer = self._ask(self._at(position), {}, f"page {number} (from {position})")
+            except TransportError as error:
+                if not self._seen.received or error.status not in (*_BEHIND, *_REFUSED):
+                    raise
+                if error.status in _REFUSED and not self._seen.confirmed(target.size):
+                    self._doubt(f"the API refuses to go on after {self._seen.received:,} rows ({error.status})")
+                break
+            new = self._arrive(answer)
+            if answer.ignored:
+                return
+            empty = 0 if answer.rows else empty + 1
+            stale = stale + 1 if answer.rows and not new else 0
+            position += (len(answer.rows) or target.size or 1) if offsets else 1
+        if stale and not self._seen.confirmed(target.size):
+            self._doubt("the server sends rows again that it sent before, so the end cannot be seen")
+        if not offsets and start > 0:
+            self._before(start - 1)
+
+    def _before(self, page: int) -> None:
+        """Looks at the page before the first one: an API may count from another number than the file says."""
+        try:
+            answer = self._ask(self._at(page), {}, f"page number {page}")
+        except TransportError:
+            return
+        fresh = [row for row in answer.rows if _digest(row) not in self._known]
+        self._seen.rows[-1] += self._hand_on(fresh)
+
+    def _at(self, position: int) -> Target:
+        paginator, params, json = self._target.paginator, dict(self._target.params), self._target.json
+        if self._target.kind == "offset":
+            places = [
+                (paginator.offset_param, paginator.offset_body_path, "offset", position),
+                (paginator.limit_param, paginator.limit_body_path, "limit", self._target.size),
+            ]
+        else:
+            places = [(paginator.page_param, paginator.page_body_path, "page", position)]
+        for param, body_path, default, value in places:
+            if body_path:
+                json = put(json, body_path, value)
+            else:
+                params[param or default] = value
+        return replace(self._target, params=params, json=json)
+
+    # Links, cursors, single pages
+
+    def _chain(self, answer: _Answer | None) -> None:
+        changes: dict[str, Any] = {}
+        asked = {pack(changes)}
+        number, empty, said_end = 1, 0, False
+        while True:
+            if answer is None:
+                answer = self._ask(self._target, changes, f"page {number}")
+            new = self._arrive(answer)
+            if answer.ignored or self._target.kind == "single_page":
+                break
+            if number > 1 and answer.rows and not new:
+                if said_end:
+                    return
+                self._doubt(f"page {number} holds only rows that were there before, so the end cannot be seen")
+                return
+            said_end = self._flags_end(answer)
+            if said_end and getattr(self._target.paginator, "has_more_path", None):
+                break
+            empty = 0 if answer.rows else empty + 1
+            following, place = self._next(answer)
+            self._followed = place
+            if following is None or empty >= _MOST_EMPTY:
+                break
+            if pack(following) in asked:
+                self._doubt(f"page {number} names a next page that was read already")
+                return
+            changes, answer = following, None
+            asked.add(pack(changes))
+            number += 1
+        if not answer.ignored:
+            self._judge_last(answer)
+
+    def _next(self, answer: _Answer) -> tuple[dict[str, Any] | None, str]:
+        """What to change in the request for the next page, and where that was found.
+
+        The place that the file names comes first; where nothing stands there, any next link of the answer is followed.
+        """
+        value, place = self._configured_next(answer)
+        if value is MISSING:
+            others = [hint for hint in self._said(answer) if hint.kind == "next"]
+            urls = [
+                hint for hint in others if isinstance(hint.value, str) and hint.value.startswith(("http", "/", "?"))
+            ]
+            if not urls and len({pack(hint.value) for hint in others}) != 1:
+                return None, ""
+            value, place = (urls or others)[0].value, (urls or others)[0].place
+        if value in (None, "", False):
+            return None, place
+        text = str(value)
+        if self._target.kind in ("json_link", "header_link") or text.startswith(("http://", "https://")):
+            url = self._transport.same_origin(urljoin(answer.url, text))
+            return (None if url == answer.url else {"url": url}), place
+        paginator = self._target.paginator
+        if getattr(paginator, "cursor_body_path", None):
+            return {"json": put(self._target.json, paginator.cursor_body_path, value)}, place
+        return {"params": {paginator.cursor_param or "cursor": value}}, place
+
+    def _configured_next(self, answer: _Answer) -> tuple[Any, str]:
+        paginator = self._target.paginator
+        if paginator.type == "json_link":
+            return look_up(paginator.next_url_path, answer.document), paginator.next_url_path
+        if paginator.type == "cursor":
+            return look_up(paginator.cursor_path, answer.document), paginator.cursor_path
+        if paginator.type == "header_link":
+            relation = paginator.links_next_key
+            return link(answer.headers, relation) or MISSING, f'Link rel="{relation}"'
+        if paginator.type == "header_cursor":
+            return answer.headers.get(paginator.cursor_key, MISSING), paginator.cursor_key
+        return MISSING, ""  # another style: whatever next link the answer holds is followed
+
+    def _judge_last(self, answer: _Answer) -> None:
+        """Doubts an end that looks like a page cut off: a full page, and nothing that says it was the last one."""
+        size, largest, rows = self._target.size, max(self._seen.each), len(answer.rows)
+        if not rows or self._says_end(answer) or self._seen.confirmed(size):
+            return
+        pages = len(self._seen.each)
+        if (
+            rows == size
+            or (pages > 1 and rows >= largest)
+            or (pages == 1 and rows in _USUAL and (size is None or rows < size))
+        ):
+            self._doubt(
+                f"the last page holds {rows:,} rows, as many as a full one, and nothing says that it is the last"
+            )
+
+    def _flags_end(self, answer: _Answer) -> bool:
+        """Whether flags of the answer say that this is the last page, and none that it is not."""
+        kinds = {hint.kind for hint in self._said(answer)}
+        return "end" in kinds and "more" not in kinds
+
+    def _says_end(self, answer: _Answer) -> bool:
+        if self._flags_end(answer):
+            return True
+        if self._target.kind == "single_page":
+            return False
+        if self._target.kind == "header_link":
+            return "Link" in answer.headers and len(self._seen.each) > 1
+        return self._configured_next(answer)[0] in (None, "", False)
+
+    def _said(self, answer: _Answer) -> list[Hint]:
+        return hints(answer.document, answer.headers, frozenset((self._selector or "").split(".")))
+
+    # One request
+
+    def _ask(self, target: Target, changes: Mapping[str, Any], page: str) -> _Answer:
+        first = not self._seen.each
+        request = Request(
+            changes.get("url") or target.path, target.method,
+            {} if "url" in changes else {**target.params, **changes.get("params", {})},
+            target.headers, changes.get("json", target.json), target.data, label=f"audit of {target.label}, {page}",
+        )  # fmt: skip
+        self._heard.requests += 1
+        answer = self._transport.send(
+            request,
+            lambda reply: self._accept(reply, first=first),
+            tolerate=lambda reply: first and self._ignored(reply),
+        )
+        self._here = answer.url
+        return answer
+
+    def _accept(self, reply: Reply, *, first: bool) -> _Answer:
+        if first and self._ignored(reply):
+            throttled = any(word in reply.body.lower() for word in _THROTTLED)
+            return _Answer(reply.status, reply.headers, reply.url, None, [], ignored=True, throttled=throttled)
+        if reply.status == 204 and first:
+            return _Answer(reply.status, reply.headers, reply.url, None, [])
+        try:
+            document = parse(reply.body)
+        except ValueError:
+            raise BodyFault("the body is not JSON") from None
+        return _Answer(reply.status, reply.headers, reply.url, document, self._rows(document))
+
+    def _rows(self, document: Any) -> Sequence[Any]:
+        if self._selector is None:
+            found = list(lists_of_objects(document))
+            filled = [path for path, rows in found if rows] or [path for path, _ in found]
+            if len(filled) != 1:
+                raise BodyFault("the file names no data_selector, and the answer holds not exactly one list of objects")
+            self._selector = ".".join(filled[0]) or "$"
+        rows = select(self._selector, document)
+        if isinstance(rows, list):
+            return rows
+        if isinstance(rows, Mapping) and self._target.kind == "single_page" and not _looks_like_an_error(rows):
+            return [rows]
+        what = "nothing" if rows is MISSING else "null" if rows is None else "no list"
+        raise BodyFault(f"{what} stands at {self._selector!r}, where the rows should be")
+
+    def _ignored(self, reply: Reply) -> bool:
+        return any(
+            (action.status_code is None or action.status_code == reply.status)
+            and (action.content is None or action.content.encode() in reply.body)
+            for action in self._target.resource.endpoint.response_actions or ()
+        )
+
+    def _arrive(self, answer: _Answer) -> int:
+        """Takes in a page's rows; how many of them were not there before."""
+        if answer.ignored:
+            self._heard.ignored += 1
+        new = len({_digest(row) for row in answer.rows} - self._known)
+        taken = self._hand_on(answer.rows)
+        self._seen.add(answer.status, len(answer.rows), taken, self._said(answer))
+        if answer.ignored and (answer.status not in _NOTHING_HERE or answer.throttled):
+            self._doubt(
+                f"the answer is {answer.status}, which the file says to ignore; what would be there is not known"
+            )
+        return new
+
+    def _hand_on(self, rows: Sequence[Any]) -> int:
+        """Takes rows, those with a key once each: a row that is there twice may be one that moved while it was read."""
+        keyed, before = bool(self._target.resource.keys), self._heard.rows
+        for row in rows:
+            digest = _digest(row)
+            if keyed and digest in self._known:
+                continue
+            self._known.add(digest)
+            self._heard.rows += 1
+            self._take({**row, **self._target.added} if isinstance(row, Mapping) else row)
+        return self._heard.rows - before
+
+
+def _digest(row: Any) -> bytes:
+    return hashlib.blake2b(pack(row).encode(), digest_size=16).digest()
+
+
+def _looks_like_an_error(document: Mapping[str, Any]) -> bool:
+    return any(str(key).lower() in ("error", "errors", "exception", "fault") and document[key] for key in document)

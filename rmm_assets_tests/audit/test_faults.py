@@ -1,0 +1,399 @@
+"""The audit finds each fault of issue 10 on a table that was loaded with it: rows are missing, or it is unverified, never equal.
+
+The tables are made right and then cut to what the faulty load left, so that these tests hold whatever the loader does today.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from rmm_assets.config import Connection
+from rmm_assets.simulator import Simulator
+from rmm_assets_tests.audit.auditing import audited, copied, found, listing, parameters, tamper
+from rmm_assets_tests.http.servers import Say, Scripted, Seen
+from rmm_assets_tests.syncing import connection, devices, resource, run
+
+Answer = Callable[[Seen], Say]
+
+
+@pytest.fixture(scope="module")
+def thousands(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A right table of 3,333 devices, to be copied and cut."""
+    folder = tmp_path_factory.mktemp("thousands")
+    with Simulator(tables={"devices": devices(3333)}) as rmm:
+        run(folder, rmm.base_url)
+    return folder
+
+
+@pytest.fixture
+def table(thousands: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Makes the table that a faulty load left."""
+
+    def make(rows: int, *statements: str) -> Path:
+        copied(thousands, tmp_path)
+        tamper(tmp_path, f"DELETE FROM acme.devices WHERE id > {rows}", *statements)
+        return tmp_path
+
+    return make
+
+
+def paged_by(paginator: Any, selector: str = "data", **endpoint: Any) -> Connection:
+    return connection(resource(endpoint={"paginator": paginator, "data_selector": selector, **endpoint}))
+
+
+def page_of(rows: list[dict[str, Any]], seen: Seen, size: int) -> tuple[int, list[dict[str, Any]]]:
+    start = int(parameters(seen).get("after", 0))
+    return start, rows[start : start + size]
+
+
+# What says that there is more
+
+
+def kinto(seen: Seen) -> Say:
+    start, page = page_of(devices(1500), seen, 100)
+    following = f"http://{seen.headers['host']}/v1/devices?after={start + 100}"
+    return Say({"data": page}, headers=(("Next-Page", following),) if start + 100 < 1500 else ())
+
+
+def test_a_next_page_under_another_name_than_the_configured_link_is_followed(table: Callable[..., Path]) -> None:
+    with Scripted(kinto) as server:
+        assert found(audited(table(100), server.url, paged_by("header_link"))) == {"missing": 1400}
+
+
+def datasette(seen: Seen) -> Say:
+    start, page = page_of(devices(3333), seen, 100)
+    return Say({"rows": page, "next": str(start + 100) if start + 100 < 3333 else None, "truncated": False})
+
+
+def test_a_cursor_under_another_name_than_the_configured_one_is_followed(table: Callable[..., Path]) -> None:
+    made = paged_by({"type": "cursor", "cursor_path": "next_token", "cursor_param": "after"}, "rows")
+    with Scripted(datasette) as server:
+        assert found(audited(table(100), server.url, made)) == {"missing": 3233}
+
+
+@pytest.mark.parametrize("total", [None, "total", "X-Total-Count", "Total-Records", "unknown"])
+def test_a_link_that_is_lost_on_a_full_page_is_no_end(total: str | None, table: Callable[..., Path]) -> None:
+    def answer(seen: Seen) -> Say:
+        start, page = page_of(devices(950), seen, 100)
+        following = f'<http://{seen.headers["host"]}/v1/devices?after={start + 100}>; rel="next"'
+        headers = [] if start == 400 else [("Link", following)]
+        headers += [(total, "950")] if total and "-" in total else []
+        return Say({"data": page, **({total: 950} if total and "-" not in total else {})}, headers=tuple(headers))
+
+    with Scripted(answer) as server:
+        result = audited(table(500), server.url, paged_by("header_link", params={"per_page": 500}))
+    assert result.verdict == "unverified"
+    assert ("950" in " ".join(result.sentences())) == (total in ("total", "X-Total-Count", "Total-Records"))
+
+
+@pytest.mark.parametrize("total", [0, -1, 1, "0"])
+def test_a_useless_total_with_a_capped_page_hides_nothing(total: Any, table: Callable[..., Path]) -> None:
+    with Scripted(listing(devices(500), cap=50, around=lambda offset, number: {"total": total})) as server:
+        made = paged_by({"type": "offset", "limit": 500})
+        assert found(audited(table(50), server.url, made)) == {"missing": 450}
+
+
+@pytest.mark.parametrize(
+    "beside", [{"total": 55}, {"pages": 3}, {"has_more": True}, {"links": {"next": {"href": "/x?p=2"}}}]
+)
+def test_rows_that_the_server_states_and_never_sends_are_not_equal(
+    beside: dict[str, Any], table: Callable[..., Path]
+) -> None:
+    with Scripted(listing(devices(54), around=lambda offset, number: beside)) as server:
+        assert audited(table(54), server.url, paged_by({"type": "offset", "limit": 50})).verdict == "unverified"
+        assert audited(table(50), server.url, paged_by("single_page")).verdict == "unverified"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [(("Content-Range", "0-49/120"),), (("Content-Range", "items 0-49/120"),), ()],
+    ids=["glpi", "items", "none"],
+)
+def test_partial_content_is_not_all(headers: tuple[tuple[str, str], ...], table: Callable[..., Path]) -> None:
+    with Scripted(lambda seen: Say(devices(49), 206, headers)) as server:
+        assert audited(table(49), server.url, paged_by("single_page", "$")).verdict == "unverified"
+
+
+def test_a_hidden_page_in_the_middle_is_no_end(table: Callable[..., Path]) -> None:
+    hidden = range(194, 244)
+
+    def answer(seen: Seen) -> Say:
+        asked = parameters(seen)
+        offset, limit = int(asked["offset"]), int(asked["limit"])
+        page = [row for row in devices(344)[offset : offset + limit] if row["id"] - 1 not in hidden]
+        more = offset + limit < 344
+        link = f'<http://{seen.headers["host"]}/v1/devices?offset={offset + limit}>; rel="next"'
+        return Say({"data": page}, headers=(("Link", link),) if more else ())
+
+    with Scripted(answer) as server:
+        assert found(audited(table(194), server.url, paged_by({"type": "offset", "limit": 50}))) == {"missing": 100}
+
+
+def test_a_page_before_the_configured_first_one_is_looked_at(table: Callable[..., Path]) -> None:
+    def from_zero(seen: Seen) -> Say:
+        number = int(parameters(seen)["page"])
+        return Say({"data": devices(130)[number * 50 : number * 50 + 50]})
+
+    folder = table(130, "DELETE FROM acme.devices WHERE id <= 50")
+    with Scripted(from_zero) as server:
+        made = paged_by({"type": "page_number", "base_page": 1, "total_path": None})
+        assert found(audited(folder, server.url, made)) == {"missing": 50}
+
+
+def test_pages_that_count_from_one_are_read_from_zero_as_well(table: Callable[..., Path]) -> None:
+    def from_one(seen: Seen) -> Say:
+        number = int(parameters(seen)["page"])
+        return Say({"data": devices(130)[(number - 1) * 50 : number * 50] if number else []})
+
+    with Scripted(from_one) as server:
+        made = paged_by({"type": "page_number", "total_path": None})
+        assert found(audited(table(0), server.url, made)) == {"missing": 130}
+
+
+def test_a_server_that_ignores_the_page_is_not_believed(table: Callable[..., Path]) -> None:
+    with Scripted(lambda seen: Say({"data": devices(50)})) as server:
+        result = audited(table(50), server.url, paged_by({"type": "page_number", "total_path": None}))
+    assert result.verdict == "unverified"
+    assert "sends rows again" in result.unverified[0]
+
+
+# Answers that are no page
+
+
+NO_PAGES: dict[str, Say] = {
+    "null": Say({"rows": None}),
+    "no key": Say({"ok": True}),
+    "object": Say({"rows": {"a": 1}}),
+    "empty object": Say({}),
+    "empty body": Say(b""),
+    "204": Say(b"", 204),
+    "error": Say({"error": "timeout"}),
+}
+
+
+@pytest.mark.parametrize("kind", NO_PAGES)
+@pytest.mark.parametrize("heals", [True, False], ids=["heals", "stays"])
+def test_rows_behind_an_answer_that_is_no_page_are_not_gone(kind: str, heals: bool, table: Callable[..., Path]) -> None:
+    def answer(seen: Seen) -> Say:
+        start, page = page_of(devices(600), seen, 100)
+        if start == 200 and not heals:
+            return NO_PAGES[kind]
+        return Say({"rows": page, "next": start + 100 if start + 100 < 600 else None})
+
+    made = paged_by({"type": "cursor", "cursor_path": "next", "cursor_param": "after"}, "rows")
+    folder = table(600, "UPDATE acme.devices SET _absent_since = now() WHERE id > 200")
+    with Scripted(answer) as server:
+        result = audited(folder, server.url, made)
+    assert (result.verdict, found(result)) == (("differences", {"marked_absent": 400}) if heals else ("unverified", {}))
+
+
+def test_an_error_that_landed_as_a_row_is_extra(table: Callable[..., Path]) -> None:
+    folder = table(
+        600,
+        "UPDATE acme.devices SET _absent_since = now() WHERE id > 153",
+        "INSERT INTO acme.devices (id, name, _dlt_load_id) VALUES (0, 'an error', '1')",
+    )
+    with Scripted(lambda seen: Say(devices(600)[int(parameters(seen)["offset"]) :][:50])) as server:
+        made = paged_by({"type": "offset", "limit": 50, "total_path": None}, "$")
+        assert found(audited(folder, server.url, made)) == {"marked_absent": 447, "extra": 1}
+
+
+def test_an_error_object_where_one_object_may_be_a_row_is_no_row(table: Callable[..., Path]) -> None:
+    with Scripted(lambda seen: Say({"error": "no rights"})) as server:
+        assert audited(table(0), server.url, paged_by("single_page", "$")).verdict == "unverified"
+
+
+@pytest.mark.parametrize("total", [None, 0])
+def test_no_rows_at_all_are_never_equal(total: int | None, table: Callable[..., Path]) -> None:
+    with Scripted(lambda seen: Say({"data": [], "total": total})) as server:
+        result = audited(table(0), server.url)
+        assert result.verdict == "unverified"
+        assert "a key without rights looks like this" in result.unverified[0]
+        assert audited(table(10), server.url).verdict == "unverified"
+
+
+def test_an_answer_without_a_named_list_is_not_guessed_at(table: Callable[..., Path]) -> None:
+    two = {"devices": devices(20), "owners": devices(3)}
+    made = connection({"name": "devices", "primary_key": "id", "write_disposition": "merge",
+                       "endpoint": {"path": "/v1/devices", "paginator": "single_page"}})  # fmt: skip
+    with Scripted(lambda seen: Say(two)) as server:
+        assert audited(table(20), server.url, made).verdict == "unverified"
+
+
+# Parents and keys
+
+
+PARENTS = ["kunde a#2", "a/b", "a?b", "../x", "plain", "100%"]
+
+
+def family(ignored: int = 0) -> Answer:
+    """Customers with odd names, each with ten devices of its own."""
+
+    def answer(seen: Seen) -> Say:
+        parts = urlsplit(seen.target).path.split("/")
+        if parts[-1] == "customers":
+            return Say({"data": [{"name": name} for name in PARENTS]})
+        name = unquote(parts[-2])
+        if len(parts) != 5 or name not in PARENTS:
+            return Say({"data": []})
+        at = PARENTS.index(name)
+        if at < ignored:
+            return Say({"error": "rate limit"}, 403)
+        return Say({"data": devices(10, first=at * 10 + 1)})
+
+    return answer
+
+
+def of_customers(**endpoint: Any) -> Connection:
+    customers = resource("customers", primary_key="name", endpoint={"paginator": "single_page"})
+    path = "/v1/customers/{resources.customers.name}/devices"
+    return connection(customers, resource(endpoint={"path": path, "paginator": "single_page", **endpoint}))
+
+
+def test_rows_below_parents_with_odd_names_are_asked_for_as_they_are_called(table: Callable[..., Path]) -> None:
+    folder = table(60, "DELETE FROM acme.devices WHERE id <= 40")
+    with Scripted(family()) as server:
+        assert found(audited(folder, server.url, of_customers())) == {"missing": 40}
+
+
+def test_parents_whose_answer_is_ignored_for_throttling_are_unverified(table: Callable[..., Path]) -> None:
+    made = of_customers(response_actions=[{"status_code": 403, "action": "ignore"}])
+    with Scripted(family(ignored=2)) as server:
+        result = audited(table(60, "DELETE FROM acme.devices WHERE id <= 20"), server.url, made)
+    assert result.verdict == "unverified"
+    assert "403" in " ".join(result.unverified)
+
+
+@pytest.mark.parametrize("value", [None, "", ".."])
+def test_a_parent_that_cannot_be_asked_for_is_named(value: Any, table: Callable[..., Path]) -> None:
+    def answer(seen: Seen) -> Say:
+        parents = [{"name": "plain"}, {"name": value}]
+        return Say({"data": parents if seen.target.split("?")[0].endswith("customers") else devices(10)})
+
+    with Scripted(answer) as server:
+        result = audited(table(10), server.url, of_customers())
+    assert result.verdict == "unverified"
+    assert "customers" in " ".join(result.unverified)
+
+
+def test_rows_that_share_a_key_are_not_in_one_row_of_the_table(table: Callable[..., Path]) -> None:
+    patches = [{**row, "id": row["id"] % 40 + 1, "kb": row["id"]} for row in devices(263)]
+    with Scripted(lambda seen: Say({"data": patches, "total": 263})) as server:
+        result = audited(table(40), server.url, paged_by("single_page"))
+    assert result.found["same_key"] == 40
+    zeros = [{**row, "id": 0} for row in devices(108)]
+    with Scripted(listing(zeros, around=lambda offset, number: {"total": 108})) as server:
+        assert audited(table(0), server.url).found["same_key"] == 1
+
+
+# Ranges, rejects, types
+
+
+def test_rows_that_an_append_dropped_are_missing(table: Callable[..., Path]) -> None:
+    rows = [{**row, "updated_at": "2024-01-01T00:00:00Z"} for row in devices(30)]
+    ranged = {
+        "incremental": {"cursor_path": "updated_at", "start_param": "since", "initial_value": "2024-01-01T00:00:00Z"}
+    }
+    stamped = "ALTER TABLE acme.devices ADD COLUMN updated_at TIMESTAMPTZ DEFAULT '2024-01-01T00:00:00Z'"
+    folder = table(40, stamped, "DELETE FROM acme.devices WHERE id <= 10")
+    for disposition in ("append", "merge"):
+        made = connection(resource(write_disposition=disposition, endpoint={"paginator": "single_page", **ranged}))
+        with Scripted(lambda seen: Say({"data": rows})) as server:
+            result = audited(folder, server.url, made)
+            assert parameters(server.seen[0])["since"] == "2024-01-01T00:00:00Z"
+        assert found(result) == {"missing": 10}
+        assert "10 rows are in the table only" in " ".join(result.unverified)
+
+
+def test_objects_that_moved_to_another_column_are_different(tmp_path: Path) -> None:
+    located = [{**row, "location": {"city": "Graz"}} for row in devices(20)]
+    with Simulator(tables={"devices": located}) as rmm:
+        run(tmp_path, rmm.base_url)
+        assert audited(tmp_path, rmm.base_url).verdict == "equal"
+        tamper(
+            tmp_path,
+            "ALTER TABLE acme.devices ADD COLUMN location JSON",
+            """UPDATE acme.devices SET location = '{"city":"Graz"}', location__city = NULL""",
+        )
+        result = audited(tmp_path, rmm.base_url)
+    assert result.columns == {"location": 20, "location__city": 20}
+
+
+def test_rejected_rows_are_accounted_for(tmp_path: Path) -> None:
+    made = connection(resource(columns={"n": {"data_type": "bigint"}}))
+    rows = [{**row, "n": row["id"]} for row in devices(12)]
+    rows[3]["n"] = "four"
+    with Simulator(tables={"devices": [*rows, {"name": "no id"}]}) as rmm:
+        run(tmp_path, rmm.base_url, made)
+        result = audited(tmp_path, rmm.base_url, made)
+        assert (result.verdict, result.rejected, result.rows_table) == ("equal", 2, 11)
+        tamper(tmp_path, "DELETE FROM acme.devices_rejected WHERE row_json LIKE '%four%'")
+        assert found(audited(tmp_path, rmm.base_url, made)) == {"missing": 1}
+
+
+def test_of_a_table_of_versions_the_valid_ones_are_compared(tmp_path: Path) -> None:
+    made = connection(resource(history=True, endpoint={"paginator": "single_page"}))
+    rows = [{**row, "o": {"a": 1}, "l": [1]} for row in devices(5)]
+    with Simulator(tables={"devices": rows}) as rmm:
+        run(tmp_path, rmm.base_url, made)
+        assert audited(tmp_path, rmm.base_url, made).verdict == "equal"
+        tamper(tmp_path, "UPDATE acme.devices SET _dlt_valid_to = now() WHERE id = 2")
+        assert found(audited(tmp_path, rmm.base_url, made)) == {"missing": 1}
+
+
+def test_rows_without_a_key_are_compared_as_they_are_and_as_often_as_they_are(tmp_path: Path) -> None:
+    made = connection(resource(primary_key=None, write_disposition="replace"))
+    rows = [{"event": "login", "n": 1.5}, {"event": "login", "n": 1.5}, {"event": "logout", "tags": ["x"]}]
+    with Simulator(tables={"devices": rows}) as rmm:
+        run(tmp_path, rmm.base_url, made)
+        assert audited(tmp_path, rmm.base_url, made).sentences() == []
+        tamper(
+            tmp_path,
+            "DELETE FROM acme.devices WHERE rowid = 0",
+            "INSERT INTO acme.devices (event, _dlt_load_id) VALUES ('new', '1')",
+        )
+        assert found(audited(tmp_path, rmm.base_url, made)) == {"missing": 1, "extra": 1}
+
+
+def test_child_tables_are_never_said_to_be_right(tmp_path: Path) -> None:
+    made = connection(resource(child_tables=True))
+    with Simulator(tables={"devices": [{**row, "disks": [{"name": "C"}]} for row in devices(5)]}) as rmm:
+        run(tmp_path, rmm.base_url, made)
+        result = audited(tmp_path, rmm.base_url, made)
+    assert (result.verdict, result.unverified) == ("unverified", ("its child tables are not compared",))
+
+
+# What is right is called so
+
+
+@pytest.mark.parametrize("rows", [3, 49, 50, 100, 101, 150])
+def test_a_right_table_behind_any_paging_is_equal(rows: int, table: Callable[..., Path]) -> None:
+    everything = devices(rows)
+
+    def linked(seen: Seen) -> Say:
+        start, page = page_of(everything, seen, int(parameters(seen).get("per_page", 50)))
+        size = int(parameters(seen).get("per_page", 50))
+        following = f"/v1/devices?per_page={size}&after={start + size}" if start + size < rows else None
+        return Say(
+            {"data": page, "next": following}, headers=(("Link", f'<{following}>; rel="next"'),) if following else ()
+        )
+
+    def numbered(seen: Seen) -> Say:
+        number, size = int(parameters(seen)["page"]), int(parameters(seen)["per_page"])
+        page = everything[(number - 1) * size :][:size] if number else everything[:size]
+        return Say({"data": page, "total_pages": -(-rows // size)})
+
+    folder = table(rows)
+    with Scripted(linked) as server:
+        for paginator in ("header_link", {"type": "json_link", "next_url_path": "next"}):
+            assert audited(folder, server.url, paged_by(paginator, params={"per_page": 50})).sentences() == []
+    with Scripted(numbered) as server:
+        made = paged_by({"type": "page_number", "base_page": 1, "total_path": None}, params={"per_page": 50})
+        assert audited(folder, server.url, made).sentences() == []
+    with Scripted(listing(everything)) as server:
+        assert audited(folder, server.url, paged_by({"type": "offset", "limit": 50})).sentences() == []
