@@ -205,6 +205,30 @@ def test_the_name_that_was_meant_is_named(tmp_path: Path) -> None:
         read_from(total, tmp_path, "single_page", total_path="meta.totl")
 
 
+def test_a_misspelt_total_of_offsets_is_warned_of(tmp_path: Path) -> None:
+    rows = rows_of(205)
+
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen)["offset"])
+        return Say({"data": rows[start : start + 100], "meta": {"total": 205}})
+
+    found = read_from(answer, tmp_path, {**OFFSET, "total_path": "meta.totl"})
+    assert found.rows == rows
+    assert found.report.warnings == ["total_path `meta.totl` stands in no answer; `meta.total` does"]
+    assert read_from(answer, tmp_path, OFFSET).report.warnings == [], "the default is nobody's word"
+
+
+@pytest.mark.parametrize("paginator", [NEXT, CURSOR, "header_link"], ids=str)
+def test_verify_false_believes_an_end_that_nothing_marks(paginator: Any, tmp_path: Path) -> None:
+    with Scripted(say_once({"data": rows_of(50)})) as server:
+        with pytest.raises(PagingError, match="names no next page"):
+            read(server.url, tmp_path, endpoint_of(paginator), retry=IMPATIENT)
+        asked = len(server.seen)
+        found = read(server.url, tmp_path, endpoint_of(paginator), retry=IMPATIENT, verify=False)
+        assert found.report.evidence is Evidence.USER
+        assert len(server.seen) == asked + 1
+
+
 def test_kinto_s_next_page_is_seen_where_a_link_header_is_looked_for(tmp_path: Path) -> None:
     rows = rows_of(1500)
     answer = say_once({"data": rows[:100]}, headers=(("Next-Page", "http://h/v1/devices?_token=x"),))
