@@ -26,6 +26,18 @@ NOT_SEEN_YET: set[str] = {
 
 # By module and test, the keys whose effect it sees.
 SEEN: dict[str, dict[str, tuple[str, ...]]] = {
+    "rmm_assets_tests/loading/test_evidence_keys.py": {
+        "test_total_header_is_evidence": ("resources[].endpoint.total_header",),
+        "test_count_is_evidence": (
+            "resources[].endpoint.count",
+            "resources[].endpoint.count.path",
+            "resources[].endpoint.count.params",
+            "resources[].endpoint.count.total_path",
+        ),
+        "test_wrong_signals_are_not_believed": ("resources[].endpoint.wrong_signals",),
+        "test_empty_as_says_what_means_no_rows": ("resources[].endpoint.empty_as",),
+        "test_single_object_makes_an_object_a_row": ("resources[].endpoint.single_object",),
+    },
     "rmm_assets_tests/http/test_auth.py": {
         "test_the_server_gets_the_secret_whole": (
             "resources[].endpoint.auth.api_key.name",

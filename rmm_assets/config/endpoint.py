@@ -90,6 +90,12 @@ def _known_mappings(params: dict[str, Any]) -> dict[str, Any]:
     return params
 
 
+def _as_words(value: Any) -> Any:
+    """One word or a list of words; YAML reads `null` as nothing."""
+    words = value if isinstance(value, (list, tuple)) else [value]
+    return tuple("null" if word is None else word for word in words)
+
+
 class Endpoint(Settings):
     """A resource's request and how its responses are read: dlt's `endpoint`."""
 
@@ -142,7 +148,9 @@ class Endpoint(Settings):
         description="Not dlt's: headers or fields in which this API makes wrong statements about more rows, for example `total`, "
         "`meta.has_more`, `X-Total-Count` or `Link`. They are ignored.",
     )
-    empty_as: tuple[EmptyAs, ...] = Field(
+    empty_as: Annotated[
+        tuple[EmptyAs, ...], BeforeValidator(_as_words, json_schema_input_type=EmptyAs | list[EmptyAs | None] | None)
+    ] = Field(
         default=(),
         description="Not dlt's: what this API returns instead of an empty list: `null` or an empty `object` at the data selector, "
         "`missing` (no such key), `empty_body`, or `no_content` (204) after the first page. Without it, such a response is "

@@ -33,6 +33,7 @@ from rmm_assets.reading.paginators import ByPosition
 from rmm_assets.reading.progress import Progress
 from rmm_assets.reading.report import Evidence, Report
 from rmm_assets.reading.signals import ROUND_TOTALS, Kind, Signals
+from rmm_assets.reading.stated import never_found
 from rmm_assets.reading.walk import walk
 
 MAX_PASSES = 3
@@ -113,7 +114,7 @@ def _read(
         signals.begin(counted)
         facts = _one_pass(
             pager, endpoint, collector, report, signals, log, overlapping=overlapping, past_total=past_total,
-            unique=unique,
+            unique=unique, trusted=verify is False,
         )  # fmt: skip
         if facts.moved_at_once:
             # Round offsets only, or rows that move: tried twice. Such a pass cost two requests, and it is not counted.
@@ -133,6 +134,7 @@ def _read(
             report.partial, report.ignored = facts.ended == "maximum", facts.ignored
             report.empty = not report.rows
             report.reason = _reason(facts, verdict)
+            facts.warnings += never_found(endpoint, signals)
             _warn(endpoint, facts, report, log, unique)
             return
         if report.passes >= MAX_PASSES or (confirmed and before is not None and before.total == facts.last_total):
@@ -172,7 +174,7 @@ def _add_totals(
 
 def _one_pass(
     pager: Pager, endpoint: Endpoint, collector: Collector, report: Report, signals: Signals, log: logging.Logger, *,
-    overlapping: bool, past_total: bool, unique: bool,
+    overlapping: bool, past_total: bool, unique: bool, trusted: bool = False,
 ) -> PassFacts:  # fmt: skip
     """Reads once; what it showed.
 
@@ -180,7 +182,7 @@ def _one_pass(
         PagingError: besides the pager's reasons, most rows came before: the server goes round and round.
     """
     collector.clear()
-    facts = PassFacts()
+    facts = PassFacts(trusted=trusted)
     look_at = _LOOK_FOR_ROUNDS_AT
     progress = Progress(endpoint.name, log, lambda: pager.transport.traffic.retries)
     for read in walk(pager, endpoint, facts, signals, overlapping=overlapping, past_total=past_total):
@@ -247,7 +249,7 @@ def _contradiction(
     """What the API said that cannot be true if these are all rows; empty where nothing is."""
     total = facts.last_total
     if total is not None and not reached:
-        short = f"the API states {total} rows; {distinct} distinct rows were received in {facts.pages} pages"
+        short = f"the API reports {total} rows; {distinct} distinct rows were received in {facts.pages} pages"
         # As many or more rows than stated: true repetitions, or one row twice and another one not at all.
         if distinct < total and report.rows < total:
             return short
@@ -288,7 +290,7 @@ def _doubt(
         if before is not None and before.steady and not alone:
             return f"two reads returned different rows: {before.rows}, then {report.rows}"
         if not alone:
-            return "the API states no total, so one read does not show that no row moved"
+            return "the API reports no total, so one read does not show that no row moved"
     if reached and not (total in ROUND_TOTALS and not by_position):
         return ""
     if reached:
@@ -320,7 +322,7 @@ def _warn(endpoint: Endpoint, facts: PassFacts, report: Report, log: logging.Log
     distinct = report.rows - report.duplicates if unique else report.rows
     if facts.last_total is not None and facts.ended != "maximum" and distinct != facts.last_total:
         warnings.append(
-            f"the API states {facts.last_total} rows and holds {distinct}: two reads returned the same ones"
+            f"the API reports {facts.last_total} rows and holds {distinct}: two reads returned the same ones"
         )
     for text in warnings:
         report.warnings.append(text)

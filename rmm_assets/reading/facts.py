@@ -28,6 +28,7 @@ class PassFacts:
     """What one pass over an endpoint showed, beside its rows.
 
     Attributes:
+        trusted: The connection file says to believe the API's end (`verify: false`).
         totals: Every number of rows that the API stated.
         turns: Pages behind the first one that brought rows.
         moved: A row that was asked for twice was not where it stood before: rows moved while they were read.
@@ -44,6 +45,7 @@ class PassFacts:
         warnings: What is odd, and what to write about it.
     """
 
+    trusted: bool = False
     pages: int = 0
     turns: int = 0
     totals: set[int] = field(default_factory=set)

@@ -193,7 +193,7 @@ class Positions:
         if facts.first_page is None and page.rows:
             facts.first_page = page
         claim = self._end(answer, new)
-        facts.ended = claim if self._is_believed(claim) else ""
+        facts.ended = claim if self._is_believed(claim, max(new, 0)) else ""
         self._overlap = 1 if self._overlapping and page.rows > 1 else 0
         if self._by_rows:
             self.position = self._covered - self._overlap + (self._limit if self._probed and not facts.ended else 0)
@@ -270,16 +270,17 @@ class Positions:
             self._stated.append((total, answer.page.rows))
         return None if row_total is None else int(row_total)
 
-    def _is_believed(self, claim: str) -> bool:
+    def _is_believed(self, claim: str, new: int) -> bool:
         """Whether an end may be believed; if not, one more page is asked for, which does no harm."""
         facts = self._facts
         if not claim:
             return False
-        if claim == "empty page":
+        # An empty page is looked behind once, whatever else it says: there may be no end of them.
+        if claim == "empty page" or not new:
             more = self._signals.more_here(could_be_full=False)
             if self._mark is True:
                 more = {**more, str(self._paginator.more_path): "has_more_path"}
-            counts_pages = self._counts_pages()
+            counts_pages = self._counts_pages() if claim == "empty page" else ""
             if (more or counts_pages) and not self._probed and self._paginator.stops_at_empty:
                 self._probed = True
                 return False
@@ -287,7 +288,7 @@ class Positions:
                 facts.contradictions.append(counts_pages)
             if not more:
                 self._settle("the page behind it is empty")
-            facts.evidence = Evidence.EMPTY_LIST
+            facts.evidence = Evidence.END_MARK if self._mark is False else Evidence.EMPTY_LIST
             self._endpoint.learned.total_counts_all |= self._total == self._rows > 0
             return True
         more = self._signals.more_here() | self._signals.more_in_all(self._rows)

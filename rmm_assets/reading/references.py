@@ -11,16 +11,9 @@ from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.facts import PassFacts
 from rmm_assets.reading.paginators import ByReference, SinglePagePaginator
 from rmm_assets.reading.report import Evidence
-from rmm_assets.reading.signals import PAGE_SIZES, Kind, Signals, same_address
-from rmm_assets.reading.stated import more_mark, repeats, total_of
+from rmm_assets.reading.signals import PAGE_SIZES, Signals, same_address
+from rmm_assets.reading.stated import more_mark, never_found, repeats, stands_nowhere, total_of
 from rmm_assets.rows.decode import Page
-
-# Which signals look like what a configured key should have found.
-_ALIKE = {
-    "total_path": (Kind.TOTAL, Kind.COUNT),
-    "paginator": (Kind.NEXT, Kind.NEXT_TOKEN, Kind.CURSOR),
-    "paginator.has_more_path": (Kind.MORE, Kind.LAST),
-}
 
 
 class References:
@@ -141,6 +134,8 @@ class References:
             self._end("no next page", Evidence.END_MARK, page)
         elif not page.rows:
             self._end("empty page", Evidence.EMPTY_LIST, page)
+            # Nothing but this one answer speaks for an empty table.
+            self.needs_another_look = self.number == 1 and not self._facts.trusted
         else:
             self._end_unmarked(asked, page, itself=reference is not ABSENT)
         return None
@@ -175,7 +170,7 @@ class References:
         Raises:
             PagingError: a key of the connection file that might say otherwise was never found, and rows may be missing.
         """
-        if missing := self._never_found(page):
+        if not self._facts.trusted and (missing := self._never_found(page)):
             raise PagingError(f"{self._endpoint.name}: {missing}")
         self._facts.ended, self._facts.evidence = how, evidence
         self._facts.could_be_full = self._could_be_full(page, self._endpoint.request())
@@ -184,6 +179,8 @@ class References:
         """An end without a mark: believed if a number says so, or if the last page, asked for again, says it again."""
         stated = self._rows in (self._total, self._signals.counted)
         self._end("no next page", None, page)
+        if self._facts.trusted:
+            return
         if stated or self._signals.more_in_all(self._rows):
             return
         self.needs_another_look = True
@@ -205,29 +202,13 @@ class References:
         """Names a configured key at whose place nothing stood in any answer, where the page could be full."""
         if not self._could_be_full(page, self._endpoint.request()):
             return ""
-        endpoint = self._endpoint
-        keys = {
-            "total_path": endpoint.total_header or endpoint.total_path,
-            "paginator.has_more_path": self._paginator.more_path,
-        }
-        for key, path in keys.items():
-            if path and key not in endpoint.learned.found:
-                return f"page {self.number} may be full ({page.rows} rows), and {self._stands_nowhere(key, path)}"
-        return ""
-
-    def _stands_nowhere(self, key: str, path: str) -> str:
-        alike = self._signals.look_alikes(*_ALIKE[key])
-        also = (
-            f"; {' and '.join(f'`{name}`' for name in alike[:3])} {'does' if len(alike) == 1 else 'do'}"
-            if alike
-            else ""
-        )
-        return f"{key.removeprefix('paginator.')} `{path}` stands in no answer{also}"
+        missing = never_found(self._endpoint, self._signals)
+        return f"page {self.number} may be full ({page.rows} rows), and {missing[0]}" if missing else ""
 
     def _advice(self) -> str:
         place = self._paginator.place
         if place and "paginator" not in self._endpoint.learned.found:
-            return f": {self._stands_nowhere('paginator', place).replace('paginator', 'what the paginator looks for,')}"
+            return f": {stands_nowhere('paginator', place, self._signals)}"
         return (
             ": if the API has an end mark, name it with has_more_path; if it states a total, with total_path, "
             "total_header or count"

@@ -183,7 +183,7 @@ def _beside(envelope: Any, path: list[str]) -> Iterator[Signal]:
     """What stands beside the rows and beside each object that they stand in."""
     level, above = envelope, ""
     for depth in range(len(path) or 1):
-        if not isinstance(level, Mapping):
+        if not isinstance(level, dict):
             return
         inner = path[depth] if depth < len(path) else None
         yield from _fields(level, above, skip=inner, deeper=2)
@@ -198,7 +198,7 @@ def _fields(level: Mapping[str, Any], above: str, *, skip: str | None, deeper: i
         if key == skip or value is None or isinstance(value, list):
             continue
         name, plain = f"{above}{key}", _plain(key)
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             if plain in _NAMES[Kind.NEXT]:
                 address = next((value[word] for word in _ADDRESSES if value.get(word)), None)
                 if isinstance(address, (str, int)) and not isinstance(address, bool):
@@ -289,6 +289,7 @@ class Signals:
         self._wrong = {_plain_header(name) for name in wrong}
         self._latest: list[Signal] = []
         self._totals: dict[str, int] = {}
+        self._most: dict[str, int] = {}
         self._counts: dict[str, set[int]] = {}
         self._seen: dict[str, str] = {}
         self._refuted: dict[str, str] = {}
@@ -343,6 +344,8 @@ class Signals:
 
     def is_wrong(self, name: str) -> bool:
         """Whether the connection file says not to believe it, by its whole name or the last part of it."""
+        if not self._wrong:
+            return False
         last = re.split(r"[.:\s]", name)[-1]
         return bool(self._wrong & {_plain_header(name), _plain(last), _plain_header(name.split(" ")[0])})
 
@@ -350,8 +353,11 @@ class Signals:
         """Takes in a stated number of rows; whether it may be true."""
         if name in self._refuted:
             return False
-        if total < self._received and self._totals.get(name, 0) < self._received:
-            # One that shrank meanwhile is no liar: rows were deleted.
+        self._most[name] = max(total, self._most.get(name, 0))
+        # One that was high enough before, or nearly is, may be right: rows are deleted while they are read.
+        nearly = total > self._rows and self._received - total <= max(1, self._received // 50)
+        counts_page = total == self._rows
+        if total < self._received and (counts_page or (self._most[name] < self._received and not nearly)):
             self.refute(name, f"states {total} rows when {self._received} had been received")
             return False
         self._totals[name] = total

@@ -10,7 +10,7 @@ from dlt.common.utils import str2bool
 from rmm_assets.errors import PagingError
 from rmm_assets.reading.answers import ABSENT, Answer
 from rmm_assets.reading.endpoint import Endpoint
-from rmm_assets.reading.signals import number_of
+from rmm_assets.reading.signals import Kind, Signals, number_of
 from rmm_assets.rows.decode import Page
 from rmm_assets.rows.keys import NO_KEY, row_keys, same_rows
 from rmm_assets.rows.shape import RowShape
@@ -61,3 +61,32 @@ def repeats(page: Page, other: Page, shape: RowShape) -> bool:
         return False
     # Rows without a key are all alike to their keys.
     return bool((row_keys(page, shape) != NO_KEY).all()) or page.objects() == other.objects()
+
+
+# Which signals look like what a configured key should have found.
+_ALIKE = {
+    "total_path": (Kind.TOTAL, Kind.COUNT, Kind.PAGES),
+    "paginator": (Kind.NEXT, Kind.NEXT_TOKEN, Kind.CURSOR),
+    "has_more_path": (Kind.MORE, Kind.LAST),
+}
+
+
+def stands_nowhere(key: str, path: str, signals: Signals) -> str:
+    """Says that nothing stood where a key of the connection file says, and what looks like it."""
+    alike = [f"`{name}`" for name in signals.look_alikes(*_ALIKE[key])][:3]
+    also = f"; {' and '.join(alike)} {'does' if len(alike) == 1 else 'do'}" if alike else ""
+    return f"{key} `{path}` stands in no answer{also}"
+
+
+def never_found(endpoint: Endpoint, signals: Signals) -> list[str]:
+    """Names the keys that the connection file sets and at whose place nothing stood in any answer of the run."""
+    paginator, found = endpoint.paginator, endpoint.learned.found
+    written = paginator.model_fields_set
+    keys = [
+        ("total_path", "total_path", endpoint.total_header or endpoint.total_path),
+        ("has_more_path", "paginator.has_more_path", getattr(paginator, "has_more_path", None)),
+    ]
+    if "total_path" in written:
+        # The default is nobody's word.
+        keys.append(("total_path", "paginator.total_path", getattr(paginator, "total_path", None)))
+    return [stands_nowhere(name, path, signals) for name, key, path in keys if path and key not in found]

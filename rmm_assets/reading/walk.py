@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
@@ -26,7 +26,7 @@ _NO_SUCH_PAGE = (400, 404, 410, 416, 422)
 def walk(
     pager: Pager, endpoint: Endpoint, facts: PassFacts, signals: Signals, *, overlapping: bool = True,
     past_total: bool = False,
-) -> Iterator[PageRead]:  # fmt: skip
+) -> Generator[PageRead]:  # fmt: skip
     """Walks once over an endpoint.
 
     Args:

@@ -259,7 +259,7 @@ def test_a_check_can_be_run_alone(ui: Ui) -> None:
 @pytest.mark.parametrize(
     ("resource", "sentence"),
     [
-        ("devices", "the API states 415 rows; 400 distinct rows were received"),
+        ("devices", "the API reports 415 rows; 400 distinct rows were received"),
         ("alerts", "HTTP 500"),
         ("patches", "patches page 1 (offset 0): HTTP 200, application/json"),
     ],

@@ -16,10 +16,16 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 Style = Literal["offset", "page_number", "keyset", "cursor", "json_link", "header_link"]
-Fault = Literal["503", "500", "drop", "cut", "html", "error", "empty", "short"]
+Fault = Literal[
+    "503", "500", "drop", "cut", "html", "error", "empty", "short", "null", "null_rows", "object", "nothing", "204"
+]
+Signal = Literal["link", "next", "flag", "full", "header_total", "pages", "range", "cursor"]
 Drift = Literal["insert", "delete", "move", "update"]
 
 _GREATEST = 1_000_000
+
+
+_BODIES: dict[Fault, bytes] = {"null": b"null", "object": b"{}", "nothing": b"", "204": b""}
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,9 @@ class World:
         drift: What moves before a request, by its number.
         faults: What goes wrong with a request, by its number.
         mark: A field says whether more follows.
+        lie: A total beside the rows that says nothing, where none is stated.
+        signals: What else says whether there is more, as other APIs do, and nothing in the configuration names it.
+        base_said: The number of the first page that the configuration has.
         window: Pages that the client may ask for at once.
     """
 
@@ -55,6 +64,9 @@ class World:
     drift: dict[int, tuple[Drift, ...]] = field(default_factory=dict)
     faults: dict[int, Fault] = field(default_factory=dict)
     mark: bool = False
+    lie: Literal["", "zero", "minus", "one", "page"] = ""
+    signals: tuple[Signal, ...] = ()
+    base_said: int | None = None
     window: int = 8
     seed: int = 0
 
@@ -87,7 +99,11 @@ class Api:
                 return 200, {"Content-Type": "text/html"}, b"<html><body>Please wait</body></html>"
             if fault == "error":
                 return 200, {}, b'{"error": "internal"}'
+            if fault in _BODIES:
+                return 204 if fault == "204" else 200, {}, _BODIES[fault]
             status, headers, body = self._page(query)
+            if fault == "null_rows":
+                body["data"] = None
             if fault in ("empty", "short") and "data" in body:
                 body["data"] = body["data"][: len(body["data"]) // 2 if fault == "short" else 0]
             content = json.dumps(body).encode()
@@ -150,8 +166,11 @@ class Api:
         if world.total is not None:
             counted = len(rows) if world.total_counts_repeats else len(self._rows)
             body["total"] = -(-counted // size) if world.pages_total else max(counted + world.total, 0)
+        elif world.lie:
+            body["total"] = {"zero": 0, "minus": -1, "one": 1, "page": len(page)}[world.lie]
         if world.mark:
             body["more"] = more
+        self._say(page, start, more, len(rows), size, headers, body)
         if world.style == "cursor":
             body["cursor"] = str(start + size) if more else None
         elif world.style == "json_link":
@@ -161,6 +180,35 @@ class Api:
             if more:
                 headers["Link"] += f', <?limit={query["limit"]}&cursor={start + size}>; rel="next"'
         return 200, headers, body
+
+    def _say(
+        self,
+        page: list[Any],
+        start: int,
+        more: bool,
+        held: int,
+        size: int,
+        headers: dict[str, str],
+        body: dict[str, Any],
+    ) -> None:
+        """Say what nobody asked for."""
+        signals = self.world.signals
+        if "link" in signals and more and self.world.style != "header_link":
+            headers["Link"] = f'</elsewhere?from={start + size}>; rel="next"'
+        if "next" in signals and self.world.style != "json_link":
+            body["paging"] = {"next": f"?from={start + size}" if more else None}
+        if "flag" in signals:
+            body["meta"] = {"has_more": more}
+        if "full" in signals:
+            body["pagination"] = {"has_more": len(page) == size}
+        if "header_total" in signals:
+            headers["X-Total-Count"] = str(held)
+        if "pages" in signals and self.world.style == "page_number":
+            body["total_pages"] = -(-held // size)
+        if "range" in signals and page:
+            headers["Content-Range"] = f"{start}-{start + len(page) - 1}/{held}"
+        if "cursor" in signals and self.world.style != "cursor":
+            body["cursors"] = {"after": "always"}
 
 
 class Worlds:
@@ -221,7 +269,7 @@ def paginator_of(world: World) -> dict[str, Any]:
     if world.style == "page_number":
         return {
             "type": "page_number",
-            "base_page": world.base,
+            "base_page": world.base if world.base_said is None else world.base_said,
             "total_path": "total" if world.pages_total else None,
             **mark,
         }

@@ -114,7 +114,25 @@ def wild(draw: Any, style: Style) -> World:
         drift = dict.fromkeys(range(2, 400, draw(st.integers(1, 5))), often)
     world["drift"] = drift
 
-    faults: list[str] = ["503", "500", "drop", "cut", "html", "error"]
+    counted_by_place = style not in ("keyset",) and not repeats_rows(world)
+    names = [
+        "link",
+        "next",
+        "flag",
+        "full",
+        "cursor",
+        *(["header_total", "pages", "range"] if counted_by_place else []),
+    ]
+    world["signals"] = tuple(draw(st.lists(st.sampled_from(names), max_size=3, unique=True)))
+    if world["total"] is None:
+        world["lie"] = draw(st.sampled_from(["", "", "zero", "minus", "one", "page"]))
+        if world["lie"] in ("one", "page"):
+            # A server that cuts its pages to a size nobody else has, and calls that the total, is a small table to everybody.
+            world["cap"] = draw(st.sampled_from([None, 20, 25, 50, 100]))
+    if style == "page_number" and draw(st.integers(0, 3)) == 0:
+        world["base_said"] = 1 - world["base"]
+
+    faults: list[str] = ["503", "500", "drop", "cut", "html", "error", "null", "null_rows", "object", "nothing", "204"]
     # Nothing but an overlap or a total contradicts an empty page, and nothing at all two of them in a row.
     may_be_empty = style == "offset" or (stated and honest)
     if may_be_empty and not drift:
@@ -129,6 +147,11 @@ def wild(draw: Any, style: Style) -> World:
             chosen[number] = fault
     world["faults"] = chosen
     return World(**world)
+
+
+def repeats_rows(world: dict[str, Any]) -> bool:
+    """Whether rows are served twice, so that what counts them counts too many."""
+    return bool(world.get("repeat"))
 
 
 def worlds(style: Style) -> st.SearchStrategy[World]:

@@ -174,7 +174,7 @@ def test_after_an_incomplete_read_nothing_is_marked(tmp_path: Path) -> None:
     fleet.server.set_faults(Faults(total_off=1))
     outcome = fleet.holds(devices(290))
     assert not outcome.report.complete
-    assert "states 291 rows; 290 distinct rows" in outcome.report.reason
+    assert "reports 291 rows; 290 distinct rows" in outcome.report.reason
     assert fleet.absent == set()
     fleet.server.set_faults([])
     assert fleet.holds(devices(290)).absences.marked == 10

@@ -164,7 +164,7 @@ def test_one_parent_s_404_is_no_rows_where_the_file_says_so_and_red_else(tmp_pat
 
 def test_one_child_that_stays_incomplete_is_red_and_nothing_is_published(tmp_path: Path) -> None:
     with fleet_server(Faults(resource="devices", total_off=1, skip=20)) as server:
-        with pytest.raises(IncompleteError, match="states 16 rows; 15 distinct rows"):
+        with pytest.raises(IncompleteError, match="reports 16 rows; 15 distinct rows"):
             run(tmp_path, server.base_url, connection(resource("organizations"), children()))
         assert rows_of(tmp_path) == []
 
@@ -182,7 +182,7 @@ def test_one_child_that_stays_incomplete_lands_and_is_named_where_the_file_warns
         outcome = run(tmp_path, server.url, connection(resource("organizations"), child))
     assert outcome.row_count == 150
     assert not outcome.report.complete
-    assert "states 6 rows; 5 distinct rows" in outcome.report.reason
+    assert "reports 6 rows; 5 distinct rows" in outcome.report.reason
     assert "/v1/organizations/7/devices" in outcome.report.reason
 
 

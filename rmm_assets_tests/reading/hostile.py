@@ -173,7 +173,7 @@ class Hostile:
             Case("next_away", url, "another origin", endpoint=_LINKS),
             Case("next_stuck", url, "read already|does not move|the same as", endpoint=_LINKS),
             Case("next_here", url, endpoint=_LINKS, red=False),
-            Case("total_lies", url, "states 99 rows",
+            Case("total_lies", url, "reports 99 rows",
                  endpoint={"paginator": {"type": "offset", "limit": 10}, "data_selector": "data"}),
             Case("cursor", url, endpoint={"paginator": {"type": "cursor", "cursor_path": "cursor"},
                                           "data_selector": "data"}, red=False),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,7 @@ def pager_to(base_url: str, folder: Path, *, window: int = 8, retry: Retry = QUI
         pager.close()
 
 
-def endpoint_of(paginator: Mapping[str, Any], **changes: Any) -> Endpoint:
+def endpoint_of(paginator: Any, **changes: Any) -> Endpoint:
     """`/v1/devices` of the simulator, its rows told apart by `id`."""
     key = changes.pop("key", ("id",))
     given: dict[str, Any] = {"name": "devices", "path": "/v1/devices", "data_selector": "data"}

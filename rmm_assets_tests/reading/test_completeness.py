@@ -118,7 +118,7 @@ def test_without_a_total_a_short_page_is_not_the_end(tmp_path: Path) -> None:
 
 def test_a_total_too_high_is_red_after_one_more_pass_with_both_numbers(tmp_path: Path) -> None:
     with pytest.raises(
-        IncompleteError, match=r"states 215 rows; 205 distinct rows were received in 4 pages \(after 2 passes\)"
+        IncompleteError, match=r"reports 215 rows; 205 distinct rows were received in 4 pages \(after 2 passes\)"
     ):
         read_from(Faults(total_off=10), tmp_path)
 
@@ -139,7 +139,7 @@ def test_a_total_of_pages_that_counts_rows_is_taken_for_what_it_is(tmp_path: Pat
 
 
 def test_a_page_number_total_that_counts_more_rows_than_came_is_red(tmp_path: Path) -> None:
-    with pytest.raises(IncompleteError, match="states 208 rows; 205 distinct rows"):
+    with pytest.raises(IncompleteError, match="reports 208 rows; 205 distinct rows"):
         read_from(Faults(total_off=3), tmp_path, {"type": "page_number", "base_page": 1})
 
 
@@ -267,7 +267,7 @@ def test_a_full_page_with_no_next_cursor_is_red(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/v1/linked/devices", "/v1/link-header/devices"])
 def test_a_missing_link_is_red_where_a_total_tells(path: str, tmp_path: Path) -> None:
     kind = "json_link" if path == "/v1/linked/devices" else "header_link"
-    with pytest.raises(IncompleteError, match="states 205 rows; 100 distinct rows"):
+    with pytest.raises(IncompleteError, match="reports 205 rows; 100 distinct rows"):
         read_from(Faults(no_next=True), tmp_path, {"type": kind}, path=path, params={"limit": 100}, total_path="total")
 
 
@@ -410,7 +410,7 @@ def test_repeated_rows_that_fill_up_a_total_are_red_where_nothing_may_be_asked_b
         return Say({"data": served[page * 10 - 10 : page * 10], "total": 20, "pages": 2})
 
     endpoint = endpoint_of({**PAGES, "total_path": "pages"}, total_path="total")
-    with Scripted(answer) as server, pytest.raises(IncompleteError, match="says 20 rows, 15 different ones"):
+    with Scripted(answer) as server, pytest.raises(IncompleteError, match="reports 20 rows; 15 distinct rows"):
         read(server.url, tmp_path, endpoint)
 
 

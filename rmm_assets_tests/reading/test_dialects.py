@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ WRONG = [
     pytest.param(dialect, settings, size, id=f"{dialect.name}-{what}-{size}")
     for dialect in DIALECTS
     for what, settings in dialect.wrong.items()
-    for size in (1, 20, 23, 40, 57)
+    for size in (20, 23, 60)
 ]
 
 
@@ -97,31 +98,32 @@ def _no_more(say: Say) -> Say:
     return Say(body, say.status, tuple((name, value) for name, value in say.headers if name != "Link"))
 
 
-def _no_rows(say: Say) -> Say:
-    if isinstance(say.body, dict):
-        return Say({k: [] if isinstance(v, list) else v for k, v in say.body.items()}, say.status, say.headers)
-    return Say([], say.status, say.headers)
+def _instead(fault: Say, say: Say) -> Say:
+    return fault
 
 
 CHANGES: dict[str, Callable[[Say], Say]] = {"null rows": _null_rows, "next lost": _no_more}
-CONSTANT = {name: (lambda say, fault=fault: fault) for name, fault in FAULTS.items() if name != "list"}
+CONSTANT: dict[str, Callable[[Say], Say]] = {
+    name: partial(_instead, fault) for name, fault in FAULTS.items() if name != "list"
+}
 FAULTY = [
-    pytest.param(dialect, index, what, id=f"{dialect.name}-{index}-{what}")
+    pytest.param(dialect, what, id=f"{dialect.name}-{what}")
     for dialect in DIALECTS
-    for index in range(len(dialect.right))
     for what in (*CHANGES, *CONSTANT)
-    if dialect.name != "whole"
+    if dialect.right and dialect.name != "whole"
 ]
 
 
-@pytest.mark.parametrize(("dialect", "index", "what"), FAULTY)
+@pytest.mark.slow
+@pytest.mark.parametrize(("dialect", "what"), FAULTY)
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
 def test_a_page_that_fails_in_the_middle_never_cuts_a_read_off(
-    dialect: Dialect, index: int, what: str, lasting: bool, tmp_path: Path
+    dialect: Dialect, what: str, lasting: bool, tmp_path: Path
 ) -> None:
     rows = rows_of(95)
-    change: Any = {**CHANGES, **CONSTANT}[what]
-    answer, failed = dialect.serve(rows), []
+    change: Callable[[Say], Say] = {**CHANGES, **CONSTANT}[what]
+    answer = dialect.serve(rows)
+    failed: list[int] = []
     faulty: set[str] = set()
 
     def failing(seen: Seen) -> Say:
@@ -138,7 +140,7 @@ def test_a_page_that_fails_in_the_middle_never_cuts_a_read_off(
         return say
 
     try:
-        found = read_dialect(failing, dialect.right[index], tmp_path)
+        found = read_dialect(failing, dialect.right[0], tmp_path)
     except RED:
         # One that is tried again, or asked for again, was only once so.
         assert lasting or what in ("404", "403")

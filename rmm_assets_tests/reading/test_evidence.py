@@ -175,6 +175,19 @@ def test_stated_pages_that_come_empty_are_no_end(tmp_path: Path) -> None:
             read_from(answer, tmp_path, {**PAGES, "total_path": total_path})
 
 
+@pytest.mark.parametrize("stop", [True, False])
+def test_empty_pages_that_contradict_themselves_do_not_go_on_for_ever(stop: bool, tmp_path: Path) -> None:
+    paginator = {**PAGES, "has_more_path": "more", "total_path": "pages", "stop_after_empty_page": stop}
+
+    def answer(seen: Seen) -> Say:
+        page = int(query_of(seen)["page"])
+        return Say({"data": rows_of(40)[page * 20 - 20 : page * 20], "more": False, "pages": 2, "total": 50})
+
+    with Scripted(answer) as server, pytest.raises(IncompleteError, match="`total` states 50 rows"):
+        read(server.url, tmp_path, endpoint_of(paginator))
+    assert len(server.seen) <= 2 * (2 + 8)
+
+
 # What is configured must be found
 
 
@@ -190,6 +203,30 @@ def test_the_name_that_was_meant_is_named(tmp_path: Path) -> None:
     total = say_once({"data": rows_of(50), "meta": {"total": 50}})
     with pytest.raises(PagingError, match=r"total_path `meta.totl` stands in no answer; `meta.total` does"):
         read_from(total, tmp_path, "single_page", total_path="meta.totl")
+
+
+def test_a_misspelt_total_of_offsets_is_warned_of(tmp_path: Path) -> None:
+    rows = rows_of(205)
+
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen)["offset"])
+        return Say({"data": rows[start : start + 100], "meta": {"total": 205}})
+
+    found = read_from(answer, tmp_path, {**OFFSET, "total_path": "meta.totl"})
+    assert found.rows == rows
+    assert found.report.warnings == ["total_path `meta.totl` stands in no answer; `meta.total` does"]
+    assert read_from(answer, tmp_path, OFFSET).report.warnings == [], "the default is nobody's word"
+
+
+@pytest.mark.parametrize("paginator", [NEXT, CURSOR, "header_link"], ids=str)
+def test_verify_false_believes_an_end_that_nothing_marks(paginator: Any, tmp_path: Path) -> None:
+    with Scripted(say_once({"data": rows_of(50)})) as server:
+        with pytest.raises(PagingError, match="names no next page"):
+            read(server.url, tmp_path, endpoint_of(paginator), retry=IMPATIENT)
+        asked = len(server.seen)
+        found = read(server.url, tmp_path, endpoint_of(paginator), retry=IMPATIENT, verify=False)
+        assert found.report.evidence is Evidence.USER
+        assert len(server.seen) == asked + 1
 
 
 def test_kinto_s_next_page_is_seen_where_a_link_header_is_looked_for(tmp_path: Path) -> None:
@@ -235,9 +272,9 @@ def test_a_total_in_text_is_read(total: Any, tmp_path: Path) -> None:
 
 def test_elasticsearch_s_total_is_read(tmp_path: Path) -> None:
     hits = {"data": rows_of(120)[:50], "hits": {"total": {"value": 120, "relation": "eq"}}}
-    with pytest.raises(IncompleteError, match="states 120 rows"):
+    with pytest.raises(IncompleteError, match="120 rows"):
         read_from(say_once(hits), tmp_path, "single_page", total_path="hits.total")
-    with pytest.raises(IncompleteError, match="states 120 rows"):
+    with pytest.raises(IncompleteError, match="120 rows"):
         read_from(say_once(hits), tmp_path, "single_page")
 
 
@@ -271,7 +308,7 @@ def test_a_total_may_come_from_a_request_of_its_own(plain: bool, tmp_path: Path)
     assert found.report.evidence is Evidence.STATED_TOTAL
     assert found.rows == held
     counted[0] = 61
-    with pytest.raises(IncompleteError, match="states 61 rows; 60 distinct rows"):
+    with pytest.raises(IncompleteError, match="reports 61 rows; 60 distinct rows"):
         read_from(answer, tmp_path, NEXT, **settings)
 
 
@@ -316,7 +353,7 @@ def test_a_total_that_was_stated_once_holds_in_later_passes(tmp_path: Path) -> N
             return Say({"data": rows_of(1203)[page * 100 - 100 : page * 100 - (page == 3)], "total": 1203})
         return Say({"data": [], "total": None})
 
-    with pytest.raises(IncompleteError, match="states 1203 rows"):
+    with pytest.raises(IncompleteError, match="1203 rows"):
         read_from(answer, tmp_path, PAGES, total_path="total")
 
 
@@ -327,9 +364,11 @@ def test_a_round_total_is_looked_behind(number: int, tmp_path: Path) -> None:
 
 
 def test_a_refusal_at_a_cap_is_no_end(tmp_path: Path) -> None:
-    def answer(seen: Seen) -> Say:
+    answer_of_many = capped(5000, 100, total=1000)
+
+    def answer(seen: Seen) -> Say | None:
         start = int(query_of(seen)["offset"])
-        return capped(5000, 100, total=1000)(seen) if start < 999 else Say({"error": "window too large"}, 400)
+        return answer_of_many(seen) if start < 999 else Say({"error": "window too large"}, 400)
 
     with pytest.raises(TransportError, match="HTTP 400"):
         read_from(answer, tmp_path, OFFSET)
@@ -358,6 +397,13 @@ def test_an_api_that_counts_from_1_loses_no_first_page_where_the_file_says_0(
 def test_an_api_that_counts_from_0_is_red_where_the_file_says_1(number: int, tmp_path: Path) -> None:
     with pytest.raises(PagingError, match="set base_page: 0"):
         read_from(numbered(number, 20, base=0), tmp_path, PAGES)
+
+
+@pytest.mark.parametrize("more", [None, "more"])
+def test_a_first_page_that_is_missed_is_seen_by_what_is_stated(more: str | None, tmp_path: Path) -> None:
+    answer = numbered(14, 20, base=0, more=False, total=14)
+    with pytest.raises(IncompleteError, match="`total` states 14 rows"):
+        read_from(answer, tmp_path, {**PAGES, "has_more_path": more})
 
 
 # No rows

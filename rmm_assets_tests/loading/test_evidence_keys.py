@@ -1,0 +1,71 @@
+"""What a connection file says about an endpoint's end reaches the read: the keys that are ours, one by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rmm_assets.errors import IncompleteError, TransportError
+from rmm_assets.reading.report import Evidence
+from rmm_assets_tests.http.servers import Say, Scripted, Seen
+from rmm_assets_tests.syncing import connection, devices, resource, rows_of, run
+
+SINGLE: dict[str, Any] = {"paginator": "single_page"}
+
+
+def test_total_header_is_evidence(tmp_path: Path) -> None:
+    made = connection(resource(endpoint={**SINGLE, "total_header": "X-Rows"}))
+    with Scripted(lambda _: Say({"data": devices(3)}, headers=(("X-Rows", "3"),))) as server:
+        assert run(tmp_path, server.url, made).report.evidence is Evidence.STATED_TOTAL
+    with (
+        Scripted(lambda _: Say({"data": devices(3)}, headers=(("X-Rows", "4"),))) as server,
+        pytest.raises(IncompleteError, match="reports 4 rows; 3 distinct rows"),
+    ):
+        run(tmp_path, server.url, made)
+
+
+def test_count_is_evidence(tmp_path: Path) -> None:
+    def answer(seen: Seen) -> Say:
+        if "/how-many" not in seen.target:
+            return Say({"data": devices(3)})
+        assert "site=1" in seen.target, "the endpoint's filter is sent along"
+        assert "verbose=1" in seen.target
+        assert "limit" not in seen.target
+        return Say({"rows": 3})
+
+    count = {"path": "how-many", "params": {"verbose": 1, "limit": None}, "total_path": "rows"}
+    endpoint = {**SINGLE, "params": {"site": 1, "limit": 100}, "count": count}
+    with Scripted(answer) as server:
+        assert (
+            run(tmp_path, server.url, connection(resource(endpoint=endpoint))).report.evidence is Evidence.STATED_TOTAL
+        )
+
+
+def test_wrong_signals_are_not_believed(tmp_path: Path) -> None:
+    with Scripted(lambda _: Say({"data": devices(3), "has_more": True})) as server:
+        with pytest.raises(IncompleteError, match="`has_more` is true"):
+            run(tmp_path, server.url, connection(resource(endpoint=SINGLE)))
+        made = connection(resource(endpoint={**SINGLE, "wrong_signals": "has_more"}))
+        assert run(tmp_path, server.url, made).row_count == 3
+
+
+@pytest.mark.parametrize("words", ["null", None, ["null"], [None, "no_content"]])
+def test_empty_as_says_what_means_no_rows(words: Any, tmp_path: Path) -> None:
+    with Scripted(lambda _: Say({"data": None})) as server:
+        with pytest.raises(TransportError, match="null stands at 'data' instead of a list"):
+            run(tmp_path, server.url, connection(resource(endpoint=SINGLE)))
+        outcome = run(tmp_path, server.url, connection(resource(endpoint={**SINGLE, "empty_as": words})))
+        assert outcome.report.empty
+
+
+def test_single_object_makes_an_object_a_row(tmp_path: Path) -> None:
+    with Scripted(lambda _: Say({"id": 1, "name": "one"})) as server:
+        endpoint = {**SINGLE, "data_selector": "$"}
+        with pytest.raises(TransportError, match="single_object: true"):
+            run(tmp_path, server.url, connection(resource(endpoint=endpoint)))
+        assert (
+            run(tmp_path, server.url, connection(resource(endpoint={**endpoint, "single_object": True}))).row_count == 1
+        )
+        assert rows_of(tmp_path) == [{"id": 1, "name": "one"}]
