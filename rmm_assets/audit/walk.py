@@ -306,7 +306,9 @@ class _Walk:
         return self._configured_next(answer)[0] in (None, "", False)
 
     def _said(self, answer: _Answer) -> list[Hint]:
-        return hints(answer.document, answer.headers, frozenset((self._selector or "").split(".")))
+        found = hints(answer.document, answer.headers, frozenset((self._selector or "").split(".")))
+        wrong = {name.lower() for name in self._target.resource.endpoint.wrong_signals or ()}
+        return [hint for hint in found if not wrong & {hint.place.lower(), hint.place.lower().split(" ")[0]}]
 
     # One request
 
@@ -330,7 +332,8 @@ class _Walk:
         if first and self._ignored(reply):
             throttled = any(word in reply.body.lower() for word in _THROTTLED)
             return _Answer(reply.status, reply.headers, reply.url, None, [], ignored=True, throttled=throttled)
-        if reply.status == 204 and first:
+        empty = self._target.resource.endpoint.empty_as
+        if (reply.status == 204 and (first or "no_content" in empty)) or (not reply.body and "empty_body" in empty):
             return _Answer(reply.status, reply.headers, reply.url, None, [])
         try:
             document = parse(reply.body)
@@ -348,8 +351,12 @@ class _Walk:
         rows = select(self._selector, document)
         if isinstance(rows, list):
             return rows
-        if isinstance(rows, Mapping) and self._target.kind == "single_page" and not _looks_like_an_error(rows):
+        single = self._target.kind == "single_page" or self._target.resource.endpoint.single_object
+        if isinstance(rows, Mapping) and single and not _looks_like_an_error(rows):
             return [rows]
+        kind = "missing" if rows is MISSING else "null" if rows is None else "object" if rows == {} else ""
+        if kind in self._target.resource.endpoint.empty_as:
+            return []
         what = "nothing" if rows is MISSING else "null" if rows is None else "no list"
         raise BodyFault(f"{what} stands at {self._selector!r}, where the rows should be")
 

@@ -110,6 +110,23 @@ def test_rows_that_the_server_states_and_never_sends_are_not_equal(
 
 
 @pytest.mark.parametrize(
+    ("word", "end"),
+    [("null", Say({"data": None})), ("missing", Say({})), ("object", Say({"data": {}})), ("no_content", Say(b"", 204))],
+)
+def test_what_the_file_calls_empty_is_empty(word: str, end: Say, table: Callable[..., Path]) -> None:
+    made = paged_by({"type": "offset", "limit": 50}, empty_as=[word])
+    rows = listing(devices(54))
+    with Scripted(lambda seen: end if int(parameters(seen)["offset"]) >= 54 else rows(seen)) as server:
+        assert audited(table(54), server.url, made).sentences() == []
+
+
+def test_a_signal_that_the_file_calls_wrong_is_not_looked_at(table: Callable[..., Path]) -> None:
+    made = paged_by({"type": "offset", "limit": 50}, wrong_signals=["meta.total"])
+    with Scripted(listing(devices(54), around=lambda offset, number: {"meta": {"total": 60}})) as server:
+        assert audited(table(54), server.url, made).sentences() == []
+
+
+@pytest.mark.parametrize(
     "headers",
     [(("Content-Range", "0-49/120"),), (("Content-Range", "items 0-49/120"),), ()],
     ids=["glpi", "items", "none"],
