@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Set
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
+from functools import cache
 from typing import Any
 
 from rmm_assets.audit.documents import pack, parse, shortest
@@ -42,14 +43,19 @@ def flatten(row: Mapping[str, Any], columns: Set[str], whole: Set[str]) -> dict[
 
 def _flat(row: Mapping[str, Any], above: str, columns: Set[str], whole: Set[str]) -> Iterator[tuple[str, Any]]:
     for key, value in row.items():
-        own = normalized_column(key) if key.strip() else _EMPTY_KEY
-        name = normalized_column(f"{above}__{own}") if above else own
+        name = _column(above, key)
         if not isinstance(value, Mapping) or name in whole:
             yield name, value
         elif name in columns and not any(other.startswith(f"{name}__") and _base(other) is None for other in columns):
             yield name, value  # deeper than the table goes
         else:
             yield from _flat(value, name, columns, whole)
+
+
+@cache
+def _column(above: str, key: str) -> str:
+    own = normalized_column(key) if key.strip() else _EMPTY_KEY
+    return normalized_column(f"{above}__{own}") if above else own
 
 
 def variants(column: str, columns: Set[str]) -> list[str]:

@@ -206,6 +206,8 @@ class _Shape:
         """The table's rows; of a table of versions, those that are valid."""
         if not self.columns:
             return
+        # Asked before: DuckDB forgets what is left of an answer when the next question comes.
+        _ = self._types, self.likes
         where, parameters = self._valid()
         with self.table.client.execute_query(f"SELECT * FROM {self.table.qualified}{where}", *parameters) as cursor:
             names = [column[0] for column in cursor.description or ()]

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any, Literal
 
 from rmm_assets.audit.documents import parse
@@ -36,7 +37,9 @@ _TOTAL = re.compile(
     r"x?(wp|pagination|grand)?total(number|num|of)?(count|items?|results?|records?|entries|elements|size|rows|objects"
     r"|resources|hits|itemcount|itemscount|recordcount|resultcount)?|\w*count|numfound|recordsfiltered|treesize|numresults"
 )
-_NOT_TOTAL = re.compile(r"(page|pages|max|current|returned|retrieved|retry|error|warning|fail\w*)+count")
+_NOT_TOTAL = re.compile(
+    r"(page|pages|max|current|returned|retrieved|retry|error|warning|fail\w*)+count|\w*(ac|dis)count"
+)
 _PAGES = re.compile(r"x?(wp|pagination)?total_?pages?|pages|pagescount|pagecount|x?pagecount|numpages|maxpage|lastpage")
 _MORE = re.compile(
     r"x?has(more|next)(pages?|rows|records|results|items|data)?|more(records|results|rows|dataavailable|available|items)?"
@@ -55,6 +58,7 @@ _AROUND = frozenset(
         *("records", "hits", "d", "response", "result", "results", "data", "total", "messageresponse"),
     }
 )
+_PAGING_HEADER = re.compile(r"total|next|page|pagination|more|record|result|continuation")
 _LINK = re.compile(r"<([^>]*)>((?:\s*;\s*[\w*-]+\s*=\s*(?:\"[^\"]*\"|[^\s;,]+))*)")
 _RANGE = re.compile(r"\s*(?!bytes)\w*\s*(\d+)-(\d+)/(\d+)\s*")
 
@@ -79,7 +83,7 @@ def hints(document: Any, headers: Mapping[str, str], around: Set[str] = frozense
                 found.append(Hint(name, "total", int(match[3])))
         elif plain == "link":
             found += [Hint('Link rel="next"', "next", url) for url in [link(headers, "next")] if url]
-        elif plain.startswith(("x", "total", "next", "pagination")) and "ratelimit" not in plain:
+        elif _PAGING_HEADER.search(plain) and "ratelimit" not in plain:
             found += _of_name(name, plain, value)
     return found
 
@@ -213,6 +217,11 @@ class Seen:
         full = [rows for rows in self.each if rows]
         reached = any(value == self.received for value in self.totals(asked).values())
         return reached and (len(full) > 1 or (asked is not None and self.received < asked))
+
+    def all_pages(self) -> bool:
+        """Whether as many pages brought rows as the server says there are."""
+        brought = sum(1 for before, now in pairwise([0, *self.rows]) if now > before)
+        return any(hint.kind == "pages" and hint.value == brought for said in self.said for hint in said)
 
     def contradictions(self, asked: int | None, *, followed: str = "", here: str = "") -> Iterator[str]:
         """Yields what says that there is more than was received.

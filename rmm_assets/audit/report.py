@@ -60,7 +60,7 @@ class Audit:
         """Returns what differs and what is not known, for people.
 
         Args:
-            examples: Whether keys of rows are named.
+            examples: Whether keys of rows may be named, as in examples and in the addresses of what could not be read.
         """
         lines = []
         for kind, number in self.found.items():
@@ -72,6 +72,8 @@ class Audit:
             lines.append(f"columns that differ: {counts}")
         if self.rejected:
             lines.append(f"{self.rejected:,} {_rows(self.rejected)} kept in the table of rejects")
+        if not examples and self.unverified:
+            return [*lines, f"{len(self.unverified):,} things could not be verified"]
         return [*lines, *(f"unverified: {sentence}" for sentence in self.unverified)]
 
     def as_json(self) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from rmm_assets.http.transport import Transport
 from rmm_assets.tables.store import Store
 from rmm_assets.tables.table import Table
 
+_MOST_SENTENCES = 20
+
 
 def audit(
     connection: Connection, resource: Resource, secret: SecretStr | str | None, *, store: Store,
@@ -65,7 +67,7 @@ def _once(
             nothing.found["missing"] = {pack(row): f"row {n:,} of the API" for n, row in enumerate(received, start=1)}
             return heard, nothing
         name = f"audit__{connection.name}__{resource.table}"
-        with store.alone(name, log), store.pipeline(name, read_only=True).sql_client() as client:
+        with store.reading(name, log) as client:
             return heard, compare(received, Table(client, resource.table), resource)
     finally:
         received.close()
@@ -140,8 +142,13 @@ def _report(connection: Connection, resource: Resource, heard: Heard, compared: 
         found={kind: len(rows) for kind, rows in found.items()},
         examples={kind: tuple(sorted(rows.values())[:EXAMPLES]) for kind, rows in found.items() if rows},
         columns=columns, rejected=compared.rejected, deleted=compared.deleted, requests=requests,
-        unverified=tuple(dict.fromkeys(doubts)), loaded_at=compared.loaded_at,
+        unverified=_first(list(dict.fromkeys(doubts))), loaded_at=compared.loaded_at,
     )  # fmt: skip
+
+
+def _first(sentences: list[str]) -> tuple[str, ...]:
+    more = len(sentences) - _MOST_SENTENCES
+    return (*sentences[:_MOST_SENTENCES], *([f"and {more:,} more like these"] if more > 0 else []))
 
 
 def unreadable(connection: Connection, resource: Resource, problem: str | RmmError) -> Audit:

@@ -34,6 +34,10 @@ class Heard:
     Attributes:
         doubts: Why it is not shown that these were all rows; empty where it is.
         rows: Rows received.
+        ignored: Answers that the file says to ignore.
+        lists: Lists that were read: one, or one for each parent.
+        largest: Rows of the largest page.
+        suspects: Pages with a number of rows that is a usual page size, with what to say of them.
     """
 
     requests: int = 0
@@ -41,6 +45,8 @@ class Heard:
     doubts: list[str] = field(default_factory=list)
     ignored: int = 0
     lists: int = 0
+    largest: int = 0
+    suspects: list[tuple[int, str]] = field(default_factory=list)
 
 
 def read(transport: Transport, connection: Connection, resource: Resource, take: Take) -> Heard:
@@ -58,6 +64,8 @@ def read(transport: Transport, connection: Connection, resource: Resource, take:
             walk.run()
         except TransportError as error:
             heard.doubts.append(f"{target.label} could not be read to the end: {error}")
+    # A page that holds more, below another parent, shows that this number is not the most a page holds.
+    heard.doubts += [sentence for rows, sentence in heard.suspects if rows >= heard.largest]
     if heard.lists > 1 and heard.ignored == heard.lists:
         heard.doubts.append(f"{resource.name}: every request was answered with what the file says to ignore")
     return heard
@@ -169,7 +177,7 @@ class _Walk:
             empty = 0 if answer.rows else empty + 1
             stale = stale + 1 if answer.rows and not new else 0
             position += (len(answer.rows) or target.size or 1) if offsets else 1
-        if stale and not self._seen.confirmed(target.size):
+        if stale and not (self._seen.confirmed(target.size) or self._seen.all_pages()):
             self._doubt("the server sends rows again that it sent before, so the end cannot be seen")
         if not offsets and start > 0:
             self._before(start - 1)
@@ -277,14 +285,11 @@ class _Walk:
         if not rows or self._says_end(answer) or self._seen.confirmed(size):
             return
         pages = len(self._seen.each)
-        if (
-            rows == size
-            or (pages > 1 and rows >= largest)
-            or (pages == 1 and rows in _USUAL and (size is None or rows < size))
-        ):
-            self._doubt(
-                f"the last page holds {rows:,} rows, as many as a full one, and nothing says that it is the last"
-            )
+        sentence = f"the last page holds {rows:,} rows, as many as a full one, and nothing says that it is the last"
+        if rows == size or (pages > 1 and rows >= largest):
+            self._doubt(sentence)
+        elif pages == 1 and rows in _USUAL and (size is None or rows < size):
+            self._heard.suspects.append((rows, f"{self._target.label}: {sentence}"))
 
     def _flags_end(self, answer: _Answer) -> bool:
         """Whether flags of the answer say that this is the last page, and none that it is not."""
@@ -359,6 +364,7 @@ class _Walk:
         """Takes in a page's rows; how many of them were not there before."""
         if answer.ignored:
             self._heard.ignored += 1
+        self._heard.largest = max(self._heard.largest, len(answer.rows))
         new = len({_digest(row) for row in answer.rows} - self._known)
         taken = self._hand_on(answer.rows)
         self._seen.add(answer.status, len(answer.rows), taken, self._said(answer))

@@ -43,7 +43,7 @@ from rmm_assets.tables.absences import (
     rows_valid,
 )
 from rmm_assets.tables.changes import compare, compare_versions, remember
-from rmm_assets.tables.existing import Existing, look_up
+from rmm_assets.tables.existing import look_up
 from rmm_assets.tables.rejects import keep_once
 from rmm_assets.tables.store import Store
 from rmm_assets.tables.table import LOAD_ID, Table
@@ -235,17 +235,16 @@ def open_run(
         # A killed run leaves half a state behind; all that counts comes back from the destination.
         shutil.rmtree(store.working_folder(plan.source_name), ignore_errors=True)
         pipeline = store.pipeline(plan.source_name, progress=progress)
-        # Held until dlt has restored its state and reading begins; others may read the file again then.
+        # Held until dlt has restored its state and reading begins; others may use the file again then.
         opening = stack.enter_context(ExitStack())
-        if not store.is_file or Path(store.credentials).exists():
-            opening.enter_context(store.held())
-            existing = look_up(pipeline.destination_client(), plan.source_name, plan.table)
-        else:
-            existing = Existing()
+        opening.enter_context(store.writing(log))
+        opening.enter_context(store.held())
+        existing = look_up(pipeline.destination_client(), plan.source_name, plan.table)
         before = _Before()
 
         def before_publishing(report: Report) -> bool:
-            # Only now: while pages are fetched, others may read the file.
+            # Only now: while pages are fetched, others may use the file.
+            stack.enter_context(store.writing(log))
             stack.enter_context(store.held())
             with pipeline.sql_client() as client:
                 table = Table(client, plan.table)

@@ -66,7 +66,7 @@ def build_connection_defs(
     resources = [resource for resource in connection.resources if resource.selected]
     assets = [build_resource_asset(connection, resource, spec_of, execute) for resource in resources]
     keys = {resource.name: asset.key for resource, asset in zip(resources, assets, strict=True)}
-    charts = build_fleet_overview(connection, keys, pool=_pool(connection))
+    charts = build_fleet_overview(connection, keys)
     if charts is not None:
         assets.append(charts)
     job = build_job(connection, [asset.key for asset in assets])
@@ -83,10 +83,6 @@ def build_connection_defs(
 
 def _resource_key(connection: Connection) -> str:
     return f"{connection.name}_api"
-
-
-def _pool(connection: Connection) -> str | None:
-    return connection.destination.type if connection.destination.type == "duckdb" else None
 
 
 def build_resource_asset(
@@ -107,7 +103,6 @@ def build_resource_asset(
         specs=[spec.replace_attributes(metadata=metadata)],
         check_specs=[check.spec(spec.key) for check in checks_of(connection, resource)],
         can_subset=True,
-        pool=_pool(connection),
         required_resource_keys={_resource_key(connection)},
         description=f"Reads {resource.name} from the API of {connection.name} and loads it.",
     )
@@ -143,14 +138,12 @@ def _reference_checks(connection: Connection, resource: Resource) -> Iterator[dg
 def _reference_check(
     connection: Connection, plan: LoadPlan, key: dg.AssetKey, other: dg.AssetKey, check: Check
 ) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
-        asset=key, additional_deps=[other], name=check.name, description=check.description, pool=_pool(connection)
-    )
+    @dg.asset_check(asset=key, additional_deps=[other], name=check.name, description=check.description)
     def evaluate(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         store = store_of(connection)
         store.prepare()
         name = plan.source_name
-        with store.alone(name), store.pipeline(name, read_only=True).sql_client() as client:
+        with store.reading(name, context.log) as client:
             return check.result(key, Table(client, plan.table), Loaded({}))
 
     return evaluate
@@ -222,7 +215,7 @@ def _check(
     key, store, name = asset_key(connection, plan.resource.name), store_of(connection), plan.source_name
     latest, *before = _metadata(context.instance, key, limit=HISTORY + 1) or [{}]
     store.prepare()
-    with store.alone(name), store.pipeline(name, read_only=True).sql_client() as client:
+    with store.reading(name, context.log) as client:
         for check in checks:
             yield check.result(key, Table(client, plan.table), Loaded(latest, before))
 

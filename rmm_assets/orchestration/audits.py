@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+from dlt.destinations.exceptions import DatabaseException, DestinationConnectionError
 
 from rmm_assets.audit import Audit, audit
 from rmm_assets.config import Connection, Resource
@@ -66,7 +67,7 @@ def audit_resource(connection: Connection, resource: Resource, api: RmmApi, log:
     with api.session() as (base_url, secret):
         try:
             return audit(connection, resource, secret, store=store_of(connection), base_url=base_url, log=log)
-        except (RmmError, ValueError) as error:
+        except (RmmError, ValueError, DatabaseException, DestinationConnectionError, OSError) as error:
             problem = f"{resource.name}: {error}"
     raise dg.Failure(problem, allow_retries=False)
 

@@ -24,16 +24,13 @@ NEEDED = ("devices", "alerts")
 LOOKED_AT = (*NEEDED, "patches", "organizations")
 
 
-def build_fleet_overview(
-    connection: Connection, keys: Mapping[str, dg.AssetKey], *, pool: str | None
-) -> dg.AssetsDefinition | None:
+def build_fleet_overview(connection: Connection, keys: Mapping[str, dg.AssetKey]) -> dg.AssetsDefinition | None:
     """Builds the asset `[connection, fleet_overview]`.
 
     Returns None if the connection does not load devices and alerts, or if the extra `charts` is not installed.
 
     Args:
         keys: Asset keys of the resources that are loaded, by resource.
-        pool: The pool of the loads: a DuckDB file cannot be read while one of them writes to it.
     """
     if not all(name in keys for name in NEEDED) or find_spec("matplotlib") is None:
         return None
@@ -51,7 +48,6 @@ def build_fleet_overview(
         group_name=connection.name,
         owners=list(connection.resource_defaults.owners),
         kinds={"matplotlib", connection.destination.type},
-        pool=pool,
         description=(
             f"Charts of the {connection.name} fleet: status by organization, agents not seen lately, alerts by severity "
             "over time, age of pending patches. Each materialization contains them as images and writes them to one "
@@ -65,7 +61,7 @@ def build_fleet_overview(
         from rmm_assets.overview.page import page, write
 
         store, name = store_of(connection), f"{connection.name}__{NAME}"
-        with store.alone(name, context.log), store.pipeline(name, read_only=True).sql_client() as client:
+        with store.reading(name, context.log) as client:
             tables = {name: Table(client, resource.table) for name, resource in resources.items()}
             hidden = {name: sensitive_columns(resources[name], table.columns()) for name, table in tables.items()}
             overview = read_overview(connection.name, tables, hidden=hidden)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from rmm_assets.rows.distinct import Mask, by_distinct
 from rmm_assets.rows.json_text import json_text, loads
-from rmm_assets.rows.keys import Keys, column_key, landed_texts
+from rmm_assets.rows.keys import Keys, column_key, landed_texts, may_repeat
 from rmm_assets.rows.siphash import Hashes, hash_records, hash_strings
 
 # So many examples are named.
@@ -28,6 +28,8 @@ class Pair(NamedTuple):
 
 def repeated(keys: Keys) -> Mask | None:
     """Marks the rows whose key another row has too; None where there are none."""
+    if not may_repeat(keys):
+        return None
     ordered = np.sort(keys)
     again = ordered[1:][ordered[1:] == ordered[:-1]]
     return np.isin(keys, again) if len(again) else None

@@ -46,6 +46,17 @@ def as_keys(hashes: Hashes) -> Keys:
     return np.ascontiguousarray(hashes).view(_KEY_TYPE).reshape(-1)
 
 
+def halves(keys: Keys) -> Hashes:
+    """Returns keys as the two halves of their hashes."""
+    return np.ascontiguousarray(keys).view(np.uint64).reshape(-1, 2)
+
+
+def may_repeat(keys: Keys) -> bool:
+    """Tells quickly whether a key may be there twice: halves of keys are sorted in a tenth of the time."""
+    ordered = np.sort(halves(keys)[:, 0])
+    return bool((ordered[1:] == ordered[:-1]).any())
+
+
 def row_keys(page: Page, shape: RowShape) -> Keys:
     """Makes one key a row of the page; `NO_KEY` where the row has none. Thread-safe."""
     layout = layout_of(shape)

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 from rmm_assets.rows.distinct import Mask
-from rmm_assets.rows.keys import NO_KEY, Keys, joined
+from rmm_assets.rows.keys import NO_KEY, Keys, halves, joined, may_repeat
 
 
 class Tally:
@@ -37,26 +37,24 @@ class Tally:
 
     def fingerprint(self) -> str:
         """Returns a digest of the set of keys, whatever their order: equal where two passes show the same rows."""
-        return hashlib.sha256(self._distinct().tobytes()).hexdigest()
+        # A sum needs no order, and sums of different sets of keyed hashes differ as surely as the hashes do.
+        keys = self._distinct()
+        low, high = halves(keys).sum(axis=0, dtype=np.uint64).tolist()
+        return f"{len(keys)}-{low:016x}{high:016x}"
 
     def sequence(self) -> str:
         """Returns a digest of all keys in the order in which they came."""
         return hashlib.sha256(self.keys.tobytes()).hexdigest()
 
     def _distinct(self) -> Keys:
-        # Sorted in place: memory for the keys is what grows with the rows.
         keys = self.keys
-        keys.sort()
-        keys = keys[np.searchsorted(keys, NO_KEY, "right") :]
-        first = np.ones(len(keys), np.bool_)
-        np.not_equal(keys[1:], keys[:-1], out=first[1:])
-        return keys[first]
+        keys = keys[halves(keys).any(axis=1)] if self.keyless else keys
+        return np.unique(keys) if may_repeat(keys) else keys
 
 
 def last_of_each(keys: Keys) -> Mask | None:
     """Marks the last row of those that share a key; None where no key comes twice."""
-    ordered = np.sort(keys)
-    if not (ordered[1:] == ordered[:-1]).any():
+    if not may_repeat(keys):
         return None
     _, last = np.unique(keys[::-1], return_index=True)
     mask = np.zeros(len(keys), np.bool_)

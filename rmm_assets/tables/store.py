@@ -17,6 +17,7 @@ from typing import Any
 import dlt
 import portalocker
 from dlt.common.destination import Destination
+from dlt.destinations.sql_client import SqlClientBase
 
 from rmm_assets.errors import DatabaseInUseError
 
@@ -166,17 +167,49 @@ class Store:
 
     @contextmanager
     def alone(self, name: str, log: logging.Logger | None = None) -> Iterator[None]:
-        """Wait until nobody else of this machine works here: in the pipeline's folder, or, as DuckDB has one writer and
-        no reader beside it, in the database file.
-        """
+        """Waits until no other run of this machine works in the folder of the pipeline of that name."""
         self.work.mkdir(parents=True, exist_ok=True)
-        path = Path(f"{self.credentials}.lock") if self.is_file else self.work / f"{name}.lock"
-        # The kernel lets go of it when the process dies; the file stays, so that nobody locks one that is being removed.
-        with path.open("ab") as file:
-            try:
-                portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
-            except portalocker.LockException:
-                if log is not None:
-                    log.info("waiting for another run that is writing to %s", self.place())
-                portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE)
+        with _locked(self.work / f"{name}.lock", f"another run of {name}", log):
             yield
+
+    @contextmanager
+    def writing(self, log: logging.Logger | None = None) -> Iterator[None]:
+        """Waits until nobody else of this machine has the database file open: DuckDB has one writer and no reader beside
+        it. Other destinations take several writers.
+        """
+        with self._file_lock(log, shared=False):
+            yield
+
+    @contextmanager
+    def reading(self, name: str, log: logging.Logger | None = None) -> Iterator[SqlClientBase[Any]]:
+        """Yields an SQL client of the dataset that writes nothing, once nobody writes to the database file."""
+        with (
+            self.alone(f"{name}.read", log),
+            self._file_lock(log, shared=True),
+            self.pipeline(name, read_only=True).sql_client() as client,
+        ):
+            yield client
+
+    @contextmanager
+    def _file_lock(self, log: logging.Logger | None, *, shared: bool) -> Iterator[None]:
+        if not self.is_file:
+            yield
+            return
+        with _locked(Path(f"{self.credentials}.lock"), f"another run that is using {self.place()}", log, shared=shared):
+            yield
+
+
+@contextmanager
+def _locked(path: Path, holder: str, log: logging.Logger | None, *, shared: bool = False) -> Iterator[None]:
+    """Holds a lock file. The kernel lets go of it when the process dies; the file stays, so that nobody locks one that is
+    being removed.
+    """
+    flags = portalocker.LockFlags.SHARED if shared else portalocker.LockFlags.EXCLUSIVE
+    with path.open("ab") as file:
+        try:
+            portalocker.lock(file, flags | portalocker.LockFlags.NON_BLOCKING)
+        except portalocker.LockException:
+            if log is not None:
+                log.info("waiting for %s", holder)
+            portalocker.lock(file, flags)
+        yield

@@ -231,8 +231,8 @@ def test_an_answer_without_a_named_list_is_not_guessed_at(table: Callable[..., P
 PARENTS = ["kunde a#2", "a/b", "a?b", "../x", "plain", "100%"]
 
 
-def family(ignored: int = 0) -> Answer:
-    """Customers with odd names, each with ten devices of its own."""
+def family(ignored: int = 0, status: int = 403, text: str = "rate limit") -> Answer:
+    """Customers with odd names, each with ten devices of its own, and the last one with twelve."""
 
     def answer(seen: Seen) -> Say:
         parts = urlsplit(seen.target).path.split("/")
@@ -243,8 +243,8 @@ def family(ignored: int = 0) -> Answer:
             return Say({"data": []})
         at = PARENTS.index(name)
         if at < ignored:
-            return Say({"error": "rate limit"}, 403)
-        return Say({"data": devices(10, first=at * 10 + 1)})
+            return Say({"error": text}, status)
+        return Say({"data": devices(12 if at == 5 else 10, first=at * 10 + 1)})
 
     return answer
 
@@ -256,17 +256,36 @@ def of_customers(**endpoint: Any) -> Connection:
 
 
 def test_rows_below_parents_with_odd_names_are_asked_for_as_they_are_called(table: Callable[..., Path]) -> None:
-    folder = table(60, "DELETE FROM acme.devices WHERE id <= 40")
+    folder = table(62, "DELETE FROM acme.devices WHERE id <= 40")
     with Scripted(family()) as server:
         assert found(audited(folder, server.url, of_customers())) == {"missing": 40}
 
 
-def test_parents_whose_answer_is_ignored_for_throttling_are_unverified(table: Callable[..., Path]) -> None:
-    made = of_customers(response_actions=[{"status_code": 403, "action": "ignore"}])
-    with Scripted(family(ignored=2)) as server:
-        result = audited(table(60, "DELETE FROM acme.devices WHERE id <= 20"), server.url, made)
-    assert result.verdict == "unverified"
-    assert "403" in " ".join(result.unverified)
+@pytest.mark.parametrize(
+    ("status", "text", "verdict"),
+    [
+        (403, "rate limit", "unverified"),
+        (404, "Too many requests", "unverified"),
+        (403, "no", "unverified"),
+        (404, "no", "equal"),
+    ],
+)
+def test_parents_whose_answer_is_ignored_are_believed_only_where_nothing_is_there(
+    status: int, text: str, verdict: str, table: Callable[..., Path]
+) -> None:
+    made = of_customers(response_actions=[{"status_code": status, "action": "ignore"}])
+    folder = table(62, "DELETE FROM acme.devices WHERE id <= 20")
+    with Scripted(family(2, status, text)) as server:
+        result = audited(folder, server.url, made)
+    assert result.verdict == verdict
+    assert (str(status) in " ".join(result.unverified)) == (verdict == "unverified")
+
+
+def test_parents_that_all_answer_what_is_ignored_are_unverified(table: Callable[..., Path]) -> None:
+    made = of_customers(response_actions=[{"status_code": 404, "action": "ignore"}])
+    with Scripted(family(len(PARENTS), 404, "no")) as server:
+        result = audited(table(0), server.url, made)
+    assert "every request was answered with what the file says to ignore" in " ".join(result.unverified)
 
 
 @pytest.mark.parametrize("value", [None, "", ".."])
@@ -289,6 +308,32 @@ def test_rows_that_share_a_key_are_not_in_one_row_of_the_table(table: Callable[.
     zeros = [{**row, "id": 0} for row in devices(108)]
     with Scripted(listing(zeros, around=lambda offset, number: {"total": 108})) as server:
         assert audited(table(0), server.url).found["same_key"] == 1
+
+
+def test_fields_of_the_parent_are_compared_and_may_be_of_the_key(tmp_path: Path) -> None:
+    path = "/v1/customers/{resources.customers.id}/devices"
+    made = connection(
+        resource("customers", endpoint={"paginator": "single_page"}),
+        resource(
+            primary_key=["_customers_id", "id"], include_from_parent=["id", "name"],
+            endpoint={"path": path, "paginator": "single_page"},
+        ),
+    )  # fmt: skip
+
+    def answer(seen: Seen) -> Say:
+        parents = [{"id": number, "name": f"customer {number}"} for number in (1, 2, 3)]
+        return Say({"data": parents if urlsplit(seen.target).path.endswith("customers") else devices(5)})
+
+    with Scripted(answer) as server:
+        run(tmp_path, server.url, made)
+        right = audited(tmp_path, server.url, made)
+        assert (right.sentences(), right.rows_api) == ([], 15)
+        tamper(
+            tmp_path,
+            "DELETE FROM acme.devices WHERE _customers_id = 2",
+            "UPDATE acme.devices SET _customers_name = 'x' WHERE _customers_id = 3 AND id = 1",
+        )
+        assert found(audited(tmp_path, server.url, made)) == {"missing": 5, "different": 1}
 
 
 # Ranges, rejects, types
@@ -371,7 +416,7 @@ def test_child_tables_are_never_said_to_be_right(tmp_path: Path) -> None:
 # What is right is called so
 
 
-@pytest.mark.parametrize("rows", [3, 49, 50, 100, 101, 150])
+@pytest.mark.parametrize("rows", [3, 49, 50, 100, 101, 150, 3333])
 def test_a_right_table_behind_any_paging_is_equal(rows: int, table: Callable[..., Path]) -> None:
     everything = devices(rows)
 
@@ -388,12 +433,21 @@ def test_a_right_table_behind_any_paging_is_equal(rows: int, table: Callable[...
         page = everything[(number - 1) * size :][:size] if number else everything[:size]
         return Say({"data": page, "total_pages": -(-rows // size)})
 
+    def clamped(seen: Seen) -> Say:  # as json-server: behind the last page, the last page again
+        number, size = int(parameters(seen)["page"]), int(parameters(seen)["per_page"])
+        last = -(-rows // size)
+        number = min(max(number, 1), last)
+        following = number + 1 if number < last else None
+        return Say({"first": 1, "next": following, "last": last, "pages": last, "items": rows,
+                    "account": 99_999, "data": everything[(number - 1) * size :][:size]})  # fmt: skip
+
     folder = table(rows)
     with Scripted(linked) as server:
         for paginator in ("header_link", {"type": "json_link", "next_url_path": "next"}):
             assert audited(folder, server.url, paged_by(paginator, params={"per_page": 50})).sentences() == []
-    with Scripted(numbered) as server:
+    for paged in (numbered, clamped):
         made = paged_by({"type": "page_number", "base_page": 1, "total_path": None}, params={"per_page": 50})
-        assert audited(folder, server.url, made).sentences() == []
+        with Scripted(paged) as server:
+            assert audited(folder, server.url, made).sentences() == []
     with Scripted(listing(everything)) as server:
         assert audited(folder, server.url, paged_by({"type": "offset", "limit": 50})).sentences() == []

@@ -20,17 +20,15 @@ from rmm_assets_tests.syncing import KEY, connection, devices, resource, rows_of
 pytestmark = pytest.mark.slow
 
 
-def test_of_two_runs_on_one_connection_one_waits_and_both_are_right(tmp_path: Path) -> None:
+def test_of_two_runs_of_one_resource_one_waits_and_all_are_right(tmp_path: Path) -> None:
     made = connection(resource("devices"), resource("alerts"))
     tables = {"devices": devices(300), "alerts": devices(200)}
     with Simulator(tables=tables, faults=Faults(delay=0.1)) as server:
         first = Running(tmp_path, server.base_url, made)
         first.reaches("fetching")
-        others = [Running(tmp_path, server.base_url, made, name) for name in ("devices", "alerts")]
-        assert first.end()["verdict"] == "green"
-        for other in others:
-            assert other.end()["verdict"] == "green"
-            assert any("waiting for another run" in line for line in other.log)
+        again, other = (Running(tmp_path, server.base_url, made, name) for name in ("devices", "alerts"))
+        assert first.end()["verdict"] == again.end()["verdict"] == other.end()["verdict"] == "green"
+        assert any("waiting for another run of acme__devices" in line for line in again.log)
     assert rows_of(tmp_path) == devices(300)
     assert rows_of(tmp_path, "alerts") == devices(200)
 

@@ -119,7 +119,7 @@ def test_the_core_is_imported_without_dagster() -> None:
         ("http/auth.py", "from dagster_dlt import DagsterDltResource"),
         ("reading/progress.py", "from rmm_assets.orchestration.checks import Check"),
         ("tables/table.py", "from rmm_assets.reading.completeness import Report"),
-        ("rows/decode.py", "from rmm_assets.rows.layout import Layout"),
+        ("rows/json_text.py", "from rmm_assets.rows.layout import Layout"),
         ("overview/page.py", "import urllib3"),
     ],
 )

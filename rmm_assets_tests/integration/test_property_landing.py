@@ -164,7 +164,11 @@ def same(columns: dict[str, str], landed: Row, name: str, value: Any) -> bool:
     return bool(cell == value) and isinstance(cell, bool) == isinstance(value, bool)
 
 
-ROW = {"numbers": st.sets(st.integers(1, 12), min_size=1, max_size=6), "value": VALUES, "name": st.sampled_from("abc")}
+ROW: dict[str, Any] = {
+    "numbers": st.sets(st.integers(1, 12), min_size=1, max_size=6),
+    "value": VALUES,
+    "name": st.sampled_from("abc"),
+}
 
 
 class Merging(Machine):
@@ -178,7 +182,7 @@ class Merging(Machine):
 
     def connection(self) -> Connection:
         endpoint = {"paginator": "single_page"}
-        more = {"total_path": "total", "max_absent_share": 1}
+        more: dict[str, Any] = {"total_path": "total", "max_absent_share": 1}
         return connection(resource(endpoint=endpoint, **more, **self.said), retry={"max_retries": 0})
 
     @initialize(**ROW)
@@ -260,7 +264,7 @@ class Keeping(Machine):
         self.seen: list[list[Row]] = []
 
     def connection(self) -> Connection:
-        more = {"total_path": "total", "max_absent_share": 1, "history": True}
+        more: dict[str, Any] = {"total_path": "total", "max_absent_share": 1, "history": True}
         return connection(resource(endpoint={"paginator": "single_page"}, **more), retry={"max_retries": 0})
 
     @initialize(numbers=st.sets(st.integers(1, 6), min_size=1), name=st.sampled_from("abc"))
@@ -364,7 +368,7 @@ class Continuing(Machine):
 @pytest.mark.slow
 @pytest.mark.parametrize(("machine", "share"), [(Merging, 2), (Keeping, 4), (Continuing, 4)])
 def test_after_every_run_the_table_is_what_the_server_holds_or_as_it_was(machine: type[Machine], share: int) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine,
         settings=settings(
             max_examples=max(1, SEQUENCES // share), stateful_step_count=10, derandomize=True, deadline=None, database=None,

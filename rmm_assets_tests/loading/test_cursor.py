@@ -176,7 +176,7 @@ def test_a_cursor_that_compares_with_no_other_lands_and_is_named(tmp_path: Path)
 
 @pytest.mark.parametrize(("missing", "left"), [("include", [1, 2]), ("exclude", [1])])
 def test_a_row_without_a_cursor_is_what_the_file_says(missing: str, left: list[int], tmp_path: Path) -> None:
-    rows = [{"id": 1, "at": "2024-05-01T10:00:00Z"}, {"id": 2, "at": None}]
+    rows: list[Row] = [{"id": 1, "at": "2024-05-01T10:00:00Z"}, {"id": 2, "at": None}]
     [outcome], _ = serve(tmp_path, [rows], on_cursor_value_missing=missing)
     assert [row["id"] for row in rows_of(tmp_path)] == left
     assert outcome.rows_left_out == 2 - len(left)

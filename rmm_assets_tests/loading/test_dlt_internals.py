@@ -51,6 +51,7 @@ NAMES = {
     "dlt.common.time": ["ensure_datetime_in_tz", "get_context_timezone", "parse_iso_like_datetime"],
     "dlt.common.validation": ["validate_dict"],
     "dlt.destinations.exceptions": ["DatabaseException", "DatabaseUndefinedRelation"],
+    "dlt.destinations.job_client_impl": ["SqlJobClientBase"],
     "dlt.destinations.impl.duckdb.configuration": ["DuckDbCredentials"],
     "dlt.extract.utils": ["digest_dedup_value", "has_legacy_dedup_hashes"],
     "dlt.sources.helpers.rest_client.paginators": ["BaseNextUrlPaginator", "BasePaginator", "BaseReferencePaginator"],
@@ -152,6 +153,15 @@ def test_child_tables_are_found_and_arrow_tables_are_taken_for_their_rows(pipeli
     )
     with pipeline.sql_client() as client:
         expect(client.execute_sql("SELECT size FROM devices__disks") == [(2,)], "a child table's rows do not land")
+
+
+def test_a_destination_says_which_schemas_and_columns_it_holds(pipeline: dlt.Pipeline) -> None:
+    pipeline.run([{"id": 1}], table_name="devices")
+    with pipeline.destination_client() as client:
+        stored: Any = client.get_stored_schema("internals")  # type: ignore[attr-defined]
+        columns = dict(client.get_storage_tables(["devices"]))["devices"]  # type: ignore[attr-defined]
+    expect("devices" in json.loads(stored.schema)["tables"], "the schema at the destination is read in another way")
+    expect(columns["id"]["data_type"] == "bigint", "the real columns of a table are read in another way")
 
 
 def test_the_load_package_s_state_names_the_load(pipeline: dlt.Pipeline) -> None:

@@ -32,12 +32,12 @@ class Api:
     """A server that holds customers, and for each request of devices one device that says what was asked."""
 
     def __init__(self, parents: list[Row]) -> None:
-        self.parents, self.asked = parents, []
+        self.parents = parents
+        self.asked: list[Seen] = []
 
     def __call__(self, seen: Seen) -> Say:
         if seen.target.startswith("/v1/customers?") or seen.target == "/v1/customers":
             return Say({"data": self.parents})
-        self.asked: list[Seen]
         self.asked.append(seen)
         return Say({"data": [{"id": len(self.asked)}]})
 
@@ -188,3 +188,18 @@ def test_parents_that_are_not_complete_make_the_child_red_or_say_so(tmp_path: Pa
         outcome = run(tmp_path, server.url, child(on_incomplete="warn"))
     assert ids(rows_of(tmp_path)) == ["a0", "a1", "a2", "b0", "b1", "b2"]
     assert not outcome.report.complete
+
+
+def test_answers_that_are_ignored_for_all_parents_are_red_and_for_one_they_are_no_rows(tmp_path: Path) -> None:
+    ignoring = {**PER_CUSTOMER, "response_actions": [{"status_code": 403, "action": "ignore"}]}
+    broken = {"b": Say({"error": "no"}, status=403)}
+    with Scripted(lambda seen: per_customer(seen, broken)) as server:
+        outcome = run(tmp_path, server.url, made(ignoring))
+        assert outcome.report.complete
+        assert ids(rows_of(tmp_path)) == ["a0", "a1", "a2", "c0", "c1", "c2"]
+        broken |= {"a": broken["b"], "c": broken["b"]}
+        with pytest.raises(
+            IncompleteError, match=r"ignored the answers for all 3 rows of customers: a key without rights"
+        ):
+            run(tmp_path, server.url, made(ignoring, max_absent_share=1))
+    assert absent(tmp_path) == set()

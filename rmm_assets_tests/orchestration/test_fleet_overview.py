@@ -73,12 +73,11 @@ def test_the_same_tables_give_the_same_page(fleet: Simulator, instance: dg.Dagst
     assert PAGE.read_bytes() == first
 
 
-def test_it_hangs_behind_what_it_reads_in_the_pool_of_the_loads() -> None:
+def test_it_depends_on_what_it_reads() -> None:
     definitions = build_connection_defs(fleet_connection("https://rmm.example.com"))
     asset = definitions.get_assets_def(OVERVIEW)
     assert asset.asset_deps[OVERVIEW] == {dg.AssetKey(["acme", name]) for name in RESOURCES}
     assert asset.group_names_by_key[OVERVIEW] == "acme"
-    assert asset.op.pool == definitions.get_assets_def(dg.AssetKey(["acme", "devices"])).op.pool == "duckdb"
 
 
 def test_devices_and_alerts_are_enough_and_what_is_missing_is_said(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -72,21 +74,55 @@ def test_others_may_read_while_pages_are_fetched(tmp_path: Path) -> None:
     assert rows_of(tmp_path) == devices(3)
 
 
-def test_one_at_a_time_works_in_a_database_file_whatever_the_resource(tmp_path: Path) -> None:
-    store, order = store_in(tmp_path), list[str]()
+def _waits(hold: Callable[[], AbstractContextManager[Any]], enter: Callable[[], AbstractContextManager[Any]]) -> bool:
+    """Returns whether the second has to wait until the first is left."""
     entered = threading.Event()
 
     def second() -> None:
-        with store.alone("alerts"):
-            order.append("second")
+        with enter():
+            entered.set()
 
-    with store.alone("devices"):
-        waiting = threading.Thread(target=second)
+    waiting = threading.Thread(target=second)
+    with hold():
         waiting.start()
-        assert not entered.wait(0.1)
-        order.append("first")
-    waiting.join()
-    assert order == ["first", "second"]
+        waited = not entered.wait(0.5)
+    waiting.join(60)
+    assert entered.is_set()
+    return waited
+
+
+def test_one_at_a_time_writes_to_a_database_file_and_several_read_it(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    with Simulator(tables={"devices": devices(3)}) as server:
+        run(tmp_path, server.base_url)
+    assert _waits(store.writing, store.writing)
+    assert _waits(store.writing, lambda: store.reading("devices"))
+    assert _waits(lambda: store.reading("devices"), store.writing)
+    assert not _waits(lambda: store.reading("devices"), lambda: store.reading("alerts"))
+    assert _waits(lambda: store.alone("devices"), lambda: store.alone("devices"))
+    assert not _waits(lambda: store.alone("devices"), lambda: store.alone("alerts"))
+
+
+def test_a_slow_api_does_not_hold_up_what_others_land_in_the_same_file(tmp_path: Path) -> None:
+    made = connection(resource("devices"), resource("alerts"))
+    answered, asked = threading.Event(), threading.Event()
+
+    def slow(seen: Seen) -> Say:
+        asked.set()
+        assert answered.wait(120)
+        return Say({"data": devices(3), "total": 3})
+
+    with Scripted(slow) as scripted, Simulator(tables={"alerts": devices(5)}) as server:
+        waiting = threading.Thread(target=run, args=(tmp_path, scripted.url, made, "devices"))
+        waiting.start()
+        assert asked.wait(60)
+        try:
+            run(tmp_path, server.base_url, made, "alerts")
+            assert ids(rows_of(tmp_path, "alerts")) == [1, 2, 3, 4, 5]
+        finally:
+            answered.set()
+            waiting.join(120)
+    assert ids(rows_of(tmp_path)) == [1, 2, 3]
 
 
 def test_the_place_is_told_without_credentials(tmp_path: Path) -> None:
