@@ -149,7 +149,7 @@ def _read(
         )
         before = shown or _shown(facts, collector, report)
         # Rows that are repeated may fill up a total that does not count them, before the last rows have come.
-        past_total |= facts.ended == "stated end" and report.duplicates > 0
+        past_total |= report.duplicates > 0
 
 
 def _add_totals(

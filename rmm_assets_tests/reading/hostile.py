@@ -234,7 +234,7 @@ class Hostile:
             case "next_away":
                 return Say({"data": [row], "next": f"{self.other.url}/v1?{link}"})
             case "next_stuck":
-                return Say({"data": [row, {"id": 2}], "next": f"{self.url}/next_stuck?{link}"})
+                return Say({"data": [row, *({"id": 2 + n} for n in range(9))], "next": f"{self.url}/next_stuck?{link}"})
             case "next_here":
                 more = "page=2" not in query
                 following = f"{self.url}/next_here?page=2&{link}" if more else None
