@@ -234,7 +234,7 @@ class Merging(Machine):
         columns, after = self.table()
         disposition = self.said.get("write_disposition", "merge")
         if disposition == "append":
-            self.appended = Counter(int(row["id"]) for row in before) + Counter(self.rows)
+            self.appended = Counter(int(row["id"]) for row in before) + Counter(list(self.rows))
             assert Counter(int(row["id"]) for row in after) == self.appended
             self.marked = {}
             return
