@@ -209,7 +209,7 @@ def _not_empty(resource: Resource, table: Table, loaded: Loaded) -> tuple[bool, 
     rows = table.count()
     if rows or any(loaded.counts) or (bounds is not None and bounds.min == 0):
         return True, {"rows": rows}
-    return False, {"rows": 0, "reason": "no rows; the API may look empty because the key lacks permissions"}
+    return False, {"rows": 0, "reason": "no rows: a key without rights looks like this"}
 
 
 def _no_sudden_loss(_: Table, loaded: Loaded) -> tuple[bool, dict[str, Any]]:
