@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import dlt
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
 from dlt.common.data_types import TDataType
