@@ -28,7 +28,7 @@ from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.orchestration.bench import DATABASE, checks, failures, query
 from rmm_assets_tests.orchestration.bench import connection as dagster_connection
 from rmm_assets_tests.orchestration.bench import sync as dagster_sync
-from rmm_assets_tests.syncing import KEY, Row, connection, devices, ids, resource, rows_of, run
+from rmm_assets_tests.syncing import KEY, Row, absent, connection, devices, ids, resource, rows_of, run
 
 ROWS = devices(25)
 
@@ -598,3 +598,13 @@ def test_a_table_format_reaches_dlt_where_the_destination_has_it() -> None:
     made = connection(resource(table_format="delta"), destination=destination)
     source = build_source(made, plan_load(made, made.resource("devices")))
     assert source.resources["devices"].compute_table_schema()["table_format"] == "delta"
+
+
+@pytest.mark.parametrize(("dedup_sort", "kept"), [("asc", "b"), ("desc", "a")])
+def test_of_rows_that_share_a_key_the_one_lands_that_the_file_says(dedup_sort: str, kept: str, tmp_path: Path) -> None:
+    # Several versions of a row in one read, neither first nor last the one that is wanted.
+    rows = [{"id": 1, "n": 2, "name": "x"}, {"id": 1, "n": 3, "name": "a"}, {"id": 1, "n": 1, "name": "b"}]
+    rows += [{"id": 1, "n": 2, "name": "y"}, {"id": 2, "n": 1, "name": "other"}]
+    found = loads(tmp_path, resource(columns={"n": {"dedup_sort": dedup_sort}}), rows, rows)
+    assert [row["name"] for row in found] == [kept, "other"]
+    assert absent(tmp_path) == set()

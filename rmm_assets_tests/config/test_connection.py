@@ -515,6 +515,12 @@ REFUSED = {
         "- name: devices\n      table_format: iceberg # <-",
         ["table_format", "duckdb does not support this format"],
     ),
+    "a choice among rows that another strategy cannot make": (
+        "- name: devices",
+        "- name: devices\n      write_disposition: {disposition: merge, strategy: upsert}\n"
+        "      columns: {seen: {dedup_sort: desc}} # <-",
+        ["columns.seen.dedup_sort", "`strategy: delete-insert`"],
+    ),
     "a key of dlt's own": (
         "- name: devices",
         "- name: devices\n      columns: {id: {root_key: true}} # <-",
