@@ -419,6 +419,6 @@ def test_where_rows_that_did_not_change_are_skipped_nothing_is_marked(tmp_path: 
 def test_a_row_that_a_merge_leaves_as_it_was_is_not_gone(disposition: dict[str, str], tmp_path: Path) -> None:
     made = connection(resource(write_disposition=disposition, max_absent_share=1))
     with Simulator(tables={"devices": devices(30)}) as server:
-        run(tmp_path, server.base_url, made)
+        run(tmp_path, server.base_url, connection(resource()))
         run(tmp_path, server.base_url, made)
     assert absent(tmp_path) == set()
