@@ -237,7 +237,16 @@ def _complete(_: Table, loaded: Loaded) -> tuple[bool, dict[str, Any]]:
         return False, {"reason": "not loaded yet"}
     metadata = {
         key: loaded.metadata[key]
-        for key in ("completeness", "rows_loaded", "rows_repeated", "pages", "passes", "requests")
+        for key in (
+            "completeness",
+            "evidence",
+            "signals",
+            "rows_loaded",
+            "rows_repeated",
+            "pages",
+            "passes",
+            "requests",
+        )
         if key in loaded.metadata
     }
     return bool(_plain(loaded.metadata["complete"])), metadata

@@ -35,6 +35,8 @@ METADATA: dict[str, type] = {
     "retries": int,
     "complete": bool,
     "completeness": str,
+    "evidence": str,
+    "signals": list,
     "changed_types": list,
     "load_id": str,
     "preview": dg.TableMetadataValue,
