@@ -95,16 +95,30 @@ class Pager:
         return self._workers.submit(self._fetch_many, endpoint, requests, stop, first)
 
     def look(self, endpoint: Endpoint, request: Request) -> Answer | None:
-        """Fetches a page that need not be there; None where the API does not have it."""
+        """Fetches a page that need not be there; None where the API does not have it.
+
+        A fault that passes is tried again, as for any page; one that lasts is how some APIs refuse such a page.
+        """
 
         def accept(reply: Reply) -> Answer | None:
-            try:
-                page = read_page(reply.body, selector_of(endpoint, reply.body), endpoint.hints)
-            except BodyError:
+            if reply.status >= 300:
                 return None
-            return Answer(reply, page) if reply.status < 300 else None
+            try:
+                return Answer(reply, read_page(reply.body, selector_of(endpoint, reply.body), endpoint.hints))
+            except BodyError as error:
+                if error.reason == "not_json":
+                    raise BodyFault(str(error)) from None
+                return None
 
-        return self._workers.submit(self._send, endpoint, request, accept, tolerate=lambda _: True).result()
+        def refuses(reply: Reply) -> bool:
+            return 400 <= reply.status < 500 and reply.status != 429
+
+        try:
+            return self._workers.submit(self._send, endpoint, request, accept, tolerate=refuses).result()
+        except TransportError as error:
+            if error.status is None or error.status == 429:
+                raise
+            return None
 
     def text(self, endpoint: Endpoint, request: Request) -> bytes:
         """Fetches a body that is not a page."""
