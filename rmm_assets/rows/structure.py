@@ -47,11 +47,20 @@ def is_safe(text: bytes, first: bytes) -> bool:
     begin, end = text[:64].lstrip(_BLANKS)[:1], text[-64:].rstrip(_BLANKS)[-1:]
     if not begin or begin not in first or end not in (b"}", b"]"):
         return False
-    if not _NULL_BEHIND.search(text):
+    if not _may_have_null_behind(text) or not _NULL_BEHIND.search(text):
         return True
     # Such text may stand in a string.
     levels = _levels(text)
     return bool(levels[-1] == 0 and np.count_nonzero(levels == 0) == 1)
+
+
+def _may_have_null_behind(text: bytes) -> bool:
+    """Tells quickly whether an object ends that an `n`, or white space, follows."""
+    for _, part in slices(np.frombuffer(text, np.uint8), overlap=1):
+        behind = part[1:]
+        if ((part[:-1] == ord("}")) & ((behind == ord("n")) | (behind <= ord(" ")))).any():
+            return True
+    return False
 
 
 def _levels(text: bytes) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
