@@ -8,7 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from rmm_assets.errors import BodyError, TransportError
-from rmm_assets.http.transport import BodyFault, Reply, Request, Transport
+from rmm_assets.http.request import Request
+from rmm_assets.http.transport import BodyFault, Reply, Transport
 from rmm_assets.reading.answers import Answer
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.selector import holds_object, selector_of, stands_for_no_rows

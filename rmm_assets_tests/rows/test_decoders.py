@@ -197,6 +197,7 @@ def shown(table: pa.Table, shape: RowShape) -> Any:
     [[{"id": [], "b": 0}], [{}, {"id": 0}]], RowShape("t", ("id",), {"id": {"data_type": "decimal"}}), None, False, 3
 )
 @example([[], [{"name": []}], [{}, {"Name": 0}]], RowShape("t", ("id",)), "data", False, 1000)
+@example([[{"Name": "2024-01-01T00:00:00Z"}, {}]], RowShape("t", ("id", "name")), "data", False, 1)
 def test_both_decoders_give_the_same(
     pages: list[Any], shape: RowShape, selector: str | None, pretty: bool, batch_rows: int
 ) -> None:
