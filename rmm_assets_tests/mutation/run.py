@@ -13,8 +13,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from compileall import compile_dir
 from contextlib import suppress
 from pathlib import Path
+from py_compile import PycInvalidationMode
 from typing import Literal, NamedTuple
 
 from rmm_assets_tests.mutation.mutants import MUTANTS, Mutant
@@ -68,6 +70,9 @@ def copy_of_the_code(folder: Path) -> Path:
     for name in ("rmm_assets", "rmm_assets_tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
+    # By default, Python takes compiled code for current by its second and size, and a mutant may be as long as what it
+    # replaces.
+    compile_dir(folder / "rmm_assets", quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
     return folder
 
 
@@ -112,8 +117,7 @@ def run_tests(copy: Path, tests: Sequence[str], limit: float, *, show: bool = Fa
     """Returns pytest's exit code; None where it did not end in time."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
     paths = [f"rmm_assets_tests/{test}" for test in tests]
-    # Python takes compiled code for current by its second and size, and a mutant may be as long as what it replaces.
-    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(copy)}
     process = subprocess.Popen(
         [*command, *paths], cwd=copy, env=environment, start_new_session=True,
         stdout=None if show else subprocess.DEVNULL, stderr=None if show else subprocess.DEVNULL,
