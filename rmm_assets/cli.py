@@ -96,10 +96,12 @@ class _AssetSummary:
         )
 
     def _change(self) -> str:
-        if self.before is None:
-            return "first load"
-        counts = {"new": "rows_new", "changed": "rows_changed", "gone at the source": "rows_absent"}
+        counts = {"rejected": "rows_rejected", "repeated": "rows_repeated"}
+        if self.before is not None:
+            counts = {"new": "rows_new", "changed": "rows_changed", "gone at the source": "rows_absent", **counts}
         parts = [f"{self.loaded[key]:,} {word}" for word, key in counts.items() if self.loaded[key]]
+        if self.before is None:
+            parts.insert(0, "first load")
         return ", ".join(parts) or "no changes"
 
 

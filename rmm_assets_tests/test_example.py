@@ -90,7 +90,8 @@ def test_no_order_of_loads_ticks_and_runs_makes_a_load_overlooked() -> None:
 def test_eager_overlooks_such_a_load_as_the_docs_say() -> None:
     # Where this fails, Dagster has learned it: `eager()` will do, and what docs and example say of it can go.
     for when in LATE.values():
-        assert last_load_and_last_read(dg.AutomationCondition.eager(), when.split()) == (2, 1)
+        eager: Any = dg.AutomationCondition.eager()
+        assert last_load_and_last_read(eager, when.split()) == (2, 1)
 
 
 def test_the_assets_of_the_example_have_these_conditions() -> None:

@@ -116,6 +116,12 @@ def _resource_faults(connection: Attributes, resource: Resource, where: Path) ->
             (*where, "primary_key"),
             f"`{resource.name}` merges but has no primary key; write `primary_key: id` or `write_disposition: replace`",
         )
+    for column_name, hints in resource.columns.items():
+        if hints.dedup_sort and (resource.disposition != "merge" or resource.strategy not in (None, "delete-insert")):
+            yield line_error(
+                (*where, "columns", column_name, "dedup_sort"),
+                "chooses among rows that share a key in a merge with `strategy: delete-insert`; leave one of the two out",
+            )
     yield from _disposition_faults(resource, (*where, "write_disposition"))
     if resource.disposition == "replace" and (path := resource.incremental_at) is not None:
         yield line_error(

@@ -146,6 +146,7 @@ def shape_of(
         row_ids=plan.row_ids if nesting is not None or ROW_ID in known else None,
         nesting=nesting,
         raw_paths=plan.cursor.columns if plan.cursor is not None and plan.arrow else (),
+        keeps_repeats=_dedup_sorts(resource),
     )
 
 
@@ -189,9 +190,11 @@ def _cursor(resource: Resource) -> Cursor | None:
 
 
 def _lands_as_arrow(resource: Resource, cursor: Cursor | None) -> bool:
-    # What only dlt's own normalizer does goes there: history, cursors that only a JSONPath finds, and child tables that
-    # have a schema contract or hints of their own.
+    # What only dlt's own normalizer does goes there: history, cursors that only a JSONPath finds, a choice among rows that
+    # share a key, and child tables that have a schema contract or hints of their own.
     if resource.normalizer != "arrow" or resource.strategy == "scd2" or (cursor is not None and not cursor.columns):
+        return False
+    if _dedup_sorts(resource):
         return False
     ruled = resource.schema_contract is not None or resource.nested_hints is not None
     return not (resource.child_tables and ruled)
@@ -207,13 +210,20 @@ def _strategy(resource: Resource, arrow: bool) -> str | None:
     return "upsert" if arrow and not deletes else "delete-insert"
 
 
+def _dedup_sorts(resource: Resource) -> bool:
+    """Whether a column says which of several rows with one key stays."""
+    return any(column.dedup_sort for column in resource.columns.values())
+
+
 def _absences_show(resource: Resource, cursor: Cursor | None, skips_unchanged: bool) -> bool:
     """Whether load ids tell rows that are gone at the source: only a full read that merges all of them can."""
     contract = resource.schema_contract
     return (
         resource.disposition == "merge"
         and bool(resource.keys)
-        and resource.strategy != "scd2"
+        # Others leave rows with the load id that they have, or rows of a load out.
+        and resource.strategy in (None, "upsert", "delete-insert")
+        and not (resource.write_disposition and resource.write_disposition.source_filter)
         and cursor is None
         and not skips_unchanged
         # Rows that the contract keeps out are not gone.

@@ -209,7 +209,7 @@ def _not_empty(resource: Resource, table: Table, loaded: Loaded) -> tuple[bool, 
     rows = table.count()
     if rows or any(loaded.counts) or (bounds is not None and bounds.min == 0):
         return True, {"rows": rows}
-    return False, {"rows": 0, "reason": "no rows; the API may look empty because the key lacks permissions"}
+    return False, {"rows": 0, "reason": "no rows: a key without rights looks like this"}
 
 
 def _no_sudden_loss(_: Table, loaded: Loaded) -> tuple[bool, dict[str, Any]]:
@@ -237,7 +237,16 @@ def _complete(_: Table, loaded: Loaded) -> tuple[bool, dict[str, Any]]:
         return False, {"reason": "not loaded yet"}
     metadata = {
         key: loaded.metadata[key]
-        for key in ("completeness", "rows_loaded", "rows_repeated", "pages", "passes", "requests")
+        for key in (
+            "completeness",
+            "evidence",
+            "signals",
+            "rows_loaded",
+            "rows_repeated",
+            "pages",
+            "passes",
+            "requests",
+        )
         if key in loaded.metadata
     }
     return bool(_plain(loaded.metadata["complete"])), metadata

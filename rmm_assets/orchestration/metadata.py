@@ -48,6 +48,8 @@ def materialization(outcome: Outcome, columns: TTableSchemaColumns, resource: Re
         "retries": traffic.retries,
         "complete": report.complete,
         "completeness": report.reason,
+        "evidence": report.evidence.name.lower() if report.evidence is not None else "",
+        "signals": list(report.signals),
         "changed_types": [f"{name}: {old} to {new}" for name, (old, new) in outcome.changed_types.items()],
         "load_id": outcome.load_id,
         "seconds": round(outcome.seconds, 3),

@@ -124,6 +124,8 @@ class References:
         elif paginator.stops_at_empty and not page.rows:
             self._end("empty page", Evidence.EMPTY_LIST, page)
         elif mark is False:
+            if reference is not ABSENT and reference:  # a cursor often stays filled on the last page
+                self._signals.settle(paginator.place, "the end mark says that no more follows")
             self._end("no more", Evidence.END_MARK, page)
         elif self._names_another(asked, answer, reference):
             return self._follow(asked, answer, reference)

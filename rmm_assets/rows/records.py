@@ -114,7 +114,7 @@ class RecordSpool:
 
     def conflicts(self) -> Sequence[str]:
         """Returns a sentence for each of the first keys whose rows, more than one, are not alike; nothing where all are."""
-        if not self._shape.primary_key:
+        if not self._shape.primary_key or self._shape.keeps_repeats:
             return ()
         keys, land = self._tally.keys, self._landing()
         again = repeated(keys[land])
@@ -147,9 +147,9 @@ class RecordSpool:
         return {}
 
     def records(self) -> Iterator[list[Any]]:
-        """Yields the rows that can land, each once: the last one of those that share a key."""
+        """Yields the rows that can land: the last one of those that share a key, unless all of them are wanted."""
         land = self._landing()
-        last = last_of_each(self._tally.keys[land])
+        last = None if self._shape.keeps_repeats else last_of_each(self._tally.keys[land])
         if last is not None:
             land[land] = last
         batch: list[Any] = []

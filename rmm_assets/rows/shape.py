@@ -36,6 +36,7 @@ class RowShape:
             load, or random, where the same row lands again beside what is there.
         nesting: How lists become child tables, which takes ids; None where each list is one JSON column.
         raw_paths: Paths in a row whose values `tables` hands to its `choose` as they came.
+        keeps_repeats: Rows that share a key are all handed on: the destination chooses, by a column's `dedup_sort`.
     """
 
     table: str
@@ -47,3 +48,4 @@ class RowShape:
     row_ids: Literal["key", "random"] | None = None
     nesting: Nesting | None = None
     raw_paths: tuple[tuple[str, ...], ...] = ()
+    keeps_repeats: bool = False

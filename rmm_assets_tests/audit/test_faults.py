@@ -410,7 +410,11 @@ def test_of_a_table_of_versions_the_valid_ones_are_compared(tmp_path: Path) -> N
 
 def test_rows_without_a_key_are_compared_as_they_are_and_as_often_as_they_are(tmp_path: Path) -> None:
     made = connection(resource(primary_key=None, write_disposition="replace"))
-    rows = [{"event": "login", "n": 1.5}, {"event": "login", "n": 1.5}, {"event": "logout", "tags": ["x"]}]
+    rows: list[dict[str, Any]] = [
+        {"event": "login", "n": 1.5},
+        {"event": "login", "n": 1.5},
+        {"event": "logout", "tags": ["x"]},
+    ]
     with Simulator(tables={"devices": rows}) as rmm:
         run(tmp_path, rmm.base_url, made)
         assert audited(tmp_path, rmm.base_url, made).sentences() == []

@@ -100,7 +100,8 @@ def test_the_page_is_readable_in_light_and_in_dark(browser: Browser, page: Path,
         ground = colour(figure.evaluate("element => getComputedStyle(element).backgroundColor"))
         assert (luminance(ground) > 0.8) is (scheme == "light")
         seen = Image.open(BytesIO(figure.locator("img").screenshot())).convert("RGB")
-        counted = sorted(((number, found) for number, found in seen.getcolors(1 << 24) or []), reverse=True)
+        colours: Any = seen.getcolors(1 << 24) or []
+        counted = sorted(((number, found) for number, found in colours), reverse=True)
         # The picture has the ground of the page, and something stands out from it.
         assert counted[0][1] == ground
         drawn = sum(number for number, found in counted if contrast(found, ground) >= 3)

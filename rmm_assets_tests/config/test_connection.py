@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import dlt
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
 from dlt.common.data_types import TDataType
@@ -514,6 +514,12 @@ REFUSED = {
         "- name: devices",
         "- name: devices\n      table_format: iceberg # <-",
         ["table_format", "duckdb does not support this format"],
+    ),
+    "a choice among rows that another strategy cannot make": (
+        "- name: devices",
+        "- name: devices\n      write_disposition: {disposition: merge, strategy: upsert}\n"
+        "      columns: {seen: {dedup_sort: desc}} # <-",
+        ["columns.seen.dedup_sort", "`strategy: delete-insert`"],
     ),
     "a key of dlt's own": (
         "- name: devices",

@@ -638,9 +638,13 @@ def test_a_port_that_speaks_no_tls_is_named_at_once(make: Make) -> None:
     assert server.connections == 1
 
 
+def _read_and_hang_up(connection: socket.socket) -> None:
+    connection.recv(100)
+
+
 def test_a_connection_cut_during_tls_is_tried_again(make: Make) -> None:
     with (
-        raw_server(lambda connection: connection.recv(100)) as (url, accepted),
+        raw_server(_read_and_hang_up) as (url, accepted),
         pytest.raises(TransportError, match=r"cut during TLS|connection was dropped"),
     ):
         get(make(url.replace("http:", "https:")))

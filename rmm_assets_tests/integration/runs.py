@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any
 
-from dlt.common.runtime.collector import Collector
+from dlt.common.runtime.collector import Collector  # type: ignore[attr-defined]
 
 from rmm_assets.config import Connection
 from rmm_assets.loading.run import open_run

@@ -6,6 +6,7 @@ import random
 import shutil
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class Killer:
 
     def __init__(self, rng: random.Random, folder: Path, base_url: str, made: Connection) -> None:
         self._rng = rng
-        self._start = lambda: Running(folder, base_url, made)
+        self._start: Callable[[], Running] = lambda: Running(folder, base_url, made)
         self._number = 0
         self.killed: Counter[str] = Counter()
         assert self._start().end()["verdict"] == "green"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -86,7 +87,10 @@ class Dagster:
         )
         run = told["launchPipelineExecution"]["run"]["runId"]
         query = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
-        return until(lambda: status if (status := self.ask(query, id=run)["runOrError"]["status"]) in ENDED else None)
+        ended: str = until(
+            lambda: status if (status := self.ask(query, id=run)["runOrError"]["status"]) in ENDED else None
+        )
+        return ended
 
     def runs(self, job: str | None = None) -> list[dict[str, Any]]:
         told = self.ask(
@@ -105,11 +109,14 @@ class Dagster:
         sensors = ("devices_changed", "downstream_automation")
         before = [{tick["tickId"] for tick in self.ticks(sensor, "downstream")} for sensor in sensors]
         for sensor, seen in zip(sensors, before, strict=True):
-            until(lambda sensor=sensor, seen=seen: self._ended_ticks(sensor) - seen)
+            until(partial(self._ticks_since, sensor, seen))
         until(lambda: all(run["status"] in ENDED for run in self.runs()))
 
     def _ended_ticks(self, sensor: str) -> set[str]:
         return {tick["tickId"] for tick in self.ticks(sensor, "downstream") if tick["status"] != "STARTED"}
+
+    def _ticks_since(self, sensor: str, seen: set[str]) -> set[str]:
+        return self._ended_ticks(sensor) - seen
 
     def materializations(self, *key: str) -> list[dict[str, Any]]:
         """Metadata of an asset's materializations, the latest first."""

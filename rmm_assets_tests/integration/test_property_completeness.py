@@ -243,7 +243,7 @@ def test_what_a_generated_server_held_is_in_the_table_or_the_table_is_untouched(
         try:
             outcome = sync(connection, connection.resource("rows"), None, store=store)
         except Exception as error:
-            causes = [error]
+            causes: list[BaseException] = [error]
             while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
                 causes.append(cause)
             assert any(isinstance(cause, RED) for cause in causes), error

@@ -406,3 +406,19 @@ def test_where_rows_that_did_not_change_are_skipped_nothing_is_marked(tmp_path: 
     assert fleet.holds([*devices(7, name="renamed"), *devices(2, first=8)]).absences == Absences()
     with pytest.raises(SuspiciousLossError, match="sent 4 rows where the last read had 10"):
         fleet.holds(devices(4))
+
+
+@pytest.mark.parametrize(
+    "disposition",
+    [
+        {"disposition": "merge", "strategy": "insert-only"},
+        {"disposition": "merge", "strategy": "upsert", "source_filter": "id <= 20"},
+    ],
+    ids=["insert-only", "source_filter"],
+)
+def test_a_row_that_a_merge_leaves_as_it_was_is_not_gone(disposition: dict[str, str], tmp_path: Path) -> None:
+    made = connection(resource(write_disposition=disposition, max_absent_share=1))
+    with Simulator(tables={"devices": devices(30)}) as server:
+        run(tmp_path, server.base_url, connection(resource()))
+        run(tmp_path, server.base_url, made)
+    assert absent(tmp_path) == set()

@@ -44,7 +44,7 @@ class Fleet:
     def items(self, path: str = "disks", value: str = "value") -> Counter[tuple[Any, ...]]:
         """The items of a list as (key of their root row, index at each level, ..., value), by links from table to table."""
         tables = path.split(".")
-        found = {row["_dlt_id"]: (row["id"],) for row in rows_of(self.folder, own=True)}
+        found: dict[str, tuple[Any, ...]] = {row["_dlt_id"]: (row["id"],) for row in rows_of(self.folder, own=True)}
         rows: list[Row] = []
         for depth in range(len(tables)):
             rows = rows_of(self.folder, "__".join(["devices", *tables[: depth + 1]]), own=True)
@@ -187,7 +187,9 @@ def test_nothing_lands_of_a_read_that_is_not_complete(fleet: Fleet) -> None:
 
 
 def test_types_are_those_of_the_whole_read(fleet: Fleet) -> None:
-    rows = [{"id": key, "disks": [{"size": 0.5 if key == 250 else key, "at": "2024-01-01"}]} for key in range(1, 251)]
+    rows: list[Row] = [
+        {"id": key, "disks": [{"size": 0.5 if key == 250 else key, "at": "2024-01-01"}]} for key in range(1, 251)
+    ]
     rows[100]["disks"][0]["at"] = None
     fleet.holds(*rows)
     assert all(isinstance(row["size"], float) for row in rows_of(fleet.folder, "devices__disks"))
@@ -265,7 +267,7 @@ def test_names_and_ids_are_dlt_s_where_names_are_cut(tmp_path: Path) -> None:
         schema = Schema("s")
         key: Any = {"id": {"name": "id", "primary_key": True, "data_type": "text", "nullable": False}}
         upsert: Any = {"x-merge-strategy": "upsert", "write_disposition": "merge"}
-        schema.update_table({"name": "devices", "columns": key, **upsert})
+        schema.update_table({"name": "devices", "columns": key, **upsert})  # type: ignore[typeddict-item]
         stock = list(schema.normalize_data_item(row, "1", "devices"))
     theirs = {(name[0], item["_dlt_id"], *sorted(item)) for name, item in stock}
     shape = RowShape("devices", ("id",), max_identifier_length=63, row_ids="key", nesting=Nesting())

@@ -22,14 +22,14 @@ class Receiver:
     def __init__(self, answers: Iterable[int] = ()) -> None:
         self.texts: list[str] = []
         self.requests = 0
-        answers = iter(answers)
+        statuses = iter(answers)
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 receiver.requests += 1
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status = next(answers, 200)
+                status = next(statuses, 200)
                 assert self.path == f"/services/{SECRET}" and body.keys() == {"text"}
                 if status == 200:
                     receiver.texts.append(body["text"])

@@ -12,7 +12,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from rmm_assets.loading.run import store_of
 from rmm_assets.simulator import Faults, Simulator
+from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.orchestration.bench import (
     DATABASE,
     KEY,
@@ -51,8 +53,10 @@ def test_a_good_table_passes_with_what_was_looked_at(rmm: Simulator, instance: d
     for name in ("unique_id", "not_null_status", "accepted_values_status"):
         assert said(found[name]) == {"rows_looked_at": 20, "rows_at_fault": 0, "examples": []}
     assert said(found["complete"]).keys() == {
-        *("completeness", "rows_loaded", "rows_repeated", "pages", "passes", "requests")
+        *("completeness", "evidence", "signals", "rows_loaded", "rows_repeated", "pages", "passes", "requests")
     }
+    assert said(found["complete"])["evidence"] == "stated_total"
+    assert said(found["complete"])["signals"] == ["total: states 20 rows"]
     assert said(found["no_rejected_rows"]) == {"rows_rejected": 0}
 
 
@@ -227,24 +231,34 @@ def test_a_check_runs_while_another_program_reads_the_file(rmm: Simulator, insta
 
 
 @pytest.mark.slow
-def test_a_check_waits_for_a_load_that_is_under_way(rmm: Simulator, instance: dg.DagsterInstance) -> None:
+def test_a_check_waits_for_a_load_that_is_writing_and_not_for_one_that_reads_its_api(
+    rmm: Simulator, instance: dg.DagsterInstance
+) -> None:
     target = connection(rmm.base_url)
     assert sync(target, instance).success
-    rmm.set_rows("devices", devices(50))
-    rmm.set_faults(Faults(delay=1.5, times=1))
-    order: list[str] = []
+    found: list[dg.AssetCheckEvaluation] = []
+    checking = threading.Thread(target=lambda: found.append(check_alone(target, instance, "unique_id")["unique_id"]))
+    with store_of(target).writing():
+        checking.start()
+        checking.join(3)
+        assert checking.is_alive()
+    checking.join(120)
+    assert found[0].passed
 
-    def load() -> None:
-        assert sync(target, instance).success
-        order.append("load")
+    asked, answered = threading.Event(), threading.Event()
 
-    loading = threading.Thread(target=load)
-    asked = len(rmm.requests)
-    loading.start()
-    while len(rmm.requests) == asked:
+    def slow(_: Seen) -> Say:
+        asked.set()
+        assert answered.wait(300)
+        return Say({"data": devices(50), "total": 50})
+
+    with Scripted(slow) as server:
+        loading = threading.Thread(target=sync, args=(connection(server.url), instance))
+        loading.start()
+        assert asked.wait(120)
+        alone = check_alone(target, instance, "unique_id")["unique_id"]
         assert loading.is_alive()
-    found = check_alone(target, instance, "unique_id")["unique_id"]
-    order.append("check")
-    loading.join()
-    assert found.passed
-    assert said(found)["rows_looked_at"] == 50
+        answered.set()
+        loading.join(300)
+    assert said(alone)["rows_looked_at"] == 20
+    assert said(check_alone(target, instance, "unique_id")["unique_id"])["rows_looked_at"] == 50

@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 
 from rmm_assets.orchestration.assets import build_connection_defs
+from rmm_assets.orchestration.component import RmmConnection
 from rmm_assets.simulator import Faults, Fleet, Simulator
 from rmm_assets_tests.orchestration import bench
 
@@ -29,7 +30,7 @@ def fleet(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulato
         yield rmm
 
 
-def fleet_connection(url: str, **changes: object) -> bench.RmmConnection:
+def fleet_connection(url: str, **changes: object) -> RmmConnection:
     resources = [{"name": name, "endpoint": {"path": f"/v1/{name}"}} | changes for name in RESOURCES]
     return bench.connection(url, resources)
 

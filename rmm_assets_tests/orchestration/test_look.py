@@ -137,7 +137,7 @@ def test_a_row_count_outside_the_band_of_its_history_fails(instance: dg.DagsterI
 
 
 def test_a_reference_to_nothing_is_found_once_both_tables_are_loaded(instance: dg.DagsterInstance) -> None:
-    alerts = [{"id": 1, "device_id": 3}, {"id": 2, "device_id": 99}, {"id": 3, "device_id": None}]
+    alerts: list[dict[str, Any]] = [{"id": 1, "device_id": 3}, {"id": 2, "device_id": 99}, {"id": 3, "device_id": None}]
     with Simulator(tables={"devices": devices(10), "alerts": alerts}) as rmm:
         target = connection(
             rmm.base_url,

@@ -152,7 +152,7 @@ def through_stock_dlt(folder: Path, tables: list[tuple[str, list[dict[str, Any]]
                 name=name,
                 primary_key="id",
                 write_disposition=upsert,
-                max_table_nesting=depth,
+                max_table_nesting=depth,  # type: ignore[arg-type]
             )
             for name, rows, depth in tables
         ],

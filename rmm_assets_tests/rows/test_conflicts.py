@@ -17,13 +17,12 @@ from rmm_assets.rows.spool import Spool
 def conflicts(folder: Path, pages: list[Any], key: tuple[str, ...] = ("id",), **shape: Any) -> list[str]:
     """What both spools say, which is the same."""
     found = []
-    for number, spool in enumerate(
-        [
-            Spool(RowShape("t", key, **shape), folder / "all"),
-            Spool(RowShape("t", key, **shape), folder / "one by one", batch_rows=1),
-            RecordSpool(RowShape("t", key, **shape), folder / "records"),
-        ]
-    ):
+    spools: list[Spool | RecordSpool] = [
+        Spool(RowShape("t", key, **shape), folder / "all"),
+        Spool(RowShape("t", key, **shape), folder / "one by one", batch_rows=1),
+        RecordSpool(RowShape("t", key, **shape), folder / "records"),
+    ]
+    for number, spool in enumerate(spools):
         for page in pages:
             spool.add(read_page(json.dumps(page).encode(), None, exact=number == 1))
         found.append(list(spool.conflicts()))

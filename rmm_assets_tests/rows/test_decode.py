@@ -245,6 +245,7 @@ def test_hints_save_the_second_decoding_and_settle_when_pages_disagree() -> None
     hints = Hints()
     stamped = body({"data": [{"at": "2024-01-01T00:00:00Z", "n": None}], "now": "2024-01-01", "total": 1})
     read_page(stamped, "data", hints)
+    assert hints.schema is not None
     assert sorted(hints.schema.names) == ["data", "now"]
     assert str(hints.schema.field("data").type) == "list<item: struct<at: string>>"
     for value in ({"at": 1}, {"at": {"b": 1}}, {"at": "2024-01-01"}, {"at": [1]}):

@@ -304,12 +304,13 @@ COMMON = st.builds(
 @example(["2024-01-01T00:00:00", "2024-01-01T00:00:00Z"])
 @example(["1969-12-31T23:59:59.9999999Z"])
 def test_timestamps_are_what_dlt_takes_for_timestamps(texts: list[str]) -> None:
-    expected = []
+    expected: list[Any] | None = []
     for text in texts:
         if is_iso_timestamp(str, text) != "timestamp":
             expected = None
             break
         try:
+            assert expected is not None
             expected.append(ensure_datetime_in_tz(text))
         except (ValueError, OverflowError):
             expected = None

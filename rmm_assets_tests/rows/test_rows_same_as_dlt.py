@@ -107,8 +107,8 @@ def through_arrow(folder: Path, table: str, rows: list[Any], lists: list[str]) -
     spool = Spool(RowShape(table, ("id",)), folder / "spool" / table, batch_rows=4)
     for start in range(0, len(rows), 3):
         spool.add(read_page(json.dumps(rows[start : start + 3]).encode(), None, hints))
-    columns = {**{name: {"data_type": "json"} for name in lists}, **spool.columns()}
-    return dlt.resource((part for _, part in spool.tables()), name=table, columns=columns, primary_key="id")  # type: ignore[call-overload]
+    columns: Any = {**{name: {"data_type": "json"} for name in lists}, **spool.columns()}
+    return dlt.resource((part for _, part in spool.tables()), name=table, columns=columns, primary_key="id")
 
 
 def contents(database: Path) -> dict[str, Any]:

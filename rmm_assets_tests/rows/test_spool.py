@@ -24,7 +24,7 @@ BY_ID = RowShape("t", ("id",))
 
 
 def keys_of(rows: list[Any], shape: RowShape = BY_ID, *, exact: bool = False) -> list[bytes]:
-    return row_keys(read_page(json.dumps(rows).encode(), None, exact=exact), shape).tolist()
+    return list(row_keys(read_page(json.dumps(rows).encode(), None, exact=exact), shape).tolist())
 
 
 def test_a_row_that_came_twice_lands_once_and_as_it_came_last(tmp_path: Path) -> None:
