@@ -88,3 +88,8 @@ bench-peers: $(STAMP) ## Benchmark against singer-sdk and PyAirbyte as well
 	@mkdir -p data && $(BIN)/python -m benchmarks.run main --latency 0,20 --peers --markdown data/bench.md --json data/bench.json --plot data/bench.svg
 
 .PHONY: bench bench-peers
+
+mutants: $(STAMP) ## Break promises in a copy of the code one at a time, and print which no test notices (ONLY=reading for some)
+	@$(BIN)/python -m rmm_assets_tests.mutation.run $(ONLY)
+
+.PHONY: mutants

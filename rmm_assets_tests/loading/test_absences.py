@@ -105,9 +105,11 @@ def test_a_marked_row_goes_too_once_the_connection_says_remove(fleet: Fleet) -> 
     assert fleet.rows == devices(9)
 
 
-@pytest.mark.parametrize("absent_is", ["mark", "remove"])
-def test_child_rows_stay_with_a_marked_row_and_go_with_a_removed_one(absent_is: str, tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path, connection(resource(absent=absent_is, child_tables=True)))
+@pytest.mark.parametrize(("absent_is", "normalizer"), [("mark", "arrow"), ("remove", "arrow"), ("remove", "dlt")])
+def test_child_rows_stay_with_a_marked_row_and_go_with_a_removed_one(
+    absent_is: str, normalizer: str, tmp_path: Path
+) -> None:
+    fleet = Fleet(tmp_path, connection(resource(absent=absent_is, child_tables=True, normalizer=normalizer)))
     tagged = [{**row, "disks": [{"name": "C", "parts": [{"size": 1}, {"size": 2}]}]} for row in devices(4)]
     fleet.holds(tagged)
     assert len(rows_of(tmp_path, "devices__disks__parts")) == 8

@@ -261,6 +261,7 @@ def test_a_server_that_begins_again_at_the_end_is_red(tmp_path: Path) -> None:
 
     with Scripted(answer) as server, pytest.raises(PagingError, match="begins again where it should end"):
         read(server.url, tmp_path, endpoint_of({"type": "offset", "limit": 500}))
+    assert len(server.seen) <= 2 * 10_000 // 500
 
 
 def test_a_full_page_with_no_next_cursor_is_red(tmp_path: Path) -> None:
@@ -518,6 +519,19 @@ def test_verify_false_reads_once_whatever_is_not_proven(tmp_path: Path) -> None:
     found, queries = read_from(Faults(no_total=True), tmp_path, verify=False)
     assert found.report.passes == 1
     assert [query["offset"] for query in queries].count("0") == 1
+
+
+def test_verify_false_does_not_believe_a_pass_in_which_rows_moved(tmp_path: Path) -> None:
+    rows = devices(500)
+
+    def answer(seen: Seen) -> Say:
+        offset = int(dict(parse_qsl(urlsplit(seen.target).query))["offset"])
+        if offset > 150:
+            del rows[0]
+        return Say({"data": rows[offset : offset + 100]})
+
+    with Scripted(answer) as server, pytest.raises(IncompleteError, match="rows moved between pages"):
+        read(server.url, tmp_path, endpoint_of(OFFSET), window=1, verify=False)
 
 
 def test_a_read_up_to_a_maximum_is_partial(tmp_path: Path) -> None:

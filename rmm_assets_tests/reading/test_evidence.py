@@ -163,14 +163,16 @@ def test_a_page_hidden_by_rights_is_no_end_while_a_link_leads_on(tmp_path: Path)
         read_from(answer, tmp_path, {"type": "offset", "limit": 50})
 
 
-def test_stated_pages_that_come_empty_are_no_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["pages", "seiten"])
+def test_stated_pages_that_come_empty_are_no_end(name: str, tmp_path: Path) -> None:
     rows = rows_of(100)
 
     def answer(seen: Seen) -> Say:
         page = int(query_of(seen)["page"])
-        return Say({"data": [] if page == 3 else rows[page * 20 - 20 : page * 20], "pages": 5})
+        return Say({"data": [] if page == 3 else rows[page * 20 - 20 : page * 20], name: 5})
 
-    for total_path in ("pages", None):
+    # A number under a name that no other API uses counts where the file names it.
+    for total_path in (name, None) if name == "pages" else (name,):
         with pytest.raises((PagingError, IncompleteError), match="page 3 is empty"):
             read_from(answer, tmp_path, {**PAGES, "total_path": total_path})
 
@@ -186,6 +188,23 @@ def test_empty_pages_that_contradict_themselves_do_not_go_on_for_ever(stop: bool
     with Scripted(answer) as server, pytest.raises(IncompleteError, match="`total` states 50 rows"):
         read(server.url, tmp_path, endpoint_of(paginator))
     assert len(server.seen) <= 2 * (2 + 8)
+
+
+def test_an_empty_first_page_without_any_mark_is_asked_for_again(tmp_path: Path) -> None:
+    rows, asked = rows_of(7), [0]
+
+    def answer(_: Seen) -> Say:
+        asked[0] += 1
+        return Say({"data": [] if asked[0] == 1 else rows})
+
+    assert read_from(answer, tmp_path, CURSOR).rows == rows
+
+
+def test_a_page_that_says_there_is_more_and_names_no_next_one_is_red(tmp_path: Path) -> None:
+    # A mark that only the file knows.
+    answer = say_once({"data": rows_of(7), "weiter": True})
+    with pytest.raises(PagingError, match="page 1 says there is more, but names no next page"):
+        read_from(answer, tmp_path, {**CURSOR, "has_more_path": "weiter"})
 
 
 # What is configured must be found
@@ -357,18 +376,51 @@ def test_a_total_that_was_stated_once_holds_in_later_passes(tmp_path: Path) -> N
         read_from(answer, tmp_path, PAGES, total_path="total")
 
 
-@pytest.mark.parametrize("number", [1000, 1005])
-def test_a_round_total_is_looked_behind(number: int, tmp_path: Path) -> None:
-    found = read_from(capped(number, 100, total=1000), tmp_path, OFFSET)
-    assert found.rows == rows_of(number)
+def test_a_total_that_was_refuted_says_nothing_for_the_rest_of_the_run(tmp_path: Path) -> None:
+    rows = rows_of(150)
 
-
-def test_a_refusal_at_a_cap_is_no_end(tmp_path: Path) -> None:
-    answer_of_many = capped(5000, 100, total=1000)
-
-    def answer(seen: Seen) -> Say | None:
+    def answer(seen: Seen) -> Say:
         start = int(query_of(seen)["offset"])
-        return answer_of_many(seen) if start < 999 else Say({"error": "window too large"}, 400)
+        return Say({"data": rows[start:][:50], "total": 900 if start >= 90 else 3})
+
+    found = read_from(answer, tmp_path, {"type": "offset", "limit": 50})
+    assert found.rows == rows
+    assert found.report.signals == ["total: refuted: states 3 rows when 50 had been received"]
+
+
+@pytest.mark.parametrize("number", [1000, 1005])
+@pytest.mark.parametrize("window", [1000, 5000])
+def test_a_round_total_is_looked_behind(window: int, number: int, tmp_path: Path) -> None:
+    rows = rows_of(number)
+
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen)["offset"])
+        # A page at the end of the window is short, as the last page of all rows would be.
+        return Say({"data": rows[start : min(start + 300, window) if start < 999 else None][:300], "total": 1000})
+
+    assert read_from(answer, tmp_path, {"type": "offset", "limit": 300}).rows == rows
+
+
+def test_a_round_total_of_links_asks_for_a_second_look(tmp_path: Path) -> None:
+    rows = rows_of(1000)
+
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen).get("cursor") or 0)
+        following = str(start + 100) if start < 900 else None
+        return Say({"data": rows[start : start + 100], "next": following, "total": 1000})
+
+    assert read_from(answer, tmp_path, CURSOR, total_path="total").report.passes == 2
+
+
+@pytest.mark.parametrize("window", [1000, 5000])
+def test_a_refusal_at_a_cap_is_no_end(window: int, tmp_path: Path) -> None:
+    rows = rows_of(5000)
+
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen)["offset"])
+        if start >= 999:
+            return Say({"error": "window too large"}, 400)
+        return Say({"data": rows[start : min(start + 100, window)], "total": 1000})
 
     with pytest.raises(TransportError, match="HTTP 400"):
         read_from(answer, tmp_path, OFFSET)

@@ -1,0 +1,1108 @@
+"""Lists places where a promise is kept, how to break it there, and the tests that should notice.
+
+A mutant is one change of text that leaves the code running. Its promise is what users are told; its tests are as few as
+possible, so that one mutant takes seconds. A mutant that no test can notice, because the promise is kept twice, says why.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """One broken promise.
+
+    Attributes:
+        promise: What does not hold any more.
+        file: Below `rmm_assets/`.
+        old: Text that stands in the file once.
+        new: What takes its place.
+        tests: `file::test` below `rmm_assets_tests/`.
+        survives_because: Why no test notices, where that is as it should be.
+    """
+
+    promise: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    survives_because: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file.partition('/')[0]}: {self.promise}"
+
+
+READING = (
+    Mutant(
+        "204 is no rows as the first answer only",
+        "reading/fetch.py",
+        'if first or "no_content" in endpoint.empty_as:',
+        "if reply.status == 204:",
+        ("reading/test_evidence.py::test_204_is_no_rows_as_the_first_answer_only",),
+    ),
+    Mutant(
+        "null or a missing key is no empty list",
+        "reading/fetch.py",
+        "            if word in endpoint.empty_as:",
+        "            if word:",
+        ("reading/test_evidence.py::test_a_page_without_a_list_is_tried_again_then_red",),
+    ),
+    Mutant(
+        "an object is a row only where the file says so",
+        "reading/fetch.py",
+        "if not endpoint.single_object and holds_object(reply.body, selector):",
+        "if endpoint.single_object and holds_object(reply.body, selector):",
+        ("reading/test_evidence.py::test_an_object_is_a_row_only_where_the_file_says_so",),
+    ),
+    Mutant(
+        "an answer is ignored by status and content, not by one of them",
+        "reading/fetch.py",
+        "(content is None or content.encode() in reply.body)",
+        "(content is None or bool(content))",
+        ("reading/test_paging.py::test_an_answer_that_is_like_an_ignored_one_is_not_ignored",),
+    ),
+    Mutant(
+        "an ignored answer behind the first page of offsets is red",
+        "reading/positions.py",
+        "        if self._number > 1:\n",
+        "        if not self._number:\n",
+        ("reading/test_evidence.py::test_an_ignored_answer_behind_the_first_page_is_red",),
+    ),
+    Mutant(
+        "an ignored answer behind the first page of links is red",
+        "reading/references.py",
+        "        if self.number > 1:\n",
+        "        if not self.number:\n",
+        ("reading/test_evidence.py::test_an_ignored_answer_behind_the_first_page_is_red",),
+    ),
+    Mutant(
+        "without a data_selector, one of two lists is not guessed",
+        "reading/selector.py",
+        "if len(paths) != 1:",
+        "if not paths:",
+        ("reading/test_paging.py::test_without_a_data_selector_two_lists_are_red",),
+    ),
+    Mutant(
+        "a total above the rows that came contradicts an end",
+        "reading/signals.py",
+        "self._totals.items() if total > rows}",
+        "self._totals.items() if total > 1_000 * rows}",
+        ("reading/test_evidence.py::test_a_single_page_that_says_there_is_more_is_red",),
+    ),
+    Mutant(
+        "a next link contradicts an end",
+        "reading/signals.py",
+        "elif kind is Kind.NEXT and self._leads_on(value):",
+        "elif kind is Kind.NEXT and not value:",
+        ("reading/test_evidence.py::test_a_single_page_that_says_there_is_more_is_red",),
+    ),
+    Mutant(
+        "a next link that leads to the page itself does not contradict an end",
+        "reading/signals.py",
+        "return self._last is not None and not same_address(self._last.reply.url, self._last.absolute(str(value)))",
+        "return self._last is not None",
+        (
+            "reading/test_evidence.py::test_what_only_looks_like_a_signal_is_none",
+            "reading/test_completeness.py::test_a_page_that_leads_to_itself_is_red",
+            "reading/test_dialects.py::test_a_dialect_read_as_it_says_brings_every_row",
+        ),
+    ),
+    Mutant(
+        "a true more-flag contradicts an end",
+        "reading/signals.py",
+        "if kind is Kind.MORE and value:",
+        "if kind is Kind.MORE and value is None:",
+        ("reading/test_evidence.py::test_a_single_page_that_says_there_is_more_is_red",),
+    ),
+    Mutant(
+        "a page below the stated pages contradicts an end",
+        "reading/signals.py",
+        "elif kind is Kind.PAGES and self._pages is not None and value > self._pages:",
+        "elif kind is Kind.PAGES and self._pages is not None and value > 1_000 * self._pages:",
+        ("reading/test_evidence.py::test_a_single_page_that_says_there_is_more_is_red",),
+    ),
+    Mutant(
+        "a range that ends before its total contradicts an end",
+        "reading/signals.py",
+        "elif kind is Kind.RANGE and value[1] + 1 < value[2]:",
+        "elif kind is Kind.RANGE and value[1] > value[2]:",
+        ("reading/test_evidence.py::test_a_single_page_that_says_there_is_more_is_red",),
+    ),
+    Mutant(
+        "a signal that contradicted itself says nothing for the rest of the run",
+        "reading/signals.py",
+        "        if name in self._refuted:\n            return False\n",
+        "",
+        ("reading/test_evidence.py::test_a_total_that_was_refuted_says_nothing_for_the_rest_of_the_run",),
+    ),
+    Mutant(
+        "a signal that the file calls wrong is not believed",
+        "reading/signals.py",
+        "            if self.is_wrong(signal.name):",
+        '            if self.is_wrong(""):',
+        ("reading/test_evidence.py::test_a_signal_that_the_file_calls_wrong_is_not_believed",),
+    ),
+    Mutant(
+        "a total is read as text with commas",
+        "reading/signals.py",
+        "if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):",
+        "if isinstance(value, str) and value.strip().isdigit():",
+        ("reading/test_evidence.py::test_a_single_page_that_says_there_is_more_is_red",),
+    ),
+    Mutant(
+        "a cursor that is still filled asks for a second look",
+        "reading/signals.py",
+        "elif signal.kind in (Kind.CURSOR, Kind.NEXT_TOKEN):",
+        "elif signal.kind is Kind.NEXT_TOKEN:",
+        ("reading/test_evidence.py::test_a_weak_signal_asks_for_a_second_look",),
+    ),
+    Mutant(
+        "206 alone asks for a second look",
+        "reading/signals.py",
+        "if signal.kind is Kind.PARTIAL and Kind.RANGE not in kinds:",
+        "if signal.kind is Kind.PARTIAL and Kind.RANGE in kinds:",
+        ("reading/test_evidence.py::test_206_alone_asks_for_a_second_look",),
+    ),
+    Mutant(
+        "a total that is no number is red",
+        "reading/stated.py",
+        "    if number is None:\n",
+        "    if number is None:\n        return None\n    if number is None:\n",
+        ("reading/test_evidence.py::test_a_total_that_is_no_number_is_red",),
+    ),
+    Mutant(
+        "what is configured must be found",
+        "reading/references.py",
+        "        if not self._could_be_full(page, self._endpoint.request()):\n",
+        "        if page.rows:\n",
+        ("reading/test_evidence.py::test_the_name_that_was_meant_is_named",),
+    ),
+    Mutant(
+        "pages without keys are the same page only where all of them is the same",
+        "reading/stated.py",
+        "return bool((row_keys(page, shape) != NO_KEY).all()) or page.objects() == other.objects()",
+        "return True",
+        ("reading/test_completeness.py::test_rows_without_a_key_are_counted_and_do_not_look_like_one_another",),
+    ),
+    Mutant(
+        "distinct rows reach a total, repeated ones do not",
+        "reading/completeness.py",
+        "distinct = report.rows - report.duplicates if unique else report.rows\n    total =",
+        "distinct = report.rows\n    total =",
+        (
+            "reading/test_completeness.py::test_repeated_rows_that_fill_up_a_total_do_not_hide_the_last_ones",
+            "reading/test_completeness.py::"
+            "test_repeated_rows_that_fill_up_a_total_are_red_where_nothing_may_be_asked_behind_it",
+        ),
+    ),
+    Mutant(
+        "a pass in which rows moved proves nothing",
+        "reading/completeness.py",
+        '    if facts.moved:\n        return "rows moved',
+        '    if facts.moved and not report.rows:\n        return "rows moved',
+        ("reading/test_completeness.py::test_verify_false_does_not_believe_a_pass_in_which_rows_moved",),
+    ),
+    Mutant(
+        "a total that changes is red",
+        "reading/completeness.py",
+        "    if len(facts.totals) > 1:\n",
+        "    if len(facts.totals) > 1_000:\n",
+        ("reading/test_completeness.py::test_a_changing_total_is_red_with_both_numbers",),
+    ),
+    Mutant(
+        "passes whose total changed confirm nothing",
+        "reading/completeness.py",
+        "steady=not facts.moved and len(facts.totals) <= 1,",
+        "steady=not facts.moved,",
+        ("reading/test_completeness.py::test_passes_whose_total_changed_confirm_nothing",),
+    ),
+    Mutant(
+        "a row lost for one that came twice is not confirmed by the same rows",
+        "reading/completeness.py",
+        " and (not self.repeated or before.sequence == self.sequence)",
+        "",
+        (
+            "reading/test_completeness.py::test_a_row_lost_for_a_row_that_came_twice_is_not_confirmed_by_a_second_pass_like_it",
+        ),
+    ),
+    Mutant(
+        "three passes at most",
+        "reading/completeness.py",
+        "MAX_PASSES = 3",
+        "MAX_PASSES = 4",
+        ("reading/test_completeness.py::test_rows_that_never_hold_still_are_red_after_three_passes",),
+    ),
+    Mutant(
+        "a total that was stated once holds in later passes",
+        "reading/signals.py",
+        "        self._latest, self._received = [], 0\n",
+        "        self._latest, self._received, self._totals = [], 0, {}\n",
+        ("reading/test_evidence.py::test_a_total_that_was_stated_once_holds_in_later_passes",),
+    ),
+    Mutant(
+        "stated pages that come empty contradict an end",
+        "reading/completeness.py",
+        "against = [*more.values(), *facts.contradictions]",
+        "against = [*more.values()]",
+        (
+            "reading/test_evidence.py::test_stated_pages_that_come_empty_are_no_end",
+            "reading/test_completeness.py::test_a_page_number_total_that_counts_more_rows_than_came_is_red",
+        ),
+    ),
+    Mutant(
+        "positions without a total are read twice",
+        "reading/completeness.py",
+        "        if not alone:\n",
+        "        if not alone and not report.rows:\n",
+        ("reading/test_evidence.py::test_a_row_deleted_in_mid_read_of_json_server_is_read_again_and_green",),
+    ),
+    Mutant(
+        "round offsets are read twice",
+        "reading/completeness.py",
+        "paginator.counts_rows and facts.unproven and (reached or facts.turns):",
+        "paginator.counts_rows and facts.unproven and not report.rows:",
+        ("reading/test_completeness.py::test_a_row_that_slips_past_a_round_offset_is_caught_by_the_second_pass",),
+    ),
+    Mutant(
+        "a round total is looked behind where paging goes by reference",
+        "reading/completeness.py",
+        "    if reached and not (total in ROUND_TOTALS and not by_position):\n",
+        "    if reached:\n",
+        ("reading/test_evidence.py::test_a_round_total_of_links_asks_for_a_second_look",),
+    ),
+    Mutant(
+        "a round total is looked behind where paging goes by position",
+        "reading/positions.py",
+        "        if not self._by_rows or self._total in ROUND_TOTALS:\n",
+        "        if not self._by_rows:\n",
+        ("reading/test_evidence.py::test_a_round_total_is_looked_behind",),
+    ),
+    Mutant(
+        "a server that goes round and round is found out",
+        "reading/completeness.py",
+        "if 2 * (collector.distinct + collector.keyless) < collector.rows:",
+        "if 200 * (collector.distinct + collector.keyless) < collector.rows:",
+        ("reading/test_completeness.py::test_a_server_that_begins_again_at_the_end_is_red",),
+    ),
+    Mutant(
+        "rows are counted before and after the read",
+        "reading/completeness.py",
+        "        facts.state(counted)\n",
+        "",
+        ("reading/test_evidence.py::test_a_count_that_changes_meanwhile_is_no_evidence",),
+    ),
+    Mutant(
+        "offsets ask for the last row of a page again",
+        "reading/positions.py",
+        "            if first != row_identity(before, shape, -1):",
+        "            if first is None:",
+        (
+            "reading/test_completeness.py::test_rows_that_move_at_the_first_boundary_do_not_make_a_server_of_round_offsets",
+            "reading/test_completeness.py::test_rows_that_move_during_one_read_are_read_again_until_they_hold_still",
+        ),
+    ),
+    Mutant(
+        "a page behind a full one that the server refuses is no end",
+        "reading/positions.py",
+        "elif self._number and status in _GONE and not self._could_be_full and",
+        "elif self._number and status in _GONE and",
+        (
+            "reading/test_paging.py::test_a_page_before_the_stated_end_may_not_be_refused",
+            "reading/test_evidence.py::test_a_refusal_at_a_cap_is_no_end",
+        ),
+    ),
+    Mutant(
+        "a refusal at 1,000 or 10,000 rows is a cap and no end",
+        "reading/positions.py",
+        "facts, capped = self._facts, status in (400, 422) and self._rows in ROUND_TOTALS",
+        "facts, capped = self._facts, False",
+        ("reading/test_evidence.py::test_a_refusal_at_a_cap_is_no_end",),
+    ),
+    Mutant(
+        "the same page again is red",
+        "reading/positions.py",
+        "        elif self._is_behind(self.position) or self._signals.confirms(self._rows, self._pages):\n",
+        "        elif self._rows:\n",
+        ("reading/test_completeness.py::test_the_same_page_again_is_red_after_the_second",),
+    ),
+    Mutant(
+        "a total that counts the rows of the first page does not end a read",
+        "reading/positions.py",
+        "return self._number == 1 and rows == self._total and rows in CAPS and not learned.total_counts_all",
+        "return False",
+        ("reading/test_evidence.py::test_a_total_that_counts_the_page_s_rows_does_not_end_a_read",),
+    ),
+    Mutant(
+        "rows behind an empty page are not lost",
+        "reading/positions.py",
+        "        if new > 0 and self._probed:\n",
+        "        if new < 0 and self._probed:\n",
+        (
+            "reading/test_evidence.py::test_a_page_hidden_by_rights_is_no_end_while_a_link_leads_on",
+            "reading/test_evidence.py::test_empty_pages_that_contradict_themselves_do_not_go_on_for_ever",
+        ),
+    ),
+    Mutant(
+        "a full page that names no next one is red",
+        "reading/references.py",
+        "if self._could_be_full(page, asked) and not (self.number > 1 and self._signals.confirms(self._rows, None)):",
+        "if not page.rows:",
+        ("reading/test_completeness.py::test_a_full_page_with_no_next_cursor_is_red",),
+    ),
+    Mutant(
+        "a page that says there is more and names no next one is red",
+        "reading/references.py",
+        "        elif mark is True:\n",
+        "        elif mark is True and not page.rows:\n",
+        ("reading/test_evidence.py::test_a_page_that_says_there_is_more_and_names_no_next_one_is_red",),
+    ),
+    Mutant(
+        "a last page without a mark is asked for again",
+        "reading/references.py",
+        "        self.needs_another_look = True\n",
+        "        self.needs_another_look = False\n",
+        ("reading/test_evidence.py::test_a_link_that_is_lost_on_a_full_page_is_asked_for_again_then_red",),
+    ),
+    Mutant(
+        "an empty table without a mark is asked for twice",
+        "reading/references.py",
+        "self.needs_another_look = self.number == 1 and not self._facts.trusted",
+        "self.needs_another_look = False",
+        ("reading/test_evidence.py::test_an_empty_first_page_without_any_mark_is_asked_for_again",),
+    ),
+    Mutant(
+        "a page before the first one is not lost",
+        "reading/first_page.py",
+        "if found is not None and found.page.rows and not _holds(",
+        "if found is not None and not found.page.rows and not _holds(",
+        ("reading/test_evidence.py::test_an_api_that_counts_from_0_is_red_where_the_file_says_1",),
+    ),
+)
+
+LOADING = (
+    Mutant(
+        "after an incremental read nothing is marked",
+        "loading/plan.py",
+        "        and cursor is None\n",
+        "",
+        ("loading/test_absences.py::test_after_an_incremental_read_nothing_is_marked",),
+    ),
+    Mutant(
+        "rows that the contract keeps out are not gone",
+        "loading/plan.py",
+        'and not (contract is not None and "discard_row" in (contract.columns, contract.data_type))',
+        "and contract is contract",
+        ("loading/test_source.py::test_what_the_schema_contract_discards_does_not_land_and_is_not_gone",),
+    ),
+    Mutant(
+        "rows that say they are deleted are deleted each time",
+        "loading/plan.py",
+        'return "upsert" if arrow and not deletes else "delete-insert"',
+        'return "upsert" if arrow or deletes else "delete-insert"',
+        ("tables/test_store.py::test_rows_that_say_they_are_deleted_are_left_out_each_time",),
+    ),
+    Mutant(
+        "nothing is published of a read that is not complete",
+        "loading/source.py",
+        '        if plan.resource.on_incomplete == "fail":\n',
+        '        if plan.resource.on_incomplete == "":\n',
+        ("loading/test_source.py::test_one_child_that_stays_incomplete_is_red_and_nothing_is_published",),
+    ),
+    Mutant(
+        "history is not ended by a partial read",
+        "loading/source.py",
+        "cursor_range is None and (report.partial or not report.complete):",
+        "cursor_range is None and not report.complete:",
+        ("loading/test_absences.py::test_history_is_not_ended_by_an_incomplete_or_partial_read",),
+    ),
+    Mutant(
+        "a parent's value is one segment of a path",
+        "loading/requests.py",
+        'quote(plain_text(value), safe="")).fill(endpoint.path)',
+        'quote(plain_text(value), safe="/")).fill(endpoint.path)',
+        ("loading/test_parents.py::test_a_value_in_a_path_is_one_segment",),
+    ),
+    Mutant(
+        "a parent's value is no step up or down in a path",
+        "loading/requests.py",
+        "    if _steps(path) != _steps(endpoint.path):\n",
+        "    if not path:\n",
+        ("loading/test_parents.py::test_a_value_that_cannot_be_asked_with_is_refused_by_name",),
+    ),
+    Mutant(
+        "a parent's null is refused",
+        "loading/requests.py",
+        "    if what is not None:\n",
+        "    if what is not None and value is not None:\n",
+        ("loading/test_parents.py::test_a_value_that_cannot_be_asked_with_is_refused_by_name",),
+    ),
+    Mutant(
+        "a parent's value in a body that is text stays a value",
+        "loading/requests.py",
+        "return lambda value: json.dumps(plain_text(value))[1:-1]",
+        "return plain_text",
+        ("loading/test_parents.py::test_a_value_in_a_body_that_is_text_is_a_value",),
+    ),
+    Mutant(
+        "a parent without its key is red",
+        "loading/reads.py",
+        "    if parents.rejected_rows:\n",
+        "    if parents.rejected_rows > 1_000:\n",
+        ("loading/test_parents.py::test_a_parent_without_its_key_counts_and_is_red",),
+    ),
+    Mutant(
+        "one parent that fails is red",
+        "loading/reads.py",
+        "    if problems:\n",
+        "    if problems and not asked:\n",
+        (
+            "loading/test_source.py::test_one_child_that_stays_incomplete_lands_and_is_named_where_the_file_warns",
+            "loading/test_parents.py::test_parents_that_are_not_complete_make_the_child_red_or_say_so",
+        ),
+    ),
+    Mutant(
+        "answers that are ignored for all parents are red",
+        "loading/reads.py",
+        "    if asked > 1 and ignored == asked:\n",
+        "    if asked > 1_000 and ignored == asked:\n",
+        (
+            "loading/test_parents.py::test_answers_that_are_ignored_for_all_parents_are_red_and_for_one_they_are_no_rows",
+        ),
+    ),
+    Mutant(
+        "children of a part of the parents are partial",
+        "loading/reads.py",
+        "report.complete, report.partial = True, above.partial",
+        "report.complete, report.partial = True, False",
+        ("loading/test_absences.py::test_after_a_partial_read_of_a_parent_or_of_a_child_nothing_is_marked",),
+    ),
+    Mutant(
+        "rows that share a key and differ are red",
+        "loading/reads.py",
+        "return collector.conflicts() if isinstance(collector, (Spool, RecordSpool)) else ()",
+        "return ()",
+        ("loading/test_conflicts.py::test_rows_with_one_key_that_differ_are_red_and_named",),
+    ),
+    Mutant(
+        "a row that changes while its pages are read is read again",
+        "loading/reads.py",
+        "    _read_once(requests, reading, collector, again, bounds, folder)\n",
+        "    vars(again).update(vars(report))\n",
+        ("loading/test_conflicts.py::test_a_row_that_changes_while_its_pages_are_read_is_no_conflict",),
+    ),
+    Mutant(
+        "cursors compare as numbers where they are numbers in text",
+        "loading/cursor.py",
+        '    if _NUMBER.fullmatch(text):\n        return Order("number"',
+        '    if not text:\n        return Order("number"',
+        ("loading/test_cursor.py::test_a_number_in_text_goes_on_behind_nine",),
+    ),
+    Mutant(
+        "cursors compare as moments whatever their time zones",
+        "loading/cursor.py",
+        'seconds -= offset if found["sign"] == "+" else -offset',
+        "seconds -= 0 * offset",
+        ("loading/test_cursor.py::test_a_later_cursor_is_later_however_it_is_written",),
+    ),
+    Mutant(
+        "a merge looks back five minutes",
+        "loading/cursor.py",
+        "DEFAULT_LAG = 300.0",
+        "DEFAULT_LAG = 0.0",
+        (
+            "loading/test_cursor.py::test_a_merge_looks_back_five_minutes_behind_a_timestamp_and_not_behind_anything_else",
+        ),
+    ),
+    Mutant(
+        "a merge drops no row that the API sent",
+        "loading/cursor.py",
+        "(not cursor.keeps_all and (early or self._landed_before(order, rest)))",
+        "(early or self._landed_before(order, rest))",
+        ("loading/test_cursor.py::test_a_merge_lands_every_row_that_the_api_sent_whatever_its_cursor",),
+    ),
+    Mutant(
+        "an append lands no row at the start twice",
+        "loading/cursor.py",
+        "            bool(self._known) and row_digest(self._identity(rest), self._known) in self._known\n",
+        "            False\n",
+        (
+            "loading/test_cursor.py::test_what_an_append_leaves_out_is_counted",
+            "loading/test_dlt_internals.py::"
+            "test_a_cursor_is_kept_where_dlt_keeps_it_and_rows_at_the_start_are_remembered_alike",
+        ),
+    ),
+    Mutant(
+        "a cursor that goes back leaves the state as it is",
+        "loading/cursor.py",
+        "if stored is None or stored.kind != kind or not self._is_newer(stored, newest.order):",
+        "if newest is not None:",
+        ("loading/test_cursor.py::test_a_cursor_that_goes_back_is_named_and_the_state_stays",),
+    ),
+    Mutant(
+        "far fewer rows than last time are red",
+        "loading/run.py",
+        "    if before and now < before * (1 - resource.max_absent_share):\n",
+        "    if before and now < 0:\n",
+        ("loading/test_absences.py::test_a_table_that_empties_is_red_and_untouched",),
+    ),
+    Mutant(
+        "a loss is judged by the last load",
+        "loading/run.py",
+        'before = rows_alive(table) if plan.loss_baseline == "rows present" else rows_of_last_load(table)',
+        "before = table.count() if rows_alive(table) else rows_of_last_load(table)",
+        ("loading/test_absences.py::test_a_loss_is_judged_by_the_last_load_and_not_by_all_that_the_table_ever_held",),
+    ),
+    Mutant(
+        "what fails after the load says that rows are in the table",
+        "loading/run.py",
+        "            if not run.landed():\n",
+        "            if run.started:\n",
+        ("loading/test_run.py::test_what_fails_after_the_load_does_not_say_that_nothing_was_loaded",),
+    ),
+    Mutant(
+        "after an incomplete read nothing is marked",
+        "loading/run.py",
+        "        if not report.complete or report.partial:\n",
+        "        if report.partial:\n",
+        ("loading/test_absences.py::test_after_an_incomplete_read_nothing_is_marked",),
+    ),
+    Mutant(
+        "after a partial read nothing is marked",
+        "loading/run.py",
+        "        if not report.complete or report.partial:\n",
+        "        if not report.complete:\n",
+        ("loading/test_absences.py::test_after_a_partial_read_nothing_is_marked",),
+    ),
+)
+
+TABLES = (
+    Mutant(
+        "a table that another connection loaded is refused",
+        "tables/existing.py",
+        "        if owner is not None:\n",
+        '        if owner == "":\n',
+        ("loading/test_run.py::test_a_table_that_another_connection_loaded_is_refused_and_stays_as_it_is",),
+    ),
+    Mutant(
+        "a row is removed by the second complete read that does not hold it",
+        "tables/absences.py",
+        'newly, before = f"{other} AND {since} IS NULL", f"{other} AND {since} IS NOT NULL"',
+        'newly, before = f"{other} AND {since} IS NULL", other',
+        ("loading/test_run.py::test_a_row_is_removed_only_when_two_complete_reads_in_a_row_did_not_hold_it",),
+    ),
+    Mutant(
+        "a mark is not set anew",
+        "tables/absences.py",
+        'newly, before = f"{other} AND {since} IS NULL", f"{other} AND {since} IS NOT NULL"',
+        'newly, before = other, f"{other} AND {since} IS NOT NULL"',
+        ("loading/test_absences.py::test_a_mark_stays_as_it_was_when_another_row_goes",),
+    ),
+    Mutant(
+        "more rows than max_absent_share are held back",
+        "tables/absences.py",
+        "    if gone > max_share * alive_before or len(present.keys) > MOST_PRESENT:\n",
+        "    if len(present.keys) > MOST_PRESENT:\n",
+        ("loading/test_absences.py::test_too_many_other_rows_are_held_back_and_said_so",),
+    ),
+    Mutant(
+        "where more than 1,000 rows cannot land, none is gone",
+        "tables/absences.py",
+        "    if gone > max_share * alive_before or len(present.keys) > MOST_PRESENT:\n",
+        "    if gone > max_share * alive_before:\n",
+        ("loading/test_absences.py::test_where_more_than_1000_rows_cannot_land_none_is_gone",),
+    ),
+    Mutant(
+        "a rejected row is not gone",
+        "tables/absences.py",
+        "    if present.keys:\n",
+        "    if present.keys and not load_id:\n",
+        ("loading/test_absences.py::test_a_rejected_row_is_not_gone",),
+    ),
+    Mutant(
+        "a removed row takes its children along",
+        "tables/absences.py",
+        "            remove_orphans(nested)\n    if gone:\n",
+        "    if gone:\n",
+        ("loading/test_absences.py::test_child_rows_stay_with_a_marked_row_and_go_with_a_removed_one",),
+    ),
+    Mutant(
+        "of rows that dlt does not know, those of an unfinished load are forgotten and no others",
+        "tables/absences.py",
+        "(SELECT coalesce(max(load_id), '') FROM",
+        "(SELECT coalesce(min(''), '') FROM",
+        ("tables/test_store.py::test_rows_of_a_load_that_was_never_finished_are_forgotten_and_no_others",),
+    ),
+    Mutant(
+        "a database file has one writer at a time",
+        "tables/store.py",
+        "flags = portalocker.LockFlags.SHARED if shared else portalocker.LockFlags.EXCLUSIVE",
+        "flags = portalocker.LockFlags.SHARED",
+        ("tables/test_store.py::test_one_at_a_time_writes_to_a_database_file_and_several_read_it",),
+    ),
+    Mutant(
+        "a row that is rejected in each load keeps when that was first seen",
+        "tables/rejects.py",
+        "(SELECT min(other.{first})",
+        "(SELECT max(other.{first})",
+        ("loading/test_rejects.py::test_a_row_that_is_rejected_in_each_load_is_kept_once_with_first_and_last_time",),
+    ),
+)
+
+ROWS = (
+    Mutant(
+        "a row without its key is rejected",
+        "rows/keys.py",
+        "        if array.null_count:\n",
+        "        if array.null_count > 1_000:\n",
+        ("rows/test_spool.py::test_a_row_without_its_key_is_rejected_and_says_which",),
+    ),
+    Mutant(
+        "parts of a composite key keep their places",
+        "rows/keys.py",
+        "hashes[0] if len(hashes) == 1 else hash_records(hashes)",
+        "hashes[0] if len(hashes) == 1 else np.array(hashes).sum(axis=0, dtype=np.uint64)",
+        ("rows/test_keys.py::test_parts_of_a_composite_key_keep_their_places",),
+    ),
+    Mutant(
+        "what lands as one value is one key",
+        "rows/keys.py",
+        "return landed_texts(fit(column.values, column.kind, target)[0])",
+        "return as_text(column.values, column.kind)",
+        ("rows/test_spool.py::test_a_declared_key_type_tells_what_is_one_key",),
+    ),
+    Mutant(
+        "no crafted value hides another row",
+        "rows/siphash.py",
+        "PROCESS_KEY = Key(secrets.randbits(64), secrets.randbits(64))",
+        "PROCESS_KEY = Key(0, 0)",
+        ("rows/test_siphash.py::test_no_two_processes_share_a_key",),
+    ),
+    Mutant(
+        "rows that differ in their child rows only are a conflict",
+        "rows/spool.py",
+        "            self._add_items(found, self._layout, number, mask, schemas)\n",
+        "",
+        ("rows/test_conflicts.py::test_rows_that_differ_in_their_child_rows_only_are_named",),
+    ),
+    Mutant(
+        "of rows that share a key the last one lands",
+        "rows/tally.py",
+        "mask[len(keys) - 1 - last] = True",
+        "mask[np.unique(keys, return_index=True)[1]] = True",
+        ("rows/test_spool.py::test_a_row_that_came_twice_lands_once_and_as_it_came_last",),
+    ),
+    Mutant(
+        "an integer that no double holds does not become one",
+        "rows/types.py",
+        'if found <= {"bigint", "double"}:',
+        'if found <= {"bigint", "wide", "double"}:',
+        ("rows/test_layout.py::test_a_column_takes_the_type_that_holds_all_its_values",),
+    ),
+    Mutant(
+        "a decimal beyond a double is not bent into one",
+        "rows/targets.py",
+        "    if isinstance(value, (bool, Decimal)):\n",
+        "    if isinstance(value, bool):\n",
+        ("rows/test_exact_values.py::test_a_number_that_no_double_is_keeps_its_digits_or_is_rejected",),
+    ),
+    Mutant(
+        "a year is not its first day",
+        "rows/targets.py",
+        "if isinstance(value, bool) or (isinstance(value, str) and _NO_DAY.fullmatch(value.strip())):",
+        "if isinstance(value, bool):",
+        ("rows/test_exact_values.py::test_a_year_a_month_or_a_week_is_not_its_first_day",),
+    ),
+    Mutant(
+        "half a number does not go into a column of whole ones",
+        "rows/targets.py",
+        "        if number != value:\n",
+        "        if number > value:\n",
+        ("rows/test_exact_values.py::test_half_a_number_does_not_go_into_the_whole_numbers_of_a_table",),
+    ),
+    Mutant(
+        "one empty list moves no other row's object out of its columns",
+        "rows/layout.py",
+        "            and (target.declared or not value or isinstance(value, list))\n",
+        "",
+        ("rows/test_exact_values.py::test_one_empty_list_moves_no_other_rows_object_out_of_its_columns",),
+    ),
+    Mutant(
+        "a field named like our own column lands beside it",
+        "rows/layout.py",
+        "return column.startswith(DLT_NAME_PREFIX) or column in _OWN_COLUMNS",
+        "return column.startswith(DLT_NAME_PREFIX)",
+        ("rows/test_names.py::test_a_field_with_a_reserved_name_lands_under_another_one_that_stays",),
+    ),
+    Mutant(
+        "a null where an object should be does not kill the process",
+        "rows/structure.py",
+        'if not begin or begin not in first or end not in (b"}", b"]"):',
+        "if not begin:",
+        ("rows/test_decoder_safety.py::test_a_body_without_rows_is_refused_and_kills_no_process",),
+    ),
+    Mutant(
+        "a null behind an object is not read",
+        "rows/structure.py",
+        "    if not _NULL_BEHIND.search(text):\n",
+        "    if text:\n",
+        ("rows/test_decoder_safety.py::test_a_body_without_rows_is_refused_and_kills_no_process",),
+        survives_because="Arrow dies of a null in front only. It takes one behind for a value more, and a body with more values "
+        "than one is refused by their number, too.",
+    ),
+    Mutant(
+        "deep nesting does not kill the process",
+        "rows/structure.py",
+        "return bool(_levels(text).max(initial=0) > MAX_DEPTH)",
+        "return False",
+        ("rows/test_decode.py::test_deep_nesting_is_refused_and_kills_no_process",),
+    ),
+    Mutant(
+        "a number that Arrow would round is read by the exact decoder",
+        "rows/arrow_decoder.py",
+        "holds_inexact_number(document) or not all(",
+        "not all(",
+        (
+            "rows/test_exact_values.py::test_a_number_that_no_double_is_keeps_its_digits_or_is_rejected",
+            "rows/test_decoders.py::test_both_decoders_give_the_same",
+        ),
+    ),
+    Mutant(
+        "half a surrogate is rejected before dlt's normalizer too",
+        "rows/records.py",
+        'if "\\\\ud" in line and not is_unicode(row):',
+        "if not line and not is_unicode(row):",
+        ("rows/test_names.py::test_half_a_surrogate_is_rejected_before_dlts_normalizer_too",),
+    ),
+)
+
+HTTP = (
+    Mutant(
+        "a throttled answer is not ignored",
+        "http/transport.py",
+        "        if throttled or not tolerated:\n",
+        "        if not tolerated:\n",
+        ("http/test_transport.py::test_a_tolerated_answer_that_throttles_is_sent_again",),
+    ),
+    Mutant(
+        "the secret is struck out in base64",
+        "http/redaction.py",
+        "packed = _base64_forms(secret.encode())",
+        "packed = set()",
+        ("http/test_auth.py::test_base64_is_struck_out_at_every_alignment",),
+    ),
+    Mutant(
+        "the secret is struck out in HTML",
+        "http/redaction.py",
+        'pages = {html.escape(secret), html.escape(secret, quote=False), html.escape(secret).replace("&quot;", "&#34;")}',
+        "pages = {secret}",
+        ("http/test_auth.py::test_a_written_form_is_struck_out_of_messages_bodies_and_headers",),
+    ),
+    Mutant(
+        "the secret is struck out in URLs",
+        "http/redaction.py",
+        'encoded = {quote(secret, safe=""), quote(secret), quote_plus(secret)}',
+        "encoded = {secret}",
+        ("http/test_auth.py::test_a_written_form_is_struck_out_of_messages_bodies_and_headers",),
+    ),
+    Mutant(
+        "the secret is struck out in JSON within JSON",
+        "http/redaction.py",
+        "    forms |= _json_forms(forms)\n    return forms | _json_forms(forms)\n",
+        "    return forms\n",
+        ("http/test_auth.py::test_a_written_form_is_struck_out_of_messages_bodies_and_headers",),
+    ),
+    Mutant(
+        "the secret is struck out of response headers",
+        "http/transport.py",
+        "response_headers = urllib3.HTTPHeaderDict({k: self.redactor.header(v) for k, v in raw.headers.itermerged()})",
+        "response_headers = urllib3.HTTPHeaderDict({k: v for k, v in raw.headers.itermerged()})",
+        ("http/test_secret.py::test_the_secret_is_in_no_file_log_output_or_exception",),
+    ),
+    Mutant(
+        "the secret is struck out of bodies",
+        "http/transport.py",
+        "return Reply(raw.status, response_headers, self.redactor.body(raw.body), url)",
+        "return Reply(raw.status, response_headers, raw.body, url)",
+        ("http/test_secret.py::test_the_secret_is_in_no_file_log_output_or_exception",),
+    ),
+    Mutant(
+        "the key goes to its own origin only",
+        "http/transport.py",
+        "            same = read_origin(absolute) == self._origin\n",
+        "            same = bool(read_origin(absolute))\n",
+        ("http/test_transport.py::test_the_key_never_goes_to_another_origin",),
+    ),
+    Mutant(
+        "a next link loses the echoed key",
+        "http/transport.py",
+        "        return self._auth.strip(absolute)\n",
+        "        return absolute\n",
+        ("http/test_transport.py::test_a_next_link_loses_the_echoed_key_and_keeps_its_spelling",),
+    ),
+    Mutant(
+        "plain http to other machines is refused",
+        "http/address.py",
+        'if scheme == "http" and not allow_http and not is_loopback(host):',
+        'if scheme == "http" and not allow_http and not host:',
+        ("http/test_transport.py::test_plain_http_beyond_this_machine_is_refused",),
+    ),
+    Mutant(
+        "a certificate that is not trusted is refused",
+        "http/wire.py",
+        "cert_reqs=ssl.CERT_REQUIRED",
+        "cert_reqs=ssl.CERT_NONE",
+        ("http/test_transport.py::test_a_certificate_that_is_not_trusted_is_refused_at_once",),
+    ),
+    Mutant(
+        "a request is sent four times at most",
+        "http/transport.py",
+        "attempt > retry.max_retries:",
+        "attempt > retry.max_retries + 1:",
+        ("http/test_transport.py::test_nobody_listening_is_tried_four_times_and_said_plainly",),
+    ),
+    Mutant(
+        "Retry-After is waited",
+        "http/transport.py",
+        "return max(0.0, float(value))\n",
+        "return 0.0 * float(value)\n",
+        ("http/test_transport.py::test_retry_after_in_seconds_is_waited",),
+    ),
+    Mutant(
+        "Retry-After as a date is read by the server's clock",
+        "http/transport.py",
+        'now = _epoch_seconds(reply.headers.get("Date", ""))',
+        "now = None",
+        ("http/test_transport.py::test_a_date_is_read_by_the_servers_own_clock",),
+    ),
+    Mutant(
+        "Retry-After stops every worker",
+        "http/transport.py",
+        "                self._rate_limit.pause(wait)\n",
+        "                pass\n",
+        ("http/test_transport.py::test_retry_after_stops_every_worker",),
+    ),
+    Mutant(
+        "a wait beyond the deadline is not begun",
+        "http/transport.py",
+        "            if time.monotonic() + wait >= self._start_clock():\n",
+        "            if not self._start_clock():\n",
+        ("http/test_transport.py::test_a_wait_beyond_the_deadline_is_not_begun",),
+    ),
+    Mutant(
+        "a body that announces too much is not read",
+        "http/wire.py",
+        "if announced.isdigit() and int(announced) > most:",
+        "if announced.isdigit() and int(announced) < 0:",
+        ("http/test_transport.py::test_a_body_that_announces_too_much_is_not_read",),
+    ),
+    Mutant(
+        "a small packed body that is huge is stopped",
+        "http/wire.py",
+        "            if len(content) > most:\n",
+        "            if len(content) < 0:\n",
+        ("http/test_transport.py::test_a_small_packed_body_that_is_huge_is_stopped_early",),
+    ),
+    Mutant(
+        "a body that trickles in meets the deadline",
+        "http/wire.py",
+        "            if time.monotonic() > until:\n                raise LateError\n        return",
+        "        return",
+        ("http/test_transport.py::test_a_server_that_drips_meets_the_deadline",),
+    ),
+    Mutant(
+        "throttle words in a row are a row",
+        "http/throttle.py",
+        "            if _ERROR_FIELD.fullmatch(key):\n",
+        "            if key:\n",
+        ("http/test_transport.py::test_throttle_words_in_a_row_are_a_row",),
+    ),
+)
+
+CONFIG = (
+    Mutant(
+        "replace with an incremental range is refused",
+        "config/rules.py",
+        'if resource.disposition == "replace" and (path := resource.incremental_at) is not None:',
+        'if resource.disposition == "" and (path := resource.incremental_at) is not None:',
+        ("loading/test_cursor.py::test_a_range_that_replaces_is_refused_at_load",),
+    ),
+    Mutant(
+        "no paginator is guessed",
+        "config/rules.py",
+        "    if resource.endpoint.paginator is None:\n",
+        "    if resource.endpoint is None:\n",
+        ("config/test_connection.py::test_a_path_that_names_one_thing_guesses_no_paginator_and_no_selector",),
+    ),
+    Mutant(
+        "a table may not hold another one's rejects",
+        "config/rules.py",
+        'for table in (resource.table, f"{resource.table}_rejected"):',
+        "for table in (resource.table,):",
+        ("config/test_connection.py::test_a_table_may_not_hold_another_ones_rejects_in_any_order",),
+    ),
+    Mutant(
+        "a resource's address is of the origin of the connection",
+        "config/rules.py",
+        "(not base_fault and read_origin(resource.path) != read_origin(base_url)):",
+        "(not base_fault and not read_origin(resource.path)):",
+        ("config/test_connection.py::test_a_fault_is_refused_with_its_line_and_what_to_write",),
+    ),
+    Mutant(
+        "a secret under the name of one is refused",
+        "config/secrets.py",
+        'by_name = path != ("destination", "credentials") and is_secret_name(named)',
+        'by_name = path == ("destination", "credentials") and is_secret_name(named)',
+        ("config/test_connection.py::test_a_secret_in_the_file_is_refused_and_never_repeated",),
+    ),
+    Mutant(
+        "a password in an address is refused",
+        "config/secrets.py",
+        "return bool(parts.password) or any(",
+        "return any(",
+        ("config/test_connection.py::test_a_secret_in_the_file_is_refused_and_never_repeated",),
+    ),
+    Mutant(
+        "a scheme with a secret in a header is refused",
+        "config/secrets.py",
+        'if "headers" in path and _SCHEMES.match(text):',
+        'if "headers" in path and not text:',
+        ("config/test_connection.py::test_a_secret_in_the_file_is_refused_and_never_repeated",),
+    ),
+    Mutant(
+        "an error about one key prints no other value of the file",
+        "config/rules.py",
+        'message = _without_values(" ".join(str(error).split()), config, names.keys())',
+        'message = " ".join(str(error).split())',
+        ("config/test_connection.py::test_an_error_about_one_key_prints_no_other_value_of_the_file",),
+    ),
+    Mutant(
+        "two connections do not load into one dataset",
+        "definitions.py",
+        "        if dataset in new_datasets:\n",
+        "        if not dataset:\n",
+        ("test_definitions.py::test_of_two_connections_with_one_dataset_the_second_is_broken",),
+    ),
+)
+
+ORCHESTRATION = (
+    Mutant(
+        "the check `complete` fails where rows are missing",
+        "orchestration/checks.py",
+        'return bool(_plain(loaded.metadata["complete"])), metadata',
+        "return True, metadata",
+        ("orchestration/test_checks.py::test_an_incomplete_read_that_lands_all_the_same_fails_its_check",),
+    ),
+    Mutant(
+        "of a table of versions only the valid ones must be unique",
+        "orchestration/checks.py",
+        "versions = None if plan.history is None else (plan.history.valid_to, plan.history.open_end)",
+        "versions = None",
+        ("orchestration/test_versions_and_emptiness.py::test_history_stays_green_when_rows_change",),
+    ),
+    Mutant(
+        "the primary key's check blocks what is downstream",
+        "orchestration/checks.py",
+        "blocking=named == key,",
+        "blocking=False,",
+        ("orchestration/test_contract.py::test_only_the_primary_keys_check_blocks",),
+    ),
+    Mutant(
+        "a first load without rows carries a warning",
+        "orchestration/checks.py",
+        "if rows or any(loaded.counts) or",
+        "if rows >= 0 or any(loaded.counts) or",
+        ("orchestration/test_versions_and_emptiness.py::test_a_first_load_without_rows_carries_a_warning",),
+    ),
+    Mutant(
+        "a check that cannot be evaluated fails",
+        "orchestration/checks.py",
+        'passed, metadata = False, {"reason": reason}',
+        'passed, metadata = True, {"reason": reason}',
+        (
+            "orchestration/test_versions_and_emptiness.py::"
+            "test_a_check_that_cannot_be_evaluated_fails_and_the_load_stays_green",
+        ),
+    ),
+    Mutant(
+        "the error of a run holds no secret",
+        "orchestration/assets.py",
+        "sentence = redact(str(innermost)) or type(innermost).__name__",
+        "sentence = str(innermost) or type(innermost).__name__",
+        ("integration/test_secret_in_dagster.py::test_dagsters_instance_holds_no_secret",),
+    ),
+    Mutant(
+        "the traceback of a run holds no secret",
+        "orchestration/assets.py",
+        "context.log.error(redact(traceback.format_exc()))",
+        "context.log.error(traceback.format_exc())",
+        ("integration/test_secret_in_dagster.py::test_dagsters_instance_holds_no_secret",),
+    ),
+    Mutant(
+        "a tick is skipped while a run is in progress",
+        "orchestration/schedules.py",
+        "        if running:\n",
+        "        if running and not job.name:\n",
+        ("orchestration/test_schedules.py::test_a_tick_is_skipped_while_a_run_is_in_progress",),
+    ),
+)
+
+AUDIT = (
+    Mutant(
+        "a row that the table lacks is missing",
+        "audit/compare.py",
+        '            compared.found["missing"][key] = shape.label(_last(shape.flat(unpack(text))))\n',
+        "            pass\n",
+        ("audit/test_audit.py::test_a_changed_table_is_found",),
+    ),
+    Mutant(
+        "a row that the API lacks is extra",
+        "audit/compare.py",
+        '            compared.found["extra"][name] = shape.label(held)\n',
+        "            pass\n",
+        ("audit/test_audit.py::test_a_changed_table_is_found",),
+    ),
+    Mutant(
+        "a row with another value is different",
+        "audit/compare.py",
+        "    if other:\n",
+        "    if other and not key:\n",
+        ("audit/test_audit.py::test_a_changed_table_is_found",),
+    ),
+    Mutant(
+        "rows that share a key are not in one row of the table",
+        "audit/compare.py",
+        "            if before != pack(row):\n",
+        "            if before == pack(row):\n",
+        ("audit/test_faults.py::test_rows_that_share_a_key_are_not_in_one_row_of_the_table",),
+    ),
+    Mutant(
+        "rows behind an answer that is no page are unverified, not gone",
+        "audit/run.py",
+        'scope.extra or ("the read may not be complete" if heard.doubts else "")',
+        "scope.extra",
+        ("audit/test_faults.py::test_rows_behind_an_answer_that_is_no_page_are_not_gone",),
+    ),
+    Mutant(
+        "no rows at all are never equal",
+        "audit/run.py",
+        "    if not heard.rows and not heard.doubts:\n",
+        "    if heard.rows and not heard.doubts:\n",
+        ("audit/test_faults.py::test_no_rows_at_all_are_never_equal",),
+    ),
+    Mutant(
+        "a row that changes while it is read is no difference",
+        "audit/run.py",
+        "    if compared:\n",
+        "    if compared and not heard:\n",
+        ("audit/test_audit.py::test_a_row_that_changes_while_it_is_read_is_read_once_more",),
+    ),
+    Mutant(
+        "examples name no sensitive value",
+        "audit/compare.py",
+        "{'***' if name in self._hidden else values.get(name)}",
+        "{values.get(name)}",
+        ("audit/test_audit.py::test_examples_name_keys_and_columns_and_no_sensitive_value",),
+    ),
+)
+
+MUTANTS = (*READING, *LOADING, *TABLES, *ROWS, *HTTP, *CONFIG, *ORCHESTRATION, *AUDIT)
