@@ -148,7 +148,7 @@ def test_devices_are_materialized_by_a_click(ui: Ui) -> None:
 
     expect(run.get_by_text("Success", exact=True).first).to_be_visible(timeout=RUN_WITHIN)
     # The log shows the lines that fit; the asset's page shows what the run left.
-    page = ui.open("/assets/demo/devices")
+    page = ui.open("/assets/demo/devices?view=events")
     expect(page.get_by_text(re.compile("as many distinct rows as the stated total of")).first).to_be_attached()
 
 
