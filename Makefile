@@ -36,7 +36,7 @@ dev: $(STAMP) $(DAGSTER_HOME)/dagster.yaml ## Open Dagster's UI on 127.0.0.1
 test: $(STAMP) ## Run all tests
 	@$(BIN)/pytest -n 2 --dist loadscope
 
-test-fast: $(STAMP) ## Run the tests that start no processes (less than a minute)
+test-fast: $(STAMP) ## Run the tests that start no processes and load nothing (a minute)
 	@$(BIN)/pytest -n 2 -m 'not slow'
 
 # An environment of its own, with other versions: $(call other,NAME,PIP ARGUMENTS,PYTEST ARGUMENTS)

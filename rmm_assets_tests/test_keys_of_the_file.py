@@ -30,6 +30,8 @@ from rmm_assets_tests.orchestration.bench import connection as dagster_connectio
 from rmm_assets_tests.orchestration.bench import sync as dagster_sync
 from rmm_assets_tests.syncing import KEY, Row, absent, connection, devices, ids, resource, rows_of, run
 
+pytestmark = pytest.mark.slow
+
 ROWS = devices(25)
 
 

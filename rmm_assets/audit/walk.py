@@ -13,7 +13,8 @@ from rmm_assets.audit.evidence import Hint, Seen, hints, link
 from rmm_assets.audit.requests import Target, Unfilled, resized, target_of
 from rmm_assets.config import Connection, Resource
 from rmm_assets.errors import TransportError
-from rmm_assets.http.transport import BodyFault, Reply, Request, Transport
+from rmm_assets.http.request import Request
+from rmm_assets.http.transport import BodyFault, Reply, Transport
 
 Take = Callable[[Mapping[str, Any]], None]
 

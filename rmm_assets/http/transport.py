@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -26,6 +26,7 @@ from rmm_assets.http.address import address_fault, is_loopback, read_origin
 from rmm_assets.http.auth import Auth, NoAuth
 from rmm_assets.http.rate_limit import RateLimit, StoppedError
 from rmm_assets.http.redaction import Redactor
+from rmm_assets.http.request import Request
 from rmm_assets.http.settings import Limits, Retry, Tls
 from rmm_assets.http.throttle import looks_throttled, throttles
 from rmm_assets.http.wire import LateError, TooLargeError, Wire, describe, may_pass, tls_context
@@ -38,24 +39,6 @@ Answer = TypeVar("Answer")
 
 class BodyFault(Exception):
     """Raised for a body with status 200 that is damaged (truncated, HTML), so that the request is retried."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request, without the secret.
-
-    Attributes:
-        path: A path relative to the base URL, or an absolute URL of the same origin.
-        label: Its name in log lines and errors, such as `devices page 3`.
-    """
-
-    path: str
-    method: str = "GET"
-    params: Mapping[str, Any] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    json: Any = None
-    data: Any = None
-    label: str = "request"
 
 
 @dataclass(frozen=True)

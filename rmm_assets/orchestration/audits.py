@@ -3,17 +3,19 @@
 # No `from __future__ import annotations`: Dagster reads the type of `context` off the function.
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dlt.destinations.exceptions import DatabaseException, DestinationConnectionError
 
-from rmm_assets.audit import Audit, audit
 from rmm_assets.config import Connection, Resource
 from rmm_assets.errors import RmmError
 from rmm_assets.loading.run import store_of
 from rmm_assets.orchestration.resources import RmmApi
 from rmm_assets.orchestration.schedules import EXECUTOR
+
+if TYPE_CHECKING:
+    from rmm_assets.audit import Audit
 
 
 def build_audit_job(connection: Connection, resource_key: str) -> dg.JobDefinition:
@@ -58,12 +60,15 @@ def _audit_op(connection: Connection, resource: Resource, resource_key: str) -> 
     return run
 
 
-def audit_resource(connection: Connection, resource: Resource, api: RmmApi, log: Any = None) -> Audit:
+def audit_resource(connection: Connection, resource: Resource, api: RmmApi, log: Any = None) -> "Audit":
     """Audits one resource with the connection's key.
 
     Raises:
         dagster.Failure: no secret is set, or the audit could not be made at all.
     """
+    # Only here: a process that loads the definitions audits nothing.
+    from rmm_assets.audit import audit
+
     with api.session() as (base_url, secret):
         try:
             return audit(connection, resource, secret, store=store_of(connection), base_url=base_url, log=log)
@@ -72,7 +77,7 @@ def audit_resource(connection: Connection, resource: Resource, api: RmmApi, log:
     raise dg.Failure(problem, allow_retries=False)
 
 
-def _metadata(result: Audit) -> Mapping[str, Any]:
+def _metadata(result: "Audit") -> Mapping[str, Any]:
     said = result.as_json()
     for key in ("connection", "resource", "loaded_at"):
         said.pop(key)

@@ -12,10 +12,8 @@ from urllib.parse import urljoin
 from dlt.common import jsonpath
 
 from rmm_assets.http.transport import Reply
+from rmm_assets.reading.absent import ABSENT
 from rmm_assets.rows.decode import Page, loads
-
-# Nothing stands at a path, which says nothing; what is null there is None.
-ABSENT: Any = object()
 
 _DOTTED = re.compile(r"(?:\$\.)?([A-Za-z_@][\w@-]*(?:\.[A-Za-z_@][\w@-]*)*)", re.ASCII)
 _LINK = re.compile(r"<([^>]*)>((?:[^,<\"]|\"[^\"]*\"|,(?!\s*<))*)")

@@ -128,7 +128,9 @@ def _read(
         confirmed = before is not None and shown is not None and shown.confirms(before)
         verdict = _verdict(endpoint, facts, signals, report, before, confirmed, unique, verify)
         if isinstance(verdict, Evidence):
-            if verdict is not Evidence.STATED_TOTAL and verify is not False and not facts.ignored:
+            # A stated 0 is as good as the number of the page that states it.
+            reached = verdict is Evidence.STATED_TOTAL and report.rows
+            if not reached and verify is not False and not facts.ignored:
                 refuse_other_base(pager, endpoint, facts, signals, report.rows)
             report.complete, report.evidence = True, verdict
             report.partial, report.ignored = facts.ended == "maximum", facts.ignored

@@ -7,7 +7,8 @@ from dataclasses import replace
 import orjson
 
 from rmm_assets.errors import PagingError
-from rmm_assets.reading.answers import ABSENT, find
+from rmm_assets.reading.absent import ABSENT
+from rmm_assets.reading.answers import find
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.fetch import Pager
 from rmm_assets.reading.signals import number_of

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from rmm_assets.http.transport import Request
+from rmm_assets.http.request import Request
 from rmm_assets.reading.paginators import Paginator
 from rmm_assets.reading.settings import Count, EmptyAs
 from rmm_assets.rows.decode import Hints

@@ -8,7 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from rmm_assets.errors import BodyError, TransportError
-from rmm_assets.http.transport import BodyFault, Reply, Request, Transport
+from rmm_assets.http.request import Request
+from rmm_assets.http.transport import BodyFault, Reply, Transport
 from rmm_assets.reading.answers import Answer
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.selector import holds_object, selector_of, stands_for_no_rows
@@ -95,16 +96,30 @@ class Pager:
         return self._workers.submit(self._fetch_many, endpoint, requests, stop, first)
 
     def look(self, endpoint: Endpoint, request: Request) -> Answer | None:
-        """Fetches a page that need not be there; None where the API does not have it."""
+        """Fetches a page that need not be there; None where the API does not have it.
+
+        A fault that passes is tried again, as for any page; one that lasts is how some APIs refuse such a page.
+        """
 
         def accept(reply: Reply) -> Answer | None:
-            try:
-                page = read_page(reply.body, selector_of(endpoint, reply.body), endpoint.hints)
-            except BodyError:
+            if reply.status >= 300:
                 return None
-            return Answer(reply, page) if reply.status < 300 else None
+            try:
+                return Answer(reply, read_page(reply.body, selector_of(endpoint, reply.body), endpoint.hints))
+            except BodyError as error:
+                if error.reason == "not_json":
+                    raise BodyFault(str(error)) from None
+                return None
 
-        return self._workers.submit(self._send, endpoint, request, accept, tolerate=lambda _: True).result()
+        def refuses(reply: Reply) -> bool:
+            return 400 <= reply.status < 500 and reply.status != 429
+
+        try:
+            return self._workers.submit(self._send, endpoint, request, accept, tolerate=refuses).result()
+        except TransportError as error:
+            if error.status is None or error.status == 429:
+                raise
+            return None
 
     def text(self, endpoint: Endpoint, request: Request) -> bytes:
         """Fetches a body that is not a page."""

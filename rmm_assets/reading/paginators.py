@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
-from dlt.common import jsonpath
 from pydantic import Field, model_validator
 
 from rmm_assets.errors import PagingError
-from rmm_assets.http.transport import Request
-from rmm_assets.reading.answers import ABSENT, Answer
+from rmm_assets.http.request import Request
+from rmm_assets.reading.absent import ABSENT
 from rmm_assets.settings import Settings, Tagged, did_you_mean, line_error, refuse
+
+# Each process of Dagster reads the settings here: what only a read needs would cost it half a second of imports.
+if TYPE_CHECKING:
+    from rmm_assets.reading.answers import Answer
 
 STYLES: dict[str, type[Paginator]] = {}
 """Every paging style by the name that a connection file has for it."""
@@ -138,6 +141,8 @@ def _put(request: Request, param: str | None, body_path: str | None, value: Any)
     """Returns the request with a value at its place: in the JSON body where a path says so, else in the query."""
     if not body_path:
         return replace(request, params={**request.params, str(param): value})
+    from dlt.common import jsonpath
+
     json = deepcopy(request.json) if request.json is not None else {}
     jsonpath.set_value_at_path(json, body_path, value)
     return replace(request, json=json)

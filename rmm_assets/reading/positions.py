@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from rmm_assets.errors import PagingError
-from rmm_assets.http.transport import Request
-from rmm_assets.reading.answers import ABSENT, Answer
+from rmm_assets.http.request import Request
+from rmm_assets.reading.absent import ABSENT
+from rmm_assets.reading.answers import Answer
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.facts import PageRead, PassFacts
 from rmm_assets.reading.paginators import ByPosition

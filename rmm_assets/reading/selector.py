@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from rmm_assets.errors import BodyError
-from rmm_assets.reading.answers import ABSENT
+from rmm_assets.reading.absent import ABSENT
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.settings import EmptyAs
 

@@ -8,7 +8,8 @@ from typing import Any
 from dlt.common.utils import str2bool
 
 from rmm_assets.errors import PagingError
-from rmm_assets.reading.answers import ABSENT, Answer
+from rmm_assets.reading.absent import ABSENT
+from rmm_assets.reading.answers import Answer
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.signals import Kind, Signals, number_of
 from rmm_assets.rows.decode import Page

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from rmm_assets.errors import PagingError, TransportError
-from rmm_assets.http.transport import Request
+from rmm_assets.http.request import Request
 from rmm_assets.reading.answers import Answer
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.facts import PageRead, PassFacts

@@ -5,7 +5,6 @@ What Arrow refuses, or may have changed, is left to the reference decoder.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.json as pajson
 
-from rmm_assets.rows.json_text import EXACT_DOUBLE, holds_inexact_number
+from rmm_assets.rows.json_text import EXACT_DOUBLE, holds_inexact_number, holds_small_number
 from rmm_assets.rows.page import Page
 from rmm_assets.rows.selector import Stood, select
 from rmm_assets.rows.type_memory import TypeMemory
@@ -22,7 +21,6 @@ from rmm_assets.rows.type_memory import TypeMemory
 _WHOLE = "_"
 # Below, a double has fewer digits, and at last none.
 _SMALLEST = 1e-300
-_SMALL_NUMBER = re.compile(rb"[eE]-[0-9]{3}")
 
 
 def decode_fast(
@@ -157,7 +155,7 @@ def _is_exact(array: pa.Array, where: tuple[int, ...], document: bytes) -> bool:
     sizes = np.abs(values)
     if np.count_nonzero(sizes < EXACT_DOUBLE) != len(values) - array.null_count:
         return False
-    return not (np.count_nonzero(sizes < _SMALLEST) and _SMALL_NUMBER.search(document))
+    return not (np.count_nonzero(sizes < _SMALLEST) and holds_small_number(document))
 
 
 def _without(array: pa.StructArray, path: tuple[str, ...]) -> dict[str, Any] | None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from decimal import Context, Decimal
 from typing import Any
 
 import numpy as np
 import orjson
 
+from rmm_assets.rows.slices import Bytes, slices
+
 # From here on a double no longer tells an integer from its neighbour.
 EXACT_DOUBLE = 2**53
+
+_Places = np.ndarray[Any, np.dtype[np.int64]]
 
 _EIGHT_TRUE = np.uint64(0x0101010101010101)
 _NUMBER = re.compile(rb"[0-9.]+([eE][-+]?[0-9]+)?")
@@ -51,32 +56,74 @@ def exact_double(token: str) -> float | None:
     return value if value and digits >= 17 and rounded == written else None
 
 
-def holds_inexact_number(text: bytes) -> bool:
-    """Tells whether a body holds a decimal number with more digits than a double has."""
-    raw = np.frombuffer(text, np.uint8)
-    # A point, a slash, or a digit.
-    digit = (raw - np.uint8(46)) <= 11
-    # Each run of 17 fills one of these blocks of eight.
-    blocks = digit[: len(digit) // 8 * 8].view(np.uint64)
-    if not (blocks == _EIGHT_TRUE).any():
-        return False
-    runs = digit
-    for step in (1, 2, 4, 8, 1):
-        runs = runs[:-step] & runs[step:]
+def holds_inexact_number(body: bytes) -> bool:
+    """Tells whether a body, an object or an array, holds a decimal number with more digits than a double has."""
     end = 0
-    for start in np.flatnonzero(runs).tolist():
-        token = _NUMBER.match(text, start) if start >= end else None
-        if token is None:
-            continue
-        end = token.end()
-        # Within a string, a run of digits follows something else than these.
-        if text[max(0, start - 64) : start].rstrip(b" \t\r\n-")[-1:] in (b"[", b":", b","):
+    for start, stop in _long_runs(np.frombuffer(body, np.uint8)):
+        start = _number_start(body, start, end)
+        token = _NUMBER.match(body, start)
+        end = max(stop, token.end() if token else 0)
+        if token is not None and b"." in token[0] and _is_value(body, start):
             try:
-                if b"." in token[0] and exact_double(token[0].decode()) is None:
+                if exact_double(token[0].decode()) is None:
                     return True
             except ValueError:
                 return True
     return False
+
+
+def _long_runs(body: Bytes) -> Iterator[tuple[int, int]]:
+    """Yields the parts of a body that are eight digits, with nine more around them at least."""
+    found = []
+    for start, part in slices(body):
+        eight = _is_digit(part[: len(part) // 8 * 8]).view(np.uint64) == _EIGHT_TRUE
+        if eight.any():
+            found.append(start + 8 * np.flatnonzero(eight))
+    if found:
+        # The first one in a run has seven digits before it at most, and so two behind it at least.
+        blocks = _before_digits(np.concatenate(found), body, (8, 9))
+        before = np.maximum(blocks[:, None] - np.arange(1, 8), 0)
+        behind = np.minimum(blocks[:, None] + np.arange(8, 17), len(body) - 1)
+        around = [np.logical_and.accumulate(_is_digit(body[side]), axis=1).sum(axis=1) for side in (before, behind)]
+        yield from ((block, block + 8) for block in blocks[around[0] + around[1] >= 9].tolist())
+
+
+def holds_small_number(body: bytes) -> bool:
+    """Tells whether a body, an object or an array, holds a number with an exponent of -100 or less."""
+    raw = np.frombuffer(body, np.uint8)
+    for start, part in slices(raw, overlap=2):
+        # A digit, an `e` or `E`, and a minus.
+        exponents = ((part[1:-1] | np.uint8(32)) == ord("e")) & (part[2:] == ord("-")) & _is_digit(part[:-2])
+        if not exponents.any():
+            continue
+        found = _before_digits(start + 1 + np.flatnonzero(exponents), raw, (2, 3, 4))
+        # What is left are such numbers, and parts of UUIDs.
+        if any(_is_value(body, _number_start(body, place, 0)) for place in found.tolist()):
+            return True
+    return False
+
+
+def _is_digit(raw: Bytes) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Marks points, slashes and digits, which one comparison finds; no number has a slash in it."""
+    return (raw - np.uint8(46)) <= 11
+
+
+def _before_digits(places: _Places, body: Bytes, steps: tuple[int, ...]) -> _Places:
+    """Returns the places that have digits so many bytes behind them. What lies beyond the end is a bracket."""
+    for step in steps:
+        places = places[_is_digit(body[np.minimum(places + step, len(body) - 1)])]
+    return places
+
+
+def _number_start(body: bytes, place: int, lowest: int) -> int:
+    while place > lowest and body[place - 1] in b"0123456789.":
+        place -= 1
+    return place
+
+
+def _is_value(body: bytes, start: int) -> bool:
+    """Tells whether a number there is a value. In a string, something else than these stands before a run of digits."""
+    return body[max(0, start - 64) : start].rstrip(b" \t\r\n-")[-1:] in (b"[", b":", b",")
 
 
 def _refuse(token: str) -> Any:

@@ -311,7 +311,8 @@ class Spool:
         """
         schema = self._root.schema
         bent = [name for name in self._layout.key if self._root.bends(name)]
-        if not bent:
+        # No row can land without a key, so that each column of it is there once one can.
+        if not bent or not self._landing:
             return self._landing
         own = pa.schema([schema.field(name) for name in self._layout.key])
         tables = (self._root.conform(self._batch(number), own) for number in range(len(self._landing)))

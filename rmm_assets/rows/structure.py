@@ -6,6 +6,8 @@ import re
 
 import numpy as np
 
+from rmm_assets.rows.slices import slices
+
 # Arrow's reader recurses: some 10,000 levels overflow an 8 MB stack, which kills the process. No row is this deep.
 MAX_DEPTH = 500
 
@@ -23,9 +25,15 @@ _STEPS[[ord("]"), ord("}")]] = -1
 
 def is_too_deep(text: bytes) -> bool:
     """Tells whether a body is nested deeper than any row is."""
-    if text.count(b"{") + text.count(b"[") <= MAX_DEPTH:
+    if _opening(text) <= MAX_DEPTH:
         return False
     return bool(_levels(text).max(initial=0) > MAX_DEPTH)
+
+
+def _opening(text: bytes) -> int:
+    # One bit tells `{` from `[`.
+    parts = slices(np.frombuffer(text, np.uint8))
+    return sum(int(np.count_nonzero((part | np.uint8(32)) == ord("{"))) for _, part in parts)
 
 
 def is_safe(text: bytes, first: bytes) -> bool:
@@ -39,11 +47,20 @@ def is_safe(text: bytes, first: bytes) -> bool:
     begin, end = text[:64].lstrip(_BLANKS)[:1], text[-64:].rstrip(_BLANKS)[-1:]
     if not begin or begin not in first or end not in (b"}", b"]"):
         return False
-    if not _NULL_BEHIND.search(text):
+    if not _may_have_null_behind(text) or not _NULL_BEHIND.search(text):
         return True
     # Such text may stand in a string.
     levels = _levels(text)
     return bool(levels[-1] == 0 and np.count_nonzero(levels == 0) == 1)
+
+
+def _may_have_null_behind(text: bytes) -> bool:
+    """Tells quickly whether an object ends that an `n`, or white space, follows."""
+    for _, part in slices(np.frombuffer(text, np.uint8), overlap=1):
+        behind = part[1:]
+        if ((part[:-1] == ord("}")) & ((behind == ord("n")) | (behind <= ord(" ")))).any():
+            return True
+    return False
 
 
 def _levels(text: bytes) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

@@ -93,15 +93,11 @@ class Store:
         """dlt's destination."""
         credentials = self.credentials
         if self.is_file:
-            from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
+            from rmm_assets.tables.duckdb_file import file_credentials
 
             # A file that is not there yet is made for a writer only.
             read_only = read_only and Path(self.credentials).exists()
-            # By attribute: dlt imports SQLAlchemy, which takes a third of a second, to see that a path is no address. And
-            # resolved here, because it asks for the destination's capabilities thirty times a run.
-            credentials = DuckDbCredentials(read_only=read_only)
-            credentials.database = self.credentials
-            credentials.resolve()
+            credentials = file_credentials(self.credentials, read_only=read_only)
         options = dict(self.options) if credentials is None else {**self.options, "credentials": credentials}
         destination = Destination.from_reference(self.destination, **options)
         assert destination is not None, "a destination without a name"

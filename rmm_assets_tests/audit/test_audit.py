@@ -12,6 +12,8 @@ from rmm_assets_tests.audit.auditing import audited, copied, found, listing, par
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.syncing import connection, devices, resource, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -20,8 +20,9 @@ from rmm_assets.errors import TransportError
 from rmm_assets.http.auth import BearerAuth, build_auth
 from rmm_assets.http.rate_limit import RateLimit
 from rmm_assets.http.redaction import MASK, Redactor
+from rmm_assets.http.request import Request
 from rmm_assets.http.settings import Limits, Retry
-from rmm_assets.http.transport import Request, Transport
+from rmm_assets.http.transport import Transport
 from rmm_assets_tests.http.auths import read_auth
 from rmm_assets_tests.http.leaks import WRITTEN
 from rmm_assets_tests.http.servers import Say, Scripted, Seen

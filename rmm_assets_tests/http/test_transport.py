@@ -21,8 +21,9 @@ from rmm_assets.errors import TransportError
 from rmm_assets.http.auth import build_auth
 from rmm_assets.http.rate_limit import RateLimit
 from rmm_assets.http.redaction import Redactor
+from rmm_assets.http.request import Request
 from rmm_assets.http.settings import Limits, Retry, Throttle, Tls
-from rmm_assets.http.transport import BodyFault, Reply, Request, Transport
+from rmm_assets.http.transport import BodyFault, Reply, Transport
 from rmm_assets_tests.http.auths import read_auth
 from rmm_assets_tests.http.servers import (
     Say,

@@ -101,7 +101,7 @@ def test_the_project_has_the_installed_package_and_not_this_folder(project: Proj
 def test_dg_lists_the_component_with_its_documentation(project: Project) -> None:
     found = json.loads(project.dg("list", "components", "--json"))["items"]
     [ours] = [entry for entry in found if entry["key"] == "rmm_assets.RmmConnection"]
-    assert "One RMM API" in ours["summary"]
+    assert "An RMM API" in ours["summary"]
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ def test_a_second_run_says_what_changed(rmm: Simulator, tmp_path: Path) -> None:
     with rmm:
         first = sync(tmp_path, "acme", ACME_API_KEY="demo-key")
         assert first.returncode == 0, first.stdout + first.stderr
-        assert line(first.stdout, "acme/computers")[1:5] == ["250", "first load", "3", "6 of 6"]
+        assert line(first.stdout, "acme/computers")[1:5] == ["250", "first load", "3", "7 of 7"]
         assert "The tables of acme are in data/rmm.duckdb." in first.stdout
 
         rmm.set_rows("computers", rows(253)[2:])
@@ -110,7 +110,7 @@ def test_a_failing_check_is_named_and_the_command_fails(rmm: Simulator, tmp_path
         rmm.set_rows("computers", [{"id": 1, "status": None}])
         done = sync(tmp_path, ACME_API_KEY="demo-key")
     assert done.returncode == 1
-    assert line(done.stdout, "acme/computers")[4] == "5 of 6 (not_null_status)"
+    assert line(done.stdout, "acme/computers")[4] == "6 of 7 (not_null_status)"
 
 
 def test_a_missing_variable_is_named_without_a_traceback(rmm: Simulator, tmp_path: Path) -> None:

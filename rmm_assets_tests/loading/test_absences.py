@@ -19,6 +19,8 @@ from rmm_assets.tables.absences import Absences
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.syncing import absent, connection, devices, ids, resource, rows_of, run
 
+pytestmark = pytest.mark.slow
+
 
 class Fleet:
     """A server whose rows change between runs, and the table they land in."""

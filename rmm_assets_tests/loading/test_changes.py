@@ -13,6 +13,8 @@ from rmm_assets.tables.changes import Changes, compare, forget, remember
 from rmm_assets.tables.store import Store
 from rmm_assets.tables.table import Table
 
+pytestmark = pytest.mark.slow
+
 
 class Loader:
     """A table that dlt merges rows into."""

@@ -24,6 +24,8 @@ from rmm_assets.simulator import Simulator
 from rmm_assets.simulator.faults import Faults
 from rmm_assets_tests.syncing import Row, connection, resource, rows_of, run
 
+pytestmark = pytest.mark.slow
+
 
 class Fleet:
     """A server whose rows change between runs, and the tables they land in."""

@@ -12,6 +12,8 @@ from rmm_assets.errors import ConflictingRowsError
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.syncing import Row, connection, ids, resource, rows_of, run
 
+pytestmark = pytest.mark.slow
+
 SINGLE = {"paginator": "single_page"}
 
 

@@ -14,6 +14,8 @@ from rmm_assets.loading.run import Outcome
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.syncing import Row, connection, resource, rows_of, run
 
+pytestmark = pytest.mark.slow
+
 START = "2024-01-01T00:00:00Z"
 
 

@@ -13,6 +13,8 @@ from rmm_assets.errors import IncompleteError, ParentRowError, TransportError
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.syncing import Row, absent, connection, ids, resource, rows_of, run
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = ["kunde a#2", "a/b", "a?b", "../x", "..%2fx", "ü&admin=1", "a;b", "%2e%2e", "{x}", "a\\b", "a b+c", "." + "x"]
 
 SINGLE = {"paginator": "single_page"}

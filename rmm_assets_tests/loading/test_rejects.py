@@ -13,6 +13,8 @@ from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.loading.test_absences import Fleet
 from rmm_assets_tests.syncing import connection, resource, rows_of, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("key", "values"),

@@ -16,6 +16,8 @@ from rmm_assets.simulator import Simulator
 from rmm_assets.tables.store import Store
 from rmm_assets_tests.syncing import KEY, absent, connection, devices, ids, resource, rows_of, run, store_in
 
+pytestmark = pytest.mark.slow
+
 
 def change(folder: Path, *statements: str) -> None:
     """What a person does to the database by hand."""

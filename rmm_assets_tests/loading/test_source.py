@@ -19,6 +19,8 @@ from rmm_assets.simulator.faults import Faults
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.syncing import connection, devices, ids, resource, rows_of, run
 
+pytestmark = pytest.mark.slow
+
 ORGANIZATIONS = [{"id": i, "name": f"Org {i}", "status": "active"} for i in range(1, 31)]
 DEVICES = [{**row, "organization_id": 1 + row["id"] % 30} for row in devices(450)]
 

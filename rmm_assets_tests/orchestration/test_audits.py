@@ -13,6 +13,8 @@ from rmm_assets.orchestration.assets import build_connection_defs
 from rmm_assets.simulator import Simulator
 from rmm_assets_tests.orchestration.bench import KEY, connection, devices, failures, query, run, sync
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:

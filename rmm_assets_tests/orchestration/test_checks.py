@@ -29,6 +29,8 @@ from rmm_assets_tests.orchestration.bench import (
     table_rows,
 )
 
+pytestmark = pytest.mark.slow
+
 ALL = ("unique_id", "not_null_status", "accepted_values_status", "complete", "schema_change", "no_rejected_rows")
 
 

@@ -16,6 +16,8 @@ from rmm_assets.orchestration.component import RmmConnection
 from rmm_assets.simulator import Faults, Fleet, Simulator
 from rmm_assets_tests.orchestration import bench
 
+pytestmark = pytest.mark.slow
+
 RESOURCES = ("organizations", "devices", "alerts", "patches")
 OVERVIEW = dg.AssetKey(["acme", "fleet_overview"])
 PAGE = Path("data/acme_fleet.html")

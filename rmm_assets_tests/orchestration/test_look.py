@@ -25,6 +25,8 @@ from rmm_assets_tests.orchestration.bench import (
     sync,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _key(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

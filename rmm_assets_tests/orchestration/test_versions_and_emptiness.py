@@ -11,6 +11,8 @@ import pytest
 from rmm_assets.simulator import Simulator
 from rmm_assets_tests.orchestration.bench import KEY, checks, connection, devices, metadata, query, sync
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:

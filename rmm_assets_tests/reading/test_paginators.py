@@ -13,9 +13,10 @@ from pydantic import Field, ValidationError
 
 from docs.generated import keys
 from rmm_assets.config import Connection
-from rmm_assets.http.transport import Request
+from rmm_assets.http.request import Request
 from rmm_assets.reading import paginators
-from rmm_assets.reading.answers import ABSENT, Answer
+from rmm_assets.reading.absent import ABSENT
+from rmm_assets.reading.answers import Answer
 from rmm_assets.reading.paginators import STYLES, ByPosition, ByReference, paginator_of
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.reading.reading import endpoint_of, read

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,8 @@ from rmm_assets.rows.decode import Hints, read_page, read_pages
 from rmm_assets.rows.keys import row_keys
 from rmm_assets.rows.shape import Nesting, RowShape
 from rmm_assets.rows.spool import Spool
+
+pytestmark = pytest.mark.slow
 
 NAMES = st.sampled_from(["id", "name", "Name", "a", "b", "a b", "__x", "", "organization", "x_", "ünï", "a__b", "tags"])
 STAMPS = st.sampled_from(
@@ -194,6 +197,7 @@ def shown(table: pa.Table, shape: RowShape) -> Any:
     [[{"id": [], "b": 0}], [{}, {"id": 0}]], RowShape("t", ("id",), {"id": {"data_type": "decimal"}}), None, False, 3
 )
 @example([[], [{"name": []}], [{}, {"Name": 0}]], RowShape("t", ("id",)), "data", False, 1000)
+@example([[{"Name": "2024-01-01T00:00:00Z"}, {}]], RowShape("t", ("id", "name")), "data", False, 1)
 def test_both_decoders_give_the_same(
     pages: list[Any], shape: RowShape, selector: str | None, pretty: bool, batch_rows: int
 ) -> None:

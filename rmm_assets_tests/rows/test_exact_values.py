@@ -62,6 +62,19 @@ def test_digits_in_text_do_not_send_a_page_to_the_slow_decoder() -> None:
     assert read_page(body, None).structs is not None
 
 
+@pytest.mark.parametrize("text", ["remote-0001", "5a1e-1234", "x 2e-300", "0,2e-30", "E-100"])
+def test_text_that_ends_like_a_small_number_does_not_send_a_page_to_the_slow_decoder(text: str) -> None:
+    assert read_page(json.dumps([{"id": text, "v": 0.0}]).encode(), None).structs is not None
+
+
+@pytest.mark.parametrize("filler", [0, 65_520, 65_530, 65_536, 65_545, 131_060])
+@pytest.mark.parametrize("number", ["1e-400", "-0.1234567890123456789", "1.0E-310"])
+def test_a_number_that_no_double_is_is_found_anywhere_in_a_body(filler: int, number: str) -> None:
+    for more in range(24):
+        body = b'[{"v":0.0,"t":"%s"},{"v":%s}]' % (b"x" * (filler + more), number.encode())
+        assert read_page(body, None).structs is None
+
+
 @pytest.mark.parametrize("text", ["2024", "2024-05", "2024-W05", "2024W05"])
 @pytest.mark.parametrize("data_type", ["timestamp", "date"])
 @pytest.mark.parametrize("declared", [True, False])

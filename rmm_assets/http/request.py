@@ -1,0 +1,28 @@
+"""Holds one request as it is asked for.
+
+Apart from `transport`, so that the settings of paginators, which each process of Dagster reads, import no HTTP client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, without the secret.
+
+    Attributes:
+        path: A path relative to the base URL, or an absolute URL of the same origin.
+        label: Its name in log lines and errors, such as `devices page 3`.
+    """
+
+    path: str
+    method: str = "GET"
+    params: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    json: Any = None
+    data: Any = None
+    label: str = "request"
