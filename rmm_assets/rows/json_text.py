@@ -18,7 +18,7 @@ EXACT_DOUBLE = 2**53
 
 _Places = np.ndarray[Any, np.dtype[np.int64]]
 
-_EIGHT_TRUE = np.uint64(0x0101010101010101)
+_FOUR_TRUE = np.uint32(0x01010101)
 _NUMBER = re.compile(rb"[0-9.]+([eE][-+]?[0-9]+)?")
 
 
@@ -73,19 +73,20 @@ def holds_inexact_number(body: bytes) -> bool:
 
 
 def _long_runs(body: Bytes) -> Iterator[tuple[int, int]]:
-    """Yields the parts of a body that are eight digits, with nine more around them at least."""
+    """Yields the parts of a body that are twelve digits, with five more around them at least."""
     found = []
-    for start, part in slices(body):
-        eight = _is_digit(part[: len(part) // 8 * 8]).view(np.uint64) == _EIGHT_TRUE
-        if eight.any():
-            found.append(start + 8 * np.flatnonzero(eight))
+    for start, part in slices(body, overlap=8):
+        four = _is_digit(part[: len(part) // 4 * 4]).view(np.uint32) == _FOUR_TRUE
+        twelve = four[:-2] & four[1:-1] & four[2:]
+        if twelve.any():
+            found.append(start + 4 * np.flatnonzero(twelve))
     if found:
-        # The first one in a run has seven digits before it at most, and so two behind it at least.
-        blocks = _before_digits(np.concatenate(found), body, (8, 9))
-        before = np.maximum(blocks[:, None] - np.arange(1, 8), 0)
-        behind = np.minimum(blocks[:, None] + np.arange(8, 17), len(body) - 1)
+        # The first one in a run has three digits before it at most, and so two behind it at least.
+        blocks = _before_digits(np.concatenate(found), body, (12, 13))
+        before = np.maximum(blocks[:, None] - np.arange(1, 4), 0)
+        behind = np.minimum(blocks[:, None] + np.arange(12, 17), len(body) - 1)
         around = [np.logical_and.accumulate(_is_digit(body[side]), axis=1).sum(axis=1) for side in (before, behind)]
-        yield from ((block, block + 8) for block in blocks[around[0] + around[1] >= 9].tolist())
+        yield from ((block, block + 12) for block in blocks[around[0] + around[1] >= 5].tolist())
 
 
 def holds_small_number(body: bytes) -> bool:
