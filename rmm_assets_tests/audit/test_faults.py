@@ -211,6 +211,18 @@ def test_rows_behind_an_answer_that_is_no_page_are_not_gone(kind: str, heals: bo
     assert (result.verdict, found(result)) == (("differences", {"marked_absent": 400}) if heals else ("unverified", {}))
 
 
+def test_rows_of_the_table_behind_an_answer_that_is_no_page_are_not_extra(table: Callable[..., Path]) -> None:
+    def answer(seen: Seen) -> Say:
+        start, page = page_of(devices(600), seen, 100)
+        return Say({"rows": page, "next": start + 100}) if start < 200 else Say({"rows": None})
+
+    made = paged_by({"type": "cursor", "cursor_path": "next", "cursor_param": "after"}, "rows")
+    with Scripted(answer) as server:
+        result = audited(table(600), server.url, made)
+    assert (result.verdict, found(result)) == ("unverified", {})
+    assert any("400 rows are in the table only" in doubt for doubt in result.unverified)
+
+
 def test_an_error_that_landed_as_a_row_is_extra(table: Callable[..., Path]) -> None:
     folder = table(
         600,

@@ -115,7 +115,7 @@ def verdict_of(mutant: Mutant, code: int | None) -> Verdict:
 
 def run_tests(copy: Path, tests: Sequence[str], limit: float, *, show: bool = False) -> int | None:
     """Returns pytest's exit code; None where it did not end in time."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--disable-warnings", "-p", "no:cacheprovider"]
     paths = [f"rmm_assets_tests/{test}" for test in tests]
     environment = {**os.environ, "PYTHONPATH": str(copy)}
     process = subprocess.Popen(

@@ -111,6 +111,24 @@ def test_a_failed_load_leaves_the_table_as_it_was(instance: dg.DagsterInstance) 
     assert table_rows(("*",)) == before
 
 
+def test_an_error_of_the_database_that_quotes_a_row_does_not_quote_the_key(
+    workplace: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So short a key stays in rows, where it may be a word like any other.
+    key = "k3y-7"
+    monkeypatch.setenv("ACME_API_KEY", key)
+    with Simulator(tables={"devices": devices(3)}, api_key=key) as server:
+        target = connection(server.base_url)
+        assert sync(target, instance).success
+        query("CREATE UNIQUE INDEX one_name ON acme.devices (name)")
+        server.set_rows("devices", devices(3, name=key))
+        result = sync(target, instance)
+    log = [entry.user_message for entry in instance.all_logs(result.run_id)]
+    assert any("duplicate key" in text.lower() and "***" in text for text in failures(result))
+    assert any("Traceback" in text and "***" in text for text in log)
+    assert not [text for text in (*failures(result), *log) if key in text]
+
+
 def test_selecting_one_asset_asks_for_that_one_alone(instance: dg.DagsterInstance) -> None:
     with Simulator(tables={"tickets": devices(5), "devices": devices(5)}) as rmm:
         job = build_connection_defs(connection(rmm.base_url, ["tickets", "devices"])).resolve_job_def("sync_acme")
