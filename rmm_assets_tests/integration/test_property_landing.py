@@ -1,7 +1,7 @@
 """Whatever happens from run to run: after each of them the table holds what the server holds, or it is as it was.
 
 Sequences of runs through the real landing: rows come, change, lose their type and go, reads fail, and the connection file
-changes in between. `RMM_SEQUENCES` says how many sequences are tried, 40 by default; with `RMM_SHRINK` one that fails is made
+changes in between. `RMM_SEQUENCES` says how many sequences are tried, 12 by default; with `RMM_SHRINK` one that fails is made
 shorter, which takes minutes.
 """
 
@@ -30,7 +30,7 @@ from rmm_assets.rows.types import plain_text
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.syncing import Row, connection, resource, run
 
-SEQUENCES = int(os.environ.get("RMM_SEQUENCES", "40"))
+SEQUENCES = int(os.environ.get("RMM_SEQUENCES", "12"))
 
 VALUES = st.one_of(
     st.none(), st.integers(-5, 5), st.sampled_from([0.5, 1.0, 2.5e10, 2**60]), st.booleans(),
