@@ -324,3 +324,40 @@ def test_a_process_that_holds_a_secret_leaves_no_core_file(tmp_path: Path) -> No
         found[case] = (int(ran.stdout), [file.name for file in folder.iterdir()])
     assert found["secret"] == (0, [])
     assert found["none"][0] == resource.RLIM_INFINITY
+
+
+# A kind of auth is one class
+
+NEW_KIND = """
+from typing import Literal
+
+from rmm_assets.http.auth import Auth, AuthSettings, HeaderAuth
+
+
+class TokenAuth(AuthSettings):
+    type: Literal["token"] = "token"
+    prefix: str = "Token"
+
+    def build(self, secret, redactor) -> Auth:
+        return HeaderAuth("Authorization", f"{self.prefix} {secret}")
+
+
+from rmm_assets.config import Connection
+from rmm_assets.http.auth import build_auth
+from rmm_assets.http.redaction import Redactor
+
+said = {"name": "acme", "api_key": {"env": "ACME"}, "resources": [{"name": "devices", "endpoint": {"paginator": "single_page"}}]}
+said["client"] = {"base_url": "https://rmm.example.com", "auth": {"type": "token", "prefix": "Key"}}
+connection = Connection.model_validate(said)
+print(build_auth(connection.client.auth, "s3cret", Redactor()).attach("/v1", {})[1]["Authorization"])
+said["client"]["auth"] = "tokn"
+try:
+    Connection.model_validate(said)
+except ValueError as error:
+    print("token" in str(error))
+"""
+
+
+def test_a_kind_of_auth_is_added_by_one_class() -> None:
+    done = subprocess.run([sys.executable, "-c", NEW_KIND], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["Key s3cret", "True"]
