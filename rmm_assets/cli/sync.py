@@ -1,36 +1,23 @@
-"""Defines the `rmm` command, for the few things that Dagster's own commands do not do.
-
-`rmm sync` materializes connections and prints a readable summary; `rmm audit` compares tables with the API;
-`rmm simulate` runs the embedded RMM.
-"""
+"""`rmm sync`: materializes connections in this process and prints a readable summary."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import sys
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from rmm_assets.cli.instance import prepare_dagster_home
 
 if TYPE_CHECKING:
     import dagster as dg
     from rich.table import Table
 
-    from rmm_assets.audit import Audit
 
-
-@click.group()
-def main() -> None:
-    """Loads any RMM API into a warehouse, as Dagster assets."""
-
-
-@main.command()
+@click.command()
 @click.argument("connections", nargs=-1)
 def sync(connections: tuple[str, ...]) -> None:
     """Materialize and check every asset of CONNECTIONS (default: all connections).
@@ -52,21 +39,13 @@ def sync(connections: tuple[str, ...]) -> None:
     if unknown:
         known = ", ".join(sorted(jobs)) or "none"
         raise click.UsageError(f"unknown connection {', '.join(unknown)}; known connections: {known}")
-    _prepare_dagster_home()
+    prepare_dagster_home()
     with dg.DagsterInstance.get() as instance:
         succeeded = [_sync_one(definitions, jobs[name], name, instance) for name in connections or sorted(jobs)]
     sys.stdout.flush()
     # Not sys.exit: when the interpreter shuts down, DuckDB's binding reports objects that Python's caches of generic
     # types still reference as leaks, and prints a page about them.
     os._exit(0 if all(succeeded) else 1)
-
-
-def _prepare_dagster_home() -> None:
-    """Uses the Dagster instance in this folder, as `make dev` does, unless `DAGSTER_HOME` is set."""
-    home = Path(os.environ.setdefault("DAGSTER_HOME", str(Path(".dagster").absolute())))
-    home.mkdir(parents=True, exist_ok=True)
-    if not (home / "dagster.yaml").exists() and Path("dagster.yaml").exists():
-        shutil.copy("dagster.yaml", home)
 
 
 @dataclass
@@ -161,77 +140,3 @@ def _row_count(instance: dg.DagsterInstance, key: dg.AssetKey) -> int | None:
         return None
     count: Any = event.asset_materialization.metadata.get("dagster/row_count")
     return None if count is None else int(count.value)
-
-
-@main.command()
-@click.argument("connection")
-@click.argument("resource", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
-def audit(connection: str, resource: str | None, as_json: bool) -> None:
-    """Read CONNECTION from the API once more, another way, and compare it with its tables; of one RESOURCE, or of all.
-
-    Writes nothing. Ends with 0 where all is equal, with 1 where something differs, and with 2 where nothing differs and
-    something could not be verified.
-    """
-    import dagster as dg
-
-    from rmm_assets.audit import unreadable
-    from rmm_assets.definitions import connections
-    from rmm_assets.orchestration.audits import audit_resource
-    from rmm_assets.orchestration.resources import api_resource
-
-    warnings.simplefilter("ignore", dg.BetaWarning)
-    known = connections()
-    if connection not in known:
-        raise click.UsageError(f"no connection {connection}; there are: {', '.join(sorted(known)) or 'none'}")
-    found = known[connection]
-    names = [one.name for one in found.resources if one.selected]
-    if resource is not None and resource not in names:
-        raise click.UsageError(f"{connection} has no resource {resource}; there are: {', '.join(sorted(names))}")
-    results = []
-    for name in names if resource is None else [resource]:
-        try:
-            results.append(audit_resource(found, found.resource(name), api_resource(found)))
-        except dg.Failure as failure:
-            results.append(unreadable(found, found.resource(name), str(failure.description)))
-    _print_audits(results, as_json=as_json)
-    verdicts = {result.verdict for result in results}
-    sys.stdout.flush()
-    # As in `sync`.
-    os._exit(1 if "differences" in verdicts else 2 if "unverified" in verdicts else 0)
-
-
-def _print_audits(results: Sequence[Audit], *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps([result.as_json() for result in results], indent=2))
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    table = Table()
-    for name in ("asset", "verdict", "rows of the API", "rows of the table", "table loaded", "requests"):
-        table.add_column(name, justify="right" if name.startswith("r") else "left")
-    colors = {"equal": "green", "differences": "red", "unverified": "yellow"}
-    for result in results:
-        loaded = f"{result.loaded_at:%Y-%m-%d %H:%M} UTC" if result.loaded_at else "never"
-        verdict = f"[{colors[result.verdict]}]{result.verdict}[/]"
-        numbers = (f"{result.rows_api:,}", f"{result.rows_table:,}", loaded, f"{result.requests:,}")
-        table.add_row(f"{result.connection}/{result.resource}", verdict, *numbers)
-    console.print(table)
-    for result in results:
-        for sentence in result.sentences():
-            console.print(f"[bold]{result.connection}/{result.resource}[/bold] {escape(sentence)}", highlight=False)
-
-
-@main.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8099, show_default=True)
-@click.option("--seed", default=7, show_default=True, help="Servers with the same seed hold the same rows.")
-@click.option("--tick-seconds", default=60.0, show_default=True, help="How often the fleet changes.")
-def simulate(host: str, port: int, seed: int, tick_seconds: float) -> None:
-    """Run the embedded RMM on its own until it is interrupted."""
-    from rmm_assets.simulator import run
-
-    run(host=host, port=port, seed=seed, tick_seconds=tick_seconds)

@@ -1,0 +1,77 @@
+"""`rmm audit`: compares tables with the API."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rmm_assets.audit import Audit
+
+
+@click.command()
+@click.argument("connection")
+@click.argument("resource", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def audit(connection: str, resource: str | None, as_json: bool) -> None:
+    """Read CONNECTION from the API once more, another way, and compare it with its tables; of one RESOURCE, or of all.
+
+    Writes nothing. Ends with 0 where all is equal, with 1 where something differs, and with 2 where nothing differs and
+    something could not be verified.
+    """
+    import dagster as dg
+
+    from rmm_assets.audit import unreadable
+    from rmm_assets.definitions import connections
+    from rmm_assets.orchestration.audits import audit_resource
+    from rmm_assets.orchestration.resources import api_resource
+
+    warnings.simplefilter("ignore", dg.BetaWarning)
+    known = connections()
+    if connection not in known:
+        raise click.UsageError(f"no connection {connection}; there are: {', '.join(sorted(known)) or 'none'}")
+    found = known[connection]
+    names = [one.name for one in found.resources if one.selected]
+    if resource is not None and resource not in names:
+        raise click.UsageError(f"{connection} has no resource {resource}; there are: {', '.join(sorted(names))}")
+    results = []
+    for name in names if resource is None else [resource]:
+        try:
+            results.append(audit_resource(found, found.resource(name), api_resource(found)))
+        except dg.Failure as failure:
+            results.append(unreadable(found, found.resource(name), str(failure.description)))
+    _print_audits(results, as_json=as_json)
+    verdicts = {result.verdict for result in results}
+    sys.stdout.flush()
+    # As in `sync`.
+    os._exit(1 if "differences" in verdicts else 2 if "unverified" in verdicts else 0)
+
+
+def _print_audits(results: Sequence[Audit], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([result.as_json() for result in results], indent=2))
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    table = Table()
+    for name in ("asset", "verdict", "rows of the API", "rows of the table", "table loaded", "requests"):
+        table.add_column(name, justify="right" if name.startswith("r") else "left")
+    colors = {"equal": "green", "differences": "red", "unverified": "yellow"}
+    for result in results:
+        loaded = f"{result.loaded_at:%Y-%m-%d %H:%M} UTC" if result.loaded_at else "never"
+        verdict = f"[{colors[result.verdict]}]{result.verdict}[/]"
+        numbers = (f"{result.rows_api:,}", f"{result.rows_table:,}", loaded, f"{result.requests:,}")
+        table.add_row(f"{result.connection}/{result.resource}", verdict, *numbers)
+    console.print(table)
+    for result in results:
+        for sentence in result.sentences():
+            console.print(f"[bold]{result.connection}/{result.resource}[/bold] {escape(sentence)}", highlight=False)
