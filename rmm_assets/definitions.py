@@ -14,14 +14,17 @@ import warnings
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 import dagster as dg
 import yaml
 from pydantic import ValidationError
 
 from rmm_assets.config.names import normalized_table
-from rmm_assets.errors import ConnectionFileError
+from rmm_assets.config.templates import LANGUAGE
+from rmm_assets.errors import ConnectionFileError, Fault
 from rmm_assets.orchestration.component import RmmConnection, display_path
+from rmm_assets.orchestration.dagster_internals import documents
 from rmm_assets.orchestration.schedules import EXECUTOR
 from rmm_assets.orchestration.sensors import build_alert_sensors
 from rmm_assets.settings import did_you_mean, messages
@@ -131,7 +134,18 @@ def _tree(folder: Path) -> dg.ComponentTree:
     # break them all.
     module = ModuleType(_module_name(folder))
     module.__file__, module.__path__ = None, [str(folder)]
-    return dg.ComponentTree.from_module(defs_module=module, project_root=folder)
+    tree = dg.ComponentTree.from_module(defs_module=module, project_root=folder)
+    for component, document in documents(tree):
+        # Other components render templates with the whole of Jinja, and a module of variables is run as it is named.
+        if not issubclass(component, RmmConnection):
+            _refuse_key(folder, "type", f"`{document.type}` is not a connection; write rmm_assets.RmmConnection")
+        if document.template_vars_module is not None:
+            _refuse_key(folder, "template_vars_module", f"{LANGUAGE}; leave it out")
+    return tree
+
+
+def _refuse_key(folder: Path, key: str, message: str) -> NoReturn:
+    raise ConnectionFileError([Fault(f"{display_path(str(folder / 'defs.yaml'))}: {key}", message)])
 
 
 def _module_name(folder: Path) -> str:

@@ -14,12 +14,13 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 from pydantic_core import InitErrorDetails
 
+from rmm_assets.config import templates
 from rmm_assets.config.connection import Connection
 from rmm_assets.config.resource import Resource
 from rmm_assets.config.secrets import secrets
 from rmm_assets.errors import ConnectionFileError, Fault
 from rmm_assets.http.auth import AuthSettings
-from rmm_assets.orchestration.dagster_internals import SourcePosition, SourcePositionTree
+from rmm_assets.orchestration.dagster_internals import SourcePosition, SourcePositionTree, file_model
 from rmm_assets.orchestration.scaffolding import ConnectionScaffolder
 from rmm_assets.settings import line_error, messages, refuse
 
@@ -33,10 +34,10 @@ KINDS = frozenset(AuthSettings.kinds())
 
 
 class ConnectionAttributes(BaseModel):
-    """A file's raw `attributes`: templates are not rendered yet, and nothing is validated.
+    """A file's raw `attributes`: templates are not filled in yet, and nothing is validated.
 
-    `RmmConnection.resolve_from_model` validates them, for two reasons: a template may render to a value of any type,
-    and Dagster prints the lines around a validation error, which may contain a secret.
+    `RmmConnection.resolve_from_model` validates them, for two reasons: a template may stand for any value, and
+    Dagster prints the lines around a validation error, which may contain a secret.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -64,24 +65,33 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
-        """Loads the component from a file's attributes; if the file has none, the error says what is missing."""
+        """Loads the component from a file's attributes; if the file has none, the error says what is missing.
+
+        Raises:
+            ConnectionFileError: The file has faults, or something else in it that Dagster would execute as a template.
+        """
+        try:
+            refuse(list(_executed(context.component_decl)))
+        except ValidationError as error:
+            raise ConnectionFileError(
+                list(faults_of(error, context.resolution_context.source_position_tree, ()))
+            ) from None
         return super().load(attributes or ConnectionAttributes(), context)
 
     @classmethod
     def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> Self:
-        """Renders the templates in a file's attributes and validates the result.
+        """Fills in the templates in a file's attributes and validates the result.
 
         Raises:
             ConnectionFileError: The attributes have faults; it lists all of them, each with its file and line.
         """
         attributes = model.model_extra or {}
-        errors: list[InitErrorDetails] = []
         try:
-            # Before templates are rendered, so that a template that reads a secret is refused, too.
+            # Before templates are filled in, so that a template that reads a secret is refused, too.
             refuse(secrets(attributes))
-            rendered = _rendered(attributes, context, (), errors)
+            filled, errors = templates.filled(attributes)
             refuse(errors)
-            connection = cls.model_validate(rendered)
+            connection = cls.model_validate(filled)
         except ValidationError as error:
             raise ConnectionFileError(list(faults_of(error, context.source_position_tree))) from None
         connection._positions = context.source_position_tree
@@ -169,34 +179,29 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
         return found
 
 
-def _rendered(
-    value: Any, context: dg.ResolutionContext, path: tuple[str | int, ...], errors: list[InitErrorDetails]
-) -> Any:
-    if isinstance(value, dict):
-        return {key: _rendered(inner, context, (*path, key), errors) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_rendered(inner, context, (*path, index), errors) for index, inner in enumerate(value)]
-    # Only strings with a template: rendering would turn the string "007" into a number.
-    if not isinstance(value, str) or not ("{{" in value or "{%" in value):
-        return value
-    try:
-        return context.resolve_value(value)
-    except Exception as error:  # a template may raise anything
-        # The message is the last line; the lines before it quote the file.
-        sentence = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
-        errors.append(line_error(path, f"the template cannot be rendered: {sentence.strip()}"))
-        return value
+def _executed(decl: Any) -> Iterator[InitErrorDetails]:
+    """Yields an error for each part of the file outside `attributes` that Dagster would execute."""
+    document = file_model(decl)
+    if document is None:
+        return
+    if document.template_vars_module is not None:
+        yield line_error(("template_vars_module",), f"{templates.LANGUAGE}; leave it out")
+    message = "a template cannot be used here; override `get_asset_spec` in a subclass of RmmConnection instead"
+    yield from templates.refused(document.post_processing, ("post_processing",), message)
 
 
-def faults_of(error: ValidationError, positions: SourcePositionTree | None) -> Iterator[Fault]:
+def faults_of(
+    error: ValidationError, positions: SourcePositionTree | None, parent: tuple[str, ...] = ("attributes",)
+) -> Iterator[Fault]:
     """Yields the faults in a validation error, without any value from the file.
 
     Args:
-        error: The validation error of a whole connection, with paths relative to `attributes`.
+        error: The validation error of a whole connection.
         positions: Positions of all keys, from the root of the file; None if the connection was not read from a file.
+        parent: The key in the file to which the error's paths are relative.
     """
     for below, message in messages(error):
-        path: tuple[str | int, ...] = ("attributes", *below)
+        path: tuple[str | int, ...] = (*parent, *below)
         if positions is None:
             yield Fault(path=_written(path), message=message)
             continue

@@ -6,7 +6,7 @@ one has changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -15,8 +15,22 @@ import dagster as dg
 from dagster._serdes import deserialize_value, serialize_value
 from dagster._utils.schedules import schedule_execution_time_iterator
 from dagster_shared.yaml_utils.source_position import SourcePosition, SourcePositionTree
+from pydantic import BaseModel
 
-__all__ = ["SourcePosition", "SourcePositionTree", "short_column", "stored_bytes", "ticks"]
+__all__ = ["SourcePosition", "SourcePositionTree", "documents", "file_model", "short_column", "stored_bytes", "ticks"]
+
+
+def file_model(decl: Any) -> Any:
+    """Returns the top-level keys of a component's YAML document; None for a component that was not read from one."""
+    document = getattr(decl, "component_file_model", None)
+    return document if isinstance(document, BaseModel) else None
+
+
+def documents(tree: dg.ComponentTree) -> Iterator[tuple[type[dg.Component], Any]]:
+    """Yields the component and the top-level keys of each YAML document of a folder, before any of them is loaded."""
+    for decl in tree.find_root_decl().iterate_all_component_decls():
+        if (document := file_model(decl)) is not None:
+            yield decl.component_type, document
 
 
 def ticks(cron: str, timezone: str, count: int) -> list[datetime]:
