@@ -25,6 +25,7 @@ from rmm_assets.config.templates import LANGUAGE
 from rmm_assets.errors import ConnectionFileError, Fault
 from rmm_assets.orchestration.component import RmmConnection, display_path
 from rmm_assets.orchestration.dagster_internals import documents
+from rmm_assets.orchestration.problems import BROKEN, LOADS
 from rmm_assets.orchestration.schedules import EXECUTOR
 from rmm_assets.orchestration.sensors import build_alert_sensors
 from rmm_assets.settings import did_you_mean, messages
@@ -59,7 +60,10 @@ def build_defs(*, folders: Sequence[Path] | None = None) -> dg.Definitions:
             broken[label] = readable(error, folder)
             logger.warning("%s is not loaded: %s", display_path(str(folder)), broken[label])
     ours = dg.Definitions(
-        assets=[_broken(*item) for item in broken.items()], sensors=build_alert_sensors(), executor=EXECUTOR
+        assets=[_broken(*item) for item in broken.items()],
+        asset_checks=[_loads(*item) for item in broken.items()],
+        sensors=build_alert_sensors(),
+        executor=EXECUTOR,
     )
     return dg.Definitions.merge(*loaded, ours)
 
@@ -258,10 +262,21 @@ def _broken(name: str, problem: str) -> dg.AssetsDefinition:
         key=[name, "broken_connection"],
         group_name=name,
         description="\n\n".join(["This connection is not loaded:", *(f"> {line}" for line in problem.splitlines())]),
-        tags={"rmm_assets/broken": "true"},
+        tags={BROKEN: "true"},
         kinds={"broken"},
+        metadata={BROKEN: problem},
     )
     def broken_connection() -> None:
         raise dg.Failure(description=problem, allow_retries=False)
 
     return broken_connection
+
+
+def _loads(name: str, problem: str) -> dg.AssetChecksDefinition:
+    """Builds the check of a connection that cannot be loaded; the sensor `broken_files` reports it as failed."""
+
+    @dg.asset_check(asset=[name, "broken_connection"], name=LOADS, description="The connection file can be loaded.")
+    def loads() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=False, description=problem)
+
+    return loads

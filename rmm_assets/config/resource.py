@@ -160,7 +160,7 @@ class ResourceDefaults(Settings):
         default=None,
         gt=0,
         description="Minutes after which the asset counts as stale; by default twice the longest interval between ticks "
-        "of the schedule, or never without a schedule.",
+        "of the schedule if its `status` is `running`, else never.",
     )
     max_concurrency: int | None = Field(
         default=None,

@@ -12,12 +12,16 @@ from itertools import islice
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.run_request import InstigatorType
 from dagster._serdes import deserialize_value, serialize_value
 from dagster._utils.schedules import schedule_execution_time_iterator
 from dagster_shared.yaml_utils.source_position import SourcePosition, SourcePositionTree
 from pydantic import BaseModel
 
-__all__ = ["SourcePosition", "SourcePositionTree", "documents", "file_model", "short_column", "stored_bytes", "ticks"]
+__all__ = [
+    *("SourcePosition", "SourcePositionTree", "documents", "file_model", "schedule_is_running", "short_column"),
+    *("stored_bytes", "ticks"),
+]
 
 
 def file_model(decl: Any) -> Any:
@@ -37,6 +41,23 @@ def ticks(cron: str, timezone: str, count: int) -> list[datetime]:
     """Returns the first ticks of a cron expression since 2024, as Dagster's schedules interpret it."""
     start = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
     return list(islice(schedule_execution_time_iterator(start, cron, timezone), count))
+
+
+def schedule_is_running(
+    instance: dg.DagsterInstance, schedule: dg.ScheduleDefinition, location: str | None = None
+) -> bool:
+    """Returns whether a schedule is on: as switched in the UI or by a command, else as its definition says.
+
+    Args:
+        location: Its code location; None for any.
+    """
+    # An ephemeral instance, as in tests, stores no such state.
+    known = instance.schedule_storage is not None
+    for state in instance.all_instigator_state(instigator_type=InstigatorType.SCHEDULE) if known else ():
+        origin = state.origin.repository_origin.code_location_origin
+        if state.instigator_name == schedule.name and location in (None, origin.location_name):
+            return bool(state.is_running)
+    return schedule.default_status is dg.DefaultScheduleStatus.RUNNING
 
 
 def stored_bytes(value: Any) -> int:

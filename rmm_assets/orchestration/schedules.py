@@ -30,6 +30,11 @@ def job_name(connection: Connection) -> str:
     return f"sync_{connection.name}"
 
 
+def schedule_name(connection: str) -> str:
+    """Returns the name of the schedule of a connection's job."""
+    return f"sync_{connection}_schedule"
+
+
 def build_job(connection: Connection, keys: Sequence[dg.AssetKey]) -> dg.JobDefinition:
     """Builds the job that materializes and checks all assets of a connection."""
     return dg.define_asset_job(  # type: ignore[return-value]
@@ -66,15 +71,18 @@ def build_schedule(schedule: Schedule | None, job: dg.JobDefinition) -> dg.Sched
 
 
 def freshness(connection: Connection, resource: Resource) -> dg.FreshnessPolicy | None:
-    """Returns when the asset becomes stale: after `fresh_within`, or twice the schedule's longest interval."""
+    """Returns when the asset becomes stale: after `fresh_within`, or twice the schedule's longest interval.
+
+    A schedule that the file leaves stopped expects nothing.
+    """
     if resource.fresh_within is not None:
         return dg.FreshnessPolicy.time_window(fail_window=timedelta(minutes=resource.fresh_within))
-    if connection.schedule is None:
+    if connection.schedule is None or connection.schedule.status == "stopped":
         return None
-    return dg.FreshnessPolicy.time_window(fail_window=2 * _longest_interval(connection.schedule.cron))
+    return dg.FreshnessPolicy.time_window(fail_window=2 * longest_interval(connection.schedule.cron))
 
 
-def _longest_interval(cron: str) -> timedelta:
+def longest_interval(cron: str) -> timedelta:
     """Returns the longest interval between consecutive ticks, out of a thousand ticks."""
     intervals = [later - earlier for earlier, later in pairwise(ticks(cron, "UTC", 1000))]
     return max(intervals, default=timedelta(days=1))

@@ -1,12 +1,9 @@
-"""Posts failed runs and checks to a webhook: two sensors, off until `RMM_ALERT_WEBHOOK` is set.
+"""Builds the sensors that post to a webhook what fails, what needs a person, and what has recovered.
 
-The message is JSON as accepted by Slack, Mattermost and many others: `{"text": ...}`. It names assets and checks and
-says why they failed, but never contains values of rows. The webhook's URL is a secret, because anyone who knows it can
-post: it is read when a tick needs it, and appears in no message, error or log.
-
-Each failure is reported once, and none is lost: the cursor only advances when the receiver has answered, so a tick
-whose message is not delivered fails, and the next one sends it again. Dagster's own `run_failure_sensor` advances
-either way.
+They are off until `RMM_ALERT_WEBHOOK` is set. A message names assets and checks and says why they failed, but never
+contains values of rows. Everything is reported once, and nothing is lost: a sensor's cursor only advances when the
+receiver has answered, so a tick whose message is not delivered fails, and the next one sends it again. Dagster's own
+`run_failure_sensor` advances either way. See `webhook` for the messages and `problems` for what is found.
 """
 
 from __future__ import annotations
@@ -14,124 +11,177 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from http.client import HTTPException
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
-from urllib.error import HTTPError
-from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import dagster as dg
-from dagster import DagsterEvent, DagsterEventType, DagsterRun
+from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun
 
-WEBHOOK = "RMM_ALERT_WEBHOOK"
-BASE_URL = "RMM_DAGSTER_URL"
+from rmm_assets.orchestration.problems import LOADS, broken_files, is_ours, stale_assets, waiting_runs
+from rmm_assets.orchestration.webhook import WEBHOOK, Alert, post
 
 NO_REASON = "Dagster gives no reason"
 
-_TIMEOUT = 10.0  # seconds; Dagster allows sixty per tick
 _RUNS_PER_TICK = 100
-_MAX_LINES = 20  # per message; receivers truncate longer ones
-_MAX_LINE_LENGTH = 500
 
 
-class WebhookError(Exception):
-    """Raised when a message is not delivered; the text says why, without the webhook's URL."""
+@dataclass
+class _Seen:
+    """What a sensor remembers between two ticks.
+
+    Attributes:
+        events: Cursor of Dagster's event log; None before the first tick.
+        open: Time of each failure that was reported and has not recovered, by its subject.
+    """
+
+    events: str | None = None
+    open: dict[str, float] = field(default_factory=dict)
+
+
+_Find = Callable[[dg.SensorEvaluationContext, _Seen], list[Alert]]
+"""Returns what to report, and updates what was seen."""
 
 
 def build_alert_sensors() -> list[dg.SensorDefinition]:
-    """Builds `run_failures` and `check_failures`, which watch the code location that they are defined in.
+    """Builds the sensors that watch the code location that they are defined in.
 
     By default they run if `RMM_ALERT_WEBHOOK` is set when the location is loaded, and are stopped otherwise.
     """
     return [
         _sensor(
-            "run_failures",
-            DagsterEventType.RUN_FAILURE,
-            _of_failed_run,
-            f"Posts each failed run to the webhook in {WEBHOOK}: which asset failed, and why.",
+            "run_failures", _failed_runs, 30,
+            "each failed run: which asset failed, and why; and when an asset that failed is loaded again",
         ),
         _sensor(
-            "check_failures",
-            DagsterEventType.RUN_SUCCESS,
-            _of_checks,
-            f"Posts each check that failed with severity ERROR in a successful run to the webhook in {WEBHOOK}. "
-            "Failed checks of a failed run are part of that run's message; warnings are only shown in the UI.",
+            "check_failures", _failed_checks, 30,
+            "each check that failed with severity ERROR in a successful run, and when it passes again. Failed checks of "
+            "a failed run are part of that run's message; warnings are only shown in the UI",
         ),
-    ]
+        _sensor("broken_files", _broken_files, 60, "each connection file that cannot be loaded, and when it is mended"),
+        _sensor(
+            "stale_assets", _stale_assets, 300,
+            "each asset that was not loaded for longer than `fresh_within`, or than twice its schedule's longest "
+            "interval, and when it is loaded again. A stopped schedule makes nothing stale",
+        ),
+        _sensor("waiting_runs", _waiting_runs, 300, "each run that waits to start, or runs, for too long"),
+    ]  # fmt: skip
 
 
-def _sensor(
-    name: str,
-    ended: DagsterEventType,
-    lines_of: Callable[[dg.DagsterInstance, DagsterRun], Iterable[str]],
-    description: str,
-) -> dg.SensorDefinition:
+def _sensor(name: str, find: _Find, seconds: int, posts: str) -> dg.SensorDefinition:
     @dg.sensor(
         name=name,
-        description=description,
-        minimum_interval_seconds=30,
+        description=f"Posts to the webhook in {WEBHOOK} {posts}.",
+        minimum_interval_seconds=seconds,
         default_status=(dg.DefaultSensorStatus.RUNNING if os.environ.get(WEBHOOK) else dg.DefaultSensorStatus.STOPPED),
     )
     def watch(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        webhook = os.environ.get(WEBHOOK)
-        if not webhook:
+        if not os.environ.get(WEBHOOK):
             return dg.SkipReason(f"{WEBHOOK} is not set")
-        if context.cursor is None:
-            # Failures from before the sensor was started are not reported.
-            context.update_cursor(context.instance.fetch_run_status_changes(ended, limit=1).cursor)
-            return dg.SkipReason("first tick: failures are reported from now on")
-        changes = context.instance.fetch_run_status_changes(
-            ended, limit=_RUNS_PER_TICK, cursor=context.cursor, ascending=True
-        )
-        lines: list[str] = []
-        for record in changes.records:
-            run = context.instance.get_run_by_id(record.run_id)
-            if run is not None and _is_ours(run, context):
-                lines += lines_of(context.instance, run)
-        if lines:
-            post(webhook, "\n".join(_first(lines)))
-        context.update_cursor(changes.cursor)
-        return dg.SkipReason(f"reported {len(lines)}" if lines else "no failures")
+        seen = _read(context.cursor)
+        alerts = find(context, seen)
+        if alerts:
+            post(alerts)
+        context.update_cursor(json.dumps({"events": seen.events, "open": seen.open}))
+        return dg.SkipReason(f"reported {len(alerts)}" if alerts else "nothing to report")
 
     return watch
 
 
-def _is_ours(run: DagsterRun, context: dg.SensorEvaluationContext) -> bool:
-    # A run that was executed in process, as by `rmm sync`, has no origin and belongs to no location.
-    origin, here = run.remote_job_origin, context.code_location_origin
-    return origin is None or here is None or origin.location_name == here.location_name
+def _read(cursor: str | None) -> _Seen:
+    try:
+        return _Seen(**json.loads(cursor)) if cursor else _Seen()
+    except (ValueError, TypeError):  # as written before 0.2: the cursor of the event log alone
+        return _Seen(cursor)
 
 
-def _of_failed_run(instance: dg.DagsterInstance, run: DagsterRun) -> Iterator[str]:
-    place = _place(run)
-    failures = [*_events(instance, run, DagsterEventType.STEP_FAILURE)]
-    for event in failures:
-        yield f"{_assets_of(instance, run, event)} failed: {_text(_reason(event))} {place}"
-    if not failures:  # the run itself failed: its process died, or its code location is gone
-        reasons = [_reason(event) for event in _events(instance, run, DagsterEventType.RUN_FAILURE)]
-        yield f"{_text(run.job_name)} failed: {_text(reasons[-1] if reasons else NO_REASON)} {place}"
-    yield from _of_checks(instance, run)
+# Failures of runs and checks, from the event log
 
 
-def _of_checks(instance: dg.DagsterInstance, run: DagsterRun) -> Iterator[str]:
-    for event in _events(instance, run, DagsterEventType.ASSET_CHECK_EVALUATION):
+def _changed(
+    context: dg.SensorEvaluationContext, seen: _Seen, ended: DagsterEventType
+) -> Iterator[tuple[DagsterRun, float]]:
+    """Yields our runs that ended since the last tick, with the time of their end."""
+    log = context.instance
+    if seen.events is None:
+        # Failures from before the sensor was started are not reported.
+        seen.events = log.fetch_run_status_changes(ended, limit=1).cursor or ""
+        return
+    changes = log.fetch_run_status_changes(ended, limit=_RUNS_PER_TICK, cursor=seen.events or None, ascending=True)
+    for record in changes.records:
+        run = log.get_run_by_id(record.run_id)
+        if run is not None and is_ours(run, _location(context)):
+            yield run, record.timestamp
+    seen.events = changes.cursor
+
+
+def _failed_runs(context: dg.SensorEvaluationContext, seen: _Seen) -> list[Alert]:
+    log = context.instance
+    alerts = [
+        Alert(subject, "recovered: it is loaded again")
+        for subject, since in seen.open.items()
+        if _succeeded_since(log, subject, since)
+    ]
+    for alert in alerts:
+        del seen.open[alert.subject]
+    for run, at in _changed(context, seen, DagsterEventType.RUN_FAILURE):
+        steps = [*_events(log, run, DagsterEventType.STEP_FAILURE)]
+        for event in steps:
+            for asset in _assets_of(log, run, event):
+                alerts.append(Alert(asset, f"failed: {_reason(event)}", run.run_id))
+                seen.open[asset] = at
+        if not steps:  # the run itself failed: its process died, or its code location is gone
+            reasons = [_reason(event) for event in _events(log, run, DagsterEventType.RUN_FAILURE)]
+            alerts.append(Alert(run.job_name, f"failed: {reasons[-1] if reasons else NO_REASON}", run.run_id))
+            seen.open[run.job_name] = at
+        alerts += [alert for alert, failed in _checks(log, run) if failed]
+    return alerts
+
+
+def _succeeded_since(log: DagsterInstance, subject: str, since: float) -> bool:
+    """Returns whether an asset was materialized, or a job ran to its end, after a point in time."""
+    event = log.get_latest_materialization_event(dg.AssetKey.from_user_string(subject))
+    if event is not None:
+        return event.timestamp > since
+    succeeded = dg.RunsFilter(
+        job_name=subject, statuses=[dg.DagsterRunStatus.SUCCESS], created_after=datetime.fromtimestamp(since, UTC)
+    )
+    return bool(log.get_run_records(succeeded, limit=1))
+
+
+def _failed_checks(context: dg.SensorEvaluationContext, seen: _Seen) -> list[Alert]:
+    alerts = []
+    for run, at in _changed(context, seen, DagsterEventType.RUN_SUCCESS):
+        for alert, failed in _checks(context.instance, run):
+            if failed:
+                alerts.append(alert)
+                seen.open[alert.subject] = at
+            elif seen.open.pop(alert.subject, None) is not None:
+                alerts.append(Alert(alert.subject, "recovered: it passes again", run.run_id))
+    return alerts
+
+
+def _checks(log: DagsterInstance, run: DagsterRun) -> Iterator[tuple[Alert, bool]]:
+    """Yields every check that a run evaluated, and whether it failed with severity ERROR."""
+    for event in _events(log, run, DagsterEventType.ASSET_CHECK_EVALUATION):
         check = event.asset_check_evaluation_data
-        if not check.passed and check.severity is dg.AssetCheckSeverity.ERROR:
-            name = f"{check.asset_key.to_user_string()}: check {check.check_name}"
-            yield f"{_text(name)} failed: {_text(_finding(check))} {_place(run)}"
+        failed = not check.passed and check.severity is dg.AssetCheckSeverity.ERROR
+        if failed or check.passed:
+            subject = f"{check.asset_key.to_user_string()}: check {check.check_name}"
+            yield Alert(subject, f"failed: {_finding(check)}" if failed else "", run.run_id), failed
 
 
-def _events(instance: dg.DagsterInstance, run: DagsterRun, kind: DagsterEventType) -> Iterator[DagsterEvent]:
-    for entry in instance.all_logs(run.run_id, of_type=kind):
+def _events(log: DagsterInstance, run: DagsterRun, kind: DagsterEventType) -> Iterator[DagsterEvent]:
+    for entry in log.all_logs(run.run_id, of_type=kind):
         if entry.dagster_event is not None:
             yield entry.dagster_event
 
 
-def _assets_of(instance: dg.DagsterInstance, run: DagsterRun, failure: DagsterEvent) -> str:
+def _assets_of(log: DagsterInstance, run: DagsterRun, failure: DagsterEvent) -> list[str]:
     """Returns the assets that the failed step should have materialized, or the step's key if there are none."""
-    planned = _events(instance, run, DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
+    planned = _events(log, run, DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
     keys = {event.asset_key for event in planned if event.step_key == failure.step_key and event.asset_key}
-    return _text(", ".join(sorted(key.to_user_string() for key in keys)) or failure.step_key or run.job_name)
+    return sorted(key.to_user_string() for key in keys) or [failure.step_key or run.job_name]
 
 
 def _reason(failure: DagsterEvent) -> str:
@@ -155,64 +205,44 @@ def _finding(check: dg.AssetCheckEvaluation) -> str:
     return ". ".join([*parts, *filter(None, [check.description])]) or "see its metadata"
 
 
-def _place(run: DagsterRun) -> str:
-    base = os.environ.get(BASE_URL, "").rstrip("/")
-    return f"{base}/runs/{run.run_id}" if base else f"(run {run.run_id})"
+# What needs a person, as it stands at a tick
 
 
-def _text(text: str) -> str:
-    """Returns one line of plain text, escaped so that an API's answer cannot create mentions or links."""
-    line = " ".join(text.split())
-    line = line if len(line) <= _MAX_LINE_LENGTH else f"{line[:_MAX_LINE_LENGTH]}…"
-    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def _broken_files(context: dg.SensorEvaluationContext, seen: _Seen) -> list[Alert]:
+    found = list(broken_files(_repository(context)))
+    for alert in found:
+        if alert.subject not in seen.open:
+            # The connection is red in the UI, too, although nothing of it has run.
+            key = dg.AssetKey.from_user_string(alert.subject)
+            failed = dg.AssetCheckEvaluation(asset_key=key, check_name=LOADS, passed=False, description=alert.text)
+            context.instance.report_runless_asset_event(failed)
+    return _compare(found, seen)
 
 
-def _first(lines: list[str]) -> list[str]:
-    return lines if len(lines) <= _MAX_LINES else [*lines[:_MAX_LINES], f"and {len(lines) - _MAX_LINES} more"]
+def _stale_assets(context: dg.SensorEvaluationContext, seen: _Seen) -> list[Alert]:
+    now = datetime.now(UTC)
+    return _compare(stale_assets(context.instance, _repository(context), _location(context), now), seen)
 
 
-class _NoRedirect(HTTPRedirectHandler):
-    """Refuses redirects: a redirected POST would be sent as a GET without the message."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
+def _waiting_runs(context: dg.SensorEvaluationContext, seen: _Seen) -> list[Alert]:
+    return _compare(waiting_runs(context.instance, _location(context), datetime.now(UTC)), seen)
 
 
-def post(webhook: str, text: str) -> None:
-    """Posts a message.
-
-    Args:
-        webhook: URL of the receiver: https, or http on this machine.
-
-    Raises:
-        WebhookError: The message was not delivered.
-    """
-    # urllib does not log, and the URL is a secret.
-    problem = _send(webhook, text) if _is_address(webhook) else "it must be a URL that starts with https://"
-    # Raised outside of the `except` block: the original error's text may contain the URL.
-    if problem:
-        raise WebhookError(f"the message could not be delivered to the webhook in {WEBHOOK}: {problem}")
+def _compare(found: Iterable[Alert], seen: _Seen) -> list[Alert]:
+    """Returns what is new since the last tick, and what has recovered."""
+    now = {alert.subject: alert for alert in found}
+    recovered = [Alert(subject, "recovered") for subject in seen.open if subject not in now]
+    new = [alert for subject, alert in now.items() if subject not in seen.open]
+    seen.open = {subject: seen.open.get(subject, datetime.now(UTC).timestamp()) for subject in now}
+    return [*new, *recovered]
 
 
-def _is_address(webhook: str) -> bool:
-    try:
-        parts = urlsplit(webhook)
-        return parts.scheme == "https" or (
-            parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
-        )
-    except ValueError:
-        return False
+def _repository(context: dg.SensorEvaluationContext) -> dg.RepositoryDefinition:
+    if context.repository_def is None:
+        raise ValueError("this sensor must be ticked by Dagster, or with the code location's definitions")
+    return context.repository_def
 
 
-def _send(webhook: str, text: str) -> str:
-    """Posts the message, and returns what went wrong, or an empty string."""
-    body = json.dumps({"text": text}).encode()
-    try:
-        request = Request(webhook, data=body, headers={"Content-Type": "application/json"})
-        with build_opener(_NoRedirect).open(request, timeout=_TIMEOUT):
-            return ""
-    except HTTPError as error:
-        return f"the receiver answered HTTP {error.code}"
-    except (OSError, HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None)
-        return f"{type(reason if isinstance(reason, Exception) else error).__name__}"
+def _location(context: dg.SensorEvaluationContext) -> str | None:
+    origin = context.code_location_origin
+    return origin.location_name if origin is not None else None

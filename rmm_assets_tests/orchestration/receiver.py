@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import Self
+from typing import Any, Self
 
 SECRET = "T0SECRET/B0SECRET"
 
@@ -15,12 +15,12 @@ class Receiver:
     """Answers with the statuses given, one a message, and with 200 from then on.
 
     Attributes:
-        texts: Of the messages that were answered with 200.
+        bodies: Of the messages that were answered with 200.
         url: Its address, in whose path a secret stands, as in Slack's.
     """
 
     def __init__(self, answers: Iterable[int] = ()) -> None:
-        self.texts: list[str] = []
+        self.bodies: list[dict[str, Any]] = []
         self.requests = 0
         statuses = iter(answers)
         receiver = self
@@ -30,9 +30,9 @@ class Receiver:
                 receiver.requests += 1
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 status = next(statuses, 200)
-                assert self.path == f"/services/{SECRET}" and body.keys() == {"text"}
+                assert self.path == f"/services/{SECRET}"
                 if status == 200:
-                    receiver.texts.append(body["text"])
+                    receiver.bodies.append(body)
                 self.send_response(status)
                 if status == 302:
                     self.send_header("Location", receiver.url)
@@ -44,6 +44,10 @@ class Receiver:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/services/{SECRET}"
+
+    @property
+    def texts(self) -> list[str]:
+        return [body["text"] for body in self.bodies]
 
     def __enter__(self) -> Self:
         Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()

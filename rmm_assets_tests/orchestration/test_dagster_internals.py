@@ -11,7 +11,7 @@ from dagster._serdes import deserialize_value, serialize_value
 
 import rmm_assets
 from rmm_assets.orchestration import dagster_internals
-from rmm_assets.orchestration.dagster_internals import short_column, stored_bytes, ticks
+from rmm_assets.orchestration.dagster_internals import schedule_is_running, short_column, stored_bytes, ticks
 
 PACKAGE = Path(rmm_assets.__file__).parent
 
@@ -46,3 +46,37 @@ def test_private_names_of_dagster_are_used_in_one_place_only(file: Path) -> None
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("dagster"):
             assert "._" not in node.module and not node.module.startswith("dagster_shared"), node.module
             assert not [alias.name for alias in node.names if alias.name.startswith("_")]
+
+
+@pytest.mark.parametrize(
+    ("switched", "default", "running"),
+    [
+        (None, "RUNNING", True), (None, "STOPPED", False), ("RUNNING", "STOPPED", True), ("STOPPED", "RUNNING", False),
+    ],
+)  # fmt: skip
+def test_a_schedule_is_on_as_it_was_switched_else_as_it_was_defined(
+    switched: str | None, default: str, running: bool
+) -> None:
+    from dagster._core.definitions.run_request import InstigatorType
+    from dagster._core.remote_origin import (
+        InProcessCodeLocationOrigin,
+        RemoteInstigatorOrigin,
+        RemoteRepositoryOrigin,
+    )  # fmt: skip
+    from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, ScheduleInstigatorData
+    from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+
+    schedule = dg.ScheduleDefinition(
+        name="sync_acme_schedule", job_name="sync_acme", cron_schedule="0 * * * *",
+        default_status=dg.DefaultScheduleStatus[default],
+    )  # fmt: skip
+    data = ScheduleInstigatorData(schedule.cron_schedule)
+    with dg.instance_for_test() as instance:
+        for location in ("rmm_assets", "another"):
+            code = InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name="rmm_assets"), location_name=location)
+            origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(code, "__repository__"), schedule.name)
+            if switched and location == "rmm_assets":
+                state = InstigatorState(origin, InstigatorType.SCHEDULE, InstigatorStatus[switched], data)
+                instance.add_instigator_state(state)
+        assert schedule_is_running(instance, schedule, "rmm_assets") is running
+        assert schedule_is_running(instance, schedule, "another") is (default == "RUNNING")

@@ -250,7 +250,8 @@ def test_owners_and_tags_are_those_of_the_file_and_of_its_defaults() -> None:
     [("0 * * * *", 2), ("*/15 * * * *", 0.5), ("0 6 * * *", 48), ("0 6 * * 1-5", 144)],
 )
 def test_an_asset_is_stale_after_twice_the_schedules_longest_pause(cron: str, hours: float) -> None:
-    policy = spec_of(connection("https://api.example.com", schedule={"cron": cron})).freshness_policy
+    schedule = {"cron": cron, "status": "running"}
+    policy = spec_of(connection("https://api.example.com", schedule=schedule)).freshness_policy
     assert policy == dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=hours))
 
 
