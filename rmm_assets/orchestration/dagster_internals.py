@@ -19,8 +19,14 @@ from dagster_shared.yaml_utils.source_position import SourcePosition, SourcePosi
 from pydantic import BaseModel
 
 __all__ = [
-    *("SourcePosition", "SourcePositionTree", "documents", "file_model", "schedule_is_running", "short_column"),
-    *("stored_bytes", "ticks"),
+    "SourcePosition",
+    "SourcePositionTree",
+    "documents",
+    "file_model",
+    "schedule_is_running",
+    "short_column",
+    "stored_bytes",
+    "ticks",
 ]
 
 
