@@ -37,6 +37,7 @@ class PassFacts:
         unproven: Boundaries between pages of which nothing shows that no row moved across.
         ended: How the end was seen, in a few words; empty while it was not.
         could_be_full: The last page may have been cut off: it holds as many rows as pages do.
+        full_page: Rows of the last page that brought any, where pages hold no more than that; else 0.
         evidence: What this pass alone shows of the end.
         contradictions: What the API stated that cannot be true if this was the end.
         first_page: The page that the pass began with.
@@ -57,6 +58,7 @@ class PassFacts:
     unproven: int = 0
     ended: str = ""
     could_be_full: bool = False
+    full_page: int = 0
     evidence: Evidence | None = None
     contradictions: list[str] = field(default_factory=list)
     first_page: Page | None = None

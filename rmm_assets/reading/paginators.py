@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -38,6 +38,9 @@ _SIZE_NAMES = frozenset((
 _OTHER_PAGES = frozenset(("first", "prev", "previous"))
 
 
+_HasMorePath = Annotated[str | None, Field(description="JSONPath of a boolean that says whether more pages follow.")]
+
+
 class Paginator(Tagged):
     """The base of all styles. A style that names its `type` is known from then on."""
 
@@ -52,6 +55,11 @@ class Paginator(Tagged):
         if name := next(iter(get_args(cls.model_fields["type"].annotation)), None):
             STYLES[name] = cls
             _ALIASES.update(dict.fromkeys(cls.aliases, name))
+
+    @property
+    def more_path(self) -> str | None:
+        """JSONPath of a boolean that says whether more pages follow; None where the file has none."""
+        return getattr(self, "has_more_path", None)
 
     def asked_rows(self, request: Request) -> int | None:
         """Returns the page size that a request asks for by one of the usual names."""
@@ -73,12 +81,6 @@ class ByPosition(Paginator):
 
     total_path: str | None
     stop_after_empty_page: bool | None
-    has_more_path: str | None
-
-    @property
-    def more_path(self) -> str | None:
-        """JSONPath of a boolean that says whether more pages follow."""
-        return self.has_more_path
 
     @property
     def base(self) -> int:
@@ -114,19 +116,17 @@ class ByReference(Paginator):
     """A style in which each page names the next one."""
 
     @property
-    def more_path(self) -> str | None:
-        """JSONPath of a boolean that says whether more pages follow."""
-        return None
-
-    @property
     def stops_at_empty(self) -> bool:
         """Whether an empty page is the end."""
         return False
 
+    place_key: ClassVar[str] = ""
+    """The setting that says where the reference stands."""
+
     @property
     def place(self) -> str:
         """Where the reference stands, as the connection file names it."""
-        return ""
+        return str(getattr(self, self.place_key, ""))
 
     def reference(self, answer: Answer) -> Any:
         """Returns what names the next page: None or empty where the answer says that there is none, else `ABSENT`."""
@@ -170,9 +170,7 @@ class OffsetPaginator(ByPosition):
     )
     maximum_offset: int | None = Field(default=None, ge=0, description="Offset at which reading stops.")
     stop_after_empty_page: bool | None = Field(default=True, description="Whether an empty page is the end.")
-    has_more_path: str | None = Field(
-        default=None, description="JSONPath of a boolean that says whether more pages follow."
-    )
+    has_more_path: _HasMorePath = None
 
     @model_validator(mode="after")
     def _places(self) -> Self:
@@ -219,9 +217,7 @@ class PageNumberPaginator(ByPosition):
     )
     maximum_page: int | None = Field(default=None, ge=0, description="Page number at which reading stops.")
     stop_after_empty_page: bool | None = Field(default=True, description="Whether an empty page is the end.")
-    has_more_path: str | None = Field(
-        default=None, description="JSONPath of a boolean that says whether more pages follow."
-    )
+    has_more_path: _HasMorePath = None
 
     @model_validator(mode="after")
     def _places(self) -> Self:
@@ -251,14 +247,14 @@ class PageNumberPaginator(ByPosition):
 class CursorPaginator(ByReference):
     """Each page's body names the next one by a cursor."""
 
+    place_key = "cursor_path"
+
     type: Literal["cursor"] = "cursor"
     cursor_path: str = Field(default="cursors.next", min_length=1, description="JSONPath of the cursor in the body.")
     cursor_param: str | None = Field(default=None, description="Query parameter of the cursor; `cursor` by default.")
     cursor_body_path: str | None = Field(default=None, description="Dotted path of the cursor in a JSON request body.")
     stop_after_empty_page: bool | None = Field(default=False, description="Whether an empty page is the end.")
-    has_more_path: str | None = Field(
-        default=None, description="JSONPath of a boolean that says whether more pages follow."
-    )
+    has_more_path: _HasMorePath = None
 
     @model_validator(mode="after")
     def _places(self) -> Self:
@@ -266,16 +262,8 @@ class CursorPaginator(ByReference):
         return self
 
     @property
-    def more_path(self) -> str | None:
-        return self.has_more_path
-
-    @property
     def stops_at_empty(self) -> bool:
         return bool(self.stop_after_empty_page)
-
-    @property
-    def place(self) -> str:
-        return self.cursor_path
 
     def reference(self, answer: Answer) -> Any:
         return answer.find(self.cursor_path)
@@ -287,13 +275,11 @@ class CursorPaginator(ByReference):
 class HeaderCursorPaginator(ByReference):
     """Each page's headers name the next one by a cursor."""
 
+    place_key = "cursor_key"
+
     type: Literal["header_cursor"] = "header_cursor"
     cursor_key: str = Field(default="next", min_length=1, description="Response header that holds the cursor.")
     cursor_param: str = Field(default="cursor", min_length=1, description="Query parameter of the cursor.")
-
-    @property
-    def place(self) -> str:
-        return self.cursor_key
 
     def reference(self, answer: Answer) -> Any:
         return answer.reply.headers.get(self.cursor_key, ABSENT)
@@ -316,12 +302,10 @@ class _ByLink(ByReference):
 class HeaderLinkPaginator(_ByLink):
     """Each page's `Link` header holds the next one's address."""
 
+    place_key = "links_next_key"
+
     type: Literal["header_link"] = "header_link"
     links_next_key: str = Field(default="next", min_length=1, description="The `rel` of the link to the next page.")
-
-    @property
-    def place(self) -> str:
-        return f"rel={self.links_next_key}"
 
     def reference(self, answer: Answer) -> Any:
         links = answer.links
@@ -335,13 +319,10 @@ class JSONLinkPaginator(_ByLink):
     """Each page's body holds the next one's address."""
 
     aliases = ("json_response",)
+    place_key = "next_url_path"
 
     type: Literal["json_link"] = "json_link"
     next_url_path: str = Field(default="next", min_length=1, description="JSONPath of the address in the body.")
-
-    @property
-    def place(self) -> str:
-        return self.next_url_path
 
     def reference(self, answer: Answer) -> Any:
         return answer.find(self.next_url_path)

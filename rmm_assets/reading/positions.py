@@ -14,7 +14,7 @@ from rmm_assets.reading.facts import PageRead, PassFacts
 from rmm_assets.reading.paginators import ByPosition
 from rmm_assets.reading.report import Evidence
 from rmm_assets.reading.signals import CAPS, PAGE_SIZES, ROUND_TOTALS, Signals
-from rmm_assets.reading.stated import more_mark, repeats, stated_total, total_of
+from rmm_assets.reading.stated import more_mark, refuse_never_found, repeats, stated_total, total_of
 from rmm_assets.rows.decode import Page
 from rmm_assets.rows.keys import NO_KEY, row_identity
 
@@ -146,13 +146,20 @@ class Positions:
         full = rows >= (self._largest if self._number > 1 else self._limit or 1)
         return bool(rows) and (full if self._number > 1 or self._limit else rows in PAGE_SIZES)
 
+    def _is_full(self, page: Page) -> bool:
+        """Whether a page that has just come holds as many rows as pages do: asked for, learned, or a round number."""
+        if self._largest:
+            return page.rows >= self._largest
+        return page.rows in PAGE_SIZES or page.rows == self._limit
+
     def arrive(self, answer: Answer) -> PageRead | None:
         """Takes the page that starts at `position`; None where it only shows something about the pages.
 
         Raises:
             PagingError: the server sent the page before once more, or rows come behind an empty page.
         """
-        facts, paginator, page, shape = self._facts, self._paginator, answer.page, self._endpoint.shape
+        endpoint, facts, paginator, page = self._endpoint, self._facts, self._paginator, answer.page
+        shape = endpoint.shape
         self._number += 1
         overlap, before = self._overlap, self._before
         if answer.ignored:
@@ -184,6 +191,7 @@ class Positions:
         if new > 0:
             self._covered += new
             self._rows += new
+            facts.full_page = page.rows if self._is_full(page) else 0
         elif not paginator.stops_at_empty:
             self._covered += self._limit
         row_total = self._take_totals(answer)
@@ -195,6 +203,8 @@ class Positions:
             facts.first_page = page
         claim = self._end(answer, new)
         facts.ended = claim if self._is_believed(claim, max(new, 0)) else ""
+        if facts.ended:
+            refuse_never_found(endpoint, facts, self._signals)
         self._overlap = 1 if self._overlapping and page.rows > 1 else 0
         if self._by_rows:
             self.position = self._covered - self._overlap + (self._limit if self._probed and not facts.ended else 0)

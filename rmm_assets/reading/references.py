@@ -13,7 +13,7 @@ from rmm_assets.reading.facts import PassFacts
 from rmm_assets.reading.paginators import ByReference, SinglePagePaginator
 from rmm_assets.reading.report import Evidence
 from rmm_assets.reading.signals import PAGE_SIZES, Signals, same_address
-from rmm_assets.reading.stated import more_mark, never_found, repeats, stands_nowhere, total_of
+from rmm_assets.reading.stated import more_mark, refuse_never_found, repeats, stands_nowhere, total_of
 from rmm_assets.rows.decode import Page
 
 
@@ -168,15 +168,10 @@ class References:
         self._facts.ended, self._facts.evidence, self._facts.ignored = "ignored answer", Evidence.USER, True
 
     def _end(self, how: str, evidence: Evidence | None, page: Page) -> None:
-        """Ends the pass.
-
-        Raises:
-            PagingError: a key of the connection file that might say otherwise was never found, and rows may be missing.
-        """
-        if not self._facts.trusted and (missing := self._never_found(page)):
-            raise PagingError(f"{self._endpoint.name}: {missing}")
         self._facts.ended, self._facts.evidence = how, evidence
         self._facts.could_be_full = self._could_be_full(page, self._endpoint.request())
+        self._facts.full_page = page.rows if self._facts.could_be_full else 0
+        refuse_never_found(self._endpoint, self._facts, self._signals)
 
     def _end_unmarked(self, asked: Request, page: Page, *, itself: bool) -> None:
         """An end without a mark: believed if a number says so, or if the last page, asked for again, says it again."""
@@ -201,17 +196,10 @@ class References:
         alone = self.number == 1 and page.rows in PAGE_SIZES
         return bool(page.rows) and (alone or page.rows == self._paginator.asked_rows(asked))
 
-    def _never_found(self, page: Page) -> str:
-        """Names a configured key at whose place nothing stood in any answer, where the page could be full."""
-        if not self._could_be_full(page, self._endpoint.request()):
-            return ""
-        missing = never_found(self._endpoint, self._signals)
-        return f"page {self.number} may be full ({page.rows} rows), and {missing[0]}" if missing else ""
-
     def _advice(self) -> str:
-        place = self._paginator.place
-        if place and "paginator" not in self._endpoint.learned.found:
-            return f": {stands_nowhere('paginator', place, self._signals)}"
+        paginator = self._paginator
+        if paginator.place and "paginator" not in self._endpoint.learned.found:
+            return f": {stands_nowhere(paginator.place_key, paginator.place, self._signals)}"
         return (
             ": if the API has an end mark, name it with has_more_path; if it states a total, with total_path, "
             "total_header or count"

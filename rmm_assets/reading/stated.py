@@ -11,6 +11,7 @@ from rmm_assets.errors import PagingError
 from rmm_assets.reading.absent import ABSENT
 from rmm_assets.reading.answers import Answer
 from rmm_assets.reading.endpoint import Endpoint
+from rmm_assets.reading.facts import PassFacts
 from rmm_assets.reading.signals import Kind, Signals, number_of
 from rmm_assets.rows.decode import Page
 from rmm_assets.rows.keys import NO_KEY, row_keys, same_rows
@@ -64,17 +65,18 @@ def repeats(page: Page, other: Page, shape: RowShape) -> bool:
     return bool((row_keys(page, shape) != NO_KEY).all()) or page.objects() == other.objects()
 
 
-# Which signals look like what a configured key should have found.
+# Which signals look like what a key of the connection file should have found; the others name a next page.
 _ALIKE = {
     "total_path": (Kind.TOTAL, Kind.COUNT, Kind.PAGES),
-    "paginator": (Kind.NEXT, Kind.NEXT_TOKEN, Kind.CURSOR),
+    "total_header": (Kind.TOTAL, Kind.COUNT, Kind.PAGES),
     "has_more_path": (Kind.MORE, Kind.LAST),
 }
 
 
 def stands_nowhere(key: str, path: str, signals: Signals) -> str:
-    """Says that nothing stood where a key of the connection file says, and what looks like it."""
-    alike = [f"`{name}`" for name in signals.look_alikes(*_ALIKE[key])][:3]
+    """Says that a key of the connection file names a place where no answer holds anything, and what looks like it."""
+    kinds = _ALIKE.get(key, (Kind.NEXT, Kind.NEXT_TOKEN, Kind.CURSOR))
+    alike = [f"`{name}`" for name in signals.look_alikes(*kinds)][:3]
     also = f"; {' and '.join(alike)} {'does' if len(alike) == 1 else 'do'}" if alike else ""
     return f"{key} `{path}` stands in no answer{also}"
 
@@ -82,12 +84,25 @@ def stands_nowhere(key: str, path: str, signals: Signals) -> str:
 def never_found(endpoint: Endpoint, signals: Signals) -> list[str]:
     """Names the keys that the connection file sets and at whose place nothing stood in any answer of the run."""
     paginator, found = endpoint.paginator, endpoint.learned.found
-    written = paginator.model_fields_set
+    written = "total_header" if endpoint.total_header else "total_path"
     keys = [
-        ("total_path", "total_path", endpoint.total_header or endpoint.total_path),
-        ("has_more_path", "paginator.has_more_path", getattr(paginator, "has_more_path", None)),
+        (written, "total_path", endpoint.total_header or endpoint.total_path),
+        ("has_more_path", "paginator.has_more_path", paginator.more_path),
     ]
-    if "total_path" in written:
+    if "total_path" in paginator.model_fields_set:
         # The default is nobody's word.
         keys.append(("total_path", "paginator.total_path", getattr(paginator, "total_path", None)))
     return [stands_nowhere(name, path, signals) for name, key, path in keys if path and key not in found]
+
+
+def refuse_never_found(endpoint: Endpoint, facts: PassFacts, signals: Signals) -> None:
+    """Refuses an end behind a page that may be full, where a key that might say otherwise was never found.
+
+    Raises:
+        PagingError: there is such a key.
+    """
+    if facts.full_page and not facts.trusted and (missing := never_found(endpoint, signals)):
+        raise PagingError(
+            f"{endpoint.name}: the last page may be full ({facts.full_page} rows), and {missing[0]}. Rows may be missing: "
+            "correct the key, or take it out if the API states nothing of the kind"
+        )

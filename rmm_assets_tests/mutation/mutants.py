@@ -171,11 +171,25 @@ READING = (
         ("reading/test_evidence.py::test_a_total_that_is_no_number_is_red",),
     ),
     Mutant(
-        "what is configured must be found",
+        "what is configured must be found where links or cursors end",
         "reading/references.py",
-        "        if not self._could_be_full(page, self._endpoint.request()):\n",
-        "        if page.rows:\n",
+        "        self._facts.full_page = page.rows if self._facts.could_be_full else 0\n",
+        "        self._facts.full_page = 0\n",
         ("reading/test_evidence.py::test_the_name_that_was_meant_is_named",),
+    ),
+    Mutant(
+        "what is configured must be found where positions end",
+        "reading/positions.py",
+        "            facts.full_page = page.rows if self._is_full(page) else 0\n",
+        "            facts.full_page = 0\n",
+        ("reading/test_evidence.py::test_a_misspelt_key_is_red_where_the_last_page_may_be_full",),
+    ),
+    Mutant(
+        "a misspelt key behind a page that is not full is warned of, and not red",
+        "reading/positions.py",
+        "            facts.full_page = page.rows if self._is_full(page) else 0\n",
+        "            facts.full_page = page.rows\n",
+        ("reading/test_evidence.py::test_a_misspelt_key_is_red_where_the_last_page_may_be_full",),
     ),
     Mutant(
         "pages without keys are the same page only where all of them is the same",

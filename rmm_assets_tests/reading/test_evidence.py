@@ -224,16 +224,38 @@ def test_the_name_that_was_meant_is_named(tmp_path: Path) -> None:
         read_from(total, tmp_path, "single_page", total_path="meta.totl")
 
 
-def test_a_misspelt_total_of_offsets_is_warned_of(tmp_path: Path) -> None:
-    rows = rows_of(205)
+MISSPELT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({**OFFSET, "total_path": "meta.totl"}, {}, "total_path `meta.totl` stands in no answer; `meta.total` does"),
+    (OFFSET, {"total_header": "X-Totl"}, "total_header `X-Totl` stands in no answer; `meta.total` does"),
+    ({**OFFSET, "has_more_path": "meta.mor"}, {}, "has_more_path `meta.mor` stands in no answer; `meta.more` does"),
+    ({**PAGES, "total_path": "meta.pags"}, {}, "total_path `meta.pags` stands in no answer; `meta.total` does"),
+    (PAGES, {"total_path": "meta.totl"}, "total_path `meta.totl` stands in no answer; `meta.total` does"),
+]
+
+
+@pytest.mark.parametrize(("paginator", "changes", "said"), MISSPELT, ids=[said.split()[0] for *_, said in MISSPELT])
+@pytest.mark.parametrize(
+    ("number", "cap", "full"),
+    [(100, 100, True), (50, 50, True), (205, 100, False), (37, 100, False), (0, 100, False)],
+)
+def test_a_misspelt_key_is_red_where_the_last_page_may_be_full(
+    paginator: dict[str, Any], changes: dict[str, Any], said: str, number: int, cap: int, full: bool, tmp_path: Path
+) -> None:
+    rows = rows_of(number)
 
     def answer(seen: Seen) -> Say:
-        start = int(query_of(seen)["offset"])
-        return Say({"data": rows[start : start + 100], "meta": {"total": 205}})
+        asked = query_of(seen)
+        start = int(asked["offset"]) if "offset" in asked else (int(asked["page"]) - 1) * cap
+        page = rows[max(start, 0) : max(start + cap, 0)]
+        return Say({"data": page, "meta": {"total": number, "more": start + cap < number}})
 
-    found = read_from(answer, tmp_path, {**OFFSET, "total_path": "meta.totl"})
+    if full:
+        with pytest.raises(PagingError, match=f"the last page may be full .*{said}"):
+            read_from(answer, tmp_path, paginator, **changes)
+        return
+    found = read_from(answer, tmp_path, paginator, **changes)
     assert found.rows == rows
-    assert found.report.warnings == ["total_path `meta.totl` stands in no answer; `meta.total` does"]
+    assert found.report.warnings[-1:] == [said] or not rows
     assert read_from(answer, tmp_path, OFFSET).report.warnings == [], "the default is nobody's word"
 
 
@@ -251,7 +273,7 @@ def test_verify_false_believes_an_end_that_nothing_marks(paginator: Any, tmp_pat
 def test_kinto_s_next_page_is_seen_where_a_link_header_is_looked_for(tmp_path: Path) -> None:
     rows = rows_of(1500)
     answer = say_once({"data": rows[:100]}, headers=(("Next-Page", "http://h/v1/devices?_token=x"),))
-    with pytest.raises(PagingError, match="`rel=next` stands in no answer; `Next-Page` does"):
+    with pytest.raises(PagingError, match="links_next_key `next` stands in no answer; `Next-Page` does"):
         read_from(answer, tmp_path, "header_link")
 
 
