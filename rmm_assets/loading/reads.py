@@ -12,7 +12,7 @@ from typing import Any
 
 from rmm_assets.errors import ConflictingRowsError, IncompleteError, ParentRowError, RmmError
 from rmm_assets.loading.cursor import Bounds
-from rmm_assets.loading.requests import Requests, inherited_values, label_of, request_of
+from rmm_assets.loading.requests import Requests, inherited_values, label_of, parent_in_table, request_of
 from rmm_assets.reading.collector import Collector, MemoryCollector
 from rmm_assets.reading.completeness import read_complete
 from rmm_assets.reading.endpoint import Endpoint
@@ -22,7 +22,7 @@ from rmm_assets.rows.decode import Page
 from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import Spool
-from rmm_assets.tables.absences import Present
+from rmm_assets.tables.absences import Spared
 from rmm_assets.tables.existing import Existing
 
 
@@ -41,6 +41,8 @@ class Reading:
         load_id: Of the load, once it is known.
         rejected: Rows that cannot land in the table.
         rejected_keys: Those among them that have a primary key.
+        unread_parents: Of a child resource, the parents whose rows this read does not show to be all: their keys by the
+            table's columns, or why they cannot be told.
         left_out: Rows that the API sent and that an incremental range did not let in.
         changed_types: By column, the type it had and the type that came.
     """
@@ -54,7 +56,8 @@ class Reading:
     existing: Existing = field(default_factory=Existing)
     load_id: str = ""
     rejected: int = 0
-    rejected_keys: Present = field(default_factory=lambda: Present((), ()))
+    rejected_keys: Spared = Spared()
+    unread_parents: Sequence[Mapping[str, Any]] | str = ()
     left_out: int = 0
     changed_types: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -69,14 +72,34 @@ class _Child:
     """What one row of the parent led to.
 
     Attributes:
+        parent: The parent's key by the columns that hold it in the table; empty where none do.
         inherited: Fields of the parent's row to add to its rows.
         problem: What speaks against it, where the connection wants the rows all the same.
     """
 
     report: Report
     rows: MemoryCollector
+    parent: Mapping[str, Any]
     inherited: Mapping[str, Any] = field(default_factory=dict)
     problem: str = ""
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether rows that did not come are not there."""
+        return not self.problem and not _tells_nothing(self.report)
+
+
+def _tells_nothing(report: Report) -> bool:
+    """Whether the only answer is one that is ignored and does not say that nothing is there."""
+    return report.ignored is not None and report.ignored not in _NOTHING_THERE
+
+
+# How servers say that nothing is there. Any other status says that it cannot be seen.
+_NOTHING_THERE = (200, 204, 404, 410)
+_UNREAD = "an answer that response_actions ignores does not say that nothing is there"
+_UNKNOWN_PARENT = (
+    "some belong to parents that could not be read; include_from_parent with the parent's key would tell which"
+)
 
 
 def read(requests: Requests, reading: Reading, collector: Collector, bounds: Bounds | None) -> None:
@@ -125,10 +148,14 @@ def _read_once(
 ) -> None:
     if requests.parent is None:
         _read_one(request_of(requests, bounds), requests, reading, collector, report)
+        reading.unread_parents = _UNREAD if _tells_nothing(report) else ()
         return
     # A parent that came twice is asked once.
     parents, above = RecordSpool(requests.parent.endpoint.shape, folder), Report(requests.parent.resource.name)
     problems = _read_parents(requests, reading, parents, above, folder)
+    # Of parents that did not come, nobody asks for children.
+    unread = list[Mapping[str, Any]]()
+    cannot_tell = _UNKNOWN_PARENT if problems or reading.unread_parents else ""
     collector.clear()
     report.complete, report.partial = True, above.partial
     report.reason = f"every one of {parents.distinct or parents.rows} {above.resource} was read to the end"
@@ -137,11 +164,14 @@ def _read_once(
         for page in child.rows.pages:
             collector.add(_with_fields(page, child.inherited) if child.inherited else page)
         report.add(child.report)
-        asked, ignored = asked + 1, ignored + child.report.ignored
+        asked, ignored = asked + 1, ignored + (child.report.ignored is not None)
+        if not child.is_proven:
+            unread.append(child.parent)
         problems += [child.problem] if child.problem else []
     report.rows, report.distinct = collector.rows, collector.distinct
     report.duplicates = collector.rows - collector.distinct - collector.keyless
     report.empty = not report.rows
+    reading.unread_parents = cannot_tell or (_UNKNOWN_PARENT if {} in unread else unread)
     if asked > 1 and ignored == asked:
         problems.append(
             f"{requests.resource.name}: response_actions ignored the answers for all {asked} rows of {above.resource}: a key "
@@ -217,7 +247,7 @@ def _read_child(
 ) -> _Child:
     resource = requests.resource
     collector, report = MemoryCollector(shape), Report(resource.name)
-    place, inherited = "", {}
+    place, inherited, parent = "", {}, parent_in_table(requests, row)
     try:
         inherited = inherited_values(requests, row)
         endpoint = replace(request_of(requests, bounds, row), shape=shape)
@@ -226,11 +256,11 @@ def _read_child(
     except RmmError as error:
         said = f"{error}{place}"
         if resource.on_incomplete == "warn" and isinstance(error, (IncompleteError, ParentRowError)):
-            return _Child(report, collector, inherited, said)
+            return _Child(report, collector, parent, inherited, said)
         # The same error, with the parent in its text.
         error.args = (said, *error.args[1:])
         raise
-    return _Child(report, collector, inherited)
+    return _Child(report, collector, parent, inherited)
 
 
 def _with_fields(page: Page, fields: Mapping[str, Any]) -> Page:

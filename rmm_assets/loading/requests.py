@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from rmm_assets.config import Connection, Resource
+from rmm_assets.config.names import normalized_column
 from rmm_assets.errors import ParentRowError
 from rmm_assets.loading.cursor import Bounds, Cursor, bounds_of
 from rmm_assets.loading.dlt_internals import parent_column, resolve_endpoints, values_at
@@ -47,6 +48,14 @@ class Requests:
     def inherited_columns(self) -> dict[str, str]:
         """By field of the parent's row, the name that each row gets it under."""
         return {} if self.parent is None else {f: parent_column(self.parent.resource.name, f) for f in self.inherited}
+
+    @property
+    def parent_key(self) -> tuple[str, ...]:
+        """The inherited fields that tell one parent from another; empty where the rows do not hold all of them."""
+        if self.parent is None:
+            return ()
+        fields = self.parent.resource.keys or tuple(self.fields.values())
+        return tuple(fields) if set(fields) <= set(self.inherited) else ()
 
     @property
     def first_bounds(self) -> Bounds | None:
@@ -142,6 +151,12 @@ def inherited_values(requests: Requests, row: Mapping[str, Any]) -> dict[str, An
         if name not in row:
             raise ParentRowError(_refusal(requests, row, f"`{name}` (include_from_parent)", "missing"))
     return {column: row[name] for name, column in requests.inherited_columns.items()}
+
+
+def parent_in_table(requests: Requests, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a parent's key by the columns that hold it in its children's table; empty where none do."""
+    names = requests.inherited_columns
+    return {normalized_column(names[field]): row.get(field) for field in requests.parent_key}
 
 
 def label_of(requests: Requests, row: Mapping[str, Any]) -> str:

@@ -32,9 +32,11 @@ from rmm_assets.loading.reads import Reading
 from rmm_assets.loading.source import build_source
 from rmm_assets.reading.fetch import Pager
 from rmm_assets.reading.report import Report
+from rmm_assets.rows.types import plain_text
 from rmm_assets.tables.absences import (
     Absences,
     Nested,
+    Spared,
     forget_unfinished,
     mark_or_remove,
     remove_orphans,
@@ -165,20 +167,39 @@ class Run:
             return False
 
     def _resolve_absences(self, table: Table, load_id: str) -> Absences:
-        report, resource = self.reading.report, self.plan.resource
-        if not report.complete or report.partial:
+        reading, resource = self.reading, self.plan.resource
+        parents, unproven = self._unread_parents()
+        if reading.report.partial or (not reading.report.complete and not parents.keys):
             return Absences()
+        policy = self.plan.absences
+        if policy == "remove" and not reading.report.complete:
+            policy = "mark"  # what is deleted was missing from a complete read
         absences = mark_or_remove(
-            table, load_id, self.plan.absences, max_share=resource.max_absent_share, alive_before=self.before.alive,
-            present=self.reading.rejected_keys, nested=_nested(self.pipeline, table),
+            table, load_id, policy, max_share=resource.max_absent_share, alive_before=self.before.alive,
+            spared=(reading.rejected_keys, parents), unproven=unproven, nested=_nested(self.pipeline, table),
         )  # fmt: skip
         if absences.held_back:
-            self.reading.log.warning(
-                "%s: %d rows are gone at the source, more than max_absent_share (%.0f %%) of those that were there: they "
-                "stay as they are",
-                resource.name, absences.gone, 100 * resource.max_absent_share,
+            reading.log.warning(
+                "%s: %d rows of the table did not come; they stay as they are: %s",
+                resource.name, absences.gone, absences.held_back,
             )  # fmt: skip
         return absences
+
+    def _unread_parents(self) -> tuple[Spared, str]:
+        """The parents whose rows may be missing from this read, and why they cannot be told where they cannot."""
+        unread = self.reading.unread_parents
+        if isinstance(unread, str):
+            return Spared(), unread
+        if not unread:
+            return Spared(), ""
+        columns = self.pipeline.default_schema.tables[self.plan.table]["columns"]
+        keys = []
+        for parent in unread:
+            key = tuple(_as_held(value, columns.get(name, {}).get("data_type")) for name, value in parent.items())
+            if None in key:
+                return Spared(), "some belong to parents that could not be read, and the table does not tell which"
+            keys.append(key)
+        return Spared(tuple(unread[0]), keys), ""
 
 
 def store_of(connection: Connection) -> Store:
@@ -264,6 +285,13 @@ def open_run(
                 f"{innermost(error)}"
             ) from error
         shutil.rmtree(pipeline.working_dir, ignore_errors=True)
+
+
+def _as_held(value: Any, data_type: str | None) -> Any:
+    """A value as a column of that type holds it; None where that is not certain."""
+    if data_type == "text" and isinstance(value, (str, int)):
+        return plain_text(value)
+    return value if data_type == "bigint" and type(value) is int else None
 
 
 def innermost(error: BaseException) -> str:

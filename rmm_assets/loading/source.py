@@ -24,7 +24,7 @@ from rmm_assets.loading.requests import Requests, plan_requests
 from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import ROW_ID, Spool
-from rmm_assets.tables.absences import MOST_PRESENT, Present
+from rmm_assets.tables.absences import MOST_SPARED, Spared
 from rmm_assets.tables.existing import Existing
 from rmm_assets.tables.rejects import FIRST_REJECTED_AT, REJECTED_AT
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID
@@ -174,8 +174,8 @@ def _rejects(plan: LoadPlan, spool: Spool | RecordSpool, load_id: str, reading: 
     hints = dlt.mark.make_hints(table_name=plan.rejected_table, write_disposition="append", primary_key=(), columns={})
     keys = spool.rejected_keys()
     if keys.column_names:
-        rows = keys.slice(0, MOST_PRESENT + 1).to_pylist()
-        reading.rejected_keys = Present(tuple(keys.column_names), [tuple(row.values()) for row in rows])
+        rows = keys.slice(0, MOST_SPARED + 1).to_pylist()
+        reading.rejected_keys = Spared(tuple(keys.column_names), [tuple(row.values()) for row in rows])
     for rejected in spool.rejected():
         yield dlt.mark.with_hints(_dated(rejected, load_id), hints, create_table_variant=True)
 

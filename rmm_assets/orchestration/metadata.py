@@ -40,7 +40,7 @@ def materialization(outcome: Outcome, columns: TTableSchemaColumns, resource: Re
         "rows_left_out": outcome.rows_left_out,
         "rows_rejected": outcome.rows_rejected,
         "rows_absent": outcome.absences.gone,
-        "absences_held_back": outcome.absences.held_back,
+        "absences_held_back": bool(outcome.absences.held_back),
         "rows_repeated": max(report.duplicates, 0),
         "pages": report.pages,
         "passes": report.passes,

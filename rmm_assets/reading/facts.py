@@ -41,7 +41,7 @@ class PassFacts:
         evidence: What this pass alone shows of the end.
         contradictions: What the API stated that cannot be true if this was the end.
         first_page: The page that the pass began with.
-        ignored: The first answer was one that `response_actions` ignores.
+        ignored: Status of the first answer where it is one that `response_actions` ignores; else None.
         cap: Rows a page holds where the API sends fewer than asked for.
         warnings: What is odd, and what to write about it.
     """
@@ -62,7 +62,7 @@ class PassFacts:
     evidence: Evidence | None = None
     contradictions: list[str] = field(default_factory=list)
     first_page: Page | None = None
-    ignored: bool = False
+    ignored: int | None = None
     cap: int | None = None
     warnings: list[str] = field(default_factory=list)
 

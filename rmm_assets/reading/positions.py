@@ -163,7 +163,7 @@ class Positions:
         self._number += 1
         overlap, before = self._overlap, self._before
         if answer.ignored:
-            return self._ignored(page)
+            return self._ignored(answer)
         if before is not None and repeats(page, before, shape):
             self._repeated()
             return None
@@ -214,15 +214,16 @@ class Positions:
             facts.ended, facts.evidence = "maximum", Evidence.USER
         return PageRead(page.slice(overlap) if overlap else page, self._number, row_total)
 
-    def _ignored(self, page: Page) -> PageRead:
+    def _ignored(self, answer: Answer) -> PageRead:
         """A first answer that stands for no rows."""
         if self._number > 1:
             raise PagingError(
                 f"{self._endpoint.name}: page {self._number} is an answer that response_actions ignores; behind the "
                 "first page it would cut the read off"
             )
-        self._facts.ended, self._facts.evidence, self._facts.ignored = "ignored answer", Evidence.USER, True
-        return PageRead(page, self._number, None)
+        facts = self._facts
+        facts.ended, facts.evidence, facts.ignored = "ignored answer", Evidence.USER, answer.reply.status
+        return PageRead(answer.page, self._number, None)
 
     def _repeated(self) -> None:
         """The page before once more: a server of round offsets, of other page numbers, or one past its end."""

@@ -112,7 +112,7 @@ class References:
     def _following(self, asked: Request, answer: Answer) -> Request | None:
         paginator, page, learned = self._paginator, answer.page, self._endpoint.learned
         if answer.ignored:
-            self._ignore()
+            self._ignore(answer.reply.status)
             return None
         mark = more_mark(answer, paginator.more_path)
         if mark is not ABSENT:
@@ -158,14 +158,14 @@ class References:
         except PagingError as error:
             raise PagingError(f"{self._endpoint.name}: page {self.number}: {error}") from None
 
-    def _ignore(self) -> None:
+    def _ignore(self, status: int) -> None:
         """A first answer that stands for no rows."""
         if self.number > 1:
             raise PagingError(
                 f"{self._endpoint.name}: page {self.number} is an answer that response_actions ignores; behind the first "
                 "page it would cut the read off"
             )
-        self._facts.ended, self._facts.evidence, self._facts.ignored = "ignored answer", Evidence.USER, True
+        self._facts.ended, self._facts.evidence, self._facts.ignored = "ignored answer", Evidence.USER, status
 
     def _end(self, how: str, evidence: Evidence | None, page: Page) -> None:
         self._facts.ended, self._facts.evidence = how, evidence

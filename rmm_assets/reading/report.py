@@ -32,7 +32,7 @@ class Report:
         reason: Why it is not complete, or how it was proven.
         evidence: What ended the read; of many reads, such as one a parent, the weakest.
         signals: What the API said about there being more, what was believed and what was refuted: a line each.
-        ignored: The first answer was one that `response_actions` ignores.
+        ignored: Status of the first answer where it is one that `response_actions` ignores; else None.
         empty: The read is complete and brought no row, which is what a key without rights looks like, too.
     """
 
@@ -50,7 +50,7 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     evidence: Evidence | None = None
     signals: list[str] = field(default_factory=list)
-    ignored: bool = False
+    ignored: int | None = None
     empty: bool = False
 
     def asdict(self) -> dict[str, Any]:

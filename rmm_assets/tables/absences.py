@@ -27,20 +27,20 @@ class Nested(NamedTuple):
 
 
 # More keys than that are not put into a statement.
-MOST_PRESENT = 1000
+MOST_SPARED = 1000
 
 
 @dataclass(frozen=True)
-class Present:
-    """Rows that a read brought and that could not land: gone from the load, not from the source.
+class Spared:
+    """Rows that a load does not hold and that are not gone: the API sent them, or may hold them still.
 
     Attributes:
-        columns: The primary key's columns.
-        keys: Their values, by row, of the columns' types; at most one more than `MOST_PRESENT` are looked at.
+        columns: The columns that tell them: the primary key's, or those of a parent's key.
+        keys: Their values, of the columns' types; at most one more than `MOST_SPARED` are looked at.
     """
 
-    columns: tuple[str, ...]
-    keys: Sequence[tuple[Any, ...]]
+    columns: tuple[str, ...] = ()
+    keys: Sequence[tuple[Any, ...]] = ()
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Absences:
         gone: Rows that this read did not hold and that were there before it.
         marked: Rows newly marked `_absent_since`.
         removed: Rows deleted, because a complete read before this one did not hold them either.
-        held_back: More than the allowed share would have gone, or too many rows could not land: nothing was done.
+        held_back: Why nothing was done about them; empty where it was.
     """
 
     gone: int = 0
     marked: int = 0
     removed: int = 0
-    held_back: bool = False
+    held_back: str = ""
 
 
 def rows_of_last_load(table: Table) -> int:
@@ -100,7 +100,8 @@ def mark_or_remove(
     *,
     max_share: float,
     alive_before: int,
-    present: Present = Present((), ()),
+    spared: Sequence[Spared] = (),
+    unproven: str = "",
     nested: Sequence[Nested] = (),
 ) -> Absences:
     """Marks what this load did not bring; removes what it did not bring and an earlier one had marked.
@@ -109,7 +110,8 @@ def mark_or_remove(
         load_id: Of the load that holds a complete full read; empty where the API held nothing to load.
         max_share: The share (0 to 1) of the rows alive before that may go at once.
         alive_before: Rows that were alive before the load.
-        present: Rows that the API holds and that could not land.
+        spared: Rows that are not gone although this load does not hold them.
+        unproven: Why it is not known which rows are gone; empty where it is.
         nested: The table's child tables, parents first; a removed row takes its children along.
     """
     if policy == "keep":
@@ -117,12 +119,16 @@ def mark_or_remove(
     columns = table.columns()
     if LOAD_ID not in columns or ABSENT_SINCE not in columns:
         return Absences()
-    other, parameters = _other(table, load_id, present)
+    other, parameters = _other(table, load_id, spared)
     since = table.quote(ABSENT_SINCE)
     newly, before = f"{other} AND {since} IS NULL", f"{other} AND {since} IS NOT NULL"
     gone = int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {newly}", *parameters)[0][0])
-    if gone > max_share * alive_before or len(present.keys) > MOST_PRESENT:
-        return Absences(gone=gone, held_back=True)
+    if gone > max_share * alive_before:
+        unproven = f"more than max_absent_share ({max_share:.0%}) of those that were there"
+    elif any(len(rows.keys) > MOST_SPARED for rows in spared):
+        unproven = f"more than {MOST_SPARED:,} rows did not land, or belong to parents that could not be read"
+    if unproven:
+        return Absences(gone=gone, held_back=unproven if gone else "")
     removed = 0
     if policy == "remove":
         removed = int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {before}", *parameters)[0][0])
@@ -135,14 +141,16 @@ def mark_or_remove(
     return Absences(gone=gone, marked=gone, removed=removed)
 
 
-def _other(table: Table, load_id: str, present: Present) -> tuple[str, list[Any]]:
-    """The condition that a row is not one of this load, nor present all the same; and its parameters."""
+def _other(table: Table, load_id: str, spared: Sequence[Spared]) -> tuple[str, list[Any]]:
+    """The condition that a row is neither of this load nor spared, and its parameters."""
     parameters: list[Any]
     condition, parameters = f"{table.quote(LOAD_ID)} <> %s", [load_id]
-    if present.keys:
-        one = " AND ".join(f"{table.quote(column)} = %s" for column in present.columns)
-        condition += f" AND NOT ({' OR '.join([f'({one})'] * len(present.keys))})"
-        parameters += [value for key in present.keys for value in key]
+    for rows in spared:
+        if rows.keys:
+            # A row that has null there may be one of them: it is spared, too.
+            one = " AND ".join(f"{table.quote(column)} = %s" for column in rows.columns)
+            condition += f" AND NOT ({' OR '.join([f'({one})'] * len(rows.keys))})"
+            parameters += [value for key in rows.keys for value in key]
     return condition, parameters
 
 

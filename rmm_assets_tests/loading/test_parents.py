@@ -174,6 +174,102 @@ def test_one_parent_that_fails_marks_no_row_absent(tmp_path: Path) -> None:
     assert absent(tmp_path) == {"b1", "b2"}
 
 
+INHERITING: dict[str, Any] = {"include_from_parent": ["id"], "max_absent_share": 1}
+
+
+class Fleet:
+    """A server of customers with three devices each, of which some go or cannot be read."""
+
+    def __init__(self) -> None:
+        self.parents = customers("a", "b", "c")
+        self.broken: dict[str, Say] = {}
+
+    def __call__(self, seen: Seen) -> Say:
+        if urlsplit(seen.target).path == "/v1/customers":
+            return Say({"data": self.parents})
+        return per_customer(seen, self.broken)
+
+    def loses(self, code: str, *left: int) -> None:
+        self.broken[code] = Say({"data": [{"id": f"{code}{number}"} for number in left]})
+
+
+SHORT = Say({"data": [{"id": "b0"}], "total": 3})
+SILENT = Say({"error": "no"}, status=403)
+GONE = Say({"error": "no such customer"}, status=404)
+
+
+@pytest.mark.parametrize("policy", ["mark", "remove"])
+def test_one_parent_that_fails_leaves_the_absences_of_the_others_alone(policy: str, tmp_path: Path) -> None:
+    fleet = Fleet()
+    with Scripted(fleet) as server:
+        child = made(PER_CUSTOMER, on_incomplete="warn", total_path="total", absent=policy, **INHERITING)
+        run(tmp_path, server.url, child)
+        fleet.loses("a", 0, 1)
+        fleet.broken["b"] = SHORT
+        fleet.parents = customers("a", "b")
+        for _ in range(2):
+            outcome = run(tmp_path, server.url, child)
+            assert not outcome.report.complete
+            # What goes with its parent is gone, too. Nothing is removed while a parent cannot be read.
+            assert absent(tmp_path) == {"a2", "c0", "c1", "c2"}
+        fleet.broken["b"] = Say({"data": [{"id": "b0"}]})
+        run(tmp_path, server.url, child)
+    assert absent(tmp_path) == ({"b1", "b2"} | ({"a2", "c0", "c1", "c2"} if policy == "mark" else set()))
+
+
+@pytest.mark.parametrize(
+    ("answer", "more", "marked", "held_back"),
+    [
+        (SILENT, INHERITING, {"a2"}, ""),
+        (GONE, INHERITING, {"a2", "b0", "b1", "b2"}, ""),
+        # Without the parent's key in the rows, the table does not tell which of them belong to it.
+        (SILENT, {"max_absent_share": 1}, set(), "include_from_parent with the parent's key would tell which"),
+        (GONE, {"max_absent_share": 1}, {"a2", "b0", "b1", "b2"}, ""),
+    ],
+    ids=["403", "404", "403, parent not told", "404, parent not told"],
+)
+def test_only_an_ignored_answer_that_says_so_shows_that_a_parent_has_no_rows(
+    answer: Say, more: dict[str, Any], marked: set[str], held_back: str, tmp_path: Path
+) -> None:
+    ignoring = {**PER_CUSTOMER, "response_actions": [{"status_code": answer.status, "action": "ignore"}]}
+    fleet = Fleet()
+    with Scripted(fleet) as server:
+        run(tmp_path, server.url, made(ignoring, **more))
+        fleet.loses("a", 0, 1)
+        fleet.broken["b"] = answer
+        outcome = run(tmp_path, server.url, made(ignoring, **more))
+    assert outcome.report.complete
+    assert absent(tmp_path) == marked
+    assert outcome.absences.held_back.endswith(held_back)
+    assert outcome.absences.gone == (len(marked) or 4)
+
+
+def test_a_parent_s_key_of_another_type_than_the_column_marks_nothing(tmp_path: Path) -> None:
+    fleet = Fleet()
+    with Scripted(fleet) as server:
+        child = made(PER_CUSTOMER, on_incomplete="warn", total_path="total", **INHERITING)
+        run(tmp_path, server.url, child)
+        fleet.loses("a", 0, 1)
+        fleet.broken["b"] = SHORT
+        fleet.parents[1]["id"] = "one"
+        outcome = run(tmp_path, server.url, child)
+    assert (absent(tmp_path), outcome.absences.gone) == (set(), 0)
+
+
+def test_an_ignored_answer_of_a_whole_resource_marks_nothing_unless_it_says_that_nothing_is_there(
+    tmp_path: Path,
+) -> None:
+    answers: list[Say] = [Say({"data": [{"id": 1}, {"id": 2}]})]
+    for status, marked in ((403, set()), (404, {1, 2})):
+        ignoring = {**SINGLE, "response_actions": [{"status_code": status, "action": "ignore"}]}
+        with Scripted(lambda _: answers[-1]) as server:
+            answers.append(answers[0])
+            run(tmp_path, server.url, connection(resource(endpoint=ignoring, max_absent_share=1)))
+            answers.append(Say({"error": "no"}, status=status))
+            run(tmp_path, server.url, connection(resource(endpoint=ignoring, max_absent_share=1)))
+        assert absent(tmp_path) == marked
+
+
 def test_parents_that_are_not_complete_make_the_child_red_or_say_so(tmp_path: Path) -> None:
     def answer(seen: Seen) -> Say:
         if seen.target.startswith("/v1/customers?"):
