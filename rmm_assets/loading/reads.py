@@ -56,7 +56,7 @@ class Reading:
     existing: Existing = field(default_factory=Existing)
     load_id: str = ""
     rejected: int = 0
-    rejected_keys: Spared = Spared()
+    rejected_keys: Spared = field(default_factory=Spared)
     unread_parents: Sequence[Mapping[str, Any]] | str = ()
     left_out: int = 0
     changed_types: Mapping[str, tuple[str, str]] = field(default_factory=dict)
