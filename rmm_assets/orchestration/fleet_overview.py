@@ -1,12 +1,12 @@
 """Builds `fleet_overview`, an asset downstream of a connection's tables that charts the fleet.
 
-Its metadata contains the charts as images; it also writes them to one HTML page. See `rmm_assets.overview` for the
-numbers and the drawing.
+It writes the charts to one HTML page, which its metadata names next to the numbers. See `rmm_assets.overview`.
 """
 
 # No `from __future__ import annotations`: Dagster inspects the type annotations of `context` and `config`.
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -50,29 +50,31 @@ def build_fleet_overview(connection: Connection, keys: Mapping[str, dg.AssetKey]
         kinds={"matplotlib", connection.destination.type},
         description=(
             f"Charts of the {connection.name} fleet: status by organization, agents not seen lately, alerts by severity "
-            "over time, age of pending patches. Each materialization contains them as images and writes them to one "
-            "HTML page. Rows that are gone at the source are not counted."
+            "over time, age of pending patches. Each materialization writes them to one HTML page, with a list of all "
+            "agents not seen lately. Rows that are gone at the source are not counted."
         ),
     )
     def fleet_overview(context: dg.AssetExecutionContext, config: Overview) -> dg.MaterializeResult[Any]:
         # Imported here, because matplotlib takes a second to import, and loading the code location does not need it.
         from rmm_assets.overview.charts import read_overview
-        from rmm_assets.overview.drawing import data_uri, draw
+        from rmm_assets.overview.drawing import draw
         from rmm_assets.overview.page import page, write
 
         store, name = store_of(connection), f"{connection.name}__{NAME}"
+        loads = {name: context.instance.get_latest_materialization_event(keys[name]) for name in resources}
+        loaded_at = {name: datetime.fromtimestamp(load.timestamp, UTC) for name, load in loads.items() if load}
         with store.reading(name, context.log) as client:
             tables = {name: Table(client, resource.table) for name, resource in resources.items()}
             hidden = {name: sensitive_columns(resources[name], table.columns()) for name, table in tables.items()}
-            overview = read_overview(connection.name, tables, hidden=hidden)
+            overview = read_overview(connection.name, tables, hidden=hidden, loaded_at=loaded_at)
+        metadata = {
+            chart.name: dg.MetadataValue.md("\n\n".join(filter(None, [chart.headline, chart.note])))
+            for chart in overview.charts
+        }
+        if not config.page:
+            return dg.MaterializeResult(metadata=metadata)
         images = {chart.name: draw(chart) for chart in overview.charts if chart.series}
-        metadata: dict[str, dg.MetadataValue[Any] | str | int] = {"pictures": len(images)}
-        for chart in overview.charts:
-            image = f"![{chart.title}]({data_uri(images[chart.name])})" if chart.name in images else ""
-            metadata[chart.name] = dg.MetadataValue.md("\n\n".join(filter(None, [chart.headline, image, chart.note])))
-        if config.page:
-            write(page(overview, images), Path(config.page))
-            metadata["page"] = config.page
-        return dg.MaterializeResult(metadata=metadata)
+        write(page(overview, images), Path(config.page))
+        return dg.MaterializeResult(metadata={**metadata, "charts": len(images), "page": config.page})
 
     return fleet_overview

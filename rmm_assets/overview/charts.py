@@ -1,8 +1,8 @@
 """Computes the numbers of four charts from a fleet's tables, with SQL at the destination.
 
 Vendors name their columns differently, so each part of a chart has a list of candidate names; a chart whose columns are
-missing says so in a note. The reference time is that of the last load, not the clock: the same tables give the same
-charts, on any day and in any time zone. See `drawing` for how charts look.
+missing says so in a note. The reference time of a chart is that of the last load of its table, not the clock: the same
+tables give the same charts, on any day and in any time zone. See `drawing` for how charts look.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ OPENED = (
     "opened_at", "created_at", "create_time", "created", "alert_time", "triggered_at", "timestamp", "date",
     "detected_at",
 )  # fmt: skip
+ALERT_STATE = ("status", "state", "alert_status", "alert_state")
+RESOLVED = (
+    "resolved_at", "resolved_on", "resolved_time", "resolved", "is_resolved", "closed_at", "closed_on", "closed",
+    "cleared_at", "dismissed_at",
+)  # fmt: skip
 RELEASED = ("release_date", "released_at", "released", "published_at", "publish_date", "created_at")
 INSTALLED = ("installed_at", "installed_on", "install_date", "installed")
 
@@ -50,11 +55,16 @@ SEVERITIES = (
     "informational", "info", "none",
 )  # fmt: skip
 STATUSES = ("online", "warning", "offline")
+NOT_OPEN = {
+    "resolved", "auto-resolved", "auto_resolved", "closed", "cleared", "dismissed", "fixed", "ok", "inactive", "reset",
+}  # fmt: skip
 NOT_WAITING = {"installed", "superseded", "rejected", "declined", "not applicable", "not_applicable"}
 
 NOT_STATED = "not stated"
 SHOWN = 12
 """Organizations and agents that a chart names; the rest are only counted."""
+LISTED = 20_000
+"""Agents not seen that the page lists at most."""
 SILENT_AFTER = timedelta(days=1)
 LOOKED_BACK = timedelta(days=180)
 BIN_WIDTHS = tuple(timedelta(hours=hours) for hours in (1, 3, 6, 24, 7 * 24))
@@ -77,6 +87,7 @@ class Chart:
         unit: What is counted.
         bars: `horizontal` for names, `vertical` for time.
         note: What is left out, and why.
+        as_of: When its table was last loaded, in UTC; None if it never was.
     """
 
     name: str
@@ -87,19 +98,31 @@ class Chart:
     unit: str = ""
     bars: str = "vertical"
     note: str = ""
+    as_of: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A device whose agent was not seen for longer than `SILENT_AFTER`.
+
+    Attributes:
+        seen: When it was last seen, in UTC.
+        days: Days between then and the last load of the table.
+    """
+
+    name: str
+    organization: str
+    seen: datetime
+    days: float
 
 
 @dataclass(frozen=True)
 class Overview:
-    """The charts of one connection.
-
-    Attributes:
-        as_of: When the tables were last loaded, in UTC; None if they never were.
-    """
+    """The charts of one connection, and the agents not seen lately, the longest first."""
 
     connection: str
-    as_of: datetime | None
     charts: tuple[Chart, ...]
+    silent: tuple[Agent, ...] = ()
 
 
 class _Rows:
@@ -107,14 +130,16 @@ class _Rows:
 
     Args:
         hidden: Columns that must not be shown.
+        loaded_at: When the table was last loaded; by default, when the newest row was.
     """
 
-    def __init__(self, table: Table, hidden: Collection[str] = ()) -> None:
+    def __init__(self, table: Table, hidden: Collection[str] = (), loaded_at: datetime | None = None) -> None:
         self.table = table
         self.columns = table.columns()
         self.hidden = hidden
         gone = [column for column in (ABSENT_SINCE, "_dlt_valid_to") if column in self.columns]
         self.alive = " AND ".join(f"{table.quote(column)} IS NULL" for column in gone) or "1 = 1"
+        self.loaded_at = loaded_at or self._newest_row()
 
     def find(self, names: Iterable[str]) -> str | None:
         """Returns the first of the names that is a visible column, or None."""
@@ -129,7 +154,14 @@ class _Rows:
         low, high = self.ask(f"min({quoted}), max({quoted})")[0]
         return low, high
 
-    def loaded_at(self) -> datetime | None:
+    def is_set(self, column: str) -> str:
+        """Returns SQL that is 1 where a flag is true, or where a column of another type has a value, else 0."""
+        quoted, values = self.table.quote(column), self.extremes(column)
+        is_flag = all(value is None or value in (False, True) for value in values)  # True == 1
+        true = "TRUE" if any(isinstance(value, bool) for value in values) else "1"
+        return f"CASE WHEN {quoted} {f'= {true}' if is_flag else 'IS NOT NULL'} THEN 1 ELSE 0 END"
+
+    def _newest_row(self) -> datetime | None:
         """Returns when the newest row was loaded; dlt's load id is the Unix time in seconds, as text."""
         if LOAD_ID not in self.columns:
             return None
@@ -138,30 +170,34 @@ class _Rows:
 
 
 def read_overview(
-    connection: str, tables: Mapping[str, Table], *, hidden: Mapping[str, Collection[str]] | None = None
+    connection: str,
+    tables: Mapping[str, Table],
+    *,
+    hidden: Mapping[str, Collection[str]] | None = None,
+    loaded_at: Mapping[str, datetime] | None = None,
 ) -> Overview:
     """Computes the charts of a connection.
 
     Args:
         tables: Tables by resource; `devices`, `alerts`, `patches` and `organizations` are used, and any may be missing.
         hidden: By resource, the columns whose values must not be shown.
+        loaded_at: By resource, when its table was last loaded; by default, when the table's newest row was.
     """
-    hidden = hidden or {}
-    candidates = {name: _Rows(table, hidden.get(name, ())) for name, table in tables.items()}
+    hidden, loaded_at = hidden or {}, loaded_at or {}
+    candidates = {name: _Rows(table, hidden.get(name, ()), loaded_at.get(name)) for name, table in tables.items()}
     rows = {name: table for name, table in candidates.items() if table.columns}
-    as_of = max((at for at in (table.loaded_at() for table in rows.values()) if at is not None), default=None)
     devices, organizations = rows.get("devices"), rows.get("organizations")
+    alerts, patches = rows.get("alerts"), rows.get("patches")
     names = _names_of(organizations) if organizations is not None else {}
-    return Overview(
-        connection,
-        as_of,
-        (
-            _status(devices, names),
-            _silent(devices, names, as_of),
-            _alerts(rows.get("alerts"), as_of),
-            _patches(rows.get("patches"), as_of),
-        ),
+    silent = _silent_agents(devices, names)
+    charts = (
+        (devices, _status(devices, names)),
+        (devices, _silent(devices, silent)),
+        (alerts, _alerts(alerts)),
+        (patches, _patches(patches)),
     )
+    dated = tuple(replace(chart, as_of=table.loaded_at if table else None) for table, chart in charts)
+    return Overview(connection, dated, tuple(silent))
 
 
 def _status(devices: _Rows | None, names: Mapping[str, str]) -> Chart:
@@ -201,9 +237,29 @@ def _status(devices: _Rows | None, names: Mapping[str, str]) -> Chart:
     )
 
 
-def _silent(devices: _Rows | None, names: Mapping[str, str], as_of: datetime | None) -> Chart:
+def _silent_agents(devices: _Rows | None, names: Mapping[str, str]) -> list[Agent]:
+    """Returns the agents not seen for longer than `SILENT_AFTER`, those not seen for longest first."""
+    if devices is None or (as_of := devices.loaded_at) is None:
+        return []
+    seen, name = devices.find(SEEN), devices.find(NAME)
+    like = devices.extremes(seen)[1] if seen else None
+    if seen is None or name is None or _moment(like) is None:
+        return []
+    organization, column = _organization(devices, names), devices.table.quote(seen)
+    listed = ", ".join(devices.table.quote(part) for part in (seen, name, organization) if part)
+    order = f"ORDER BY {column}, {devices.table.quote(name)} LIMIT {LISTED}"
+    found = devices.ask(listed, order, _like(as_of - SILENT_AFTER, like), where=f"{column} < %s")
+    agents = []
+    for at, what, *of in found:
+        moment = _moment(at) or as_of
+        days = round((as_of - moment) / timedelta(days=1), 1)
+        agents.append(Agent(str(what), _named(of[0], names) if of else "", moment, days))
+    return agents
+
+
+def _silent(devices: _Rows | None, silent: Sequence[Agent]) -> Chart:
     chart = Chart("agents_not_seen", "Agents not seen lately", unit="days since last seen", bars="horizontal")
-    if devices is None or as_of is None:
+    if devices is None or devices.loaded_at is None:
         return _without(chart, "no devices are loaded")
     seen, name = devices.find(SEEN), devices.find(NAME)
     if seen is None or name is None:
@@ -211,32 +267,30 @@ def _silent(devices: _Rows | None, names: Mapping[str, str], as_of: datetime | N
     like = devices.extremes(seen)[1]
     if like is not None and _moment(like) is None:
         return _without(chart, f"`{seen}` is not a time")
-    column, organization = devices.table.quote(seen), _organization(devices, names)
+    column = devices.table.quote(seen)
     never = int(devices.ask("count(*)", where=f"{column} IS NULL")[0][0])
     note = f"{_many(never, 'agent was', 'agents were')} never seen." if never else ""
     if like is None:
         return replace(chart, headline="No agent was ever seen" if never else "No agents", note=note)
-    before, limit = f"{column} < %s", _like(as_of - SILENT_AFTER, like)
-    silent = int(devices.ask("count(*)", "", limit, where=before)[0][0])
-    listed = ", ".join(devices.table.quote(part) for part in (seen, name, organization) if part)
-    longest = devices.ask(listed, f"ORDER BY {column}, {devices.table.quote(name)} LIMIT {SHOWN}", limit, where=before)
-    days = [(as_of - (_moment(at) or as_of)) / timedelta(days=1) for at, *_ in longest]
-    if silent > len(longest):
-        note = f"Only the {len(longest)} not seen for longest are shown. {note}".strip()
+    limit = _like(devices.loaded_at - SILENT_AFTER, like)
+    count = int(devices.ask("count(*)", "", limit, where=f"{column} < %s")[0][0])
+    longest = silent[:SHOWN]
+    if count > len(longest):
+        note = f"Only the {len(longest)} not seen for longest are drawn. {note}".strip()
     return replace(
         chart,
-        headline=_many(silent, "agent was", "agents were") + " not seen for more than a day"
-        if silent
+        headline=_many(count, "agent was", "agents were") + " not seen for more than a day"
+        if count
         else "Every agent was seen within a day",
-        labels=tuple(" · ".join([str(what), *(_named(one, names) for one in of)]) for _, what, *of in longest),
-        series={"days": tuple(round(day, 1) for day in days)} if longest else {},
+        labels=tuple(" · ".join(filter(None, (agent.name, agent.organization))) for agent in longest),
+        series={"days": tuple(agent.days for agent in longest)} if longest else {},
         note=note,
     )
 
 
-def _alerts(alerts: _Rows | None, as_of: datetime | None) -> Chart:
+def _alerts(alerts: _Rows | None) -> Chart:
     chart = Chart("alerts_by_severity", "Alerts by severity over time", unit="alerts")
-    if alerts is None or as_of is None:
+    if alerts is None or (as_of := alerts.loaded_at) is None:
         return _without(chart, "no alerts are loaded")
     opened, severity = alerts.find(OPENED), alerts.find(SEVERITY)
     if opened is None:
@@ -250,20 +304,29 @@ def _alerts(alerts: _Rows | None, as_of: datetime | None) -> Chart:
     width = next((width for width in widths if (as_of - first) / width < MOST_BINS), widths[-1])
     start = datetime.fromtimestamp(first.timestamp() // width.total_seconds() * width.total_seconds(), UTC)
     edges = [start + width * number for number in range((as_of - start) // width + 2)]
-    counted = _binned(alerts, opened, edges, high, [severity] if severity else [])
+    quote, state, resolved = alerts.table.quote, alerts.find(ALERT_STATE), alerts.find(RESOLVED)
+    by = [severity and quote(severity), state and quote(state), resolved and alerts.is_set(resolved)]
     by_severity: dict[str, list[int]] = {}
-    for (value,), counts in counted:
-        _add(by_severity, _word(value), counts)
+    opened_of: dict[str, int] = defaultdict(int)
+    for (level, word, done), counts in _binned(alerts, opened, edges, high, by):
+        _add(by_severity, _word(level), counts)
+        if not done and _word(word) not in NOT_OPEN:
+            opened_of[_word(level)] += sum(counts)
     ranked = _ranked(by_severity, SEVERITIES)
-    total = sum(sum(counts) for counts in by_severity.values())
+    total, pending = sum(map(sum, by_severity.values())), sum(opened_of.values())
     outside = int(alerts.ask("count(*)")[0][0]) - total
     notes = ["" if severity else _unknown("the severity of an alert", SEVERITY)]
+    headline, worst = _many(total, "alert", "alerts"), opened_of["critical"]
+    if state or resolved:
+        headline += f", {pending:,} of them open" + (f", {worst:,} critical" if worst else "")
+    else:
+        notes.append(f"{_unknown('whether an alert is open', (*ALERT_STATE, *RESOLVED))}.")
+        headline += f", {worst:,} of them critical" if worst else ""
     if outside:
         notes.append(f"{_many(outside, 'alert has', 'alerts have')} no time, or one outside of the chart.")
-    worst = sum(by_severity.get("critical", ()))
     return replace(
         chart,
-        headline=_many(total, "alert", "alerts") + (f", {worst:,} of them critical" if worst else ""),
+        headline=headline,
         labels=tuple(_bin_label(edge, width) for edge in edges[:-1]),
         series={name: tuple(by_severity[name]) for name in ranked if any(by_severity[name])},
         unit=f"alerts in {_duration(width)}",
@@ -271,9 +334,9 @@ def _alerts(alerts: _Rows | None, as_of: datetime | None) -> Chart:
     )
 
 
-def _patches(patches: _Rows | None, as_of: datetime | None) -> Chart:
+def _patches(patches: _Rows | None) -> Chart:
     chart = Chart("patch_age", "Pending patches by age", unit="patches")
-    if patches is None or as_of is None:
+    if patches is None or (as_of := patches.loaded_at) is None:
         return _without(chart, "no patches are loaded")
     released, status, severity = patches.find(RELEASED), patches.find(STATUS), patches.find(SEVERITY)
     installed = patches.find(INSTALLED)
@@ -286,13 +349,12 @@ def _patches(patches: _Rows | None, as_of: datetime | None) -> Chart:
     # Oldest first; patches released after the load count as new.
     ages = [as_of - timedelta(days=days) for days, _ in reversed(AGES) if days is not None]
     edges = [min(_moment(low) or ages[0], ages[0] - timedelta(days=1)), *ages, datetime(9999, 1, 1, tzinfo=UTC)]
-    by = [column for column in (severity, status or installed) if column is not None]
+    quote = patches.table.quote
+    by = [severity and quote(severity), quote(status) if status else patches.is_set(str(installed))]
     by_severity: dict[str, list[int]] = {}
-    for values, counts in _binned(patches, released, edges, high, by):
-        state = values[-1]
-        done = str(state).lower() in NOT_WAITING if status else state is not None and state is not False
-        if not done:
-            _add(by_severity, _word(values[0]) if severity else "patches", list(reversed(counts)))
+    for (level, state), counts in _binned(patches, released, edges, high, by):
+        if not (_word(state) in NOT_WAITING if status else state):
+            _add(by_severity, _word(level) if severity else "patches", list(reversed(counts)))
     total = sum(sum(counts) for counts in by_severity.values())
     worst = sum(by_severity.get("critical", ()))
     return replace(
@@ -305,9 +367,10 @@ def _patches(patches: _Rows | None, as_of: datetime | None) -> Chart:
 
 
 def _binned(
-    rows: _Rows, column: str, edges: Sequence[datetime], like: Any, by: Sequence[str]
+    rows: _Rows, column: str, edges: Sequence[datetime], like: Any, by: Sequence[str | None]
 ) -> list[tuple[tuple[Any, ...], list[int]]]:
-    """Counts rows between consecutive edges, for each combination of values in the columns `by`.
+    """Counts rows between consecutive edges, for each combination of values of the SQL expressions `by`;
+    the value of a missing expression is None.
 
     The edges are query parameters, so the result depends on neither the destination's date functions nor the session's
     time zone.
@@ -316,13 +379,14 @@ def _binned(
     limits = [_like(edge, like) for edge in edges]
     bins = [f"sum(CASE WHEN {quoted} >= %s AND {quoted} < %s THEN 1 ELSE 0 END)"] * (len(edges) - 1)
     pairs = [limit for pair in pairwise(limits) for limit in pair]
-    listed = [rows.table.quote(name) for name in by]
-    group = f"GROUP BY {', '.join(listed)}" if by else ""
-    answer = rows.ask(", ".join([*listed, *bins]), group, *pairs)
-    return [
-        (tuple(line[: len(by)]) or (None,), [int(count or 0) for count in line[len(by) :]])
-        for line in sorted(answer, key=lambda line: str(line[: len(by)]))
-    ]
+    there = [expression for expression in by if expression]
+    group = f"GROUP BY {', '.join(there)}" if there else ""
+    counted = []
+    for line in rows.ask(", ".join([*there, *bins]), group, *pairs):
+        values = iter(line)
+        known = tuple(next(values) if expression else None for expression in by)
+        counted.append((known, [int(count or 0) for count in values]))
+    return sorted(counted, key=lambda one: str(one[0]))
 
 
 def _add(counts: dict[str, list[int]], name: str, more: Sequence[int]) -> None:

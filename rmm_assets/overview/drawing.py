@@ -6,7 +6,6 @@ and text colours are CSS variables that follow the viewer's colour scheme. See `
 
 from __future__ import annotations
 
-import base64
 import re
 import unicodedata
 import warnings
@@ -185,7 +184,7 @@ def _themed(svg: str) -> str:
 
 
 def _short_tag(tag: str) -> str:
-    """Shortens a tag and replaces placeholder colours by variables: an image is stored for each run."""
+    """Shortens a tag and replaces placeholder colours by variables."""
     for colour, name in _VARIABLES.items():
         tag = tag.replace(colour, f"var(--{name})")
     tag = re.sub(r' font-family: [^;]*;| clip-path="[^"]*"| id="[^"]*"| transform="rotate\(-0 [^"]*"', "", tag)
@@ -194,8 +193,3 @@ def _short_tag(tag: str) -> str:
 
 def _declared(colours: dict[str, str]) -> str:
     return " ".join(f"--{name}: {colour};" for name, colour in colours.items())
-
-
-def data_uri(svg: str) -> str:
-    """Returns an image as a data URI, so that nothing has to be fetched."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"

@@ -238,15 +238,6 @@ def test_row_counts_are_plotted_over_time(ui: Ui, picture: Picture) -> None:
     picture("devices_plots")
 
 
-def test_the_fleet_is_shown_in_pictures(ui: Ui, picture: Picture) -> None:
-    page = ui.open("/assets/demo/fleet_overview?view=events")
-    page.get_by_text("Materialized in run").first.wait_for()
-    page.get_by_text("[Show Markdown]").first.click()
-
-    expect(page.get_by_role("dialog").locator("img").first).to_be_visible()
-    picture("fleet_overview")
-
-
 def test_a_check_can_be_run_alone(ui: Ui) -> None:
     page = ui.open("/assets/demo/devices?view=checks")
     page.get_by_text("not_null_status", exact=True).first.click()

@@ -1,9 +1,7 @@
-"""`fleet_overview` stands behind the loads, holds pictures in its metadata, and writes one page."""
+"""`fleet_overview` is downstream of the loads, says its numbers in its metadata, and writes one page."""
 
 from __future__ import annotations
 
-import base64
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,33 +35,19 @@ def fleet_connection(url: str, **changes: object) -> RmmConnection:
     return bench.connection(url, resources)
 
 
-def images(metadata: dict[str, object]) -> dict[str, bytes]:
-    """The pictures in the Markdown of a materialization, by chart."""
-    found = {
-        name: re.findall(r"!\[[^]]*\]\(data:image/svg\+xml;base64,([^)]*)\)", str(text))
-        for name, text in metadata.items()
-    }
-    return {
-        name: base64.b64decode(image) for name, (image,) in ((name, list_) for name, list_ in found.items() if list_)
-    }
-
-
 def test_the_job_draws_four_pictures_and_one_page_after_the_loads(
     fleet: Simulator, instance: dg.DagsterInstance
 ) -> None:
     result = bench.run(build_connection_defs(fleet_connection(fleet.base_url)), "sync_acme", instance)
     assert result.success
     metadata = bench.metadata(result, "fleet_overview")
-    pictures = images(metadata)
-    assert set(pictures) == {"status_by_organization", "agents_not_seen", "alerts_by_severity", "patch_age"}
-    assert metadata["pictures"] == 4 and metadata["page"] == str(PAGE)
-    assert all(len(str(text)) < 60_000 for text in metadata.values())
-    assert b"Contoso Dental" in pictures["status_by_organization"]
+    assert metadata["charts"] == 4 and metadata["page"] == str(PAGE)
     assert metadata["status_by_organization"].startswith(f"{len(fleet.rows('devices'))} devices, ")
+    # The event log stores it three times a run.
+    assert sum(len(str(text)) for text in metadata.values()) < 1000
 
     html = PAGE.read_text()
-    assert html.count('<img src="data:image/svg+xml;base64,') == 4
-    assert set(re.findall(r'(?:src|href)="(\w+:)', html)) == {"data:"} and "<script" not in html and "url(" not in html
+    assert html.count("<svg") == 4 and "Contoso Dental" in html
 
 
 def test_the_same_tables_give_the_same_page(fleet: Simulator, instance: dg.DagsterInstance) -> None:
@@ -92,7 +76,7 @@ def test_devices_and_alerts_are_enough_and_what_is_missing_is_said(
     result = bench.run(build_connection_defs(target), "sync_acme", instance)
     assert result.success
     metadata = bench.metadata(result, "fleet_overview")
-    assert set(images(metadata)) == {"status_by_organization", "agents_not_seen", "alerts_by_severity"}
+    assert metadata["charts"] == 3
     assert "no patches are loaded" in metadata["patch_age"].lower()
 
 
@@ -124,6 +108,5 @@ def test_a_sensitive_column_is_not_drawn(fleet: Simulator, instance: dg.DagsterI
     # The object with all that is in it.
     hidden = {"columns": {"name": {"sensitive": True}, "organization": {"sensitive": True}}}
     result = bench.run(build_connection_defs(fleet_connection(fleet.base_url, **hidden)), "sync_acme", instance)
-    pictures = images(bench.metadata(result, "fleet_overview"))
-    assert len(pictures) == 4
-    assert not any(b"Contoso" in picture for picture in pictures.values())
+    assert bench.metadata(result, "fleet_overview")["charts"] == 4
+    assert "Contoso" not in PAGE.read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -107,7 +108,8 @@ def test_other_names_and_other_kinds_of_time_give_the_same_charts(
     assert silent.series["days"] == pytest.approx((4, 2), abs=0.1)
     over_time = chart(overview, "alerts_by_severity")
     assert over_time.headline == "5 alerts, 5 of them critical"
-    assert sum(over_time.series["critical"]) == 5 and not over_time.note
+    assert sum(over_time.series["critical"]) == 5
+    assert over_time.note.startswith("no column for whether an alert is open; looked for `status`")
 
 
 def test_patches_wait_by_age_and_installed_ones_do_not(tmp_path: Path) -> None:
@@ -130,7 +132,42 @@ def test_alerts_outside_of_the_picture_are_counted_in_its_note(tmp_path: Path) -
     with tables(tmp_path, alerts=alerts) as found:
         drawn = chart(read_overview("acme", found), "alerts_by_severity")
     assert drawn.headline == "1 alert"
-    assert drawn.note == "3 alerts have no time, or one outside of the chart."
+    assert drawn.note.endswith(". 3 alerts have no time, or one outside of the chart.")
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        "CASE WHEN i < 7 THEN 'Resolved' ELSE 'triggered' END AS status",
+        "i < 7 AS resolved",
+        "(i < 7)::INTEGER AS is_resolved",
+        f"CASE WHEN i < 7 THEN to_timestamp({LOADED}) - INTERVAL (i) MINUTE END AS resolved_at",
+    ],
+    ids=["word", "flag", "number", "time"],
+)
+def test_critical_alerts_are_those_that_are_open(tmp_path: Path, columns: str) -> None:
+    alerts = (
+        f"SELECT to_timestamp({LOADED}) - INTERVAL (i) HOUR AS opened_at, {columns},"
+        " CASE WHEN i % 2 = 0 THEN 'critical' ELSE 'minor' END AS severity FROM range(10) r(i)"
+    )
+    with tables(tmp_path, alerts=alerts) as found:
+        drawn = chart(read_overview("acme", found), "alerts_by_severity")
+    assert drawn.headline == "10 alerts, 3 of them open, 1 critical" and not drawn.note
+    assert sum(map(sum, drawn.series.values())) == 10
+
+
+def test_a_chart_refers_to_the_last_load_of_its_own_table(tmp_path: Path) -> None:
+    loaded = datetime.fromtimestamp(float(LOADED), UTC)
+    devices = f"SELECT i AS id, 'PC-' || i AS name, to_timestamp({LOADED}) - INTERVAL (i) HOUR AS last_seen FROM range(48) r(i)"
+    alerts = f"SELECT to_timestamp({LOADED}) AS opened_at, 'minor' AS severity"
+    with tables(tmp_path, devices=devices, alerts=alerts) as found:
+        # Alerts were loaded three days after the devices; the devices' table says nothing about these days.
+        later = read_overview("acme", found, loaded_at={"alerts": loaded + timedelta(days=3)})
+    silent = chart(later, "agents_not_seen")
+    assert silent.headline == "23 agents were not seen for more than a day" and len(later.silent) == 23
+    assert silent.as_of == loaded.replace(microsecond=0)
+    assert chart(later, "alerts_by_severity").as_of == loaded + timedelta(days=3)
+    assert len(silent.labels) == 12 and silent.note == "Only the 12 not seen for longest are drawn."
 
 
 @pytest.mark.parametrize("ddl", [{}, {"devices": "SELECT 1 AS id WHERE false", "alerts": "SELECT 1 AS id WHERE false"}])
