@@ -41,6 +41,10 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "resources[].endpoint.auth.api_key.location",
         ),
     },
+    "rmm_assets_tests/http/test_named_secrets.py": {
+        "test_a_named_secret_reaches_the_server_whole_and_nothing_else": ("secrets",),
+        "test_a_prefix_precedes_the_key_in_its_header": ("resources[].endpoint.auth.api_key.prefix",),
+    },
     "rmm_assets_tests/http/test_rate_limit.py": {
         "test_three_processes_share_one_limit_of_requests_a_minute": ("limits.requests_per_minute",),
     },

@@ -7,15 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import SecretStr
-
 from rmm_assets.audit.compare import Compared, Received, compare, scope_of
 from rmm_assets.audit.documents import pack
 from rmm_assets.audit.report import EXAMPLES, Audit
 from rmm_assets.audit.walk import Heard, read
 from rmm_assets.config import Connection, Resource
 from rmm_assets.errors import RmmError
-from rmm_assets.http.auth import build_auth, hidden
+from rmm_assets.http.auth import Secret, build_auth, hidden
 from rmm_assets.http.rate_limit import RateLimit
 from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.transport import Transport
@@ -26,7 +24,7 @@ _MOST_SENTENCES = 20
 
 
 def audit(
-    connection: Connection, resource: Resource, secret: SecretStr | str | None, *, store: Store,
+    connection: Connection, resource: Resource, secret: Secret, *, store: Store,
     base_url: str | None = None, log: logging.Logger | None = None,
 ) -> Audit:  # fmt: skip
     """Reads a resource from the API once more, another way, and compares it with its table. Writes nothing there.
@@ -34,7 +32,7 @@ def audit(
     Whatever differs is read a second time, API and table both, so that a row that changed meanwhile is not reported.
 
     Args:
-        secret: The connection's secret.
+        secret: The connection's secrets, or only that of `api_key`.
         store: Where the table is.
         base_url: Of the API, where it is not the connection file's (the embedded RMM's).
         log: Where retries are lines.
@@ -53,7 +51,7 @@ def audit(
 
 
 def _once(
-    connection: Connection, resource: Resource, secret: SecretStr | str | None, store: Store, base_url: str | None,
+    connection: Connection, resource: Resource, secret: Secret, store: Store, base_url: str | None,
     log: logging.Logger,
 ) -> tuple[Heard, Compared]:  # fmt: skip
     received = Received()
@@ -75,7 +73,7 @@ def _once(
 
 @contextmanager
 def _transport(
-    connection: Connection, resource: Resource, secret: SecretStr | str | None, store: Store, base_url: str | None,
+    connection: Connection, resource: Resource, secret: Secret, store: Store, base_url: str | None,
     log: logging.Logger,
 ) -> Iterator[Transport]:  # fmt: skip
     """Yields what sends the requests of one walk, within the limits that the connection's loads share."""
@@ -83,7 +81,9 @@ def _transport(
     if not address:
         raise ValueError(f"{connection.name}: client.base_url is not set")
     redactor = Redactor()
-    auth = build_auth(resource.endpoint.auth or connection.client.auth, hidden(secret), redactor)
+    auth = build_auth(
+        resource.endpoint.auth or connection.client.auth, hidden(secret), redactor, resource.endpoint.params
+    )
     limits = connection.limits
     if resource.deadline is not None:
         limits = limits.model_copy(update={"deadline": resource.deadline})

@@ -126,6 +126,11 @@ class Attributes(Settings):
         description="A reference to the secret: `{env: NAME}` or `{dlt_secret: path}`. The secret is an API key, bearer "
         "token, password or client secret, depending on `client.auth`. Leave it out if the API does not need one.",
     )
+    secrets: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], ApiKey] = Field(
+        default_factory=dict,
+        description="Further secrets by name, each a reference like `api_key`. `{secrets.NAME}` stands for one in headers, "
+        "auth, query parameters and request bodies.",
+    )
     simulator: Simulator | None = Field(
         default=None,
         description="Run against the embedded RMM, which then provides `client.base_url` and the key.",

@@ -10,7 +10,7 @@ from pydantic_core import InitErrorDetails
 
 from rmm_assets.config import rules
 from rmm_assets.config.attributes import Attributes
-from rmm_assets.config.secrets import secrets
+from rmm_assets.config.secrets import secrets, with_marks
 from rmm_assets.settings import refuse
 
 
@@ -24,9 +24,12 @@ class Connection(Attributes):
     @model_validator(mode="before")
     @classmethod
     def _no_secrets(cls, data: Any) -> Any:
-        if isinstance(data, Mapping):
-            refuse(secrets(data))
-        return data
+        if not isinstance(data, Mapping):
+            return data
+        refuse(secrets(data))
+        marked, errors = with_marks(data)
+        refuse(errors)
+        return marked
 
     @model_validator(mode="after")
     def _rules(self) -> Self:

@@ -67,8 +67,9 @@ def _auth_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
     ]
     used = [(path, auth) for path, auth in places if auth is not None]
     if connection.simulator is not None:
-        if connection.api_key is not None:
-            yield line_error(("api_key",), "the simulator has its own key; remove `api_key` or `simulator`")
+        for key in ("api_key", "secrets"):
+            if getattr(connection, key):
+                yield line_error((key,), f"the simulator has its own key; remove `{key}` or `simulator`")
     elif connection.api_key is None and used:
         yield line_error(
             used[0][0],

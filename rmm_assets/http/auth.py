@@ -1,24 +1,28 @@
 """Attaches a connection's secret to requests: one class per kind of auth, with its settings.
 
-`attach` is called by the connection object that writes to the socket, below everything that could log, store or raise a
-URL. The kinds and their keys are those of dlt's `rest_api`. To add one, subclass `AuthSettings`: the connection file's
-schema, the error messages and the reference are generated from `AuthSettings.__subclasses__()`.
+`attach` and `attach_body` are called by the connection object that writes to the socket, below everything that could
+log, store or raise a URL. The kinds and their keys are those of dlt's `rest_api`. To add one, subclass `AuthSettings`:
+the connection file's schema, the error messages and the reference are generated from `AuthSettings.__subclasses__()`.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated, Any, Literal, Protocol, Self
 from urllib.parse import quote_plus, unquote_plus
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
+from rmm_assets.http.marks import filled, names_in
 from rmm_assets.http.redaction import Redactor
-from rmm_assets.settings import Tagged
+from rmm_assets.settings import Tagged, line_error, refuse
 
 # Tokens are renewed this long before they expire, so that none expires on its way to the server.
 TOKEN_MARGIN_SECONDS = 30.0
@@ -36,6 +40,10 @@ class Auth(Protocol):
         """Returns the request target and headers with the secret attached."""
         ...
 
+    def attach_body(self, body: bytes, content_type: str) -> bytes:
+        """Returns the request body with its secrets filled in."""
+        ...
+
     def prepare(self, post_form: PostForm) -> int:
         """Obtains what `attach` needs (a token); called before every request, and cheap if the token is still valid.
 
@@ -45,7 +53,7 @@ class Auth(Protocol):
         ...
 
     def renew(self, refused: int) -> bool:
-        """Makes `prepare` fetch a new token unless it already has; returns False if there is nothing to renew."""
+        """Makes `prepare` obtain something else unless it already has; returns False if there is nothing to renew."""
         ...
 
     def strip(self, url: str) -> str:
@@ -58,6 +66,9 @@ class NoAuth:
 
     def attach(self, target: str, headers: Headers) -> tuple[str, Headers]:
         return target, headers
+
+    def attach_body(self, body: bytes, content_type: str) -> bytes:
+        return body
 
     def prepare(self, post_form: PostForm) -> int:
         return 0
@@ -149,6 +160,98 @@ class OAuth2Token(NoAuth):
         return True
 
 
+class NamedSecrets:
+    """Fills the secrets of `secrets` into the places that refer to them, beside another auth.
+
+    Args:
+        auth: The other auth.
+        texts: The secrets by name.
+        params: The endpoint's query parameters, with marks.
+    """
+
+    def __init__(self, auth: Auth, texts: Mapping[str, str], params: Mapping[str, Any]) -> None:
+        self._auth, self._texts = auth, dict(texts)
+        self._params = {name: quote_plus(str(value)) for name, value in params.items() if names_in(value)}
+        self.prepare, self.renew = auth.prepare, auth.renew
+
+    def attach(self, target: str, headers: Headers) -> tuple[str, Headers]:
+        written = {
+            name: _header_value(filled(value, self._texts)) if isinstance(value, str) else value
+            for name, value in headers.items()
+        }
+        return self._auth.attach(filled(target, self._texts, quote_plus), written)
+
+    def attach_body(self, body: bytes, content_type: str) -> bytes:
+        write: Callable[[str], str] = str
+        if "form-urlencoded" in content_type:
+            write = quote_plus
+        elif "json" in content_type or body.lstrip()[:1] in (b"{", b"["):
+            write = _in_json
+        return bytes(filled(body, self._texts, write))
+
+    def strip(self, url: str) -> str:
+        # A server that repeats the request's parameters in a link repeats the secret, which is masked by now.
+        rest, hash_, fragment = self._auth.strip(url).partition("#")
+        path, mark, query = rest.partition("?")
+        pairs = [(pair, unquote_plus(pair.partition("=")[0])) for pair in query.split("&")]
+        written = [
+            f"{pair.partition('=')[0]}={self._params[name]}" if name in self._params else pair for pair, name in pairs
+        ]
+        return path + mark + "&".join(written) + hash_ + fragment
+
+
+class ChangingAuth:
+    """Looks the secrets up again when the API refuses them, so that a changed secret takes effect during a run.
+
+    Args:
+        build: Builds the auth from the secrets.
+        secrets: The secrets now.
+        again: Looks them up again.
+    """
+
+    _NUMBERS = 1 << 32  # of tokens, before the secrets change
+
+    def __init__(self, build: Callable[[Secrets], Auth], secrets: Secrets, again: Callable[[], Secrets | None]) -> None:
+        self._build, self._secrets, self._again = build, secrets, again
+        self._lock = threading.Lock()
+        self._changes = 0
+        self._auth = build(secrets)
+
+    def attach(self, target: str, headers: Headers) -> tuple[str, Headers]:
+        return self._auth.attach(target, headers)
+
+    def attach_body(self, body: bytes, content_type: str) -> bytes:
+        return self._auth.attach_body(body, content_type)
+
+    def strip(self, url: str) -> str:
+        return self._auth.strip(url)
+
+    def prepare(self, post_form: PostForm) -> int:
+        with self._lock:
+            changes, auth = self._changes, self._auth
+        try:
+            return changes * self._NUMBERS + auth.prepare(post_form)
+        except Exception:  # the server that issues tokens refuses the secret
+            if not self._changed(changes):
+                raise
+        return self._changes * self._NUMBERS + self._auth.prepare(post_form)
+
+    def renew(self, refused: int) -> bool:
+        changes, number = divmod(refused, self._NUMBERS)
+        return self._changed(changes) or self._auth.renew(number)
+
+    def _changed(self, since: int) -> bool:
+        """Returns whether the secrets have changed; the first of several workers to ask looks them up."""
+        with self._lock:
+            if self._changes == since:
+                found = self._again()
+                if found is None or found == self._secrets:
+                    return False
+                self._auth, self._secrets = self._build(found), found
+                self._changes += 1
+            return True
+
+
 class AuthSettings(Tagged):
     """The base class of the settings of each kind of auth, without the secret."""
 
@@ -168,7 +271,7 @@ class BearerAuth(AuthSettings):
     type: Literal["bearer"] = "bearer"
 
     def build(self, secret: str, redactor: Redactor) -> Auth:
-        return HeaderAuth("Authorization", f"Bearer {secret}")
+        return HeaderAuth("Authorization", _after_scheme("Bearer", secret))
 
 
 class ApiKeyAuth(AuthSettings):
@@ -181,13 +284,24 @@ class ApiKeyAuth(AuthSettings):
     location: Literal["header", "query", "param", "cookie"] = Field(
         default="header", description="Where to send the secret; `param` is dlt's alias of `query`."
     )
+    prefix: Annotated[str, Field(pattern=r"^[!-~]+( [!-~]+)*$", max_length=40)] | None = Field(
+        default=None,
+        description="Not dlt's: the scheme that precedes the secret in its header, for example `Token` for "
+        "`Authorization: Token ...`. A space follows it unless it ends with `=` or `:`.",
+    )
+
+    @model_validator(mode="after")
+    def _prefix_in_a_header(self) -> Self:
+        if self.prefix is not None and self.location != "header":
+            refuse([line_error(("prefix",), "only a header has one; leave it out, or write `location: header`")])
+        return self
 
     def build(self, secret: str, redactor: Redactor) -> Auth:
         if self.location in ("query", "param"):
             return QueryAuth(self.name, secret)
         if self.location == "cookie":
             return HeaderAuth("Cookie", f"{self.name}={secret}")
-        return HeaderAuth(self.name, secret)
+        return HeaderAuth(self.name, _after_scheme(self.prefix, secret) if self.prefix else secret)
 
 
 class HttpBasicAuth(AuthSettings):
@@ -197,8 +311,10 @@ class HttpBasicAuth(AuthSettings):
     username: str = Field(min_length=1, description="The user name, which is not a secret.")
 
     def build(self, secret: str, redactor: Redactor) -> Auth:
-        pair = base64.b64encode(f"{self.username}:{secret}".encode()).decode()
+        named = f"{self.username}:{secret}"
+        pair = base64.b64encode(named.encode()).decode()
         redactor.add(pair)
+        redactor.add(named)
         return HeaderAuth("Authorization", f"Basic {pair}")
 
 
@@ -219,34 +335,84 @@ class OAuth2ClientCredentials(AuthSettings):
         return OAuth2Token(self, secret, redactor.add)
 
 
-def hidden(secret: SecretStr | str | None) -> SecretStr | None:
+def _after_scheme(scheme: str, secret: str) -> str:
+    """Returns a header's value: the scheme, and the secret.
+
+    Raises:
+        ValueError: The secret already contains the scheme.
+    """
+    if secret.lower().startswith(f"{scheme.lower()} "):
+        raise ValueError(
+            f"the secret begins with `{scheme}`, which auth adds as well; store the key alone, without `{scheme}`"
+        )
+    return f"{scheme}{'' if scheme[-1] in '=:' else ' '}{secret}"
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """The secrets of one connection, by their references in its file.
+
+    Attributes:
+        api_key: The secret of `api_key`; None if there is none.
+        named: The secrets of `secrets`, by name.
+        again: Looks all of them up once more; None if one cannot be found now.
+    """
+
+    api_key: SecretStr | None = None
+    named: Mapping[str, SecretStr] = field(default_factory=dict)
+    again: Callable[[], Secrets | None] | None = field(default=None, compare=False, repr=False)
+
+
+Secret = Secrets | SecretStr | str | None
+"""A connection's secrets, or only that of `api_key`."""
+
+
+def hidden(secret: Secret) -> Secrets:
     """Wraps a secret so that debuggers and error reporters do not print it."""
-    return SecretStr(secret) if isinstance(secret, str) else secret
+    if isinstance(secret, Secrets):
+        return secret
+    return Secrets(SecretStr(secret) if isinstance(secret, str) else secret)
 
 
-def build_auth(settings: AuthSettings | None, secret: SecretStr | str | None, redactor: Redactor) -> Auth:
+def build_auth(
+    settings: AuthSettings | None, secret: Secret, redactor: Redactor, params: Mapping[str, Any] | None = None
+) -> Auth:
     """Builds the auth of a run, and disables core files for this process, because they would contain the secret.
 
     Args:
         settings: `client.auth` or `endpoint.auth`; None for an API that does not need a key.
-        secret: API key, bearer token, password or client secret, depending on the kind of auth.
+        secret: API key, bearer token, password or client secret, depending on the kind of auth; and the secrets by name.
         redactor: Receives every secret that this auth sends.
+        params: The endpoint's query parameters, which may contain marks of named secrets.
 
     Raises:
         ValueError: The secret is missing or cannot be sent. Neither the message nor a variable of a frame contains the
             secret.
     """
-    secret = hidden(secret)
-    if settings is None:
-        return NoAuth()
-    if secret is None:
+    known = hidden(secret)
+    if known.again is None:
+        return _built(settings, known, redactor, params or {})
+    return ChangingAuth(partial(_built, settings, redactor=redactor, params=params or {}), known, known.again)
+
+
+def _built(settings: AuthSettings | None, known: Secrets, redactor: Redactor, params: Mapping[str, Any]) -> Auth:
+    if settings is not None and known.api_key is None:
         raise ValueError(f"auth of type {settings.type} needs a secret; set api_key in the connection file")
-    problem = _unsendable(secret)
-    if problem is not None:
-        raise ValueError(problem)
-    no_core_files()
-    redactor.add(secret.get_secret_value())
-    return settings.build(secret.get_secret_value(), redactor)
+    named = {f"secrets.{name}": value for name, value in known.named.items()}
+    used = {**({"api_key": known.api_key} if settings is not None and known.api_key is not None else {}), **named}
+    for name, value in used.items():
+        if (problem := _unsendable(value)) is not None:
+            raise ValueError(problem if name == "api_key" else f"{name}: {problem}")
+    if used:
+        no_core_files()
+    for name, value in used.items():
+        redactor.add(value.get_secret_value(), name)
+    texts = {name: value.get_secret_value() for name, value in known.named.items()}
+    auth: Auth = NoAuth()
+    if settings is not None and known.api_key is not None:
+        written = {name: filled(value, texts) for name, value in settings if names_in(value)}
+        auth = settings.model_copy(update=written).build(known.api_key.get_secret_value(), redactor)
+    return NamedSecrets(auth, texts, params) if texts else auth
 
 
 def no_core_files() -> None:
@@ -273,6 +439,10 @@ def _unsendable(secret: SecretStr) -> str | None:
     if any("\ud800" <= character <= "\udfff" for character in value):
         return "the secret is not valid UTF-8"
     return None
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text)[1:-1]
 
 
 def _header_value(text: str) -> str | bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,29 +14,65 @@ from urllib.parse import quote, quote_plus
 
 MASK = "***"
 
+# What separates a key from its scheme, its name or its user.
+_SEPARATORS = re.compile(r"""[\s:=,;"']+""")
+_SHORTEST_PART = 4
+_SCHEMES = frozenset(
+    {"token", "bearer", "basic", "apikey", "api_key", "api-key", "digest", "key", "user", "username", "password"}
+)
+# One or two words, perhaps with a year, or a number such as an ID or a date: they are everyday values of a row.
+_ORDINARY = re.compile(
+    r"([A-Z]?[a-z]{1,15}|[A-Z]{1,15})([-_. ]([A-Z]?[a-z]{1,15}|[A-Z]{1,15})|[A-Z][a-z]{1,14})?([-_. ]?\d{1,4}!?)?|[\d\W_]{1,12}"
+)
+
 
 class Redactor:
     """Redacts a secret from text and bytes, in every form in which a server may return it.
 
     These forms are: unencoded, URL-encoded (once and twice, in either case), HTML-escaped, as a Python repr, each of
-    these in JSON and in JSON within JSON, and base64 at each of the three alignments. Other encodings and parts of the
-    secret are not redacted.
+    these in JSON and in JSON within JSON, and base64 at each of the three alignments. Other encodings are not redacted.
+    A secret of several parts, such as `Token 0a1b2c3d4e`, is redacted as a whole and by its parts.
+
+    Attributes:
+        spared: Names of the secrets that are redacted from messages but not from rows and links, because they could be
+            ordinary values there.
     """
 
-    # Shorter secrets are redacted from messages but not from rows and links, where they could be ordinary words.
+    # Shorter secrets could be ordinary words.
     SHORTEST_IN_BODIES = 8
 
     def __init__(self) -> None:
         self._in_messages: tuple[_Forms[str], ...] = ()
         self._in_bodies: tuple[_Forms[bytes], ...] = ()
+        self._added: set[str] = set()
+        self.spared: list[str] = []
 
-    def add(self, secret: str) -> None:
-        """Adds a secret to redact."""
-        if not secret:
-            return
+    def add(self, secret: str, name: str = "") -> None:
+        """Adds a secret to redact, with its parts.
+
+        Args:
+            secret: The secret as it is stored or sent.
+            name: What the connection file calls it, for `spared`.
+        """
+        whole = secret.strip()
+        if name and whole and not self._is_unmistakable(whole):
+            self.spared.append(name)
+        parts = [
+            part for part in _SEPARATORS.split(whole) if len(part) >= _SHORTEST_PART and part.lower() not in _SCHEMES
+        ]
+        for text in (secret, whole, *parts):
+            if text and text not in self._added:
+                self._added.add(text)
+                self._add(text)
+
+    def _is_unmistakable(self, text: str) -> bool:
+        """Returns whether a text in a row can only be the secret."""
+        return len(text) >= self.SHORTEST_IN_BODIES and _ORDINARY.fullmatch(text) is None
+
+    def _add(self, secret: str) -> None:
         written, packed = _written_forms(secret), set[str]()
         core = max(re.findall("[A-Za-z0-9]+", secret), key=len, default="")
-        if len(secret) >= self.SHORTEST_IN_BODIES:
+        if self._is_unmistakable(secret):
             packed = _base64_forms(secret.encode())
             in_latin = {form.encode("latin-1", "replace") for form in written}
             bodies = _Forms(
@@ -47,6 +84,15 @@ class Redactor:
         packed.add("\0".join(secret))
         messages = _Forms(core, _longest_first(written), _longest_first(packed))
         self._in_messages = (*self._in_messages, messages)
+
+    def warn(self, log: logging.Logger) -> None:
+        """Logs which secrets are not redacted from rows."""
+        for name in self.spared:
+            log.warning(
+                "%s is too short or too common a word to be redacted from rows; if the API repeats it there, it is loaded. "
+                "Choose a longer, random secret if you can",
+                name,
+            )
 
     def text(self, text: str) -> str:
         """Masks the secret in a text."""

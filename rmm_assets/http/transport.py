@@ -275,7 +275,7 @@ class Transport:
                 token = self._auth.prepare(self._post_form)
                 reply = self._follow(request)
                 if reply.status == 401 and self._auth.renew(token):
-                    self._log.warning("%s: HTTP 401; sent again with a new token", request.label)
+                    self._log.warning("%s: HTTP 401; sent again with a new token or secret", request.label)
                     self._auth.prepare(self._post_form)
                     reply = self._follow(request)
                 return reply

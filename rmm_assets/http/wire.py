@@ -169,6 +169,10 @@ class Wire:
             def attach(self, url: str, headers: dict[str, Any]) -> tuple[str, dict[str, Any]]:
                 return auth.attach(url, headers)
 
+            def attach_body(self, body: Any, headers: dict[str, Any]) -> Any:
+                kind = next((str(value) for name, value in headers.items() if name.lower() == "content-type"), "")
+                return auth.attach_body(body, kind.lower()) if isinstance(body, bytes) else body
+
             def register(self) -> None:
                 with wire._lock:
                     wire._connections.add(self)
@@ -210,11 +214,15 @@ class _SecretConnection(HTTPConnection):
     def attach(self, url: str, headers: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         raise NotImplementedError
 
+    def attach_body(self, body: Any, headers: dict[str, Any]) -> Any:
+        raise NotImplementedError
+
     def register(self) -> None:
         raise NotImplementedError
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
         url, headers = self.attach(url, dict(headers or {}))
+        body = self.attach_body(body, headers)
         super().request(method, url, body=body, headers=headers, **options)
 
     def _new_conn(self) -> socket.socket:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import dlt
 from dlt.common import jsonpath
+from dlt.common.configuration.container import Container
+from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from dlt.common.schema.typing import DEFAULT_VALIDITY_COLUMN_NAMES
 from dlt.common.schema.utils import get_nested_tables
 from dlt.extract.utils import digest_dedup_value, has_legacy_dedup_hashes
@@ -49,6 +51,11 @@ def resolve_endpoints(config: Mapping[str, Any]) -> dict[str, Resolved]:
             include_from_parent=tuple(entry.get("include_from_parent") or ()),
         )
     return resolved
+
+
+def reload_secrets() -> None:
+    """Makes dlt read its secrets anew (1.31.0): its providers keep what they read when the process started."""
+    Container()[PluggableRunContext].reload_providers()
 
 
 def parent_column(parent: str, field: str) -> str:

@@ -18,11 +18,10 @@ from typing import Any, Literal
 import dlt
 from dlt.common.pipeline import LoadInfo
 from dlt.destinations.sql_client import SqlClientBase
-from pydantic import SecretStr
 
 from rmm_assets.config import Connection, Resource
 from rmm_assets.errors import PublishedError, SuspiciousLossError
-from rmm_assets.http.auth import build_auth, hidden
+from rmm_assets.http.auth import Secret, build_auth, hidden
 from rmm_assets.http.rate_limit import RateLimit
 from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.transport import Traffic, Transport
@@ -218,7 +217,7 @@ def store_of(connection: Connection) -> Store:
 def open_run(
     connection: Connection,
     resource: Resource,
-    secret: SecretStr | str | None,
+    secret: Secret,
     *,
     base_url: str | None = None,
     store: Store | None = None,
@@ -229,7 +228,7 @@ def open_run(
     """Yields what one run of one resource needs; takes it away at the end, whatever happened.
 
     Args:
-        secret: The connection's secret.
+        secret: The connection's secrets, or only that of `api_key`.
         base_url: Of the API, where it is not the connection file's (the embedded RMM's).
         store: Where rows land; by default what the connection says.
         log: Where progress, retries and warnings go.
@@ -302,7 +301,7 @@ def innermost(error: BaseException) -> str:
 
 
 def _transport(
-    stack: ExitStack, connection: Connection, resource: Resource, secret: SecretStr | None, base_url: str | None,
+    stack: ExitStack, connection: Connection, resource: Resource, secret: Secret, base_url: str | None,
     store: Store, log: logging.Logger,
 ) -> Transport:  # fmt: skip
     """What sends a resource's requests.
@@ -314,7 +313,8 @@ def _transport(
     if not address:
         raise ValueError(f"{connection.name}: client.base_url is not set")
     limits, redactor = connection.limits, Redactor()
-    auth = build_auth(resource.endpoint.auth or connection.client.auth, secret, redactor)
+    auth = build_auth(resource.endpoint.auth or connection.client.auth, secret, redactor, resource.endpoint.params)
+    redactor.warn(log)
     if resource.deadline is not None:
         limits = limits.model_copy(update={"deadline": resource.deadline})
     rate_limit = RateLimit(
@@ -385,7 +385,7 @@ def _refuse_loss(plan: LoadPlan, report: Report, table: Table) -> None:
 
 
 def sync(
-    connection: Connection, resource: Resource, secret: SecretStr | str | None, *, base_url: str | None = None,
+    connection: Connection, resource: Resource, secret: Secret, *, base_url: str | None = None,
     store: Store | None = None, log: logging.Logger | None = None,
 ) -> Outcome:  # fmt: skip
     """Brings one resource into its table, without Dagster.

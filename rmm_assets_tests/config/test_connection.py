@@ -284,7 +284,7 @@ def test_every_auth_of_dlt_can_be_written_with_all_its_keys_but_the_secret() -> 
     secrets = {"api_key", "token", "password", "client_secret", "access_token", "session"}
     for model in get_args(client._AnyAuth):
         keys = set(config_setup.AUTH_MAP[model.model_fields["type"].default].get_resolvable_fields())
-        assert set(model.model_fields) - {"type"} == keys - secrets
+        assert set(model.model_fields) - {"type", "prefix"} == keys - secrets
 
 
 def test_every_key_of_dlts_resources_endpoints_and_columns_can_be_written() -> None:
@@ -566,6 +566,26 @@ REFUSED = {
         '- name: devices\n      tags: {"a tag": b} # <-',
         ["resources[0].tags", "a tag"],
     ),
+    "a secret that is not there": (
+        "data_selector: data}",
+        "headers: {X-App: '{secrets.APPP}'}} # <-",
+        ["resources[0].endpoint.headers.X-App", "unknown secret `APPP`", "`secrets: {APPP: {env: VARIABLE}}`"],
+    ),
+    "a secret that nothing uses": (
+        "  name: acme",
+        "  name: acme\n  secrets: {APP: {env: ACME_APP}} # <-",
+        ["secrets.APP", "not used", "`{secrets.APP}`"],
+    ),
+    "a secret in an address": (
+        "https://rmm.example.com/api",
+        "'https://rmm.example.com/{secrets.APP}' # <-",
+        ["client.base_url", "in headers, auth, query parameters and request bodies only"],
+    ),
+    "a prefix of a parameter": (
+        "auth: {type: api_key, name: key, location: query}",
+        "auth: {type: api_key, name: key, location: query, prefix: Token} # <-",
+        ["client.auth.prefix", "only a header has one"],
+    ),
     "the simulator and an address": (
         "  client:\n    base_url: https://rmm.example.com/api",
         "  simulator: {}\n  client:\n    base_url: https://rmm.example.com/api # <-",
@@ -663,6 +683,13 @@ PLAIN = {
     "the base URL": ("https://rmm.example.com/api", f"https://rmm.example.com/api?api_key={SECRET}"),
     "a user in the base URL": ("https://rmm.example.com/api", f"https://me:{SECRET}@rmm.example.com/api"),
     "a path": ("path: /v1/devices,", f"path: /v1/devices?token={SECRET},"),
+    **{
+        f"a header {name}": ("    auth:", f"    headers: {{{name}: {SECRET}}}\n    auth:")
+        for name in ("DD-APPLICATION-KEY", "X-Functions-Key", "X-Tokens", "auth", "X-Vendor-Key")
+    },
+    "a parameter code": ("data_selector: data}", f"params: {{code: {SECRET}}}}}"),
+    "a field of a body": ("data_selector: data}", f"method: POST, json: {{query: {{userToken: {SECRET}}}}}}}"),
+    "a named secret in plain text": ("  name: acme", f"  name: acme\n  secrets: {{OTHER: {SECRET}}}"),
     "the top": ("  name: acme", f"  name: acme\n  password: {SECRET}"),
     "a resource": ("    - name: devices", f"    - name: devices\n      api_key: {SECRET}"),
     "the destination": (
@@ -734,6 +761,11 @@ def test_a_url_that_brings_a_secret_from_the_environment_is_refused(
 @pytest.mark.parametrize(
     ("name", "secret"),
     [
+        *((f"chosen {name}", True) for name in ("auth", "code", "X-Functions-Key", "DD-APPLICATION-KEY", "userToken")),
+        *(
+            (f"chosen {name}", False)
+            for name in ("sort_key", "pageToken", "$skiptoken", "country_code", "token_type", "author")
+        ),
         *(
             (name, True)
             for name in ("api_key", "apiKey", "X-API-KEY", "apikey", "token", "access_token", "X-Auth-Token")
@@ -747,7 +779,7 @@ def test_a_url_that_brings_a_secret_from_the_environment_is_refused(
     ],
 )
 def test_names_that_hold_secrets_are_told_from_names_that_do_not(name: str, secret: bool) -> None:
-    assert secrets.is_secret_name(name) is secret
+    assert secrets.is_secret_name(name.removeprefix("chosen "), chosen=name.startswith("chosen ")) is secret
 
 
 def test_columns_and_parent_fields_may_be_called_as_secrets_are() -> None:

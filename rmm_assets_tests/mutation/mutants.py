@@ -1000,7 +1000,7 @@ CONFIG = (
     Mutant(
         "a secret under the name of one is refused",
         "config/secrets.py",
-        'by_name = path != ("destination", "credentials") and is_secret_name(named)',
+        'by_name = path != ("destination", "credentials") and is_secret_name(named, chosen=chosen)',
         'by_name = path == ("destination", "credentials") and is_secret_name(named)',
         ("config/test_connection.py::test_a_secret_in_the_file_is_refused_and_never_repeated",),
     ),
@@ -1014,7 +1014,7 @@ CONFIG = (
     Mutant(
         "a scheme with a secret in a header is refused",
         "config/secrets.py",
-        'if "headers" in path and _SCHEMES.match(text):',
+        'if "headers" in path and _SCHEMES.match(text) and not _is_placeholder(text):',
         'if "headers" in path and not text:',
         ("config/test_connection.py::test_a_secret_in_the_file_is_refused_and_never_repeated",),
     ),

@@ -1,0 +1,61 @@
+"""Replaces `{secrets.NAME}` in a connection file by a mark that only this process can write, and marks by secrets.
+
+A mark consists of letters and digits, so that it is the same in a URL, a form, a header and JSON. It is random, so that
+neither a server nor a row can have a secret written into a request.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+PLACEHOLDER = re.compile(r"\{secrets\.([A-Za-z_]\w*)\}", re.ASCII)
+_KEY = f"rmm{secrets.token_hex(16)}x"
+_MARK = re.compile(f"{_KEY}((?:[0-9a-f]{{2}})+)z")
+_MARK_IN_BYTES = re.compile(_MARK.pattern.encode())
+
+Text = TypeVar("Text", str, bytes)
+
+
+def marked(text: str) -> str:
+    """Returns a text with every `{secrets.NAME}` replaced by its mark."""
+    return PLACEHOLDER.sub(lambda match: f"{_KEY}{match[1].encode().hex()}z", text)
+
+
+def names_in(value: Any) -> set[str]:
+    """Returns the names of the secrets that a value of any kind refers to by marks."""
+    return {_name(match) for text in _texts(value) for match in _MARK.findall(text)}
+
+
+def filled(value: Any, secret_of: Mapping[str, str], write: Callable[[str], str] = str) -> Any:
+    """Returns a text, body or mapping of texts with every mark replaced by its secret.
+
+    Args:
+        value: What contains marks.
+        secret_of: The secrets by name.
+        write: Encodes a secret for its place.
+    """
+    if isinstance(value, Mapping):
+        return {key: filled(inner, secret_of, write) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [filled(inner, secret_of, write) for inner in value]
+    if isinstance(value, bytes):
+        return _MARK_IN_BYTES.sub(lambda match: write(secret_of[_name(match[1].decode())]).encode(), value)
+    return _MARK.sub(lambda match: write(secret_of[_name(match[1])]), value) if isinstance(value, str) else value
+
+
+def _name(written: str) -> str:
+    return bytes.fromhex(written).decode()
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _texts(inner)
+    elif isinstance(value, str):
+        yield value
