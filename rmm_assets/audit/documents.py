@@ -36,7 +36,7 @@ def parse(body: bytes | str) -> Any:
 
 def pack(value: Any) -> str:
     """Returns a value as text that `unpack` reads; equal values give equal texts."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_tagged)
+    return _ENCODER.encode(value)
 
 
 def unpack(text: str) -> Any:
@@ -48,6 +48,9 @@ def _tagged(value: Any) -> Any:
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() and abs(value) < 10**18 else {_NUMBER: shortest(value)}
     return str(value)
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_tagged)
 
 
 def shortest(number: Decimal) -> str:

@@ -88,6 +88,14 @@ def hints(document: Any, headers: Mapping[str, str], around: Set[str] = frozense
     return found
 
 
+def configured(place: str, kind: Kind, value: Any) -> list[Hint]:
+    """Returns what stands at a place that the connection file names, whatever the place is called."""
+    if isinstance(value, Mapping) and "value" in value:  # Elasticsearch
+        value = value["value"]
+    number = _number(value)
+    return [Hint(place, kind, number)] if number else []
+
+
 def link(headers: Mapping[str, str], relation: str) -> str | None:
     """Returns the address that a `Link` header names for a relation."""
     header = next((value for name, value in headers.items() if name.lower() == "link"), "")
@@ -175,12 +183,14 @@ class Seen:
     Attributes:
         rows: Rows received by the end of each page, those that were received before not counted.
         each: Rows on each page.
+        counted: The number of rows by a request of its own, the same before and after the walk.
     """
 
     rows: list[int]
     each: list[int]
     said: list[list[Hint]]
     statuses: list[int]
+    counted: int | None = None
 
     @classmethod
     def nothing(cls) -> Seen:
@@ -210,10 +220,13 @@ class Seen:
         for place, value in found.items():
             if "count" in place.lower() and value == asked and value != self.received:
                 refuted.add(place)
-        return {place: value for place, value in found.items() if place not in refuted}
+        count = {} if self.counted is None else {"count": self.counted}
+        return {place: value for place, value in found.items() if place not in refuted} | count
 
     def confirmed(self, asked: int | None) -> bool:
-        """Whether a stated number of rows was reached, and not by the first page alone."""
+        """Whether a stated number of rows was reached, and not by the first page alone unless it was counted."""
+        if self.counted is not None:
+            return self.counted == self.received
         full = [rows for rows in self.each if rows]
         reached = any(value == self.received for value in self.totals(asked).values())
         return reached and (len(full) > 1 or (asked is not None and self.received < asked))

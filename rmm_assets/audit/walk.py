@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from rmm_assets.audit.documents import MISSING, lists_of_objects, look_up, pack, parse, put, select
-from rmm_assets.audit.evidence import Hint, Seen, hints, link
+from rmm_assets.audit.evidence import Hint, Kind, Seen, configured, hints, link
 from rmm_assets.audit.requests import Target, Unfilled, resized, target_of
 from rmm_assets.config import Connection, Resource
 from rmm_assets.errors import TransportError
@@ -124,6 +124,7 @@ class _Walk:
     def run(self) -> None:
         """Walks to the end, and notes what speaks against its being one."""
         self._target = resized(self._configured)
+        self._seen.counted = before = self._count()
         try:
             first = self._ask(self._target, {}, "page 1") if self._is_chain else None
         except TransportError as error:
@@ -140,6 +141,8 @@ class _Walk:
                     raise
                 self._target = self._configured
                 self._positions()
+        if before is not None and (after := self._count()) != before:
+            self._doubt(f"the number of rows changed from {before:,} to {after} while they were read")
         contradictions = self._seen.contradictions(self._target.size, followed=self._followed, here=self._here)
         self._doubt(*contradictions)
 
@@ -307,11 +310,40 @@ class _Walk:
         return self._configured_next(answer)[0] in (None, "", False)
 
     def _said(self, answer: _Answer) -> list[Hint]:
+        endpoint, paginator = self._target.resource.endpoint, self._target.paginator
         found = hints(answer.document, answer.headers, frozenset((self._selector or "").split(".")))
-        wrong = {name.lower() for name in self._target.resource.endpoint.wrong_signals or ()}
+        if path := self._target.resource.total_path:
+            found += configured(path, "total", look_up(path, answer.document))
+        if header := endpoint.total_header:
+            found += configured(header, "total", answer.headers.get(header))
+        if paginator is not None and "total_path" in paginator.model_fields_set and paginator.total_path:
+            kind: Kind = "total" if self._target.kind == "offset" else "pages"
+            found += configured(paginator.total_path, kind, look_up(paginator.total_path, answer.document))
+        wrong = {name.lower() for name in endpoint.wrong_signals or ()}
         return [hint for hint in found if not wrong & {hint.place.lower(), hint.place.lower().split(" ")[0]}]
 
     # One request
+
+    def _count(self) -> int | None:
+        """Asks for the number of rows, where the file names a request for it."""
+        target, count = self._target, self._target.resource.endpoint.count
+        if count is None:
+            return None
+        params = {name: value for name, value in {**target.params, **count.params}.items() if value is not None}
+        request = Request(count.path, count.method, params, target.headers, label=f"audit of {target.label}, count")
+        self._heard.requests += 1
+        try:
+            reply = self._transport.send(request, lambda reply: reply)
+            if count.total_header:
+                value = reply.headers.get(count.total_header)
+            else:
+                value = parse(reply.body) if reply.body.strip() else None
+                value = value if count.total_path is None else look_up(count.total_path, value)
+        except (TransportError, ValueError) as error:
+            self._doubt(f"the number of rows cannot be asked for: {error}")
+            return None
+        found = configured("count", "total", value)
+        return found[0].value if found else None
 
     def _ask(self, target: Target, changes: Mapping[str, Any], page: str) -> _Answer:
         first = not self._seen.each

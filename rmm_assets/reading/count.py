@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import orjson
 
 from rmm_assets.errors import PagingError
-from rmm_assets.reading.absent import ABSENT
+from rmm_assets.http.transport import Reply
 from rmm_assets.reading.answers import find
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.fetch import Pager
+from rmm_assets.reading.settings import Count
 from rmm_assets.reading.signals import number_of
 
 
@@ -27,16 +29,29 @@ def count_rows(pager: Pager, endpoint: Endpoint) -> int | None:
     request = endpoint.request()
     # The same filter, so that it counts the same rows.
     params = {key: value for key, value in {**request.params, **count.params}.items() if value is not None}
-    request = replace(request, path=count.path, params=params, label=f"{endpoint.name} count")
-    text = pager.text(endpoint, request).removeprefix(b"\xef\xbb\xbf").strip()
+    request = replace(
+        request,
+        path=count.path,
+        params=params,
+        method=count.method,
+        json=None,
+        data=None,
+        label=f"{endpoint.name} count",
+    )
+    number = number_of(_stated(count, pager.reply(endpoint, request)))
+    if number is None or number < 0:
+        where = f"in `{count.total_header}`" if count.total_header else f"at `{count.total_path or '$'}`"
+        raise PagingError(f"{endpoint.name}: {count.path} does not state a number of rows {where}; check `count`")
+    return number
+
+
+def _stated(count: Count, reply: Reply) -> Any:
+    """What stands where the number of rows should be."""
+    if count.total_header is not None:
+        return reply.headers.get(count.total_header)
+    text = reply.body.removeprefix(b"\xef\xbb\xbf").strip()
     try:
         value = orjson.loads(text)
     except ValueError:
         value = text.decode("utf-8", "replace")
-    if count.total_path is not None:
-        value = find(count.total_path, value)
-    number = None if value is ABSENT else number_of(value)
-    if number is None or number < 0:
-        where = f"at `{count.total_path}`" if count.total_path else "as the whole body"
-        raise PagingError(f"{endpoint.name}: {count.path} does not state a number of rows {where}; check `count`")
-    return number
+    return value if count.total_path is None else find(count.total_path, value)

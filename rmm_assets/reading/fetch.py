@@ -121,10 +121,10 @@ class Pager:
                 raise
             return None
 
-    def text(self, endpoint: Endpoint, request: Request) -> bytes:
-        """Fetches a body that is not a page."""
-        body: bytes = self._workers.submit(self._send, endpoint, request, lambda reply: reply.body).result()
-        return body
+    def reply(self, endpoint: Endpoint, request: Request) -> Reply:
+        """Fetches an answer that is not a page."""
+        reply: Reply = self._workers.submit(self._send, endpoint, request, lambda reply: reply).result()
+        return reply
 
     def _fetch_many(
         self, endpoint: Endpoint, requests: Sequence[Request], stop: threading.Event, first: bool

@@ -273,7 +273,7 @@ class CursorPaginator(ByReference):
 
 
 class HeaderCursorPaginator(ByReference):
-    """Each page's headers name the next one by a cursor."""
+    """Each page's headers name the next one by a cursor, or by its address, as Kinto's `Next-Page` does."""
 
     place_key = "cursor_key"
 
@@ -285,6 +285,8 @@ class HeaderCursorPaginator(ByReference):
         return answer.reply.headers.get(self.cursor_key, ABSENT)
 
     def following(self, asked: Request, answer: Answer, reference: Any) -> Request:
+        if str(reference).startswith(("http://", "https://")):
+            return replace(asked, path=reference, params={})
         return _put(asked, self.cursor_param, None, reference)
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from rmm_assets.errors import IncompleteError, TransportError
+from rmm_assets.errors import IncompleteError, PagingError, TransportError
 from rmm_assets.reading.report import Evidence
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.syncing import connection, devices, resource, rows_of, run
@@ -41,6 +42,26 @@ def test_count_is_evidence(tmp_path: Path) -> None:
         assert (
             run(tmp_path, server.url, connection(resource(endpoint=endpoint))).report.evidence is Evidence.STATED_TOTAL
         )
+
+
+def test_a_count_may_stand_in_the_header_of_an_answer_to_head(tmp_path: Path) -> None:
+    """As Kinto says it."""
+
+    def answer(seen: Seen) -> Say:
+        if seen.method == "HEAD":
+            return Say(b"", headers=(("Total-Records", "3"),))
+        return Say({"data": devices(3)})
+
+    count = {"path": "devices", "method": "HEAD", "total_header": "Total-Records"}
+    with Scripted(answer) as server:
+        made = connection(resource(endpoint={**SINGLE, "count": count}))
+        assert run(tmp_path, server.url, made).report.evidence is Evidence.STATED_TOTAL
+        made = connection(resource(endpoint={**SINGLE, "count": {**count, "total_header": "Total"}}))
+        with pytest.raises(PagingError, match="does not state a number of rows in `Total`"):
+            run(tmp_path, server.url, made)
+    for wrong in ({"path": "x", "method": "HEAD"}, {**count, "total_path": "n"}):
+        with pytest.raises(ValidationError, match="total_header"):
+            connection(resource(endpoint={**SINGLE, "count": wrong}))
 
 
 def test_wrong_signals_are_not_believed(tmp_path: Path) -> None:

@@ -174,8 +174,12 @@ def gitlab(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
 
 
 def kinto(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
+    """As Kinto 26.5 answers (compared with the real server); the number of records stands in answers to HEAD only."""
     start = int(query.get("_token", 0))
-    following = (("Next-Page", _url(seen, _token=start + 20)),) if start + 20 < len(rows) else ()
+    url = f"http://{seen.headers['host']}{_url(seen, _token=start + 20)}"
+    following = (("Next-Page", url),) if start + 20 < len(rows) else ()
+    if seen.method == "HEAD":
+        return Say(b"", headers=(("Total-Records", str(len(rows))),))
     return Say({"data": rows[start : start + 20]}, headers=following)
 
 
@@ -409,8 +413,18 @@ DIALECTS = [
         },
     ),
     Dialect(
-        "kinto", kinto, [],
-        {"header_link": {"data_selector": "data", "paginator": "header_link"}},
+        "kinto", kinto,
+        [
+            {
+                "data_selector": "data", "paginator": {"type": "header_cursor", "cursor_key": "Next-Page"},
+                "count": {"path": "rows", "method": "HEAD", "total_header": "Total-Records"},
+            },
+        ],
+        {
+            "header_link": {"data_selector": "data", "paginator": "header_link"},
+            "single_page": {"data_selector": "data", "paginator": "single_page"},
+            "no count": {"data_selector": "data", "paginator": {"type": "header_cursor", "cursor_key": "Next-Page"}},
+        },
     ),
     Dialect(
         "datasette", datasette,
