@@ -102,6 +102,10 @@ class DatabaseInUseError(RmmError):
     """Another program has the database file open and does not let go of it."""
 
 
+class QueryError(RmmError):
+    """A query of a connection file is not one SELECT that only reads tables."""
+
+
 class ForeignTableError(RmmError):
     """A table that is there already belongs to another connection or resource."""
 

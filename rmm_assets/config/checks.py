@@ -63,5 +63,6 @@ class Checks(Settings):
     sql: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], str] = Field(
         default_factory=dict,
         description="By name, a query that selects rows at fault; the check passes if there are none. `{table}` is "
-        "replaced by this table, `{name}` by the table of the resource with that name.",
+        "replaced by this table, `{name}` by the table of the resource with that name. It is one SELECT that only reads "
+        "tables.",
     )

@@ -225,6 +225,16 @@ def _check_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]
             )
 
 
+def _query_faults(connection: Attributes, dialect: str | None) -> Iterator[InitErrorDetails]:
+    for index, resource in enumerate(connection.resources):
+        for name, query in resource.checks.sql.items():
+            # Imported here, because the parser takes half a second.
+            from rmm_assets.tables.query import query_fault
+
+            if fault := query_fault(query, dialect):
+                yield line_error(("resources", index, "checks", "sql", name), fault)
+
+
 # Values that are dlt keywords and so need not be masked.
 _DLT_WORDS = frozenset(
     {"merge", "append", "replace", "GET", "POST", "incremental", "resolve", "delete-insert", "upsert"}
@@ -244,7 +254,10 @@ def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
         known = [name for name in dlt.destinations.__all__ if name.islower()]
         return [line_error(("destination",), f"dlt has no destination `{kind}`; {did_you_mean(kind, known)}")]
     destination = Destination.from_reference(kind)
-    formats = (destination.capabilities().supported_table_formats if destination else None) or []
+    capabilities = destination.capabilities() if destination else None
+    formats = (capabilities.supported_table_formats if capabilities else None) or []
+    if errors := list(_query_faults(connection, capabilities.sqlglot_dialect if capabilities else None)):
+        return errors
     for index, resource in enumerate(connection.resources):
         if resource.table_format is not None and resource.table_format not in formats:
             hint = f"supported are: {', '.join(formats)}" if formats else "leave it out"

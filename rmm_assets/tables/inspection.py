@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rmm_assets.tables.absences import is_valid, rows_valid
+from rmm_assets.tables.query import only_reading
 from rmm_assets.tables.table import Table
 
 EXAMPLES = 5
@@ -85,10 +86,16 @@ def dangling(table: Table, column: str, other: Table, other_column: str, key: Se
 
 
 def selected(table: Table, query: str) -> Finding:
-    """Finds the rows that a user's query selects: each of them is at fault."""
-    text = query.strip().rstrip(";")
-    at_fault = int(table.rows(f"SELECT count(*) FROM ({text}) AS at_fault")[0][0])
-    examples = table.rows(f"SELECT * FROM ({text}) AS at_fault LIMIT {EXAMPLES}") if at_fault else []
+    """Finds the rows that a user's query selects: each of them is at fault.
+
+    Raises:
+        QueryError: The query is not one SELECT that only reads tables.
+    """
+    text = query.replace("{table}", table.qualified).strip().rstrip(";")
+    with only_reading(table.client, text) as rows:
+        # The query may end with a comment.
+        at_fault = int(rows(f"SELECT count(*) FROM ({text}\n) AS at_fault")[0][0])
+        examples = rows(f"SELECT * FROM ({text}\n) AS at_fault LIMIT {EXAMPLES}") if at_fault else []
     return Finding(table.count(), at_fault, tuple(_text(row) for row in examples))
 
 
