@@ -30,11 +30,12 @@ install: $(STAMP) ## Install into .venv
 sync: $(STAMP) $(DAGSTER_HOME)/dagster.yaml ## Install, materialize the demo connection, print a summary
 	@$(BIN)/rmm sync demo
 
+WORKSPACES ?= workspace.yaml
 dev: $(STAMP) $(DAGSTER_HOME)/dagster.yaml ## Open Dagster's UI on 127.0.0.1
-	@ulimit -c 0 && $(BIN)/dagster dev --host 127.0.0.1 --workspace workspace.yaml
+	@ulimit -c 0 && $(BIN)/dagster dev --host 127.0.0.1 $(WORKSPACES:%=--workspace %)
 
 test: $(STAMP) ## Run all tests
-	@$(BIN)/pytest -n 2 --dist loadscope
+	@$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 test-fast: $(STAMP) ## Run the tests that start no processes and load nothing (a minute)
 	@$(BIN)/pytest -n 2 -m 'not slow'
@@ -56,7 +57,7 @@ test-oldest: ## Run the fast tests with the oldest versions allowed by setup.cfg
 	$(call other,oldest,-c constraints-oldest.txt -e '.[dev]',$(FAST))
 
 test-embedded-elt: ## Run all tests with dagster-embedded-elt (ONLY='-m "not slow"' for the fast tests)
-	$(call other,embedded-elt,-c constraints-embedded-elt.txt -e $(EMBEDDED),--dist loadscope $(ONLY))
+	$(call other,embedded-elt,-c constraints-embedded-elt.txt -e $(EMBEDDED),--dist loadscope --no-loadscope-reorder $(ONLY))
 
 lint: $(STAMP) ## Check style (ruff), imports between rooms (import-linter) and types (mypy, strict)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy

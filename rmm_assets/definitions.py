@@ -71,6 +71,8 @@ def build_defs(*, folders: Sequence[Path] | None = None) -> dg.Definitions:
 @dg.definitions
 def defs() -> dg.Definitions:
     """Builds the code location when Dagster loads it."""
+    # Dagster warns of its own parameter while it reads the definitions, because some of our checks read two tables.
+    warnings.filterwarnings("ignore", "Parameter `execution_type` of function `AssetsDefinition.__init__`")
     definitions = build_defs()
     # A run's process keeps half a million objects of Dagster and dlt alive until it exits. Without `freeze`, the garbage
     # collector scans them repeatedly and again at exit: a tenth of a small run's time (measured).

@@ -19,6 +19,11 @@ for variable in (
     os.environ.pop(variable, None)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Starts with the modules that take minutes: one of them alone at the end would keep the other worker waiting."""
+    items.sort(key=lambda item: not {"integration", "browser"} & set(item.path.parts) and item.path.stem != "test_docs")
+
+
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder as the working directory: database and working files land below it."""

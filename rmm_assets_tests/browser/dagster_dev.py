@@ -22,19 +22,19 @@ import yaml
 import rmm_assets
 
 PROJECT = Path(rmm_assets.__file__).parents[1]
-READY_WITHIN = 180.0  # seconds, on a machine that runs other tests beside it
+READY_WITHIN = 600.0  # seconds, on a machine that runs other tests beside it
 
 
 @contextmanager
 def dagster_dev(
-    folder: Path, connections: Sequence[Path], *, example: bool = False, more: Mapping[str, str] | None = None
+    folder: Path, connections: Sequence[Path], *, example: Path | None = None, more: Mapping[str, str] | None = None
 ) -> Iterator[str]:
     """`dagster dev` as `make dev` starts it, with our own location alone.
 
     Args:
         folder: The folder that it runs in and writes to.
         connections: Folders for `RMM_CONNECTIONS`.
-        example: With the location of `examples/downstream` beside ours.
+        example: Another workspace to load beside ours.
         more: Further variables of the environment.
 
     Yields:
@@ -46,12 +46,12 @@ def dagster_dev(
     home = folder / "dagster_home"
     home.mkdir(parents=True)
     shutil.copy(PROJECT / "dagster.yaml", home / "dagster.yaml")
-    own, downstream = yaml.safe_load((PROJECT / "workspace.yaml").read_text())["load_from"]
+    (own,) = yaml.safe_load((PROJECT / "workspace.yaml").read_text())["load_from"]
     own["python_module"]["working_directory"] = str(PROJECT)
-    file = downstream["python_file"]
-    file |= {"working_directory": str(PROJECT), "relative_path": str(PROJECT / file["relative_path"])}
-    locations = [own, downstream] if example else [own]
-    (folder / "workspace.yaml").write_text(yaml.safe_dump({"load_from": locations}))
+    (folder / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [own]}))
+    workspaces = ["--workspace", "workspace.yaml"]
+    if example is not None:
+        workspaces += ["--workspace", str(example)]
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER_", "RMM_"))},
         "DAGSTER_HOME": str(home),
@@ -67,7 +67,7 @@ def dagster_dev(
     url, log = f"http://127.0.0.1:{port}", folder / "dagster_dev.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["dagster", "dev", "--host", "127.0.0.1", "--port", str(port), "--workspace", "workspace.yaml"],
+            ["dagster", "dev", "--host", "127.0.0.1", "--port", str(port), *workspaces],
             cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     try:

@@ -25,8 +25,8 @@ OPTIONS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
-RUN_WITHIN = 120_000.0  # milliseconds: a run is queued, gets a process, and imports before it does anything
-PAGE_WITHIN = 30_000.0
+RUN_WITHIN = 600_000.0  # milliseconds: a run is queued, gets a process, and imports before it does anything
+PAGE_WITHIN = 120_000.0
 WINDOW: ViewportSize = {"width": 1280, "height": 860}
 WHOLE_GRAPH: ViewportSize = {"width": 1280, "height": 1110}
 

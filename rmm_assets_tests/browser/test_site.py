@@ -45,10 +45,10 @@ def test_the_search_finds_a_key_that_is_made_from_the_code_and_a_how_to(tmp_path
             box.click()
             # Until its index has come, the search says something else; and it looks when a key is let go, so the words
             # are typed: `fill` lets go of none.
-            expect(page.get_by_text("Type to start searching")).to_be_attached(timeout=30_000)
+            expect(page.get_by_text("Type to start searching")).to_be_attached(timeout=120_000)
             box.press_sequentially(words)
             link = page.locator(f"a.md-search-result__link[href*='{found}']").first
-            expect(link).to_be_visible(timeout=30_000)
+            expect(link).to_be_visible(timeout=120_000)
         browser.close()
     server.shutdown()
     server.server_close()

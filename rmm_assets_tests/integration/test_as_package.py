@@ -71,7 +71,7 @@ class Project:
         environment |= {"PYTHONPATH": str(self.folder / "src"), "COLUMNS": "200", **variables}
         done = subprocess.run(
             [str(self.bin / "python"), "-c", f"import sys; {command[0]}", *command[1:]],
-            cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120, check=False,
+            cwd=self.folder, env=environment, capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return done.stdout

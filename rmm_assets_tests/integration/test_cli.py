@@ -58,7 +58,7 @@ def command(folder: Path, *words: str, **environment: str) -> subprocess.Complet
         },
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 
@@ -158,7 +158,7 @@ def test_the_simulator_runs_alone_and_stops_on_an_interrupt() -> None:
         assert process.stdout is not None
         said = process.stdout.readline()
         base_url, key = said.split()[3].rstrip(","), said.split(" API key ")[1].split(",")[0]
-        with urlopen(f"{base_url}/v1/devices?limit=2&api_key={key}", timeout=10) as answer:
+        with urlopen(f"{base_url}/v1/devices?limit=2&api_key={key}", timeout=60) as answer:
             assert len(json.load(answer)["data"]) == 2
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0

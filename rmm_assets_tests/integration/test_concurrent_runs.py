@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import time
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +90,7 @@ def test_a_database_that_cannot_be_written_is_red_with_the_cause(tmp_path: Path)
 @pytest.mark.skipif(importlib.util.find_spec("psycopg2") is None, reason="dlt's postgres destination wants psycopg2")
 def test_a_destination_that_is_down_is_red_before_anything_is_fetched(tmp_path: Path) -> None:
     store = Store("postgres", "postgresql://nobody:nothing@127.0.0.1:9/none", "acme", tmp_path / "work")
-    started = time.monotonic()
     with Simulator(tables={"devices": devices(3)}) as server:
         with pytest.raises(Exception, match="refused"):
             sync(connection(), connection().resource("devices"), KEY, base_url=server.base_url, store=store)
         assert not server.requests
-    assert time.monotonic() - started < 60

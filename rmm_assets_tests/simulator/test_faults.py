@@ -21,7 +21,7 @@ def serving(faults: Faults | Iterable[Faults]) -> Simulator:
 
 def get(simulator: Simulator, path: str = "/v1/devices", **params: object) -> requests.Response:
     query = {"api_key": "demo-key", **{name: str(value) for name, value in params.items()}}
-    return requests.get(simulator.base_url + path, params=query, timeout=5, allow_redirects=False)
+    return requests.get(simulator.base_url + path, params=query, timeout=60, allow_redirects=False)
 
 
 def read(simulator: Simulator, limit: int = 100) -> list[list[dict[str, Any]]]:
@@ -70,7 +70,7 @@ def test_the_token_endpoint_fails_only_when_named() -> None:
     form = {"grant_type": "client_credentials", "client_id": "demo-client", "client_secret": "demo-key"}
     for faults, status in ((Faults(status=500), 200), (Faults(status=500, resource="token"), 500)):
         with serving(faults) as simulator:
-            assert requests.post(f"{simulator.base_url}/oauth/token", data=form, timeout=5).status_code == status
+            assert requests.post(f"{simulator.base_url}/oauth/token", data=form, timeout=60).status_code == status
 
 
 def test_faults_can_be_changed_while_it_runs() -> None:

@@ -203,7 +203,7 @@ class Reader:
         assert self._process.stdout.readline() == "open\n"
 
     def let_go(self) -> None:
-        self._process.communicate("\n", timeout=60)
+        self._process.communicate("\n", timeout=600)
 
 
 @pytest.mark.slow
