@@ -62,10 +62,11 @@ class BodyError(RmmError):
     """A body holds no page. The text says where it fails and quotes nothing of it: bodies hold customer data.
 
     Attributes:
-        reason: `not_json`; `no_selector` where the selected key is missing; `not_rows` where it holds no objects.
+        reason: `not_json`; `no_selector` where the selected key is missing; `not_rows` where it holds no objects; `too_large`
+            where it exceeds a limit.
     """
 
-    def __init__(self, reason: Literal["not_json", "no_selector", "not_rows"], message: str) -> None:
+    def __init__(self, reason: Literal["not_json", "no_selector", "not_rows", "too_large"], message: str) -> None:
         super().__init__(message)
         self.reason = reason
 

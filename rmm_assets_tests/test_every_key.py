@@ -45,6 +45,14 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "resources[].endpoint.auth.api_key.location",
         ),
     },
+    "rmm_assets_tests/reading/test_bounds.py": {
+        "test_what_a_server_sends_without_end_is_red_with_what_to_set": (
+            "limits.max_total_bytes",
+            "limits.max_pages",
+            "limits.max_columns",
+            "limits.max_nesting",
+        ),
+    },
     "rmm_assets_tests/http/test_named_secrets.py": {
         "test_a_named_secret_reaches_the_server_whole_and_nothing_else": ("secrets",),
         "test_a_prefix_precedes_the_key_in_its_header": ("resources[].endpoint.auth.api_key.prefix",),

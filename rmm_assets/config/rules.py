@@ -27,6 +27,7 @@ def faults(connection: Attributes) -> list[InitErrorDetails]:
     """Returns violations of the rules between keys, for a connection whose keys are each valid."""
     errors = [
         *_address_faults(connection),
+        *_tls_faults(connection),
         *_auth_faults(connection),
         *_name_faults(connection),
         *(fault for index, resource in enumerate(connection.resources) for fault in _resource_faults(
@@ -57,6 +58,17 @@ def _address_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
                 where,
                 "the secret would be sent to another origin than client.base_url; move it to a connection of its own",
             )
+
+
+def _tls_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
+    if connection.tls.ca_file is not None:
+        # Imported here, because few files need it.
+        from rmm_assets.http.wire import tls_context
+
+        try:
+            tls_context(connection.tls)
+        except ValueError as error:
+            yield line_error(("tls", "ca_file"), str(error).removeprefix("tls.ca_file: "))
 
 
 def _auth_faults(connection: Attributes) -> Iterator[InitErrorDetails]:

@@ -79,6 +79,24 @@ class Limits(Settings):
         gt=0,
         description="Maximum size of a response body, in bytes after decompression.",
     )
+    max_total_bytes: int = Field(
+        default=10 * 1024**3,
+        gt=0,
+        description="Maximum size of all responses of one resource in a run, in bytes after decompression.",
+    )
+    max_pages: int = Field(
+        default=100_000,
+        gt=0,
+        description="Maximum number of pages of one list of rows, for an API that pages without end.",
+    )
+    max_columns: int = Field(
+        default=5_000,
+        gt=0,
+        description="Maximum number of different fields in the rows of one resource, nested ones included.",
+    )
+    max_nesting: int = Field(
+        default=500, gt=0, le=500, description="Maximum number of objects and lists inside each other in a response."
+    )
     throttle: tuple[Throttle, ...] = Field(
         default=(),
         description='Responses besides 429 that mean "rate limited": a status, and a text if the status alone is '
@@ -98,5 +116,5 @@ class Tls(Settings):
     ca_file: str | None = Field(
         default=None,
         min_length=1,
-        description="Path of a PEM file with the certificates of a private CA.",
+        description="Path of a PEM file with the certificates of a private CA, relative to the connection file.",
     )

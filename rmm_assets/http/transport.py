@@ -147,6 +147,7 @@ class Transport:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._deadline: float | None = None
+        self._received = 0
         self._alarm: threading.Timer | None = None
         self._wait_path = jsonpath.compile_path(limits.wait_path) if limits.wait_path else None
         self._on_throttle: Callable[[], None] = lambda: None
@@ -329,6 +330,14 @@ class Transport:
             with self._lock:
                 self.traffic.requests += 1
                 self.traffic.seconds_waiting += time.monotonic() - started
+        with self._lock:
+            self._received += len(raw.body)
+            too_much = self._received > self._limits.max_total_bytes
+        if too_much:
+            raise TransportError(
+                f"the responses exceed limits.max_total_bytes ({self._limits.max_total_bytes:,}); if the API holds so much, "
+                "raise the limit"
+            )
         response_headers = urllib3.HTTPHeaderDict({k: self.redactor.header(v) for k, v in raw.headers.itermerged()})
         return Reply(raw.status, response_headers, self.redactor.body(raw.body), url)
 

@@ -22,6 +22,7 @@ from rmm_assets.loading.cursor import Bounds, Cursor, bounds_of
 from rmm_assets.loading.dlt_internals import parent_column, resolve_endpoints, values_at
 from rmm_assets.loading.plan import LoadPlan, plan_load, shape_of
 from rmm_assets.reading.endpoint import Endpoint
+from rmm_assets.rows.decode import Hints
 from rmm_assets.rows.types import plain_text
 
 
@@ -65,6 +66,7 @@ class Requests:
 
 def plan_requests(connection: Connection, plan: LoadPlan) -> Requests:
     """Returns the requests of a resource and of the resources above it."""
+    limits = connection.limits
     resolved = resolve_endpoints(connection.rest_api_config())
 
     def of(plan: LoadPlan) -> Requests:
@@ -76,7 +78,7 @@ def plan_requests(connection: Connection, plan: LoadPlan) -> Requests:
             params.pop(bound, None)
         return Requests(
             resource=plan.resource,
-            endpoint=_endpoint(plan, found.endpoint, params),
+            endpoint=_endpoint(plan, found.endpoint, params, Hints(limits.max_columns, limits.max_nesting)),
             parent=of(plan_load(connection, connection.resource(found.parent))) if found.parent else None,
             fields=found.fields,
             inherited=found.include_from_parent,
@@ -86,7 +88,7 @@ def plan_requests(connection: Connection, plan: LoadPlan) -> Requests:
     return of(plan)
 
 
-def _endpoint(plan: LoadPlan, config: Mapping[str, Any], params: dict[str, Any]) -> Endpoint:
+def _endpoint(plan: LoadPlan, config: Mapping[str, Any], params: dict[str, Any], hints: Hints) -> Endpoint:
     resource = plan.resource
     paginator = resource.endpoint.paginator
     assert paginator is not None, "a paginator left to guessing is refused at load"
@@ -109,6 +111,7 @@ def _endpoint(plan: LoadPlan, config: Mapping[str, Any], params: dict[str, Any])
         gate=BoundedSemaphore(resource.max_concurrency) if resource.max_concurrency else nullcontext(),
         ignore=tuple(config.get("response_actions") or ()),
         shape=shape_of(plan),
+        hints=hints,
     )
 
 

@@ -250,7 +250,7 @@ def open_run(
         folder.mkdir(parents=True)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         transport = _transport(stack, connection, resource, hidden(secret), base_url, store, log)
-        pager = Pager(transport, width=connection.limits.max_concurrency)
+        pager = Pager(transport, width=connection.limits.max_concurrency, most_pages=connection.limits.max_pages)
         stack.callback(pager.close)
         # A killed run leaves half a state behind; all that counts comes back from the destination.
         shutil.rmtree(store.working_folder(plan.source_name), ignore_errors=True)

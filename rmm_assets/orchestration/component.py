@@ -91,7 +91,7 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
             refuse(secrets(attributes))
             filled, errors = templates.filled(attributes)
             refuse(errors)
-            connection = cls.model_validate(filled)
+            connection = cls.model_validate(_beside_the_file(filled, context))
         except ValidationError as error:
             raise ConnectionFileError(list(faults_of(error, context.source_position_tree))) from None
         connection._positions = context.source_position_tree
@@ -177,6 +177,14 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
                     sentence = str(error).replace(f" for asset '{dg.AssetKey(resource.name)}'", "")
                     found.append(line_error(("resources", index, key), f"Dagster refuses this: {sentence}"))
         return found
+
+
+def _beside_the_file(attributes: dict[str, Any], context: dg.ResolutionContext) -> dict[str, Any]:
+    """Returns the attributes with the path of the CA's file relative to the connection file instead of the process."""
+    tls = attributes.get("tls")
+    if not isinstance(tls, dict) or not isinstance(tls.get("ca_file"), str) or not tls["ca_file"]:
+        return attributes
+    return {**attributes, "tls": {**tls, "ca_file": str(context.resolve_source_relative_path(tls["ca_file"]))}}
 
 
 def _executed(decl: Any) -> Iterator[InitErrorDetails]:

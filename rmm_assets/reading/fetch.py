@@ -62,15 +62,17 @@ class Pager:
 
     Attributes:
         width: Pages under way at once at most, over all endpoints.
+        most_pages: Pages that a list of rows may have.
         window: How many of them may be under way now.
 
     Args:
         transport: Sends requests; its `on_throttle` is taken.
-        width: See above.
+        width, most_pages: See above.
     """
 
-    def __init__(self, transport: Transport, *, width: int = 8) -> None:
+    def __init__(self, transport: Transport, *, width: int = 8, most_pages: int = 100_000) -> None:
         self.transport = transport
+        self.most_pages = most_pages
         self.width = width
         self.window = Window(width)
         self._workers = ThreadPoolExecutor(max_workers=width, thread_name_prefix="rmm-page")
@@ -188,6 +190,7 @@ def _page(endpoint: Endpoint, reply: Reply, first: bool) -> Page:
 
     Raises:
         BodyFault: there is no list of rows in it, which is no end and may be different the next time.
+        TransportError: it exceeds a limit.
     """
     if reply.status == 204 and not reply.body:
         if first or "no_content" in endpoint.empty_as:
@@ -213,7 +216,11 @@ def _page(endpoint: Endpoint, reply: Reply, first: bool) -> Page:
             )
         return page
     except BodyError as error:
-        raise BodyFault(f"{error}; {_ADVICE}" if error.reason != "not_json" else str(error)) from None
+        if error.reason != "too_large":
+            raise BodyFault(f"{error}; {_ADVICE}" if error.reason != "not_json" else str(error)) from None
+        problem = str(error)
+    # Asking again would bring the same.
+    raise TransportError(f"{endpoint.name}: {problem}")
 
 
 _ADVICE = "check data_selector, or what the API means by it"

@@ -49,6 +49,11 @@ def walk(
         pages = _walk_references(pager, endpoint, paginator, facts, signals)
     for read in pages:
         facts.pages += 1
+        if facts.pages > pager.most_pages:
+            raise PagingError(
+                f"{endpoint.name}: more than {pager.most_pages:,} pages came, and the API names more; if it holds so many, "
+                "raise limits.max_pages"
+            )
         facts.state(read.total)
         yield read
 

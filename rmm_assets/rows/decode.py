@@ -15,7 +15,7 @@ from rmm_assets.rows.arrow_decoder import decode_fast
 from rmm_assets.rows.json_text import loads
 from rmm_assets.rows.page import Page, value_at
 from rmm_assets.rows.selector import keys_of, place_of, select
-from rmm_assets.rows.structure import MAX_DEPTH, is_safe, is_too_deep
+from rmm_assets.rows.structure import is_safe
 from rmm_assets.rows.type_memory import TypeMemory
 
 __all__ = ["Hints", "Page", "loads", "read_page", "read_pages", "value_at"]
@@ -36,19 +36,21 @@ def read_page(body: bytes, selector: str | None, memory: TypeMemory | None = Non
         exact: Use the reference decoder only.
 
     Raises:
-        BodyError: The body is not JSON, does not have the selected key, or no objects stand there.
+        BodyError: The body is not JSON, does not have the selected key, no objects stand there, or it exceeds a limit.
     """
     text = _text(body)
-    if is_too_deep(text):
-        raise BodyError("not_json", f"the body is nested more than {MAX_DEPTH} levels deep")
+    memory = memory or TypeMemory()
+    memory.check_body(text)
     path = keys_of(selector)
     if path is not None and not exact and is_safe(text, b"{" if path else b"[{"):
-        pages = decode_fast([text], path, selector, memory or TypeMemory())
+        pages = decode_fast([text], path, selector, memory)
         if pages is not None:
+            memory.check_rows(pages[0].structs, ())
             return pages[0]
     rows, envelope, stood = select(_decode(text), selector)
     if rows and not any(isinstance(row, dict) for row in rows):
         raise BodyError("not_rows", f"{place_of(selector)} is a list without a single object in it, not rows")
+    memory.check_rows(None, rows)
     return Page(len(rows), envelope, len(text), None, text, selector, rows, stood=stood)
 
 
@@ -62,9 +64,17 @@ def read_pages(bodies: Sequence[bytes], selector: str | None, memory: TypeMemory
     texts = [_text(body) for body in bodies]
     # With these ends, no body's text can be taken for a part of its neighbour's.
     first = b"{" if path else b"["
-    if path is None or not all(is_safe(text, first) and not is_too_deep(text) for text in texts):
+    if path is None or not all(is_safe(text, first) for text in texts):
         return None
-    return decode_fast(texts, path, selector, memory)
+    try:
+        for text in texts:
+            memory.check_body(text)
+        pages = decode_fast(texts, path, selector, memory)
+        if pages:
+            memory.check_rows(pages[0].structs, ())
+    except BodyError:
+        return None  # read by itself, the body at fault says what is wrong
+    return pages
 
 
 def _text(body: bytes) -> bytes:

@@ -16,6 +16,8 @@ _NOT_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
 _BLANKS = b" \t\r\n"
 # Within one JSON value, an object is never followed by this.
 _NULL_BEHIND = re.compile(rb"\}[ \t\r\n]*n")
+# A string, and whether it is a key; written so that the search never goes back.
+_STRING = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"([ \t\r\n]*+:)?', re.DOTALL)
 _QUOTE = ord('"')
 # By byte: one level down, one level up, or neither.
 _STEPS = np.zeros(256, np.int8)
@@ -23,11 +25,22 @@ _STEPS[[ord("["), ord("{")]] = 1
 _STEPS[[ord("]"), ord("}")]] = -1
 
 
-def is_too_deep(text: bytes) -> bool:
+def is_too_deep(text: bytes, most: int = MAX_DEPTH) -> bool:
     """Tells whether a body is nested deeper than any row is."""
-    if _opening(text) <= MAX_DEPTH:
+    if _opening(text) <= most:
         return False
-    return bool(_levels(text).max(initial=0) > MAX_DEPTH)
+    return bool(_levels(text).max(initial=0) > most)
+
+
+def has_more_keys(text: bytes, most: int) -> bool:
+    """Tells whether a body has more than so many different keys."""
+    seen: set[bytes] = set()
+    for match in _STRING.finditer(text):
+        if match[2] is not None:
+            seen.add(match[1])
+            if len(seen) > most:
+                return True
+    return False
 
 
 def _opening(text: bytes) -> int:

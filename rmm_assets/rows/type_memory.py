@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pyarrow as pa
+
+from rmm_assets.errors import BodyError
+from rmm_assets.rows.structure import MAX_DEPTH, has_more_keys, is_too_deep
+
+# A body is scanned if it has this many colons for each field that is allowed.
+_SCANNED = 10
 
 
 class TypeMemory:
@@ -14,12 +22,57 @@ class TypeMemory:
     a remembered type they are strings at once. Only the speed changes: each page comes out the same without.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_fields: int = 5_000, most_levels: int = MAX_DEPTH) -> None:
+        """Remembers nothing yet.
+
+        Args:
+            most_fields: Different fields that the rows may have, nested ones included.
+            most_levels: Objects and lists that may be inside each other in a body.
+        """
         self._lock = threading.Lock()
+        self._most_fields, self._most_levels = most_fields, most_levels
+        self._fields: set[tuple[str, ...]] = set()
+        self._counted: pa.DataType | None = None
         self._types: dict[str, pa.DataType] = {}
         self._latest: tuple[pa.Schema, tuple[tuple[int, ...], ...]] | None = None
         self._contested: set[tuple[str, ...]] = set()
         self.schema: pa.Schema | None = None
+
+    def check_body(self, text: bytes) -> None:
+        """Refuses a body that a decoder must not be given, because it would take minutes and gigabytes.
+
+        Raises:
+            BodyError: It is nested too deep, or has too many different keys.
+        """
+        if is_too_deep(text, self._most_levels):
+            raise BodyError(
+                "too_large", f"the body is nested more than {self._most_levels} levels deep (limits.max_nesting)"
+            )
+        # The scan takes longer than decoding, and only a body with many keys can have many different ones.
+        if text.count(b":") > _SCANNED * self._most_fields and has_more_keys(text, self._most_fields):
+            raise self._too_wide()
+
+    def check_rows(self, structs: pa.StructArray | None, rows: Iterable[Any]) -> None:
+        """Takes in the fields of a page's rows.
+
+        Raises:
+            BodyError: The rows have too many different fields by now.
+        """
+        if structs is not None and self._counted is not None and structs.type.equals(self._counted):
+            return
+        found = set(_paths(structs.type, ())) if structs is not None else {p for row in rows for p in _keys(row, ())}
+        with self._lock:
+            self._fields |= found
+            if len(self._fields) > self._most_fields:
+                raise self._too_wide()
+            if structs is not None:
+                self._counted = structs.type
+
+    def _too_wide(self) -> BodyError:
+        return BodyError(
+            "too_large", f"the rows have more than {self._most_fields:,} different fields; if they are right, raise "
+            "limits.max_columns",
+        )  # fmt: skip
 
     def doubles(self, seen: pa.Schema) -> tuple[tuple[int, ...], ...] | None:
         """Returns where the doubles are, if the document before had this schema."""
@@ -69,6 +122,23 @@ class TypeMemory:
             return new
         self._contested.add(path)
         return None
+
+
+def _paths(kind: pa.DataType, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Yields the paths of the fields of a struct, those of nested objects included."""
+    for entry in kind:
+        if pa.types.is_struct(entry.type) and entry.type.num_fields:
+            yield from _paths(entry.type, (*path, entry.name))
+        else:
+            yield (*path, entry.name)
+
+
+def _keys(row: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for name, value in row.items() if isinstance(row, dict) else ():
+        if isinstance(value, dict) and value:
+            yield from _keys(value, (*path, name))
+        else:
+            yield (*path, name)
 
 
 def _child(kind: pa.DataType | None, name: str) -> pa.DataType | None:

@@ -11,6 +11,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, get_args
 
+import certifi
 import dlt
 import jsonschema  # type: ignore[import-untyped]
 import pytest
@@ -650,6 +651,19 @@ def test_plain_http_is_fine_on_loopback_and_where_it_is_allowed(tmp_path: Path) 
     for address in ("http://127.0.0.1:8099", "http://localhost:1/x", "http://[::1]:5"):
         assert load(tmp_path, ACME.replace("https://rmm.example.com/api", address)).client.base_url == address
     load(tmp_path, ACME.replace("https:", "http:") + "  allow_http: true\n")
+
+
+def test_a_ca_file_is_looked_for_beside_the_connection_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    (tmp_path / "acme" / "certs").mkdir(parents=True)
+    file = tmp_path / "acme" / "certs" / "ca.pem"
+    text = ACME + "  tls: {ca_file: certs/ca.pem}\n"
+    message = refusal(tmp_path, text)
+    assert "defs.yaml:18: attributes.tls.ca_file: " in message and f"{file}: No such file" in message
+    file.write_text("not a certificate")
+    assert f"{file} does not contain a PEM certificate" in refusal(tmp_path, text)
+    file.write_text(Path(certifi.where()).read_text())
+    assert load(tmp_path, text).tls.ca_file == str(file)
 
 
 # --- secrets

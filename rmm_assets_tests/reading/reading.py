@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,17 +38,17 @@ class Read:
 
 
 @contextmanager
-def pager_to(base_url: str, folder: Path, *, window: int = 8, retry: Retry = QUICK) -> Iterator[Pager]:
+def pager_to(base_url: str, folder: Path, *, window: int = 8, retry: Retry = QUICK, **more: Any) -> Iterator[Pager]:
     """A pager to a server on loopback, with the simulator's key."""
     redactor = Redactor()
     auth = build_auth(read_auth({"type": "api_key", "name": "api_key", "location": "query"}), KEY, redactor)
-    limits = Limits(max_concurrency=window, connect_timeout=5, read_timeout=5, deadline=60)
+    limits = Limits(max_concurrency=window, connect_timeout=5, read_timeout=5, deadline=60, **more)
     rate_limit = RateLimit(folder / "pace", max_concurrency=window)
     log = logging.getLogger("rmm_assets_tests.reading")
     transport = Transport(
         base_url, auth=auth, redactor=redactor, rate_limit=rate_limit, retry=retry, limits=limits, log=log
     )
-    pager = Pager(transport, width=window)
+    pager = Pager(transport, width=window, most_pages=limits.max_pages)
     try:
         yield pager
     finally:
@@ -63,8 +63,9 @@ def endpoint_of(paginator: Any, **changes: Any) -> Endpoint:
 
 
 def read(
-    base_url: str, folder: Path, endpoint: Endpoint, *, window: int = 8, retry: Retry = QUICK, **options: Any
-) -> Read:
+    base_url: str, folder: Path, endpoint: Endpoint, *, window: int = 8, retry: Retry = QUICK,
+    limits: Mapping[str, Any] | None = None, **options: Any,
+) -> Read:  # fmt: skip
     """Read until proven complete.
 
     Raises:
@@ -72,7 +73,7 @@ def read(
     """
     report = Report(endpoint.name)
     spool = Spool(endpoint.shape, folder / "pages")
-    with pager_to(base_url, folder, window=window, retry=retry) as pager:
+    with pager_to(base_url, folder, window=window, retry=retry, **(limits or {})) as pager:
         read_complete(pager, endpoint, spool, report, unique=bool(endpoint.shape.primary_key), **options)
         rows = [row for _, table in spool.tables() for row in table.to_pylist()]
         return Read(report, rows, pager.transport.traffic, spool)

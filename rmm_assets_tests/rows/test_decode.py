@@ -225,7 +225,7 @@ def test_deep_nesting_is_refused_and_kills_no_process(opening: str, closing: str
     done = subprocess.run(
         [sys.executable, "-c", code], input=document.encode(), capture_output=True, timeout=600, check=False
     )
-    assert (done.returncode, done.stdout.strip()) == (0, b"not_json")
+    assert (done.returncode, done.stdout.strip()) == (0, b"too_large")
 
 
 def test_many_brackets_side_by_side_are_no_deep_nesting() -> None:
