@@ -75,7 +75,7 @@ def _as_auth(value: Any) -> Any:
         value = {"type": value}
     if isinstance(value, dict):
         value = {"type": "bearer", **value}
-        if value["type"] not in AuthSettings.kinds():
+        if str(value["type"]) not in AuthSettings.kinds():
             # The value is not repeated: it may be the API key, written in the wrong place.
             refuse([line_error((), f"unknown auth type; known are: {', '.join(AuthSettings.kinds())}")])
     return value

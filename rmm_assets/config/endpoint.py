@@ -76,7 +76,7 @@ def _known_mappings(params: dict[str, Any]) -> dict[str, Any]:
     for name, value in params.items():
         if not isinstance(value, dict):
             continue
-        kind = _MAPPINGS.get(value.get("type"))
+        kind = _MAPPINGS.get(str(value.get("type")))
         if kind is None:
             errors.append(
                 line_error((name,), "a parameter is a value, or a mapping with `type: incremental` or `type: resolve`")

@@ -265,7 +265,10 @@ def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
     if "." not in kind and not hasattr(dlt.destinations, kind):
         known = [name for name in dlt.destinations.__all__ if name.islower()]
         return [line_error(("destination",), f"dlt has no destination `{kind}`; {did_you_mean(kind, known)}")]
-    destination = Destination.from_reference(kind)
+    try:
+        destination = Destination.from_reference(kind)
+    except Exception:  # dlt imports what is named, which may raise anything
+        return [line_error(("destination",), "dlt cannot import this destination; write a name such as `duckdb`")]
     capabilities = destination.capabilities() if destination else None
     formats = (capabilities.supported_table_formats if capabilities else None) or []
     if errors := list(_query_faults(connection, capabilities.sqlglot_dialect if capabilities else None)):
@@ -291,9 +294,19 @@ def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
     return []
 
 
+_DLT_DETAILS = re.compile(
+    r"Path `([./\w\[\]]*)`: field `(\w+)[^`]*` (is not one of: \[[^\]]*\]|expects the following types: `\[[^\]]*\]`)"
+)
+
+
 def _without_values(message: str, config: Mapping[str, Any], names: Collection[str]) -> str:
     """Masks every value from the file, except names, in a dlt message, which may quote other keys' values."""
-    values = {text for text in _texts(config) if text not in names and text not in _DLT_WORDS}
+    # dlt appends the whole value at fault, with all keys below it; what it says of the deepest key comes without.
+    if details := _DLT_DETAILS.findall(message):
+        path, field, problem = max(details, key=lambda detail: len(detail[0]))
+        message = f"{path.removeprefix('./')}: `{field}` {problem}"
+    message = message.split(" Provided value ")[0]
+    values = {text for text in _texts(config) if text and text not in names and text not in _DLT_WORDS}
     for text in sorted(values, key=len, reverse=True):
         message = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", "...", message)
     return message

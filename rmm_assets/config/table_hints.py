@@ -127,4 +127,16 @@ class Reference(Settings):
     referenced_table: str = Field(min_length=1, description="The other table.")
     referenced_columns: Names = Field(description="Columns of the other table, in the same order.")
     label: str | None = Field(default=None, description="What the reference means.")
-    cardinality: str | None = Field(default=None, description="For example `many_to_one`.")
+    cardinality: (
+        Literal[
+            "zero_to_one",
+            "one_to_zero",
+            "zero_to_many",
+            "many_to_zero",
+            "one_to_many",
+            "many_to_one",
+            "one_to_one",
+            "many_to_many",
+        ]
+        | None
+    ) = Field(default=None, description="How many rows refer to how many, for example `many_to_one`.")
