@@ -25,6 +25,7 @@ from rmm_assets.config.templates import LANGUAGE
 from rmm_assets.errors import ConnectionFileError, Fault
 from rmm_assets.orchestration.component import RmmConnection, display_path
 from rmm_assets.orchestration.dagster_internals import documents
+from rmm_assets.orchestration.lost_runs import lost_runs
 from rmm_assets.orchestration.problems import BROKEN, LOADS
 from rmm_assets.orchestration.schedules import EXECUTOR
 from rmm_assets.orchestration.sensors import build_alert_sensors
@@ -39,12 +40,13 @@ OWN_FOLDER = Path(__file__).parent / "defs"
 FILE_KEYS = ["type", "attributes", "template_vars_module", "requirements", "post_processing"]
 
 
-def build_defs(*, folders: Sequence[Path] | None = None) -> dg.Definitions:
+def build_defs(*, folders: Sequence[Path] | None = None, executor: dg.ExecutorDefinition = EXECUTOR) -> dg.Definitions:
     """Builds fresh definitions of every connection.
 
     Args:
         folders: Folders that contain one folder per connection, each with its `defs.yaml`. Defaults to those named in
             the environment variable `RMM_CONNECTIONS`, separated like PATH, or else to the package's own.
+        executor: The code location's, for connections with `executor: location` and for what is materialized by hand.
     """
     loaded: list[dg.Definitions] = []
     names: dict[str, Path] = {}
@@ -62,10 +64,19 @@ def build_defs(*, folders: Sequence[Path] | None = None) -> dg.Definitions:
     ours = dg.Definitions(
         assets=[_broken(*item) for item in broken.items()],
         asset_checks=[_loads(*item) for item in broken.items()],
-        sensors=build_alert_sensors(),
-        executor=EXECUTOR,
+        sensors=[*build_alert_sensors(), lost_runs],
+        executor=executor,
     )
     return dg.Definitions.merge(*loaded, ours)
+
+
+def broken_connections(definitions: dg.Definitions) -> dict[str, str]:
+    """Returns why connections could not be loaded, by the name of the asset that replaces each."""
+    return {
+        spec.key.path[0]: str(spec.metadata[BROKEN])
+        for spec in definitions.resolve_all_asset_specs()
+        if BROKEN in spec.metadata
+    }
 
 
 @dg.definitions

@@ -9,7 +9,8 @@ from typing import Any
 import duckdb
 
 from rmm_assets.config import Connection
-from rmm_assets.loading.run import Outcome, sync
+from rmm_assets.loading.outcome import Outcome
+from rmm_assets.loading.run import sync
 from rmm_assets.tables.store import Store
 
 KEY = "demo-key"

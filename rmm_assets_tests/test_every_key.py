@@ -23,6 +23,9 @@ NOT_SEEN_YET: set[str] = set()
 
 # By module and test, the keys whose effect it sees.
 SEEN: dict[str, dict[str, tuple[str, ...]]] = {
+    "rmm_assets_tests/integration/test_executors.py": {
+        "test_each_resource_may_be_loaded_in_a_process_of_its_own": ("executor",),
+    },
     "rmm_assets_tests/loading/test_evidence_keys.py": {
         "test_total_header_is_evidence": ("resources[].endpoint.total_header",),
         "test_count_is_evidence": (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
+
+from rmm_assets.cli.instance import leave
 
 if TYPE_CHECKING:
     from rmm_assets.audit import Audit
@@ -48,9 +49,7 @@ def audit(connection: str, resource: str | None, as_json: bool) -> None:
             results.append(unreadable(found, found.resource(name), str(failure.description)))
     _print_audits(results, as_json=as_json)
     verdicts = {result.verdict for result in results}
-    sys.stdout.flush()
-    # As in `sync`.
-    os._exit(1 if "differences" in verdicts else 2 if "unverified" in verdicts else 0)
+    leave(1 if "differences" in verdicts else 2 if "unverified" in verdicts else 0)
 
 
 def _print_audits(results: Sequence[Audit], *, as_json: bool) -> None:

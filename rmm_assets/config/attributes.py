@@ -162,6 +162,11 @@ class Attributes(Settings):
         pattern=r"^[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*$",
         description="Dataset (schema) of the tables; by default the connection's name.",
     )
+    executor: Literal["in_process", "multiprocess", "location"] = Field(
+        default="in_process",
+        description="Where the resources of a run are loaded: in the run's process, each in a process of its own, or as the "
+        "code location says (`Definitions(executor=...)`, `build_defs(executor=...)`), such as with Celery or Kubernetes.",
+    )
     schedule: Schedule | None = Field(
         default=None, description="When the connection's job runs automatically; without it, it never does."
     )

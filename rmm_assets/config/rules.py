@@ -19,6 +19,7 @@ from rmm_assets.config.resource import Resource
 from rmm_assets.http.address import address_fault, read_origin
 from rmm_assets.reading.paginators import no_paginator
 from rmm_assets.settings import did_you_mean, line_error
+from rmm_assets.tables.syncs import SYNCS
 
 Path = tuple[str | int, ...]
 
@@ -108,6 +109,10 @@ def _name_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
             yield line_error(where, f"there are two resources `{resource.name}`; give one of them another name")
             continue
         names[resource.name] = index
+        if resource.table == SYNCS:
+            key = "table_name" if resource.table_name else "name"
+            said = f"the table `{SYNCS}` holds what each run did; give `{resource.name}` another `table_name`"
+            yield line_error(("resources", index, key), said)
         # Rejected rows go to a second table of each resource.
         for table in (resource.table, f"{resource.table}_rejected"):
             if table in tables:

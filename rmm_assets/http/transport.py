@@ -81,6 +81,7 @@ class _Failure:
         text: The reason, redacted.
         wait: Seconds that the server asked to wait.
         throttled: Whether the request was rate limited.
+        late: Whether the response did not come in time: the server may have too much to do.
     """
 
     text: str
@@ -88,6 +89,7 @@ class _Failure:
     retryable: bool = False
     wait: float | None = None
     throttled: bool = False
+    late: bool = False
 
 
 class _TokenRefusedError(Exception):
@@ -168,7 +170,7 @@ class Transport:
             wire.close()
 
     def on_throttle(self, callback: Callable[[], None]) -> None:
-        """Registers a callback for responses that are rate limited."""
+        """Registers a callback for responses that are rate limited or late: fewer requests at once are better then."""
         self._on_throttle = callback
 
     def send(
@@ -202,6 +204,7 @@ class Transport:
             if outcome.throttled:
                 with self._lock:
                     self.traffic.throttled += 1
+            if outcome.throttled or outcome.late:
                 self._on_throttle()
             # A 503 without `Retry-After` may concern one endpoint; any other throttling concerns the key.
             if outcome.retryable and (outcome.wait or (outcome.throttled and outcome.status != 503)):
@@ -294,7 +297,8 @@ class Transport:
         except (urllib3.exceptions.HTTPError, OSError, LateError) as error:
             if time.monotonic() >= deadline:
                 return _Failure(f"limits.deadline of {self._limits.deadline:g} s for one resource is exceeded")
-            return _Failure(self._redacted(describe(error, self._limits)), retryable=may_pass(error))
+            late = isinstance(error, (urllib3.exceptions.TimeoutError, LateError, TimeoutError))
+            return _Failure(self._redacted(describe(error, self._limits)), retryable=may_pass(error), late=late)
         except ValueError as error:
             # http.client and urllib3 quote a malformed URL or header in full.
             return _Failure(self._redacted(str(error)))

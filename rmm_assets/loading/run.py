@@ -11,9 +11,10 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import dlt
 from dlt.common.pipeline import LoadInfo
@@ -23,9 +24,10 @@ from rmm_assets.config import Connection, Resource
 from rmm_assets.errors import PublishedError, SuspiciousLossError
 from rmm_assets.http.auth import Secret, build_auth, hidden
 from rmm_assets.http.rate_limit import RateLimit
-from rmm_assets.http.redaction import Redactor
-from rmm_assets.http.transport import Traffic, Transport
+from rmm_assets.http.transport import Transport
+from rmm_assets.loading.attempt import Attempt, causes
 from rmm_assets.loading.dlt_internals import nested_tables
+from rmm_assets.loading.outcome import Outcome
 from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.reads import Reading
 from rmm_assets.loading.source import build_source
@@ -54,38 +56,6 @@ PREVIEW_ROWS = 10
 
 
 @dataclass
-class Outcome:
-    """What a run of one resource did, in numbers for people and sensors.
-
-    Attributes:
-        rows_loaded: Rows that this run brought into the table, rejects not included.
-        rows_new: Rows that were not in the table before.
-        rows_changed: Rows that were, with another content, or marked absent.
-        rows_left_out: Rows that the API sent and that an incremental range did not let in.
-        row_count: Rows in the table now.
-        preview: Up to ten rows, in the order of `preview_columns`.
-        seconds: From the first request to the settled table.
-        table_name: `database.dataset.table`.
-    """
-
-    report: Report
-    traffic: Traffic
-    rows_loaded: int = 0
-    rows_rejected: int = 0
-    rows_new: int = 0
-    rows_changed: int = 0
-    rows_left_out: int = 0
-    row_count: int = 0
-    seconds: float = 0.0
-    load_id: str = ""
-    table_name: str = ""
-    absences: Absences = field(default_factory=Absences)
-    changed_types: dict[str, tuple[str, str]] = field(default_factory=dict)
-    preview_columns: tuple[str, ...] = ()
-    preview: tuple[tuple[Any, ...], ...] = ()
-
-
-@dataclass
 class _Before:
     """The table before the load: rows that were alive in it, and whether a copy of it was made."""
 
@@ -106,6 +76,7 @@ class Run:
     source: dlt.sources.DltSource
     reading: Reading
     before: _Before
+    attempt: Attempt
     refresh: Literal["drop_resources"] | None = None
     started: float = field(default_factory=time.monotonic)
 
@@ -148,7 +119,8 @@ class Run:
             outcome.preview_columns, outcome.preview = table.first(PREVIEW_ROWS, plan.key)
             outcome.row_count = table.count()
             outcome.table_name = table.full_name
-        outcome.seconds = time.monotonic() - self.started
+            outcome.seconds = time.monotonic() - self.started
+            self.attempt.loaded(client, outcome)
         return outcome
 
     def landed(self) -> bool:
@@ -224,6 +196,7 @@ def open_run(
     log: logging.Logger | None = None,
     progress: Any = None,
     plan: LoadPlan | None = None,
+    run_id: str | None = None,
 ) -> Iterator[Run]:
     """Yields what one run of one resource needs; takes it away at the end, whatever happened.
 
@@ -234,6 +207,7 @@ def open_run(
         log: Where progress, retries and warnings go.
         progress: dlt's progress collector.
         plan: How the resource is read and landed, where it is known already.
+        run_id: Under which the table of syncs has it; by default a new one.
 
     Raises:
         ValueError: no base URL, or an auth without a secret.
@@ -241,7 +215,21 @@ def open_run(
         PublishedError: whatever failed in between, once rows of the load are in the table.
     """
     plan, log = plan or plan_load(connection, resource), log or logging.getLogger("rmm_assets")
-    store = store or store_of(connection)
+    store = replace(store or store_of(connection), run_id=run_id or str(uuid4()))
+    attempt = Attempt(store, plan, log)
+    try:
+        with _open_run(connection, attempt, secret, base_url, progress) as run:
+            yield run
+    except Exception as error:
+        attempt.failed(error)
+        raise
+
+
+@contextmanager
+def _open_run(
+    connection: Connection, attempt: Attempt, secret: Secret, base_url: str | None, progress: Any
+) -> Iterator[Run]:
+    store, plan, log, resource = attempt.store, attempt.plan, attempt.log, attempt.plan.resource
     store.prepare()
     with ExitStack() as stack:
         stack.enter_context(store.alone(plan.source_name, log))
@@ -249,7 +237,8 @@ def open_run(
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
         folder.mkdir(parents=True)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        transport = _transport(stack, connection, resource, hidden(secret), base_url, store, log)
+        transport = _transport(stack, connection, attempt, hidden(secret), base_url)
+        attempt.traffic = transport.traffic
         pager = Pager(transport, width=connection.limits.max_concurrency, most_pages=connection.limits.max_pages)
         stack.callback(pager.close)
         # A killed run leaves half a state behind; all that counts comes back from the destination.
@@ -273,7 +262,7 @@ def open_run(
 
         reading = Reading(pager, folder, before_publishing, Report(resource.name), log, opening.close, existing)
         source = build_source(connection, plan, reading)
-        run = Run(plan, pipeline, source, reading, before, "drop_resources" if existing.dropped else None)
+        run = Run(plan, pipeline, source, reading, before, attempt, "drop_resources" if existing.dropped else None)
         try:
             yield run
         except Exception as error:
@@ -281,7 +270,7 @@ def open_run(
                 raise
             raise PublishedError(
                 f"{resource.name}: the rows of load {reading.load_id} are in the table, and what follows a load failed: "
-                f"{innermost(error)}"
+                f"{str(causes(error)[-1])[:300] or type(causes(error)[-1]).__name__}"
             ) from error
         shutil.rmtree(pipeline.working_dir, ignore_errors=True)
 
@@ -293,17 +282,9 @@ def _as_held(value: Any, data_type: str | None) -> Any:
     return value if data_type == "bigint" and type(value) is int else None
 
 
-def innermost(error: BaseException) -> str:
-    """Returns the text of what an error goes back to, at most 300 letters of it, or its name where it has none."""
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return str(error)[:300] or type(error).__name__
-
-
 def _transport(
-    stack: ExitStack, connection: Connection, resource: Resource, secret: Secret, base_url: str | None,
-    store: Store, log: logging.Logger,
-) -> Transport:  # fmt: skip
+    stack: ExitStack, connection: Connection, attempt: Attempt, secret: Secret, base_url: str | None
+) -> Transport:
     """What sends a resource's requests.
 
     Raises:
@@ -312,9 +293,9 @@ def _transport(
     address = base_url or connection.client.base_url
     if not address:
         raise ValueError(f"{connection.name}: client.base_url is not set")
-    limits, redactor = connection.limits, Redactor()
+    limits, redactor, resource, store = connection.limits, attempt.redactor, attempt.plan.resource, attempt.store
     auth = build_auth(resource.endpoint.auth or connection.client.auth, secret, redactor, resource.endpoint.params)
-    redactor.warn(log)
+    redactor.warn(attempt.log)
     if resource.deadline is not None:
         limits = limits.model_copy(update={"deadline": resource.deadline})
     rate_limit = RateLimit(
@@ -325,7 +306,7 @@ def _transport(
     stack.callback(rate_limit.close)
     return Transport(
         address, auth=auth, redactor=redactor, rate_limit=rate_limit, retry=connection.retry, limits=limits,
-        tls=connection.tls, headers=connection.client.headers, allow_http=connection.allow_http, log=log,
+        tls=connection.tls, headers=connection.client.headers, allow_http=connection.allow_http, log=attempt.log,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ source and a pipeline for each run, because dlt keeps state in both.
 import logging
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,8 @@ from dlt.extract.resource import DltResource
 from pydantic import PrivateAttr
 
 from rmm_assets.config import Connection, Resource
-from rmm_assets.errors import PublishedError, RmmError
+from rmm_assets.errors import PublishedError
+from rmm_assets.loading.attempt import Attempt, explained_by, sentence_of
 from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.run import Run, open_run, store_of
 from rmm_assets.loading.source import build_source
@@ -169,7 +171,14 @@ def _load(
         with (
             api.session() as (base_url, secret),
             open_run(
-                connection, resource, secret, base_url=base_url, log=context.log, progress=_progress(context), plan=plan
+                connection,
+                resource,
+                secret,
+                base_url=base_url,
+                log=context.log,
+                progress=_progress(context),
+                plan=plan,
+                run_id=context.run.run_id,
             ) as run,
         ):
             redact = run.redact
@@ -189,15 +198,14 @@ def _load(
                 for check in checks:
                     yield check.result(key, Table(client, plan.table), loaded)
         return
-    except dg.Failure:
+    except dg.Failure as failure:  # no secret
+        store = replace(store_of(connection), run_id=context.run.run_id)
+        Attempt(store, plan, context.log).failed(failure, str(failure.description))
         raise
     except Exception as error:
-        explained = next((cause for cause in _causes(error) if isinstance(cause, RmmError)), None)
-        innermost = explained or _causes(error)[-1]
-        sentence = redact(str(innermost)) or type(innermost).__name__
+        explained, sentence = explained_by(error), redact(sentence_of(error, resource.name))
         if explained is None:
             context.log.error(redact(traceback.format_exc()))
-            sentence = f"{resource.name}: {type(innermost).__name__}: {sentence}"
     # Outside the except block, so that the failure does not carry frames and messages of libraries as its context.
     if (
         explained is not None
@@ -242,14 +250,6 @@ class _Loader(DagsterDltResource):
         tables = dlt_pipeline.default_schema.tables
         columns = tables[plan.table]["columns"] if plan.table in tables else {}
         return materialization(outcome, columns, plan.resource)
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """Returns an exception and its causes, outermost first."""
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
-        chain.append(cause)
-    return chain
 
 
 def _metadata(instance: dg.DagsterInstance, key: dg.AssetKey, *, limit: int) -> list[Mapping[str, Any]]:

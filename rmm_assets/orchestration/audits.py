@@ -12,7 +12,7 @@ from rmm_assets.config import Connection, Resource
 from rmm_assets.errors import RmmError
 from rmm_assets.loading.run import store_of
 from rmm_assets.orchestration.resources import RmmApi
-from rmm_assets.orchestration.schedules import EXECUTOR
+from rmm_assets.orchestration.schedules import executor_of
 
 if TYPE_CHECKING:
     from rmm_assets.audit import Audit
@@ -30,7 +30,7 @@ def build_audit_job(connection: Connection, resource_key: str) -> dg.JobDefiniti
         name=f"audit_{connection.name}",
         description=f"Reads every resource of {connection.name} another way and compares it with its table. Writes nothing.",
         tags={"rmm_assets/audit": connection.name},
-        executor_def=EXECUTOR,
+        executor_def=executor_of(connection),
     )
     def job() -> None:
         for op in ops:

@@ -6,7 +6,7 @@ one has changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -22,6 +22,7 @@ __all__ = [
     "SourcePosition",
     "SourcePositionTree",
     "documents",
+    "failed_checks",
     "file_model",
     "schedule_is_running",
     "short_column",
@@ -64,6 +65,19 @@ def schedule_is_running(
         if state.instigator_name == schedule.name and location in (None, origin.location_name):
             return bool(state.is_running)
     return schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+
+
+def failed_checks(instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]) -> list[dg.AssetCheckKey]:
+    """Returns the checks whose last result is a failure of severity ERROR."""
+    failed = []
+    for key, record in instance.event_log_storage.get_latest_asset_check_execution_by_key(keys).items():
+        event = record.event.dagster_event if record.event is not None else None
+        if event is None or event.event_type is not dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            continue
+        result = event.asset_check_evaluation_data
+        if not result.passed and result.severity is dg.AssetCheckSeverity.ERROR:
+            failed.append(key)
+    return failed
 
 
 def stored_bytes(value: Any) -> int:

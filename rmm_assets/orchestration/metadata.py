@@ -14,7 +14,7 @@ from dlt.common.schema.typing import TTableSchemaColumns
 
 from rmm_assets.config import Resource
 from rmm_assets.config.names import normalized_column
-from rmm_assets.loading.run import Outcome
+from rmm_assets.loading.outcome import Outcome
 from rmm_assets.orchestration.column_schema import COLUMN_SCHEMA, column_schema
 from rmm_assets.orchestration.dagster_internals import short_column, stored_bytes
 

@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr
 from rmm_assets.config import Connection
 from rmm_assets.http.auth import Secrets, hidden
 from rmm_assets.loading.dlt_internals import reload_secrets
+from rmm_assets.orchestration.lost_runs import tag_run
 
 
 class RmmApi(dg.ConfigurableResource[None]):
@@ -39,6 +40,11 @@ class RmmApi(dg.ConfigurableResource[None]):
     named_variables: dict[str, str] = Field(default_factory=dict)
     named_dlt_secrets: dict[str, str] = Field(default_factory=dict)
     simulator: dict[str, int] | None = None
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Has the run say which process executes it, before it does anything."""
+        if context.instance is not None and context.run is not None:
+            tag_run(context.instance, context.run)
 
     @contextmanager
     def session(self) -> Iterator[tuple[str | None, Secrets]]:

@@ -11,18 +11,13 @@ import dagster as dg
 from rmm_assets.config import Connection, Resource
 from rmm_assets.config.attributes import Schedule
 from rmm_assets.orchestration.dagster_internals import ticks
+from rmm_assets.orchestration.lost_runs import IN_PROGRESS, end_lost_runs
 
 # One process for all resources of a run: a process per resource would spend seconds on imports, several times what
 # loading most resources takes, and DuckDB allows one writer at a time anyway. Pages are read ahead within a resource.
 EXECUTOR = dg.in_process_executor
 
-_IN_PROGRESS = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
+_IN_PROGRESS = [dg.DagsterRunStatus.QUEUED, *IN_PROGRESS]
 
 
 def job_name(connection: Connection) -> str:
@@ -42,8 +37,14 @@ def build_job(connection: Connection, keys: Sequence[dg.AssetKey]) -> dg.JobDefi
         selection=dg.AssetSelection.assets(*keys),
         description=f"Materializes and checks every resource of {connection.name}.",
         tags={"rmm_assets/connection": connection.name},
-        executor_def=EXECUTOR,
+        executor_def=executor_of(connection),
     )
+
+
+def executor_of(connection: Connection) -> dg.ExecutorDefinition | None:
+    """Returns the executor of a connection's jobs; None for the one of the code location."""
+    executors = {"in_process": EXECUTOR, "multiprocess": dg.multiprocess_executor, "location": None}
+    return executors[connection.executor]
 
 
 def build_schedule(schedule: Schedule | None, job: dg.JobDefinition) -> dg.ScheduleDefinition | None:
@@ -52,6 +53,7 @@ def build_schedule(schedule: Schedule | None, job: dg.JobDefinition) -> dg.Sched
         return None
 
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        end_lost_runs(context.instance, job.name)
         running = context.instance.get_run_records(dg.RunsFilter(job_name=job.name, statuses=_IN_PROGRESS), limit=1)
         if running:
             return dg.SkipReason(f"run {running[0].dagster_run.run_id[:8]} of {job.name} is in progress")

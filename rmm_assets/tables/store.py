@@ -7,6 +7,8 @@ folder belongs to one run at a time; state and schema come back from the destina
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,8 +37,13 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 logging.getLogger("dlt").addFilter(_is_news)
 
-# dlt sleeps for as long as that at the end of each of a load's two extractions, by default for a hundredth of a second.
-_POLL_INTERVAL = "extract.futures_poll_interval"
+# Where the user has not set them.
+_SETTINGS: Mapping[str, Any] = {
+    # dlt sleeps for as long as that at the end of each of a load's two extractions, by default a hundredth of a second.
+    "extract.futures_poll_interval": 0.001,
+    # Between loads, no second copy of the rows.
+    "load.truncate_staging_dataset": True,
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class Store:
         dataset: Dataset (schema) of the tables.
         work: Folder for dlt's working files.
         options: Further arguments of dlt's destination.
+        run_id: Of the run that uses it, for others that wait for it.
     """
 
     destination: str
@@ -56,6 +64,7 @@ class Store:
     dataset: str
     work: Path
     options: Mapping[str, Any] = field(default_factory=dict)
+    run_id: str = ""
 
     @property
     def is_file(self) -> bool:
@@ -110,13 +119,17 @@ class Store:
             read_only: DuckDB only: open the file so that others can read it at the same time.
             progress: dlt's progress collector.
         """
-        if dlt.config.get(_POLL_INTERVAL) is None:
-            dlt.config[_POLL_INTERVAL] = 0.001
+        for key, value in _SETTINGS.items():
+            if dlt.config.get(key) is None:
+                dlt.config[key] = value
+        return self._pipeline_in("read" if read_only else "load", name, progress=progress)
+
+    def _pipeline_in(self, folder: str, name: str, *, progress: Any = None) -> dlt.Pipeline:
         return dlt.pipeline(
             pipeline_name=name,
-            destination=self.factory(read_only=read_only),
+            destination=self.factory(read_only=folder == "read"),
             dataset_name=self.dataset,
-            pipelines_dir=str(self.work / ("read" if read_only else "load")),
+            pipelines_dir=str(self.work / folder),
             progress=progress,
         )
 
@@ -165,7 +178,7 @@ class Store:
     def alone(self, name: str, log: logging.Logger | None = None) -> Iterator[None]:
         """Waits until no other run of this machine works in the folder of the pipeline of that name."""
         self.work.mkdir(parents=True, exist_ok=True)
-        with _locked(self.work / f"{name}.lock", f"another run of {name}", log):
+        with self._locked(self.work / f"{name}.lock", f"another run of {name}", log):
             yield
 
     @contextmanager
@@ -187,25 +200,43 @@ class Store:
             yield client
 
     @contextmanager
+    def changing(self, name: str, log: logging.Logger | None = None) -> Iterator[SqlClientBase[Any]]:
+        """Yields an SQL client of the dataset that may write, beside any load; the database file is its own meanwhile."""
+        with (
+            self.alone(f"{name}.change", log),
+            self.writing(log),
+            self.held(),
+            self._pipeline_in("change", name).sql_client() as client,
+        ):
+            yield client
+
+    @contextmanager
     def _file_lock(self, log: logging.Logger | None, *, shared: bool) -> Iterator[None]:
         if not self.is_file:
             yield
             return
-        with _locked(Path(f"{self.credentials}.lock"), f"another run that is using {self.place()}", log, shared=shared):
+        path = Path(f"{self.credentials}.lock")
+        with self._locked(path, f"another run that is using {self.place()}", log, shared=shared):
             yield
 
-
-@contextmanager
-def _locked(path: Path, holder: str, log: logging.Logger | None, *, shared: bool = False) -> Iterator[None]:
-    """Holds a lock file. The kernel lets go of it when the process dies; the file stays, so that nobody locks one that is
-    being removed.
-    """
-    flags = portalocker.LockFlags.SHARED if shared else portalocker.LockFlags.EXCLUSIVE
-    with path.open("ab") as file:
-        try:
-            portalocker.lock(file, flags | portalocker.LockFlags.NON_BLOCKING)
-        except portalocker.LockException:
-            if log is not None:
-                log.info("waiting for %s", holder)
-            portalocker.lock(file, flags)
-        yield
+    @contextmanager
+    def _locked(self, path: Path, what: str, log: logging.Logger | None, *, shared: bool = False) -> Iterator[None]:
+        """Holds a lock file. The kernel lets go of it when the process dies; the file stays, so that nobody locks one that
+        is being removed. Who holds it stands in it, for those who wait.
+        """
+        flags = portalocker.LockFlags.SHARED if shared else portalocker.LockFlags.EXCLUSIVE
+        with path.open("a+b") as file:
+            try:
+                portalocker.lock(file, flags | portalocker.LockFlags.NON_BLOCKING)
+            except portalocker.LockException:
+                if log is not None:
+                    file.seek(0)
+                    log.info(
+                        "waiting for %s: %s", what, file.read(200).decode(errors="replace") or "it does not say who"
+                    )
+                # Sleeps in the kernel until the lock is free, or a signal comes.
+                portalocker.lock(file, flags)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}, run {self.run_id or 'without id'}".encode())
+            file.flush()
+            yield

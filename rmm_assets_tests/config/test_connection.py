@@ -637,6 +637,11 @@ def test_a_table_may_not_hold_another_ones_rejects_in_any_order() -> None:
             Connection.model_validate(attributes(resources=names))
 
 
+def test_no_resource_may_have_the_table_of_what_runs_did() -> None:
+    with pytest.raises(ValueError, match="the table `rmm_syncs` holds what each run did"):
+        Connection.model_validate(attributes(resources=["rmm_syncs"]))
+
+
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     text = (
         ACME.replace("base_url:", "bas_url:")

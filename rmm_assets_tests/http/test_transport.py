@@ -317,9 +317,15 @@ def test_damaged_compression_is_tried_again(make: Make) -> None:
 
 
 def test_a_silent_server_hits_the_read_timeout_and_is_tried_again(make: Make) -> None:
-    with raw_server(silent) as (url, accepted), pytest.raises(TransportError, match=r"no bytes received for 0\.1 s"):
-        get(make(url, read_timeout=0.1))
+    narrowed: list[int] = []
+    with raw_server(silent) as (url, accepted):
+        transport = make(url, read_timeout=0.1)
+        transport.on_throttle(lambda: narrowed.append(1))
+        with pytest.raises(TransportError, match=r"no bytes received for 0\.1 s"):
+            get(transport)
     assert len(accepted) == 4
+    # It may have too much to do: fewer requests at once are better for it, as after a 429.
+    assert (len(narrowed), transport.traffic.throttled) == (4, 0)
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"

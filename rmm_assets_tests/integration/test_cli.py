@@ -113,10 +113,38 @@ def test_a_failing_check_is_named_and_the_command_fails(rmm: Simulator, tmp_path
     assert line(done.stdout, "acme/computers")[4] == "6 of 7 (not_null_status)"
 
 
+def test_a_check_that_warns_fails_the_command_only_if_it_is_strict(rmm: Simulator, tmp_path: Path) -> None:
+    with rmm:
+        rmm.set_rows("tickets", [])
+        done = sync(tmp_path, "acme", ACME_API_KEY="demo-key")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "(warns: not_empty)" in line(done.stdout, "acme/tickets")[4]
+        assert sync(tmp_path, "acme", "--strict", ACME_API_KEY="demo-key").returncode == 1
+    # A log has a line for what begins and what ends.
+    said = done.stderr.splitlines()
+    assert said.index("acme/computers: reads") < said.index("acme/computers: done")
+
+
+def test_a_broken_file_fails_the_command_and_stops_no_other_connection(rmm: Simulator, tmp_path: Path) -> None:
+    (tmp_path / "connections" / "bad").mkdir()
+    (tmp_path / "connections" / "bad" / "defs.yaml").write_text(
+        "type: rmm_assets.RmmConnection\nattributes: {name: bad, resuorces: [devices]}\n"
+    )
+    with rmm:
+        done = sync(tmp_path, ACME_API_KEY="demo-key")
+        assert done.returncode == 1
+        assert line(done.stdout, "acme/computers")[1] == "250"
+        assert "bad is not loaded: " in done.stdout and "resuorces" in done.stdout
+        # Who names what is to be synced gets an answer about that.
+        assert sync(tmp_path, "acme", ACME_API_KEY="demo-key").returncode == 0
+        assert sync(tmp_path, "bad", ACME_API_KEY="demo-key").returncode == 1
+
+
 def test_a_missing_variable_is_named_without_a_traceback(rmm: Simulator, tmp_path: Path) -> None:
     with rmm:
         done = sync(tmp_path)
         assert not rmm.requests
+    assert "acme has no tables yet." in done.stdout
     assert done.returncode == 1
     assert "acme/tickets No API key: set the environment variable ACME_API_KEY" in " ".join(done.stdout.split())
     assert "Traceback" not in done.stdout + done.stderr

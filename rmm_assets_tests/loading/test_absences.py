@@ -12,7 +12,7 @@ import pytest
 
 from rmm_assets.config import Connection
 from rmm_assets.errors import IncompleteError, SuspiciousLossError
-from rmm_assets.loading.run import Outcome
+from rmm_assets.loading.outcome import Outcome
 from rmm_assets.simulator import Simulator
 from rmm_assets.simulator.faults import Faults, Move
 from rmm_assets.tables.absences import Absences

@@ -15,8 +15,8 @@ from dlt.common.schema import Schema
 
 from rmm_assets.config import Connection
 from rmm_assets.errors import ChildTablesError, IncompleteError
+from rmm_assets.loading.outcome import Outcome
 from rmm_assets.loading.plan import plan_load
-from rmm_assets.loading.run import Outcome
 from rmm_assets.rows.decode import Hints, read_page
 from rmm_assets.rows.shape import Nesting, RowShape
 from rmm_assets.rows.spool import Spool

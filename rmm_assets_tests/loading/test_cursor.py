@@ -10,7 +10,7 @@ import pytest
 
 from rmm_assets.errors import CursorError
 from rmm_assets.loading.cursor import Cursor, Range, bounds_of, order_of
-from rmm_assets.loading.run import Outcome
+from rmm_assets.loading.outcome import Outcome
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.syncing import Row, connection, resource, rows_of, run
 

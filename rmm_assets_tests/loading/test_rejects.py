@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rmm_assets.config import Connection
-from rmm_assets.loading.run import Outcome
+from rmm_assets.loading.outcome import Outcome
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.loading.test_absences import Fleet
 from rmm_assets_tests.syncing import connection, resource, rows_of, run

@@ -1076,9 +1076,16 @@ ORCHESTRATION = (
     Mutant(
         "the error of a run holds no secret",
         "orchestration/assets.py",
-        "sentence = redact(str(innermost)) or type(innermost).__name__",
-        "sentence = str(innermost) or type(innermost).__name__",
+        "redact(sentence_of(error, resource.name))",
+        "sentence_of(error, resource.name)",
         ("orchestration/test_assets.py::test_an_error_of_the_database_that_quotes_a_row_does_not_quote_the_key",),
+    ),
+    Mutant(
+        "the table of syncs holds no secret",
+        "loading/attempt.py",
+        "self.redactor.text(said or sentence_of(error, self.plan.resource.name))",
+        "said or sentence_of(error, self.plan.resource.name)",
+        ("loading/test_syncs.py::test_each_run_notes_what_it_did_red_ones_too",),
     ),
     Mutant(
         "the traceback of a run holds no secret",

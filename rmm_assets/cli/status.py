@@ -1,0 +1,83 @@
+"""`rmm status`: says how every connection stands, and whether anything waits for a person."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from rmm_assets.cli.instance import leave, prepare_dagster_home
+
+if TYPE_CHECKING:
+    from rmm_assets.orchestration.status import ConnectionStatus, ResourceStatus, Status
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def status(as_json: bool) -> None:
+    """Say of every connection and resource when it was loaded, how many rows it has, and what failed last.
+
+    Reads the tables `rmm_syncs` and Dagster's instance, and asks no API. Ends with 1 where something needs a person: a broken
+    file, a failed load or check, an asset that is stale, a run that hangs.
+    """
+    import dagster as dg
+
+    from rmm_assets.definitions import build_defs, connections
+    from rmm_assets.orchestration.status import status_of
+
+    warnings.simplefilter("ignore", dg.BetaWarning)
+    prepare_dagster_home()
+    now = datetime.now(UTC)
+    with dg.DagsterInstance.get() as instance:
+        found = status_of(connections(), build_defs(), instance, now)
+    if as_json:
+        click.echo(json.dumps(found.as_json(now), indent=2))
+    else:
+        _print(found, now)
+    leave(1 if found.needs_a_person else 0)
+
+
+def _print(found: Status, now: datetime) -> None:
+    from rmm_assets.orchestration.problems import ago
+
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    table = Table()
+    for name in ("asset", "last loaded", "rows", "rejected", "schedule"):
+        table.add_column(name, justify="right" if name in ("rows", "rejected") else "left")
+    for connection in found.connections:
+        for resource in connection.resources:
+            color = "red" if resource.needs_a_person else "green" if resource.last_success else "yellow"
+            loaded = ago(now - resource.last_success) if resource.last_success else "never"
+            numbers = ("" if number is None else f"{number:,}" for number in (resource.rows, resource.rejected))
+            name = f"{connection.name}/{resource.name}"
+            table.add_row(name, f"[{color}]{loaded}[/{color}]", *numbers, _schedule(connection))
+    console.print(table)
+    for connection in found.connections:
+        if connection.problem:
+            console.print(f"[red]{connection.name}[/red] {escape(connection.problem)}", highlight=False)
+        for resource in connection.resources:
+            for said in _sentences(resource):
+                console.print(f"[red]{connection.name}/{resource.name}[/red] {escape(said)}", highlight=False)
+    for run, said in found.runs.items():
+        console.print(f"[red]run {run}[/red] {escape(said)}", highlight=False)
+
+
+def _schedule(connection: ConnectionStatus) -> str:
+    return f"{connection.schedule}{'' if connection.running else ' (stopped)'}" if connection.schedule else ""
+
+
+def _sentences(resource: ResourceStatus) -> Iterator[str]:
+    if resource.error:
+        yield f"{resource.verdict.replace('_', ' ')} in run {resource.last_run}: {resource.error}"
+    if resource.failed_checks:
+        yield f"failed checks: {', '.join(resource.failed_checks)}"
+    if resource.stale:
+        yield resource.stale

@@ -1,0 +1,93 @@
+"""Notes in the table of syncs what became of a run's attempt at one resource, and says in words why it failed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from dlt.destinations.sql_client import SqlClientBase
+
+from rmm_assets.errors import DatabaseInUseError, PublishedError, RmmError
+from rmm_assets.http.redaction import Redactor
+from rmm_assets.http.transport import Traffic
+from rmm_assets.loading.outcome import Outcome
+from rmm_assets.loading.plan import LoadPlan
+from rmm_assets.tables import syncs
+from rmm_assets.tables.store import Store
+
+_LONGEST_ERROR = 500
+
+
+@dataclass
+class Attempt:
+    """When a run began with a resource, and what has become of it; for the table of syncs."""
+
+    store: Store
+    plan: LoadPlan
+    log: logging.Logger
+    redactor: Redactor = field(default_factory=Redactor)
+    traffic: Traffic = field(default_factory=Traffic)
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
+    started: float = field(default_factory=time.monotonic)
+
+    def loaded(self, client: SqlClientBase[Any], outcome: Outcome) -> None:
+        """Notes what was loaded, while the database is open."""
+        try:
+            syncs.write(client, self._sync("loaded" if outcome.report.complete else "incomplete", outcome))
+        except Exception as error:  # the rows are in the table, which counts more
+            self.log.warning("%s: the run could not be noted in %s: %s", self.plan.resource.name, syncs.SYNCS, error)
+
+    def failed(self, error: Exception, said: str = "") -> None:
+        """Notes why nothing was loaded, where the destination can be reached.
+
+        Args:
+            said: Why, in words; by default what the error says.
+        """
+        if isinstance(explained_by(error), DatabaseInUseError):
+            return
+        said = self.redactor.text(said or sentence_of(error, self.plan.resource.name))
+        sentence = " ".join(said.split())[:_LONGEST_ERROR]
+        verdict: syncs.Verdict = "failed_after_load" if isinstance(error, PublishedError) else "failed"
+        try:
+            with self.store.changing(self.plan.source_name, self.log) as client:
+                syncs.write(client, replace(self._sync(verdict), error=sentence))
+        except Exception as fault:
+            self.log.info("%s: the failure could not be noted in %s: %s", self.plan.resource.name, syncs.SYNCS, fault)
+
+    def _sync(self, verdict: syncs.Verdict, outcome: Outcome | None = None) -> syncs.Sync:
+        sync = syncs.Sync(
+            self.store.run_id, self.plan.resource.name, self.began, round(time.monotonic() - self.started, 3), verdict,
+            requests=self.traffic.requests, retries=self.traffic.retries,
+        )  # fmt: skip
+        if outcome is None:
+            return sync
+        evidence = outcome.report.evidence
+        return replace(
+            sync, evidence=evidence.name.lower() if evidence is not None else "", rows_loaded=outcome.rows_loaded,
+            rows_new=outcome.rows_new, rows_changed=outcome.rows_changed, rows_absent=outcome.absences.gone,
+            rows_rejected=outcome.rows_rejected, row_count=outcome.row_count, load_id=outcome.load_id,
+        )  # fmt: skip
+
+
+def explained_by(error: BaseException) -> RmmError | None:
+    """Returns the error of ours among an error and its causes, None where it is somebody else's."""
+    return next((cause for cause in causes(error) if isinstance(cause, RmmError)), None)
+
+
+def sentence_of(error: BaseException, resource: str) -> str:
+    """Returns what went wrong, in words: our own error's, or the innermost error's with its name; not redacted."""
+    explained, innermost = explained_by(error), causes(error)[-1]
+    if explained is not None:
+        return str(explained) or type(explained).__name__
+    return f"{resource}: {type(innermost).__name__}: {innermost}"
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """Returns an error and its causes, outermost first."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    return chain

@@ -1,0 +1,60 @@
+"""Runs with other executors than the default one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from rmm_assets.definitions import build_defs
+from rmm_assets.orchestration.lost_runs import PROCESS_TAG, Process
+from rmm_assets.simulator import Simulator
+from rmm_assets_tests.integration.test_cli import CONNECTION, rows
+from rmm_assets_tests.integration.test_lost_runs import environment, ran, runs
+from rmm_assets_tests.syncing import rows_of
+
+
+def folder_with(tmp_path: Path, base_url: str, executor: str) -> Path:
+    folder = tmp_path / "connections" / "acme"
+    folder.mkdir(parents=True)
+    (folder / "defs.yaml").write_text(CONNECTION.format(base_url=base_url) + f"  executor: {executor}\n")
+    (tmp_path / "home").mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.mark.slow
+def test_each_resource_may_be_loaded_in_a_process_of_its_own(tmp_path: Path) -> None:
+    with Simulator(tables={"computers": rows(250), "tickets": rows(30)}) as server:
+        folder_with(tmp_path, server.base_url, "multiprocess")
+        assert environment(tmp_path)["RMM_CONNECTIONS"]
+        for _ in range(2):
+            ran(tmp_path, "dagster", "job", "execute", "-m", "rmm_assets.definitions", "-j", "sync_acme")
+    (tmp_path / "rmm.duckdb").symlink_to(tmp_path / "data" / "rmm.duckdb")
+    assert len(rows_of(tmp_path, "computers")) == 250
+    assert len(rows_of(tmp_path, "tickets")) == 30
+    assert len(rows_of(tmp_path, "rmm_syncs")) == 4
+    for run in runs(tmp_path):
+        assert run.status is dg.DagsterRunStatus.SUCCESS
+        with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
+            entries = instance.all_logs(run.run_id)
+        steps = [entry for entry in entries if entry.dagster_event and entry.dagster_event.is_step_start]
+        assert len(steps) >= 2
+        events = [entry.user_message for entry in entries if "parent process (pid: " in (entry.user_message or "")]
+        pid = int(events[0].partition("(pid: ")[2].partition(")")[0])
+        # The run is over when the process that started the others is.
+        process = Process.from_tag(run.tags[PROCESS_TAG])
+        assert process is not None and process.pid == pid != os.getpid()
+
+
+def test_a_connection_may_leave_the_executor_to_its_code_location(tmp_path: Path) -> None:
+    @dg.executor(name="of_the_location")
+    def executor(_: dg.InitExecutorContext) -> dg.Executor:
+        raise AssertionError("no run is executed")
+
+    for said, name in (("location", "of_the_location"), ("in_process", "in_process")):
+        folder = folder_with(tmp_path / said, "http://127.0.0.1:9", said)
+        definitions = build_defs(folders=[folder.parent], executor=executor)
+        for job in ("sync_acme", "audit_acme"):
+            assert definitions.resolve_job_def(job).executor_def.name == name

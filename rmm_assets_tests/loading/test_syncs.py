@@ -1,0 +1,156 @@
+"""`rmm_syncs`: a row a run and resource, in the dataset of the tables."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from rmm_assets.errors import RmmError
+from rmm_assets.simulator import Faults, Simulator
+from rmm_assets.tables import syncs
+from rmm_assets.tables.store import Store
+from rmm_assets.tables.syncs import SYNCS, Sync
+from rmm_assets_tests.syncing import KEY, Row, connection, devices, resource, rows_of, run, store_in
+
+pytestmark = pytest.mark.slow
+
+
+def noted(folder: Path) -> list[Row]:
+    return sorted(rows_of(folder, SYNCS), key=lambda row: row["started"])
+
+
+def test_each_run_notes_what_it_did_red_ones_too(tmp_path: Path) -> None:
+    made = connection(resource(columns={"id": {"data_type": "bigint"}, "name": {"nullable": False}}))
+    with Simulator(tables={"devices": devices(250)}, faults=Faults(status=404, text=f"no {KEY}\nhere")) as server:
+        with pytest.raises(RmmError):
+            run(tmp_path, server.base_url, made)
+        server.set_faults([Faults(status=503, times=1)])
+        run(tmp_path, server.base_url, made)
+        server.set_faults([])
+        server.set_rows("devices", [*devices(248, first=3), {"id": 999, "name": None, "status": "new"}])
+        run(tmp_path, server.base_url, made)
+    red, first, second = noted(tmp_path)
+    assert red["verdict"] == "failed"
+    assert "HTTP 404" in red["error"] and "\n" not in red["error"]
+    assert KEY not in red["error"]
+    assert (red["row_count"], red["rows_loaded"], red["requests"]) == (None, 0, 1)
+
+    assert (first["verdict"], first["evidence"], first["error"]) == ("loaded", "stated_total", "")
+    assert (first["row_count"], first["rows_loaded"], first["rows_new"], first["retries"]) == (250, 250, 250, 1)
+    assert (second["rows_new"], second["rows_absent"], second["rows_rejected"]) == (0, 2, 1)
+    assert second["requests"] == 3
+    assert 0 < second["seconds"] < 60
+    assert second["started"].tzinfo is not None
+    assert len({row["run_id"] for row in (red, first, second)}) == 3
+
+
+def test_what_cannot_be_noted_makes_no_run_red(tmp_path: Path) -> None:
+    with Simulator(tables={"devices": devices(3)}) as server:
+        run(tmp_path, server.base_url)
+        store = store_in(tmp_path)
+        with store.changing("a") as client:
+            client.execute_sql(f"DROP TABLE acme.{SYNCS}")
+            client.execute_sql(f"CREATE VIEW acme.{SYNCS} AS SELECT 1 AS run_id, 2 AS resource")
+        assert run(tmp_path, server.base_url).row_count == 3
+
+
+@pytest.fixture(scope="module", params=["duckdb", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """An empty dataset in a database that is there for the test."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "duckdb":
+        yield store_in(folder)
+        return
+    if shutil.which("initdb") is None or shutil.which("postgres") is None:
+        pytest.skip("PostgreSQL is not installed: `apt-get install postgresql` and put its programs on the PATH")
+    yield from _postgres(folder)
+
+
+def _postgres(folder: Path) -> Iterator[Store]:
+    as_user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    data = folder / "data"
+    data.mkdir()
+    if as_user:
+        for place in (data, folder, *list(folder.parents)[:2]):
+            place.chmod(0o755)
+        shutil.chown(data, 65534, 65534)
+    (folder / "password").write_text("not-secret")
+    initialize = ["initdb", "-D", str(data), "-U", "rmm", "--auth=password", f"--pwfile={folder / 'password'}", "-N"]
+    subprocess.run([*as_user, *initialize], check=True, capture_output=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["postgres", "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", "", "-F"]
+    with subprocess.Popen([*as_user, *command], stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            for line in server.stderr:
+                if "ready to accept connections" in line:
+                    break
+            yield Store("postgres", f"postgresql://rmm:not-secret@127.0.0.1:{port}/postgres", "acme", folder / "work")
+        finally:
+            server.terminate()
+
+
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+
+
+def test_rows_are_written_read_renamed_and_pruned(store: Store) -> None:
+    with store.changing("test") as client:
+        for days in range(10):
+            sync = Sync(f"run {days}", "devices", NOW - timedelta(days=days), 1.5, "failed" if days < 8 else "loaded")
+            syncs.write(client, sync)
+        syncs.write(client, Sync("run 0", "devices", NOW, 2.5, "failed", error="it's late", requests=7))
+        syncs.write(client, Sync("run 1", "alerts", NOW, 2.5, "loaded", row_count=3, load_id="1.2"))
+
+        latest = syncs.latest(client)
+        assert latest["devices"] == Sync("run 0", "devices", NOW, 2.5, "failed", error="it's late", requests=7)
+        assert latest["alerts"].row_count == 3
+        assert syncs.latest_loaded(client)["devices"].run_id == "run 8"
+
+        # The rows of five days, and the last load, however old it is.
+        assert syncs.prune(client, NOW - timedelta(days=4, hours=1), keep_last=2) == 4
+        assert syncs.latest_loaded(client)["devices"].run_id == "run 8"
+        assert syncs.prune(client, NOW + timedelta(days=1), keep_last=3) == 2
+        left = client.execute_sql(
+            f"SELECT run_id FROM {client.make_qualified_table_name(SYNCS)} WHERE resource = 'devices'"
+        )
+        assert sorted(run_id for (run_id,) in left or ()) == ["run 0", "run 1", "run 2", "run 8"]
+
+        syncs.forget(client, "devices", "computers")
+        assert syncs.latest(client).keys() == {"computers", "alerts"}
+        syncs.forget(client, "computers")
+        assert syncs.latest(client).keys() == {"alerts"}
+
+
+def test_an_older_table_gets_the_columns_that_it_lacks(store: Store) -> None:
+    store = replace(store, dataset="older")
+    with store.changing("older") as client:
+        client.create_dataset()
+        client.execute_sql(f"CREATE TABLE {client.make_qualified_table_name(SYNCS)} (run_id varchar, resource varchar)")
+        syncs.write(client, Sync("run 1", "devices", NOW, 1.0, "loaded", row_count=3))
+        assert syncs.latest(client)["devices"].row_count == 3
+
+
+def test_between_loads_the_staging_dataset_holds_no_rows(tmp_path: Path) -> None:
+    with Simulator(tables={"devices": devices(20)}) as server:
+        for _ in range(2):  # the first load appends, the second merges
+            run(tmp_path, server.base_url)
+    with store_in(tmp_path).reading("test") as client:
+        tables = client.execute_sql(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'acme_staging'"
+        )
+        held = {
+            name: (client.execute_sql(f'SELECT count(*) FROM acme_staging."{name}"') or [])[0][0]
+            for (name,) in tables or ()
+        }
+    assert held.get("devices") == 0
+    assert not any(count for name, count in held.items() if not name.startswith("_dlt")), held
