@@ -49,7 +49,7 @@ from rmm_assets.tables.changes import compare, compare_versions, remember
 from rmm_assets.tables.existing import look_up
 from rmm_assets.tables.rejects import keep_once
 from rmm_assets.tables.store import Store
-from rmm_assets.tables.table import LOAD_ID, Table
+from rmm_assets.tables.table import LOAD_ID, Table, empty_staging
 
 WORK_FOLDER = Path("data/work")
 PREVIEW_ROWS = 10
@@ -116,6 +116,7 @@ class Run:
                 counted = compare if plan.history is None else compare_versions
                 changes = counted(table, plan.key, outcome.load_id)
                 outcome.rows_new, outcome.rows_changed = changes.new, changes.changed
+            empty_staging(client, [plan.table, *(nested.table.name for nested in _nested(self.pipeline, table))])
             outcome.preview_columns, outcome.preview = table.first(PREVIEW_ROWS, plan.key)
             outcome.row_count = table.count()
             outcome.table_name = table.full_name

@@ -37,13 +37,8 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 logging.getLogger("dlt").addFilter(_is_news)
 
-# Where the user has not set them.
-_SETTINGS: Mapping[str, Any] = {
-    # dlt sleeps for as long as that at the end of each of a load's two extractions, by default a hundredth of a second.
-    "extract.futures_poll_interval": 0.001,
-    # Between loads, no second copy of the rows.
-    "load.truncate_staging_dataset": True,
-}
+# dlt sleeps for as long as that at the end of each of a load's two extractions, by default for a hundredth of a second.
+_POLL_INTERVAL = "extract.futures_poll_interval"
 
 
 @dataclass(frozen=True)
@@ -119,9 +114,8 @@ class Store:
             read_only: DuckDB only: open the file so that others can read it at the same time.
             progress: dlt's progress collector.
         """
-        for key, value in _SETTINGS.items():
-            if dlt.config.get(key) is None:
-                dlt.config[key] = value
+        if dlt.config.get(_POLL_INTERVAL) is None:
+            dlt.config[_POLL_INTERVAL] = 0.001
         return self._pipeline_in("read" if read_only else "load", name, progress=progress)
 
     def _pipeline_in(self, folder: str, name: str, *, progress: Any = None) -> dlt.Pipeline:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -84,3 +84,14 @@ class Table:
         except DatabaseUndefinedRelation:
             return 0
         return int(found[0][0])
+
+
+def empty_staging(client: SqlClientBase[Any], names: Iterable[str]) -> None:
+    """Empties tables of dlt's staging dataset after a load, so that it keeps no second copy of the rows.
+
+    Not by dlt's own `truncate_staging_dataset`: that makes an empty dataset where there is none, and refreshing a resource
+    then fails (1.31.0).
+    """
+    with client.with_staging_dataset():
+        if client.has_dataset() and (there := [name for name in names if Table(client, name).exists()]):
+            client.truncate_tables(*there)

@@ -1081,6 +1081,13 @@ ORCHESTRATION = (
         ("orchestration/test_assets.py::test_an_error_of_the_database_that_quotes_a_row_does_not_quote_the_key",),
     ),
     Mutant(
+        "between loads the staging dataset holds no rows",
+        "tables/table.py",
+        "if client.has_dataset() and (",
+        "if False and (",
+        ("loading/test_syncs.py::test_between_loads_the_staging_dataset_holds_no_rows",),
+    ),
+    Mutant(
         "the table of syncs holds no secret",
         "loading/attempt.py",
         "self.redactor.text(said or sentence_of(error, self.plan.resource.name))",
