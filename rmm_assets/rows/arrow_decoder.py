@@ -1,6 +1,6 @@
-"""Decodes bodies with Arrow's JSON reader: C++, the GIL released, no Python object a row.
+"""Decodes bodies with Arrow's JSON reader, which releases the GIL and creates no Python objects for rows.
 
-What Arrow refuses, or may have changed, is left to the reference decoder.
+Bodies that Arrow rejects or may not reproduce exactly are left to the reference decoder.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ import pyarrow.json as pajson
 
 from rmm_assets.rows.json_text import EXACT_DOUBLE, holds_inexact_number, holds_small_number
 from rmm_assets.rows.page import Page
-from rmm_assets.rows.selector import Stood, select
+from rmm_assets.rows.selector import SelectedType, select
 from rmm_assets.rows.type_memory import TypeMemory
 
 _WHOLE = "_"
-# Below, a double has fewer digits, and at last none.
+# Below this, doubles lose precision and finally underflow to zero.
 _SMALLEST = 1e-300
 
 
 def decode_fast(
     texts: Sequence[bytes], path: tuple[str, ...], selector: str | None, memory: TypeMemory
 ) -> list[Page] | None:
-    """Decodes bodies with Arrow, all at once.
+    """Decodes bodies together with Arrow.
 
     Returns:
-        A page a body; None where the reference decoder must read them.
+        One page per body; None if the reference decoder must read them.
     """
     for text in texts:
         if not text.isascii():
             try:
-                text.decode()  # Arrow takes bytes that are not UTF-8 as they are
+                text.decode()  # Arrow does not reject invalid UTF-8
             except UnicodeDecodeError:
                 return None
     root = path[0] if path else _WHOLE
@@ -51,11 +51,11 @@ def decode_fast(
             return None
         value = value.field(index)
     if pa.types.is_null(value.type) or value.null_count:
-        return None  # a hinted key that is not there looks like null
-    stood: Stood
-    counts, stood = [1], "object"
+        return None  # with a schema, a missing key looks like null
+    selected_type: SelectedType
+    counts, selected_type = [1], "object"
     if pa.types.is_list(value.type):
-        stood = "list"
+        selected_type = "list"
         counts = value.value_lengths().to_pylist()
         value = value.flatten()
         if pa.types.is_null(value.type) and not len(value):
@@ -67,13 +67,15 @@ def decode_fast(
         envelope = _without(found.slice(number, 1), path) if path else None
         if path and envelope is None:
             envelope = select(orjson.loads(text), selector).envelope
-        pages.append(Page(count, envelope, len(text), value.slice(start, count), text, selector, stood=stood))
+        pages.append(
+            Page(count, envelope, len(text), value.slice(start, count), text, selector, selected_type=selected_type)
+        )
         start += count
     return pages
 
 
 def _parse(documents: Sequence[bytes], root: str, memory: TypeMemory) -> pa.StructArray | None:
-    """Parses documents into a struct each; None where Arrow cannot read them or is not to be trusted with them."""
+    """Parses documents into one struct each; None if Arrow cannot read them or may not read them exactly."""
     document = b"\n".join(documents)
     known = memory.schema
     table = _arrow(document, known)
@@ -90,7 +92,7 @@ def _parse(documents: Sequence[bytes], root: str, memory: TypeMemory) -> pa.Stru
         for name in stamped:
             memory.keep_text(name)
     try:
-        # A list that starts with null and goes on with values comes out shorter than its offsets say.
+        # A list that starts with null, then has values, comes out shorter than its offsets say.
         table.validate()
     except pa.ArrowInvalid:
         return None
@@ -123,7 +125,7 @@ def _holds_timestamps(kind: pa.DataType) -> bool:
 
 
 def _as_text(kind: pa.DataType) -> pa.DataType | None:
-    """Returns the type with timestamps as strings; None where nothing is known of it."""
+    """Returns the type with timestamps as strings; None if it holds only null."""
     if pa.types.is_null(kind):
         return None
     if pa.types.is_struct(kind):
@@ -135,7 +137,7 @@ def _as_text(kind: pa.DataType) -> pa.DataType | None:
 
 
 def _doubles(kind: pa.DataType) -> Iterator[tuple[int, ...]]:
-    """Yields where the doubles are in a type: the index of a field, or -1 for a list's values, level by level."""
+    """Yields the path to each double in a type: one index per level, the field's or -1 for the values of a list."""
     if pa.types.is_struct(kind):
         for index, entry in enumerate(kind):
             yield from ((index, *where) for where in _doubles(entry.type))
@@ -146,9 +148,7 @@ def _doubles(kind: pa.DataType) -> Iterator[tuple[int, ...]]:
 
 
 def _is_exact(array: pa.Array, where: tuple[int, ...], document: bytes) -> bool:
-    """Tells whether none of these doubles may have lost digits: one too great or too small for it. NaN and Infinity, which
-    JSON does not have, fail too.
-    """
+    """Returns whether all of these doubles are in the range in which no digit can be lost; NaN and Infinity are not."""
     for index in where:
         array = array.values if index < 0 else array.field(index)
     values = array.to_numpy(zero_copy_only=False)
@@ -159,7 +159,7 @@ def _is_exact(array: pa.Array, where: tuple[int, ...], document: bytes) -> bool:
 
 
 def _without(array: pa.StructArray, path: tuple[str, ...]) -> dict[str, Any] | None:
-    """Returns the struct as Python values without what stands at `path`; None where Arrow's view of it is not exact."""
+    """Returns the struct as Python values without the value at `path`; None if Arrow's view of it is not exact."""
     values: dict[str, Any] = {}
     for index, entry in enumerate(array.type):
         child = array.field(index)
@@ -176,10 +176,10 @@ def _without(array: pa.StructArray, path: tuple[str, ...]) -> dict[str, Any] | N
 
 
 def _is_faithful(array: pa.Array) -> bool:
-    """Tells whether Arrow shows just the keys that were there.
+    """Returns whether Arrow shows exactly the keys that the body has.
 
-    A hinted key that is not there looks like null, and so does one that only other objects of a list have. What came as
-    nothing but null, without a hint, was there.
+    A missing key looks like null if the schema names it or another object of the same list has it. A column of type null was
+    not in the schema, so its nulls are in the body.
     """
     kind = array.type
     if pa.types.is_null(kind):

@@ -1,4 +1,4 @@
-"""Keeps Arrow tables one behind the other in a file."""
+"""Stores Arrow tables consecutively in one file."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ import pyarrow as pa
 
 
 def append(path: Path, table: pa.Table) -> int:
-    """Adds a table to the end of a file.
-
-    Returns:
-        Where it begins there.
-    """
+    """Appends a table to a file and returns the byte offset at which it starts."""
     with path.open("ab") as file:
         start = file.tell()
         with pa.ipc.new_stream(file, table.schema) as writer:
@@ -22,7 +18,7 @@ def append(path: Path, table: pa.Table) -> int:
 
 
 def read_at(path: Path, start: int) -> pa.Table:
-    """Reads the table that begins there."""
+    """Reads the table that starts at a byte offset."""
     with pa.OSFile(str(path)) as file:
         file.seek(start)
         return pa.ipc.open_stream(file).read_all()

@@ -1,7 +1,7 @@
-"""Keeps the batches of one table on disk, and gives them back as Arrow tables of one schema.
+"""Stores the batches of one table on disk and returns them as Arrow tables of one schema.
 
-What a chunk shows of its columns' types is noted when it is written; types are decided when it is read back. Which rows
-land, and in which order tables go on: see `spool`.
+The kinds of values in each column are recorded as batches are written, and column types are decided when they are read
+back. `spool` decides which rows land and in which order.
 """
 
 from __future__ import annotations
@@ -28,18 +28,15 @@ _FIXED = b"fixed"
 
 
 class Batches:
-    """Keeps the batches of one table.
-
-    Attributes:
-        layout: Of the table.
-    """
+    """Stores the batches of one table, whose layout is `layout`."""
 
     def __init__(self, layout: Layout, path: Path, *, root: bool = True) -> None:
-        """Starts empty.
+        """Creates an empty store.
 
         Args:
-            path: A file of these batches' own.
-            root: Whether the table is the resource's own, and not one of its child tables.
+            layout: The table's layout.
+            path: A file that nothing else uses.
+            root: Whether this is the resource's own table rather than a child table.
         """
         self.layout, self._path = layout, path
         self._root = root
@@ -51,15 +48,15 @@ class Batches:
         path.write_bytes(b"")
 
     def write(self, number: int, table: pa.Table) -> None:
-        """Keeps a table that `shape` made, under its batch's number."""
+        """Stores a table that `shape` made under its batch number."""
         self._offsets[number] = append(self._path, table)
 
     def read(self, number: int) -> pa.Table | None:
-        """Reads the table of that number as it was written; None where this batch had no such rows."""
+        """Reads a batch as it was written; None if it has no rows of this table."""
         return read_at(self._path, self._offsets[number]) if number in self._offsets else None
 
     def columns(self) -> dict[str, dict[str, Any]]:
-        """Returns dlt column schemas of the table, for dlt to know what Arrow's types do not say, such as `json`."""
+        """Returns the table's dlt column schemas, which tell dlt what Arrow types cannot, such as `json`."""
         schemas: dict[str, dict[str, Any]] = {}
         for name, target in self._order.items():
             data_type = target.data_type if target else widened(self._kinds[name])
@@ -69,12 +66,12 @@ class Batches:
         return schemas
 
     def changed_types(self) -> Mapping[str, tuple[str, str]]:
-        """Returns, by column, the type in the table at the destination and the type that came, where these do not go together."""
+        """Returns the columns whose destination type does not fit the values: the type there and the type received."""
         came = {name: (str(self.layout.known_type(name)), widened(kinds)) for name, kinds in self._misfits.items()}
         return {self._label(name): types for name, types in {**came, **self._redeclared}.items()}
 
-    def bends(self, name: str) -> bool:
-        """Tells whether a column takes values that are written differently for one."""
+    def unifies_spellings(self, name: str) -> bool:
+        """Returns whether values of a column that are written differently may be equal, such as 1 and 1.0."""
         if name not in self._order or self._order[name] is not None:
             return False
         kinds = self._kinds[name]
@@ -85,7 +82,7 @@ class Batches:
 
     @property
     def schema(self) -> pa.Schema:
-        """Builds the schema of the table. Columns that hold nothing but null are not in it: dlt makes none either."""
+        """Builds the schema of the table. Columns that contain only null are left out, as in dlt."""
         return pa.schema(
             [
                 pa.field(
@@ -98,11 +95,12 @@ class Batches:
         )
 
     def conform(self, chunk: pa.Table, schema: pa.Schema, own: Mapping[str, pa.Array] | None = None) -> pa.Table:
-        """Casts a table that was read back to the schema of all that came.
+        """Casts a stored table to the final schema.
 
         Args:
-            schema: That one.
-            own: Columns to add, none of them null.
+            chunk: The table as it was stored.
+            schema: The schema that holds the values of all batches.
+            own: Columns without nulls to add.
         """
         arrays: list[Any] = []
         for entry in schema:
@@ -122,7 +120,7 @@ class Batches:
         return pa.Table.from_arrays(arrays, schema=schema)
 
     def _filled(self, array: pa.Array, entry: pa.Field) -> pa.Array:
-        """Puts a value where a row that is deleted has none and must: it goes no further than the staging table."""
+        """Fills required columns of deleted rows; the filler never leaves the staging table."""
         if entry.nullable or not array.null_count:
             return array
         if pa.types.is_string(entry.type):
@@ -134,11 +132,13 @@ class Batches:
         return array.fill_null(zero)
 
     def shape(self, chunk: Chunk, own: Mapping[str, pa.Array] | None = None) -> pa.Table:
-        """Makes the table to write: declared and known types applied, and the kinds of all others noted.
+        """Makes the table to write: applies declared and known types, and records the kinds of all other columns.
 
-        Rows that do not fit get a fault; values that the table's type does not hold go to a variant column, as in dlt.
+        A value that does not fit the table's type goes to a variant column, as in dlt; one that does not fit a declared
+        type or a key gives its row a fault.
 
         Args:
+            chunk: The rows; faults are added to it.
             own: Columns to add as they are.
         """
         stored: dict[str, tuple[pa.Array, bytes]] = {}
@@ -186,7 +186,7 @@ class Batches:
             kinds |= column.kinds
 
     def _without_nested(self, chunk: Chunk, name: str, column: Column) -> Column:
-        """Refuses the rows whose key is a list or an object; returns the column without these."""
+        """Adds a fault to rows whose key is a list or an object, and returns the column with null in their place."""
         values = to_python(column.values, column.kind)
         for index, value in enumerate(values):
             if is_nested(value):
@@ -195,7 +195,7 @@ class Batches:
         return column_of(values)
 
     def _variants(self, name: str, column: Column, misfit: Mask) -> dict[str, Column]:
-        """Returns the values that do not fit, by the columns that take them."""
+        """Returns the variant columns that take the values that do not fit."""
         if column.kind != "mixed":
             values = pc.if_else(pa.array(misfit), column.values, pa.scalar(None, column.values.type))
             return {self.layout.variant_name(name, column.kind): Column(column.kind, values, column.kinds)}
@@ -219,7 +219,7 @@ class Batches:
             chunk.add_fault(index, f"{self._label(name)}: {what} does not fit {target.data_type}")
 
     def _deleted(self, chunk: Chunk) -> Mask:
-        """Marks the rows that say that they are deleted, as dlt reads it: `true`, or any value that is no boolean."""
+        """Marks the rows flagged as deleted as dlt reads the flag: `true`, or any value that is not a boolean."""
         column = chunk.columns.get(self.layout.deleted or "")
         if column is None:
             return np.zeros(chunk.rows, np.bool_)
@@ -229,7 +229,7 @@ class Batches:
         return np.asarray(says.to_numpy(zero_copy_only=False), np.bool_)
 
     def _require(self, chunk: Chunk, columns: Mapping[str, pa.Array], deleted: Mask) -> None:
-        """Gives a fault to each row without a value that it must have. A row that is deleted needs its key only."""
+        """Adds a fault to rows that lack a required value. Deleted rows need only their key."""
         for name in self.layout.required:
             why = "the primary key" if name in self.layout.key else "declared not nullable"
             values = columns.get(name)

@@ -1,4 +1,4 @@
-"""Holds rows as columns of the kinds that JSON said, not yet of column types."""
+"""Holds rows as columns of JSON kinds, before column types are decided."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Column:
     """Holds one column of some rows.
 
     Attributes:
-        kind: How `values` are stored: the kind of all of them, or `mixed`, where each one is JSON text.
-        values: As many as there are rows.
-        kinds: The kinds of the values that are not null; `wide` beside `bigint` says that one is no double exactly.
+        kind: How `values` are stored: the kind of all of them, or `mixed` if each one is JSON text.
+        values: One per row.
+        kinds: The kinds of the non-null values; `wide` next to `bigint` means that no double holds one of them exactly.
     """
 
     kind: Kind
@@ -37,10 +37,10 @@ class Chunk:
     """Holds some rows as columns.
 
     Attributes:
-        rows: How many.
-        columns: By column name, in dlt's order. A column that holds nothing but null is not there.
-        faults: Why a row cannot land, by its index: one reason a column.
-        children: The items of its lists, where they become child tables. A list without items is not there.
+        rows: Number of rows.
+        columns: Columns by name, in dlt's order. Columns that contain only null are left out.
+        faults: The reasons why a row cannot land, by row index: one reason per column.
+        children: The items of lists that become child tables. Lists without items are left out.
     """
 
     rows: int
@@ -54,13 +54,13 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Items:
-    """Holds the items of one list of some rows: rows of a child table.
+    """Holds the items of one list field, which become rows of a child table.
 
     Attributes:
-        layout: Of the child table.
+        layout: The child table's layout.
         chunk: The items as columns.
-        parents: By item, the index of its row in the chunk above.
-        positions: By item, its index in its list.
+        parents: For each item, the index of its row in the parent chunk.
+        positions: For each item, its index in its list.
     """
 
     layout: Layout
@@ -70,10 +70,10 @@ class Items:
 
 
 def column_of(values: list[Any]) -> Column:
-    """Makes a column of JSON values.
+    """Makes a column from JSON values.
 
     Raises:
-        UnicodeEncodeError: One holds text that is not Unicode.
+        UnicodeEncodeError: A value contains text that is not valid Unicode.
     """
     types = set(map(type, values)) - {type(None)}
     if types == {str}:
@@ -101,7 +101,7 @@ def column_of(values: list[Any]) -> Column:
 
 
 def typed_column(array: pa.Array) -> Column:
-    """Makes a column of an Arrow array of integers, doubles, booleans or strings."""
+    """Makes a column from an Arrow array of integers, doubles, booleans or strings."""
     kind: Kind
     if pa.types.is_int64(array.type):
         return Column("bigint", array, frozenset({"bigint"} if fits_double(array) else {"bigint", "wide"}))

@@ -1,4 +1,4 @@
-"""Finds rows that share a primary key and say different things, and names two of them."""
+"""Finds rows that share a primary key but differ, and describes examples."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from rmm_assets.rows.json_text import json_text, loads
 from rmm_assets.rows.keys import Keys, column_key, landed_texts, may_repeat
 from rmm_assets.rows.siphash import Hashes, hash_records, hash_strings
 
-# So many examples are named.
+# Examples in a message.
 EXAMPLES = 2
 _MOST_COLUMNS = 3
 _LONGEST_VALUE = 40
 
 
 class Pair(NamedTuple):
-    """Names two rows that share a key and differ, by their numbers."""
+    """Holds the indices of two rows that share a key and differ."""
 
     first: int
     second: int
 
 
 def repeated(keys: Keys) -> Mask | None:
-    """Marks the rows whose key another row has too; None where there are none."""
+    """Marks the rows that share their key with another row; None if there are none."""
     if not may_repeat(keys):
         return None
     ordered = np.sort(keys)
@@ -36,8 +36,8 @@ def repeated(keys: Keys) -> Mask | None:
 
 
 def differing(keys: Keys, contents: Keys) -> list[Pair]:
-    """Returns a pair of rows for each key whose rows differ, in the order in which keys came."""
-    # By key, and within a key as they came.
+    """Returns one pair of rows for each key whose rows differ, in the order in which the keys were received."""
+    # By key, and within a key in the order received.
     order = np.argsort(keys, kind="stable")
     ordered, said = keys[order], contents[order]
     starts = np.concatenate(([True], ordered[1:] != ordered[:-1]))
@@ -49,10 +49,11 @@ def differing(keys: Keys, contents: Keys) -> list[Pair]:
 
 
 def contents(table: pa.Table, as_json: Collection[str] = ()) -> Hashes:
-    """Hashes rows by all that they hold; a null counts like a column that is not there.
+    """Hashes whole rows; a null counts as a missing column.
 
     Args:
-        as_json: Columns of JSON text, where the order of an object's keys says nothing.
+        table: The rows.
+        as_json: Columns of JSON text; the order of an object's keys is ignored in them.
     """
     hashes = np.zeros((len(table), 2), np.uint64)
     for name in table.column_names:
@@ -76,28 +77,28 @@ def _ordered(text: str) -> str:
 
 
 def sorted_keys(value: Any) -> Any:
-    """Returns a JSON value with each object's keys in order, and without those that are null."""
+    """Returns a JSON value with each object's keys sorted and null values removed."""
     if isinstance(value, dict):
         return {name: sorted_keys(value[name]) for name in sorted(value) if value[name] is not None}
     return [sorted_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def add_items(hashes: Hashes, table: str, items: Hashes, parents: pa.Array, positions: pa.Array) -> None:
-    """Has rows' hashes count the items of one of their lists.
+    """Mixes the items of one list field into the rows' hashes.
 
     Args:
-        hashes: Of the rows; changed.
-        table: The items' table.
-        items: Their hashes.
-        parents: By item, the index of its row.
-        positions: By item, its index in the list.
+        hashes: The rows' hashes, changed in place.
+        table: Name of the items' table.
+        items: The items' hashes.
+        parents: For each item, the index of its row.
+        positions: For each item, its index in its list.
     """
     placed = hash_records([items, positions.to_numpy().astype(np.uint64)], column_key(table))
     np.add.at(hashes, parents.to_numpy(), placed)
 
 
 def sentence(key: dict[str, str], pages: tuple[int, int], columns: Sequence[str]) -> str:
-    """Names two rows that differ: their key, their pages and what they differ in, and no other value."""
+    """Describes two rows that differ by their key, pages and differing columns, without any other value."""
     names = ", ".join(f"{name}={value[:_LONGEST_VALUE]}" for name, value in key.items())
     where = f"two rows of page {pages[0]}" if pages[0] == pages[1] else f"page {pages[0]} and page {pages[1]}"
     more = f" and {len(columns) - _MOST_COLUMNS} more" if len(columns) > _MOST_COLUMNS else ""
@@ -105,6 +106,6 @@ def sentence(key: dict[str, str], pages: tuple[int, int], columns: Sequence[str]
 
 
 def and_more(sentences: list[str], pairs: int) -> list[str]:
-    """Adds how many keys are not named."""
+    """Appends the number of keys that are not described."""
     left = pairs - len(sentences)
     return [*sentences, f"and {left} more keys like this"] if left > 0 else sentences

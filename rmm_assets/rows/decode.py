@@ -1,7 +1,7 @@
-"""Turns a response body into a page.
+"""Decodes a response body into a page.
 
-Two decoders read a body: Arrow is the fast one, Python's `json` the reference, exact for every number, every key, every
-fault. Whatever Arrow does not read faithfully is read again by the reference, so that both give the same rows.
+There are two decoders: Arrow is fast; Python's `json` is the reference, exact for every number, key and error. Whatever
+Arrow may not reproduce exactly is read again by the reference, so both give the same rows.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def read_page(body: bytes, selector: str | None, memory: TypeMemory | None = None, *, exact: bool = False) -> Page:
-    """Reads a body. Thread-safe; the GIL is released while Arrow decodes.
+    """Decodes a body. Thread-safe; the GIL is released while Arrow decodes.
 
     Args:
         body: The response body, UTF-8 JSON with or without a byte order mark.
         selector: Where the rows are, as dlt's `data_selector`: None or `$` for the whole body, `data`, `result.items`,
             `data.items[*]`, or any JSONPath. A single object there is one row.
-        memory: What earlier pages of the resource have shown; it learns from this one.
-        exact: Use the reference decoder only.
+        memory: The types of the resource's earlier pages; this page's types are added.
+        exact: Use only the reference decoder.
 
     Raises:
-        BodyError: The body is not JSON, does not have the selected key, no objects stand there, or it exceeds a limit.
+        BodyError: The body is not JSON, lacks the selected key, has no objects there, or exceeds a limit.
     """
     text = _text(body)
     memory = memory or TypeMemory()
@@ -47,22 +47,22 @@ def read_page(body: bytes, selector: str | None, memory: TypeMemory | None = Non
         if pages is not None:
             memory.check_rows(pages[0].structs, ())
             return pages[0]
-    rows, envelope, stood = select(_decode(text), selector)
+    rows, envelope, selected_type = select(_decode(text), selector)
     if rows and not any(isinstance(row, dict) for row in rows):
-        raise BodyError("not_rows", f"{place_of(selector)} is a list without a single object in it, not rows")
+        raise BodyError("not_rows", f"{place_of(selector)} is a list that contains no objects; rows are objects")
     memory.check_rows(None, rows)
-    return Page(len(rows), envelope, len(text), None, text, selector, rows, stood=stood)
+    return Page(len(rows), envelope, len(text), None, text, selector, rows, selected_type=selected_type)
 
 
 def read_pages(bodies: Sequence[bytes], selector: str | None, memory: TypeMemory) -> list[Page] | None:
-    """Reads neighbouring bodies at once, in a third of the time that they take one by one.
+    """Decodes consecutive bodies together, in a third of the time that they take one by one.
 
     Returns:
-        The pages that `read_page` would give; None where each body must be read by itself.
+        The pages that `read_page` would return; None if each body must be decoded separately.
     """
     path = keys_of(selector)
     texts = [_text(body) for body in bodies]
-    # With these ends, no body's text can be taken for a part of its neighbour's.
+    # Bodies that start with this and pass `is_safe` cannot run into each other.
     first = b"{" if path else b"["
     if path is None or not all(is_safe(text, first) for text in texts):
         return None
@@ -73,7 +73,7 @@ def read_pages(bodies: Sequence[bytes], selector: str | None, memory: TypeMemory
         if pages:
             memory.check_rows(pages[0].structs, ())
     except BodyError:
-        return None  # read by itself, the body at fault says what is wrong
+        return None  # decoded separately, the faulty body raises its own error
     return pages
 
 
@@ -82,8 +82,8 @@ def _text(body: bytes) -> bytes:
 
 
 def _decode(text: bytes) -> Any:
-    """Decodes a body as Python values: integers of any size, and numbers beyond a double as `Decimal`."""
-    # Errors are raised anew: Python's own ones carry the whole body along.
+    """Decodes a body into Python values: integers of any size, and numbers that no double holds as `Decimal`."""
+    # Python's own errors would carry the whole body, so new ones are raised.
     problem: str
     try:
         return loads(text.decode())
@@ -92,7 +92,7 @@ def _decode(text: bytes) -> Any:
     except json.JSONDecodeError as error:
         problem = f"{error.msg.lower()} at character {error.pos} of {len(error.doc)}"
     except RecursionError:
-        problem = "it is nested too deep"
+        problem = "it is nested too deeply"
     except ValueError:
-        problem = "it holds a number that is none in JSON, or one of more than 4,300 digits"
+        problem = "it contains a number that is not valid in JSON, or one with more than 4,300 digits"
     raise BodyError("not_json", f"the body is not JSON: {problem}")

@@ -17,7 +17,10 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 def by_distinct(
     array: pa.Array, convert: Callable[[Any], Any], arrow: pa.DataType, *, unmix: bool = False
 ) -> tuple[pa.Array, Mask | None]:
-    """Converts each distinct value once; None from `convert`, or a value that Arrow cannot store, does not fit."""
+    """Converts each distinct value once; returns the array and a mask of the values that do not fit, None if all do.
+
+    A value does not fit if `convert` returns None or something that Arrow cannot store.
+    """
     encoded = array.dictionary_encode()
     converted: list[Any] = []
     for value in encoded.dictionary.to_pylist():

@@ -1,6 +1,6 @@
 """Flattens pages into columns: nested objects under dlt's names, lists as JSON text or as rows of child tables.
 
-Rows that Arrow decoded are flattened in Arrow; the others, and those whose names clash, row by row in Python.
+Rows that Arrow decoded are flattened in Arrow; others, and rows whose column names collide, one by one in Python.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _Objects = Callable[[], list[Any]]
 
 @dataclass(frozen=True)
 class _Leaf:
-    """Locates a column of Arrow-decoded rows, or a list that becomes a table in their struct, by index and by name."""
+    """Locates a column, or a list that becomes a table, in the struct of Arrow-decoded rows."""
 
     name: str
     indices: tuple[int, ...]
@@ -36,11 +36,13 @@ class _Leaf:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Says how rows of one Arrow type become columns and tables.
+    """Maps rows of one Arrow type to columns and tables.
 
     Attributes:
-        objects: Where an empty object is a value, and not nothing.
-        clash: Two fields have one name.
+        leaves: The fields that become columns.
+        lists: The lists that become child tables.
+        objects: The fields in which an empty object is a value rather than nothing.
+        clash: Whether two fields get the same column or table name.
     """
 
     leaves: tuple[_Leaf, ...]
@@ -53,12 +55,13 @@ _PLANS: WeakKeyDictionary[Layout, list[tuple[pa.DataType, bool, _Plan]]] = WeakK
 
 
 def flatten(layout: Layout, pages: Sequence[Page], only: frozenset[str] | None = None, *, nest: bool = False) -> Chunk:
-    """Makes columns of pages that were decoded alike.
+    """Flattens pages that were decoded alike.
 
     Args:
-        pages: Neighbours that `Page.is_like` calls alike.
-        only: Column names to make; None is all of them.
-        nest: Make rows of child tables of lists, and not JSON, if this layout says so.
+        layout: The table's layout.
+        pages: Consecutive pages that are alike by `Page.is_like`.
+        only: Column names to make; None means all.
+        nest: Turn lists into child tables rather than JSON, if the layout has child tables.
     """
     structs = [page.structs for page in pages if page.structs is not None]
     nest = nest and layout.nests
@@ -76,7 +79,7 @@ def flatten(layout: Layout, pages: Sequence[Page], only: frozenset[str] | None =
 def _flatten_structs(
     layout: Layout, rows: pa.StructArray, objects: _Objects, only: frozenset[str] | None, nest: bool
 ) -> Chunk:
-    """Makes columns of rows as Arrow decoded them, which `objects` gives as Python values."""
+    """Flattens rows that Arrow decoded; `objects` returns the same rows as Python values."""
     plan = _plan(layout, rows.type, nest)
     if plan.clash:
         return flatten_objects(layout, objects(), only, nest)
@@ -108,7 +111,7 @@ def _flatten_structs(
 
 
 def _plan(layout: Layout, kind: pa.StructType, nest: bool) -> _Plan:
-    """Returns how rows of a type are flattened; the latest plans of each layout are kept."""
+    """Returns how rows of a type are flattened; the latest eight plans of each layout are cached."""
     plans = _PLANS.setdefault(layout, [])
     for seen, nested, plan in plans:
         if nested == nest and seen == kind:
@@ -116,7 +119,7 @@ def _plan(layout: Layout, kind: pa.StructType, nest: bool) -> _Plan:
     leaves: list[_Leaf] = []
     lists: list[_Leaf] = []
     objects: list[_Leaf] = []
-    # dlt's own walk: the objects of a level come after its other fields, the last one first.
+    # dlt's own order: a level's objects come after its other fields, the last one first.
     stack: list[tuple[pa.StructType, tuple[int, ...], tuple[str, ...]]] = [(kind, (), ())]
     while stack:
         struct, indices, parents = stack.pop()
@@ -138,19 +141,19 @@ def _plan(layout: Layout, kind: pa.StructType, nest: bool) -> _Plan:
 
 
 def _as_structs(items: pa.Array) -> pa.StructArray:
-    """Makes rows of items: an object is one, anything else is a row's only field, named as dlt names it."""
+    """Turns list items into rows: an object is a row; anything else becomes its only field, named as in dlt."""
     if pa.types.is_struct(items.type):
         return items
     return pa.StructArray.from_arrays([items], [LIST_FIELD if pa.types.is_list(items.type) else VALUE_FIELD])
 
 
 def _items_at(objects: _Objects, path: tuple[str, ...]) -> _Objects:
-    """Returns what gives the items of a list of these rows, as rows."""
+    """Returns a function that returns the items of these rows' lists at `path`, as rows."""
     return cache(lambda: [as_object(item) for row in objects() for item in value_at(row, path) or ()])
 
 
 def _may_be_empty(array: pa.StructArray) -> bool:
-    """Tells whether one of these objects may be empty, which in Arrow looks like one that holds nothing but null."""
+    """Returns whether one of these objects may be empty; in Arrow it looks like one that contains only null."""
     filled = np.zeros(len(array), np.bool_)
     for child in array.flatten():
         filled |= child.is_valid().to_numpy(zero_copy_only=False)
@@ -160,13 +163,13 @@ def _may_be_empty(array: pa.StructArray) -> bool:
 def _descend(children: dict[tuple[int, ...], list[pa.Array]], indices: tuple[int, ...]) -> pa.Array:
     parent = indices[:-1]
     if parent not in children:
-        # `flatten` makes a child null where its parent is
+        # `flatten` makes children of a null parent null.
         children[parent] = _descend(children, parent).flatten()
     return children[parent][indices[-1]]
 
 
 def _list_text(array: pa.Array) -> pa.Array | None:
-    """Writes lists of plain values as JSON text; None where that takes more than joining."""
+    """Writes lists of plain values as JSON text; None if that takes more than joining strings."""
     if not pa.types.is_list(array.type):
         return None
     item = array.type.value_type

@@ -1,4 +1,4 @@
-"""Flattens rows that are Python values into columns and child tables: the reference for `flatten`, exact and slow."""
+"""Flattens Python rows into columns and child tables; the reference for `flatten`, exact but slow."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ NOT_UNICODE = "it holds text that is not Unicode (half of a surrogate pair)"
 
 
 def flatten_objects(layout: Layout, rows: list[Any], only: frozenset[str] | None, nest: bool) -> Chunk:
-    """Makes columns of rows that are Python values, row by row.
+    """Flattens Python rows one by one.
 
     Args:
-        only: Column names to make; None is all of them.
-        nest: Make rows of child tables of lists, and not JSON.
+        layout: The table's layout.
+        rows: JSON values; those that are not objects get a fault.
+        only: Column names to make; None means all.
+        nest: Turn lists into child tables rather than JSON.
     """
     chunk = Chunk(len(rows), {})
     cells: dict[str, list[Any]] = {}
@@ -52,7 +54,7 @@ def _put(
     layout: Layout, cells: dict[str, list[Any]], owners: dict[str, tuple[str, ...]], index: int, name: str,
     path: tuple[str, ...], value: Any, rows: int, only: frozenset[str] | None = None,
 ) -> None:  # fmt: skip
-    """Puts a value into its column, or into another one where a field of the same row has that already."""
+    """Stores a value in its column, or in another one if a field of the same row has taken that."""
     if name in owners and (clash := _clash(layout, cells, owners, index, name, path, value)):
         name = clash
     owners[name] = path
@@ -63,7 +65,7 @@ def _put(
 
 
 def _leaves(layout: Layout, row: dict[str, Any]) -> Iterable[tuple[tuple[str, ...], Any]]:
-    """Yields a row's values that are not null, each with the keys that lead to it."""
+    """Yields a row's non-null values with their paths."""
     stack: list[tuple[dict[str, Any], tuple[str, ...]]] = [(row, ())]
     while stack:
         current, parents = stack.pop()
@@ -84,11 +86,13 @@ def _clash(
     path: tuple[str, ...],
     value: Any,
 ) -> str | None:
-    """Settles that two fields of one row want one column, where dlt keeps the last. Here the field that is written just like the
-    column keeps it, else the first; the other one gets a column of its own, unless both say the same.
+    """Resolves a collision of two fields of one row in one column, of which dlt would keep the last.
+
+    The field whose path spells the column name keeps it, else the first; the other one gets a column of its own unless the
+    values are equal.
 
     Returns:
-        The column that the field at `path` gets instead; None where it keeps the name.
+        The column that the field at `path` gets instead; None if it keeps the name.
     """
     if name not in cells:
         return None
@@ -103,19 +107,19 @@ def _clash(
 
 
 def item_places(lengths: np.ndarray[Any, Any]) -> tuple[Indices, Indices]:
-    """Returns, by item of lists of these lengths: the index of its list, and its own in it."""
+    """Returns, for each item of lists of these lengths, the index of its list and its index within that list."""
     parents = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
     starts = np.cumsum(lengths) - lengths
     return parents, np.arange(len(parents), dtype=np.int64) - starts[parents]
 
 
 def as_object(item: Any) -> dict[str, Any]:
-    """Makes a row of an item: an object is one, anything else is a row's only field, named as dlt names it."""
+    """Turns a list item into a row: an object is a row; anything else becomes its only field, named as in dlt."""
     return item if isinstance(item, dict) else {LIST_FIELD if isinstance(item, list) else VALUE_FIELD: item}
 
 
 def _column(values: list[Any], chunk: Chunk) -> Column:
-    """Makes a column of Python values. A row with text that is not Unicode gets a fault and a null."""
+    """Makes a column from Python values. Text that is not valid Unicode becomes null, and its row gets a fault."""
     try:
         return column_of(values)
     except UnicodeEncodeError:
@@ -127,7 +131,7 @@ def _column(values: list[Any], chunk: Chunk) -> Column:
 
 
 def is_unicode(value: Any) -> bool:
-    """Tells whether a value holds no half of a surrogate pair."""
+    """Returns whether a value is free of unpaired surrogates."""
     try:
         (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)).encode()
     except UnicodeEncodeError:

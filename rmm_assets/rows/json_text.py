@@ -1,4 +1,4 @@
-"""Reads and writes JSON without losing a digit."""
+"""Reads and writes JSON without losing digits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import orjson
 
 from rmm_assets.rows.slices import Bytes, slices
 
-# From here on a double no longer tells an integer from its neighbour.
+# From here on, doubles no longer distinguish neighbouring integers.
 EXACT_DOUBLE = 2**53
 
 _Places = np.ndarray[Any, np.dtype[np.int64]]
@@ -23,10 +23,10 @@ _NUMBER = re.compile(rb"[0-9.]+([eE][-+]?[0-9]+)?")
 
 
 def loads(text: str) -> Any:
-    """Reads JSON text as Python values, exact: `Decimal` where no double is the number that is written.
+    """Parses JSON exactly, with a `Decimal` for each number that no double represents.
 
     Raises:
-        ValueError: Not JSON. NaN and Infinity are not.
+        ValueError: The text is not JSON; NaN and Infinity are not.
     """
     return json.loads(text, parse_float=_number, parse_constant=_refuse)
 
@@ -37,13 +37,13 @@ def _number(token: str) -> float | Decimal:
 
 
 def exact_double(token: str) -> float | None:
-    """Reads a number as a double; None where none is the number that is written.
+    """Parses a number as a double; None if no double represents it.
 
-    0.1 is one, and so are 0.10000000000000001 and 0.10000000000000000555, as other languages write the same double: each is
-    what that double is, rounded to so many digits. 0.1000000000000000001 is none.
+    0.1 is represented, and so are 0.10000000000000001 and 0.10000000000000000555, which other languages write for the same
+    double: each is its exact value rounded to this many digits. 0.1000000000000000001 is not.
     """
     value = float(token)
-    # Any number of 15 digits comes back from a double as it was.
+    # Any number of 15 digits survives a round trip through a double.
     if len(token) <= 16 and 1e-300 < abs(value) < 1e300:
         return value
     if not np.isfinite(value):
@@ -57,7 +57,7 @@ def exact_double(token: str) -> float | None:
 
 
 def holds_inexact_number(body: bytes) -> bool:
-    """Tells whether a body, an object or an array, holds a decimal number with more digits than a double has."""
+    """Returns whether a body, an object or an array, contains a decimal number with more digits than a double holds."""
     end = 0
     for start, stop in _long_runs(np.frombuffer(body, np.uint8)):
         start = _number_start(body, start, end)
@@ -73,7 +73,7 @@ def holds_inexact_number(body: bytes) -> bool:
 
 
 def _long_runs(body: Bytes) -> Iterator[tuple[int, int]]:
-    """Yields the parts of a body that are twelve digits, with five more around them at least."""
+    """Yields runs of twelve digits in a body that have at least five more digits around them."""
     found = []
     for start, part in slices(body, overlap=8):
         four = _is_digit(part[: len(part) // 4 * 4]).view(np.uint32) == _FOUR_TRUE
@@ -81,7 +81,7 @@ def _long_runs(body: Bytes) -> Iterator[tuple[int, int]]:
         if twelve.any():
             found.append(start + 4 * np.flatnonzero(twelve))
     if found:
-        # The first one in a run has three digits before it at most, and so two behind it at least.
+        # The first block of a run has at most three digits before it, so at least two after it.
         blocks = _before_digits(np.concatenate(found), body, (12, 13))
         before = np.maximum(blocks[:, None] - np.arange(1, 4), 0)
         behind = np.minimum(blocks[:, None] + np.arange(12, 17), len(body) - 1)
@@ -90,27 +90,27 @@ def _long_runs(body: Bytes) -> Iterator[tuple[int, int]]:
 
 
 def holds_small_number(body: bytes) -> bool:
-    """Tells whether a body, an object or an array, holds a number with an exponent of -100 or less."""
+    """Returns whether a body, an object or an array, contains a number with an exponent of -100 or less."""
     raw = np.frombuffer(body, np.uint8)
     for start, part in slices(raw, overlap=2):
-        # A digit, an `e` or `E`, and a minus.
+        # A digit, `e` or `E`, and a minus sign.
         exponents = ((part[1:-1] | np.uint8(32)) == ord("e")) & (part[2:] == ord("-")) & _is_digit(part[:-2])
         if not exponents.any():
             continue
         found = _before_digits(start + 1 + np.flatnonzero(exponents), raw, (2, 3, 4))
-        # What is left are such numbers, and parts of UUIDs.
+        # This leaves such numbers and parts of UUIDs.
         if any(_is_value(body, _number_start(body, place, 0)) for place in found.tolist()):
             return True
     return False
 
 
 def _is_digit(raw: Bytes) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Marks points, slashes and digits, which one comparison finds; no number has a slash in it."""
+    """Marks points, slashes and digits, which one comparison finds; no number contains a slash."""
     return (raw - np.uint8(46)) <= 11
 
 
 def _before_digits(places: _Places, body: Bytes, steps: tuple[int, ...]) -> _Places:
-    """Returns the places that have digits so many bytes behind them. What lies beyond the end is a bracket."""
+    """Returns the places that are followed by digits at these distances. Past the end, the closing bracket counts."""
     for step in steps:
         places = places[_is_digit(body[np.minimum(places + step, len(body) - 1)])]
     return places
@@ -123,7 +123,7 @@ def _number_start(body: bytes, place: int, lowest: int) -> int:
 
 
 def _is_value(body: bytes, start: int) -> bool:
-    """Tells whether a number there is a value. In a string, something else than these stands before a run of digits."""
+    """Returns whether the number at `start` is a value; digits inside a string follow another character than these."""
     return body[max(0, start - 64) : start].rstrip(b" \t\r\n-")[-1:] in (b"[", b":", b",")
 
 
@@ -132,11 +132,11 @@ def _refuse(token: str) -> Any:
 
 
 def json_text(value: Any) -> str:
-    """Writes a value as compact JSON, with every digit."""
+    """Writes a value as compact JSON with all its digits."""
     try:
         return orjson.dumps(value).decode()
     except TypeError:
-        pass  # an integer beyond 64 bits, a Decimal, or half of a surrogate pair
+        pass  # an integer beyond 64 bits, a Decimal, or an unpaired surrogate
     if isinstance(value, dict):
         return "{" + ",".join(f"{json_text(key)}:{json_text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
@@ -154,7 +154,7 @@ def plain_text(value: Any) -> str:
 
 
 def utf8_text(row: Any) -> str:
-    """Writes a value as JSON that can be stored: what is not Unicode stays escaped."""
+    """Writes a value as JSON that can be encoded as UTF-8: unpaired surrogates stay escaped."""
     text = json_text(row)
     try:
         text.encode()

@@ -1,8 +1,8 @@
-"""Turns rows into keys of 128 bits that tell them apart: the same row has the same key in every page and pass of a process.
+"""Computes 128-bit keys that identify rows: a row has the same key in every page and pass of a process.
 
-A key is a keyed hash (see `siphash`) of the primary key's values as they would land in a column of text, so 1, 1.0 and "1"
-are one key, and `true` and 1 are two. Where there is no primary key, it is made of the whole row, and of how often the page
-has shown such a row before: rows that a page repeats are rows, a row that another page repeats is the same one.
+A key is a keyed hash (see `siphash`) of the primary key's values as they would land in a text column, so 1, 1.0 and "1" are
+one key, and `true` and 1 are two. Without a primary key, it covers the whole row and how often the page has contained it
+before: rows repeated within a page are separate rows; a row repeated on another page is the same row.
 """
 
 from __future__ import annotations
@@ -27,45 +27,44 @@ from rmm_assets.rows.siphash import Hashes, Key, hash_records, hash_strings
 from rmm_assets.rows.targets import Target, fit
 from rmm_assets.rows.types import as_text, to_python, widen, widened
 
-# One key a row: sixteen bytes, which numpy sorts and compares as a whole.
+# One key per row: sixteen bytes, which numpy sorts and compares as a unit.
 Keys = np.ndarray[Any, np.dtype[np.bytes_]]
 _KEY_TYPE = np.dtype("S16")
 
-# The key of a row that has none: a part of its primary key is null or not there. No hash is all zeros but by a chance of
-# 2**-128.
+# The key of a row whose primary key is null or missing in part. The chance that a hash is all zeros is 2**-128.
 NO_KEY = np.bytes_(b"")
 
 
 def joined(batches: Sequence[Keys]) -> Keys:
-    """Joins keys into one array of its own."""
+    """Concatenates keys into a new array."""
     return np.concatenate([*batches, np.zeros(0, _KEY_TYPE)])
 
 
 def as_keys(hashes: Hashes) -> Keys:
-    """Takes hashes for keys."""
+    """Returns hashes as keys."""
     return np.ascontiguousarray(hashes).view(_KEY_TYPE).reshape(-1)
 
 
 def halves(keys: Keys) -> Hashes:
-    """Returns keys as the two halves of their hashes."""
+    """Returns keys as hashes of two halves each."""
     return np.ascontiguousarray(keys).view(np.uint64).reshape(-1, 2)
 
 
 def may_repeat(keys: Keys) -> bool:
-    """Tells quickly whether a key may be there twice: halves of keys are sorted in a tenth of the time."""
+    """Returns whether a key may occur twice; quick, as halves of keys are sorted in a tenth of the time."""
     ordered = np.sort(halves(keys)[:, 0])
     return bool((ordered[1:] == ordered[:-1]).any())
 
 
 def row_keys(page: Page, shape: RowShape) -> Keys:
-    """Makes one key a row of the page; `NO_KEY` where the row has none. Thread-safe."""
+    """Computes one key per row of the page, `NO_KEY` for a row without a primary key. Thread-safe."""
     layout = layout_of(shape)
     chunk = flatten(layout, [page], frozenset(layout.key) or None, nest=bool(layout.key))
     return chunk_keys(chunk, layout, [page.rows])
 
 
 def row_identity(page: Page, shape: RowShape, index: int) -> Hashable:
-    """Returns what tells the page's row at `index` (negative: from the end) from others; for looking at one or two rows."""
+    """Returns a value that identifies the row at `index` (negative: from the end); cheap for one or two rows."""
     start = index % page.rows
     values = [page.value(name, start) for name in shape.primary_key]
     if values and None not in values:
@@ -74,7 +73,7 @@ def row_identity(page: Page, shape: RowShape, index: int) -> Hashable:
 
 
 def same_rows(page: Page, other: Page, shape: RowShape) -> bool:
-    """Tells whether two pages hold the same rows in the same order. Looks at all of them only if the outermost agree."""
+    """Returns whether two pages hold the same rows in the same order; compares the first and last rows first."""
     if page.rows != other.rows or not page.rows:
         return page.rows == other.rows
     outermost = all(row_identity(page, shape, end) == row_identity(other, shape, end) for end in (0, -1))
@@ -82,7 +81,7 @@ def same_rows(page: Page, other: Page, shape: RowShape) -> bool:
 
 
 def chunk_keys(chunk: Chunk, layout: Layout, page_rows: Sequence[int]) -> Keys:
-    """Makes one key a row of the chunk, whose rows come from pages of so many rows each."""
+    """Computes one key per row of the chunk, whose rows come from pages of `page_rows` rows each."""
     if layout.key:
         columns = [chunk.columns.get(name) for name in layout.key]
         texts = [
@@ -98,7 +97,7 @@ def chunk_keys(chunk: Chunk, layout: Layout, page_rows: Sequence[int]) -> Keys:
 
 
 def row_key_texts(chunk: Chunk, layout: Layout, rows: Sequence[int]) -> list[tuple[str, ...]]:
-    """Returns the primary keys of some rows as text, as they would land; an empty one where a row has none."""
+    """Returns the primary keys of some rows as text, as they would land; empty for a row without one."""
     texts = []
     for name in layout.key:
         column = chunk.columns.get(name)
@@ -110,7 +109,7 @@ def row_key_texts(chunk: Chunk, layout: Layout, rows: Sequence[int]) -> list[tup
 
 
 def keys_of_texts(texts: Sequence[pa.Array]) -> Keys:
-    """Makes one key a row of its primary key's values as text, a column each; `NO_KEY` where one of them is null."""
+    """Computes one key per row from text columns of the primary key's values; `NO_KEY` if one of them is null."""
     hashes = [hash_strings(array) for array in texts]
     keys = as_keys(hashes[0] if len(hashes) == 1 else hash_records(hashes))
     for array in texts:
@@ -120,7 +119,7 @@ def keys_of_texts(texts: Sequence[pa.Array]) -> Keys:
 
 
 def key_texts(column: Column, target: Target | None) -> pa.Array:
-    """Writes a key's values as text, as they would land; null where a value cannot."""
+    """Writes a key's values as text, as they would land; null for a value that cannot land."""
     if target is not None:
         return landed_texts(fit(column.values, column.kind, target)[0])
     if "json" not in column.kinds:
@@ -130,19 +129,19 @@ def key_texts(column: Column, target: Target | None) -> pa.Array:
 
 
 def is_nested(value: Any) -> bool:
-    """Tells whether a value is none that a key may have: an object or a list."""
+    """Returns whether a value is an object or a list, which a key may not be."""
     return isinstance(value, (dict, list))
 
 
 def landed(column: Column, target: Target | None) -> pa.Array:
-    """Casts values to the type that their column would have if there were no others."""
+    """Casts values to the type that their column would have if it held no others."""
     if target is not None:
         return fit(column.values, column.kind, target)[0]
     return widen(column.values, column.kind, widened(column.kinds))
 
 
 def landed_texts(array: pa.Array) -> pa.Array:
-    """Writes values of a column type as text that tells them apart as the column does."""
+    """Writes values of a column type as text; two texts are equal only if the column's values are."""
     kind = array.type
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         return array
@@ -152,7 +151,7 @@ def landed_texts(array: pa.Array) -> pa.Array:
 
 
 def _whole_rows(chunk: Chunk) -> Hashes:
-    # A sum, because the order of columns says nothing, and a column that is not there must count like one that is null.
+    # A sum, because the order of columns does not matter and a missing column must count as a null one.
     hashes = np.zeros((chunk.rows, 2), np.uint64)
     for name, column in chunk.columns.items():
         values, there = _value_hashes(column, column_key(name))
@@ -162,13 +161,13 @@ def _whole_rows(chunk: Chunk) -> Hashes:
 
 @lru_cache(maxsize=4096)
 def column_key(name: str) -> Key:
-    """Returns a hash key of a column's own, so that equal values of two columns have different hashes."""
+    """Returns a column's own hash key, so that equal values in two columns have different hashes."""
     low, high = hash_strings(pa.array([name]))[0].tolist()
     return Key(low, high)
 
 
 def _repeated(hashes: Hashes, page_rows: Sequence[int]) -> Hashes:
-    """Tells apart the rows that one page repeats, by their number."""
+    """Distinguishes rows that are repeated within a page by mixing a counter into their hashes."""
     keys = as_keys(hashes)
     if len(np.unique(keys)) == len(keys):
         return hashes
@@ -189,7 +188,7 @@ def _value_hashes(column: Column, key: Key) -> tuple[Hashes, Mask | None]:
     """Hashes a column's values.
 
     Returns:
-        A hash a value, and where there is one; None for everywhere.
+        One hash per value, and a mask of the non-null values; None if all are non-null.
     """
     array, kind = column.values, column.kind
     if kind == "double":
@@ -212,7 +211,7 @@ def _text(value: Any) -> bytes:
 
 
 def _hash_doubles(array: pa.Array, key: Key) -> Hashes:
-    """Hashes whole numbers by their digits, others by their eight bytes."""
+    """Hashes whole numbers by their digits and others by their eight bytes."""
     values = array.fill_null(0.0).to_numpy(zero_copy_only=False)
     raw = np.zeros((len(values), 9), np.uint8)
     raw[:, 1:] = np.ascontiguousarray(values).view(np.uint8).reshape(-1, 8)

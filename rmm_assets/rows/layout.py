@@ -1,4 +1,4 @@
-"""Names the columns and tables that fields and lists become, as dlt names them, and knows which types are given."""
+"""Names the columns and tables that fields and lists become, as dlt does, and holds the types that are given."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from rmm_assets.rows.targets import Target, target_of
 
 __all__ = ["Nesting", "RowShape"]
 
-# dlt's name for a key that is empty or blank
+# dlt's name for an empty or blank key
 _EMPTY_KEY = "_empty"
-# dlt's names for a list in a list, and for an item that is neither a list nor an object
+# dlt's names for a list within a list and for an item that is neither a list nor an object
 LIST_FIELD, VALUE_FIELD = "list", "value"
-# Columns that this project adds to the resource's own, beside those of dlt.
+# Columns that this project adds to the resource's own, in addition to dlt's.
 _OWN_COLUMNS = ("_absent_since",)
-# Each level of lists is a table of its own: no row has that many, and a hostile one shall not.
+# Each level of lists becomes a table. No real row has this many; the limit stops a hostile one.
 _MOST_LEVELS = 100
 
 
@@ -33,26 +33,27 @@ class Layout:
     Attributes:
         table: Name of the table.
         key: Column names of the primary key.
-        targets: What a column is to be where the connection or the table at the destination says so.
+        targets: Types of the columns that the connection or the table at the destination defines.
         nests: Whether lists become child tables.
-        deleted: The column that says that a row is deleted, if there is one.
-        children: The layouts of child tables, by the name of their lists, as far as lists have come.
+        deleted: The column that flags deleted rows, if there is one.
+        required: Columns without which a row is rejected.
+        children: The layouts of child tables, by the name of their lists, for the lists received so far.
     """
 
     def __init__(self, shape: RowShape, above: Layout | None = None, name: str = "") -> None:
-        """Lays out a table.
+        """Creates the layout of a table.
 
         Args:
-            shape: What is known of its rows; for a child table, of those of the root.
-            above: Layout of the table whose lists become this one.
-            name: Their name, as a column's.
+            shape: Describes the rows of the resource's table, also for a child table.
+            above: Layout of the parent table.
+            name: Name of the parent's lists that become this table, written like a column name.
         """
         self._naming = NamingConvention(cast(int, shape.max_identifier_length))
         self.nests = shape.nesting is not None
         self.children: dict[str, Layout] = {}
         self._above, self._shape, self._name = above, shape, name
         known = shape.nesting.known if shape.nesting else {}
-        # A table has one table above, also at the destination.
+        # A table has one parent, also at the destination.
         self._owners = {table: str(schema.get("parent")) for table, schema in known.items()}
         if above is None:
             self._depth = 1000 if shape.max_table_nesting is None else shape.max_table_nesting
@@ -84,14 +85,16 @@ class Layout:
         self.required = frozenset({*self.key, *map(self._naming.normalize_path, filled)})
 
     def _free_name(self, owners: Mapping[str, str]) -> str:
-        """Returns dlt's name of the child table, or another one where that is the name of a table below another table."""
+        """Returns dlt's name of the child table, or another one if a child of another table has that name."""
         assert self._above is not None
         name, above = str(self._naming.shorten_fragments(self._path)), self._above.table
         return name if owners.get(name, above) == above else self.clash_name(self._path, (above, self._name))
 
     def name_tables(self) -> None:
-        """Names all child tables that have come, whatever order they came in: `a` may be a list of objects that have a
-        list `b`, and in another row an object that has one. The tables of outer lists keep their names.
+        """Names all child tables independently of the order in which their lists were received.
+
+        `a` may be a list of objects that have a list `b`, and in another row an object that has one: both tables would be
+        named `a__b`. The tables of outer lists keep their names.
         """
         owners, level = dict(self._owners), [self]
         while level:
@@ -102,7 +105,7 @@ class Layout:
                 owners.setdefault(child.table, child._above.table if child._above else "")
 
     def tree(self) -> Iterator[Layout]:
-        """Yields this layout and all below it, parents first."""
+        """Yields this layout and all its descendants, parents first."""
         yield self
         for child in self.children.values():
             yield from child.tree()
@@ -129,7 +132,7 @@ class Layout:
         return name
 
     def is_reserved(self, field: str) -> bool:
-        """Tells whether a field would get a column of dlt's or of this project's."""
+        """Returns whether a field would get the name of one of dlt's or this project's own columns."""
         return _is_reserved(self._idents((field,))[0])
 
     def _idents(self, path: tuple[str, ...]) -> list[str]:
@@ -137,11 +140,11 @@ class Layout:
         return [str(self._naming.normalize_path(key)) or _EMPTY_KEY for key in keys]
 
     def list_name(self, path: tuple[str, ...]) -> str:
-        """Names a list within its table's name, which is shortened as a whole."""
+        """Names a list as a part of its table's name, which is shortened as a whole."""
         return "__".join(self._idents(path))
 
     def child(self, name: str) -> Layout:
-        """Returns the layout of the table that lists of that name become."""
+        """Returns the layout of the table that lists of this name become."""
         if name not in self.children:
             self.children[name] = Layout(self._shape, self, name)
         return self.children[name]
@@ -155,13 +158,13 @@ class Layout:
         return str(self._naming.shorten_fragments(f"{name}_{_tag(path)}"))
 
     def _levels(self, path: tuple[str, ...], value: Any) -> int:
-        """Counts how many of dlt's levels of nesting a value is below its row: a list right in a list is a row's only field."""
+        """Returns a value's depth below its row in dlt's levels of nesting; a list within a list counts one more."""
         return len(path) + (self._above is not None and path == (LIST_FIELD,) and isinstance(value, list))
 
     def is_json(self, name: str, path: tuple[str, ...], value: Any) -> bool:
-        """Tells whether an object or a list there stays one JSON value.
+        """Returns whether an object or a list at `path` stays one JSON value.
 
-        A column that only turned out to be JSON, as a list came once, takes no object: its fields have columns of their own.
+        A column that is JSON only because it once received a list takes no object: an object's fields get their own columns.
         """
         target = self.targets.get(name)
         if (

@@ -1,7 +1,7 @@
-"""Gathers the pages of one read on disk as JSON lines, and gives them back as Python rows for dlt's own normalizer.
+"""Collects the pages of one read on disk as JSON lines and returns them as Python rows for dlt's own normalizer.
 
-For what only that normalizer does: history, rules for child tables, ranges without a plain cursor. Slower than `spool`, the same
-promises: each key lands once, a row without its key goes to the rejects, nothing is handed on before the read is complete.
+Serves what only that normalizer does: history, rules for child tables, ranges without a plain cursor. Slower than `spool`,
+with the same guarantees: each key lands once, a row without its key is rejected, nothing is passed on before the read ends.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.tally import Tally, last_of_each
 
 BATCH_ROWS = 1000
-# So many different sets of field names are remembered.
+# Number of different sets of field names to remember.
 _MOST_NAMES = 1000
 
 
 class RecordSpool:
-    """Gathers the rows of one read of one resource, as they came. For one thread.
+    """Collects the rows of one read of one resource as received. Not thread-safe.
 
     Attributes:
         rows: Rows received, rejected ones included.
@@ -49,7 +49,7 @@ class RecordSpool:
         self.clear()
 
     def clear(self) -> None:
-        """Forgets all rows; the read starts anew."""
+        """Discards all rows before a new read."""
         self.rows = 0
         self._ends: list[int] = []
         self._lands: list[Mask] = []
@@ -59,7 +59,7 @@ class RecordSpool:
         self._path.write_bytes(b"")
 
     def add(self, page: Page, keys: Keys | None = None) -> None:
-        """Takes in the next page, with its rows' keys where they are made already."""
+        """Adds the next page; computes its rows' keys unless they are given."""
         self.rows += page.rows
         self._ends.append(self.rows)
         keys = row_keys(page, self._shape) if keys is None else keys
@@ -82,7 +82,7 @@ class RecordSpool:
         self._lands.append(np.array([not fault for fault in faults], np.bool_))
 
     def _fault(self, row: Any, line: str, keyless: bool) -> str:
-        """Says why a row cannot land; nothing where it can."""
+        """Returns why a row cannot land; empty if it can."""
         if not isinstance(row, dict):
             return NOT_AN_OBJECT
         if "\\ud" in line and not is_unicode(row):
@@ -91,29 +91,29 @@ class RecordSpool:
 
     @property
     def keyless(self) -> int:
-        """Rows without a primary key, or that are not rows."""
+        """Number of rows without a primary key, including elements that are not objects."""
         return self._tally.keyless
 
     @property
     def rejected_rows(self) -> int:
-        """Rows that cannot land."""
+        """Number of rows that cannot land."""
         return self._rejects.rows
 
     @property
     def distinct(self) -> int:
-        """Different keys among the rows."""
+        """Number of distinct keys."""
         return self._tally.distinct
 
     def fingerprint(self) -> str:
-        """Returns a digest of the set of keys, whatever their order."""
+        """Returns a digest of the set of keys, independent of their order."""
         return self._tally.fingerprint()
 
     def sequence(self) -> str:
-        """Returns a digest of all keys in the order in which they came."""
+        """Returns a digest of all keys in the order received."""
         return self._tally.sequence()
 
     def conflicts(self) -> Sequence[str]:
-        """Returns a sentence for each of the first keys whose rows, more than one, are not alike; nothing where all are."""
+        """Describes the first keys whose rows differ, one sentence each; empty if there are none."""
         if not self._shape.primary_key or self._shape.keeps_repeats:
             return ()
         keys, land = self._tally.keys, self._landing()
@@ -133,7 +133,7 @@ class RecordSpool:
         return and_more([self._difference(pair, rows) for pair in pairs[:EXAMPLES]], len(pairs))
 
     def _difference(self, pair: Pair, rows: Mapping[int, Any]) -> str:
-        """Says what two rows differ in."""
+        """Describes how two rows differ."""
         layout = self._layout
         one, other = rows[pair.first], rows[pair.second]
         columns = flatten_objects(layout, [one], frozenset(layout.key), False).columns
@@ -143,11 +143,11 @@ class RecordSpool:
         return sentence(key, (pages[0], pages[1]), names)
 
     def changed_types(self) -> Mapping[str, tuple[str, str]]:
-        """Returns nothing: dlt makes variant columns itself."""
+        """Returns an empty mapping, as dlt makes variant columns itself."""
         return {}
 
     def records(self) -> Iterator[list[Any]]:
-        """Yields the rows that can land: the last one of those that share a key, unless all of them are wanted."""
+        """Yields batches of the rows that can land; of rows that share a key only the last, unless all are wanted."""
         land = self._landing()
         last = None if self._shape.keeps_repeats else last_of_each(self._tally.keys[land])
         if last is not None:
@@ -155,7 +155,7 @@ class RecordSpool:
         batch: list[Any] = []
         for number, row in enumerate(self._read()):
             if land[number]:
-                batch.append(self._told_apart(row))
+                batch.append(self._renamed(row))
                 if len(batch) == BATCH_ROWS:
                     yield batch
                     batch = []
@@ -166,8 +166,8 @@ class RecordSpool:
         """Marks the rows that can land."""
         return np.concatenate([*self._lands, np.zeros(0, np.bool_)])
 
-    def _told_apart(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Names fields anew whose columns would be another field's, or one of dlt's own."""
+    def _renamed(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Renames fields whose column name another field, dlt or this project already uses."""
         names = tuple(row)
         if names not in self._names:
             if len(self._names) > _MOST_NAMES:
@@ -177,7 +177,7 @@ class RecordSpool:
         return row if new is None else dict(zip(new, row.values()))
 
     def rejected_keys(self) -> pa.Table:
-        """Returns the primary keys of the rows that cannot land and have one, by the columns of the table."""
+        """Returns the primary keys of the rejected rows that have one, in the table's columns."""
         chunk = flatten_objects(self._layout, self._named, frozenset(self._layout.key), False)
         columns = {name: chunk.columns[name] for name in self._layout.key if name in chunk.columns}
         table = pa.table({name: landed(column, self._layout.targets.get(name)) for name, column in columns.items()})
@@ -186,7 +186,7 @@ class RecordSpool:
         return table.drop_null()
 
     def rejected(self) -> Iterator[pa.Table]:
-        """Yields the rows that cannot land, as `REJECTED`."""
+        """Yields the rejected rows as tables of schema `REJECTED`."""
         return self._rejects.tables()
 
     def _read(self) -> Iterator[Any]:
@@ -196,10 +196,10 @@ class RecordSpool:
 
 
 def _new_names(names: Sequence[str], layout: Layout) -> list[str] | None:
-    """Returns names for fields whose columns are all different and none of dlt's own; None where they are so already."""
+    """Returns names for fields that get distinct, unreserved columns; None if the fields' own names already do."""
     new: dict[str, str] = {}
     taken: set[str] = set()
-    # The field that is written like its column keeps it, else the first.
+    # The field that is spelled like its column keeps it, else the first.
     for name in sorted(names, key=lambda name: layout.column_name((name,)) != name):
         column = layout.column_name((name,))
         if column in taken:

@@ -1,4 +1,4 @@
-"""Keeps the rows that cannot land, and why."""
+"""Stores the rows that cannot land and the reasons."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ REJECTED = pa.schema(
 
 
 class Reject(NamedTuple):
-    """Names a row that cannot land.
+    """Describes a row that cannot land.
 
     Attributes:
-        row: As it came.
-        reasons: Why it cannot.
-        page: The number of its page, from 1.
-        key: Its primary key as text; empty where it has none.
+        row: The row as received.
+        reasons: Why it cannot land.
+        page: The number of its page, starting at 1.
+        key: Its primary key as text; empty if it has none.
     """
 
     row: Any
@@ -40,10 +40,10 @@ class Reject(NamedTuple):
 
 
 class Rejects:
-    """Keeps the rejected rows of one read in a file of their own.
+    """Stores the rejected rows of one read in a file.
 
     Attributes:
-        rows: How many there are.
+        rows: Number of rejected rows.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,13 +51,13 @@ class Rejects:
         self.clear()
 
     def clear(self) -> None:
-        """Forgets all of them."""
+        """Discards all rejected rows."""
         self.rows = 0
         self._seen: set[str] = set()
         self._path.write_bytes(b"")
 
     def add(self, rejects: Sequence[Reject]) -> None:
-        """Takes in rejected rows."""
+        """Adds rejected rows."""
         self.rows += len(rejects)
         found: list[tuple[str, str, int, str]] = []
         for reject in rejects:
@@ -70,10 +70,10 @@ class Rejects:
             append(self._path, pa.table([*map(list, zip(*found))], schema=REJECTED))
 
     def tables(self) -> Iterator[pa.Table]:
-        """Reads them back, as `REJECTED`: those of one key and one reason once, or of one content, where they have no key."""
+        """Yields tables of schema `REJECTED`, each key (or row without one) once per reason."""
         return read_each(self._path)
 
 
 def _name(row: str | Sequence[str], reason: str) -> str:
-    """Names a rejection, the same in each load."""
+    """Returns an id of a rejection that is the same in each load."""
     return blake2b(json.dumps([row, reason]).encode(), digest_size=16).hexdigest()

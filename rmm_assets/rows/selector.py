@@ -1,4 +1,4 @@
-"""Finds the rows in a decoded body, by dlt's `data_selector`."""
+"""Finds the rows in a decoded body by dlt's `data_selector`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _SEGMENT = r"[A-Za-z_@][\w@-]*"
 _DOTTED = re.compile(rf"(?:\$\.)?({_SEGMENT}(?:\.{_SEGMENT})*)(?:\[\*\])?", re.ASCII)
 
 
-# What may stand where the rows should be.
-Stood = Literal["list", "object", "null"]
+# JSON types of a selected value that can be read as rows.
+SelectedType = Literal["list", "object", "null"]
 
 
 class Selected(NamedTuple):
-    """Holds the rows of a document, the document without them, and what stood in their place."""
+    """Holds the selected rows, the document without them and the JSON type of the selected value."""
 
     rows: list[Any]
     envelope: Any
-    stood: Stood
+    selected_type: SelectedType
 
 
 @lru_cache(maxsize=256)
 def keys_of(selector: str | None) -> tuple[str, ...] | None:
-    """Splits a selector into keys: none for the whole body; None for a JSONPath that says more than keys."""
+    """Splits a selector into keys: empty for the whole body; None for a JSONPath that is more than a path of keys."""
     if selector in (None, "", "$", "$[*]"):
         return ()
     assert selector is not None
@@ -45,13 +45,13 @@ def select(document: Any, selector: str | None) -> Selected:
     """Takes the selected rows out of a document.
 
     Raises:
-        BodyError: Nothing stands there, or no rows do.
+        BodyError: The selector matches nothing, or a value that cannot be rows.
     """
     path = keys_of(selector)
     if path is None:
         values = [match.value for match in _compiled(selector or "$").find(document)]
         if not values and "?" not in (selector or ""):
-            raise BodyError("no_selector", f"nothing stands at {selector!r} in the body")
+            raise BodyError("no_selector", f"{selector!r} matches nothing in the body")
         value = values[0] if len(values) == 1 else values
         return _selected(value, selector, document)
     value, envelope = document, None
@@ -79,5 +79,5 @@ def _selected(value: Any, selector: str | None, envelope: Any) -> Selected:
 
 
 def place_of(selector: str | None) -> str:
-    """Names the place of the rows, for messages."""
-    return "the body" if keys_of(selector) == () else f"what stands at {selector!r}"
+    """Names the selected value in messages."""
+    return "the body" if keys_of(selector) == () else f"the value at {selector!r}"

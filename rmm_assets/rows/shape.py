@@ -1,4 +1,4 @@
-"""Describes a resource's rows before they come: their table, keys, declared and known columns, nesting."""
+"""Describes a resource's rows before they are read: table, keys, declared and known columns, nesting."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Nesting:
-    """Says that lists become child tables, as dlt makes them, and what is known of these.
+    """Specifies that lists become child tables, as in dlt.
 
     Attributes:
-        known: Child tables that the destination has already: dlt table schemas by name.
-        rooted: Whether child rows carry the id of their root row, which dlt's merges go by.
+        known: Child tables that exist at the destination: dlt table schemas by name.
+        rooted: Whether child rows carry the id of their root row, which dlt's merges use.
     """
 
     known: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     rooted: bool = True
 
 
-# Compared by identity, so that a layout can be kept for each.
+# Compared by identity, so that `layout_of` can cache a layout for each.
 @dataclass(frozen=True, eq=False)
 class RowShape:
-    """Describes what is known of a resource's rows before one of them came.
+    """Describes what is known of a resource's rows before they are read.
 
     Attributes:
         table: Name of the resource's table.
         primary_key: Source field names; a nested one as `organization.id` or `organization__id`.
         columns: dlt column hints by column name, as the source or as the table writes it.
-        max_table_nesting: How many levels of objects and lists become columns and tables, as in dlt; None is all of them.
-        known: Columns that the table at the destination has already: dlt column schemas by normalized name.
-        max_identifier_length: Longest name that the destination takes, in characters; None is no limit.
-        row_ids: Whether rows get an id, as dlt calls it: made of the primary key, so that it stays the same from load to
-            load, or random, where the same row lands again beside what is there.
-        nesting: How lists become child tables, which takes ids; None where each list is one JSON column.
-        raw_paths: Paths in a row whose values `tables` hands to its `choose` as they came.
-        keeps_repeats: Rows that share a key are all handed on: the destination chooses, by a column's `dedup_sort`.
+        max_table_nesting: How many levels of objects and lists become columns and tables, as in dlt; None means all.
+        known: Columns that exist in the table at the destination: dlt column schemas by normalized name.
+        max_identifier_length: Longest name that the destination accepts, in characters; None means no limit.
+        row_ids: How rows get dlt's row id: made from the primary key, so that it is the same in each load; random, if the
+            same row may land more than once; None for no id.
+        nesting: How lists become child tables, which requires ids; None if each list is one JSON column.
+        raw_paths: Paths in a row whose values `Spool.tables` passes to `choose` as received.
+        keeps_repeats: Whether all rows that share a key are passed on; the destination picks one by a column's `dedup_sort`.
     """
 
     table: str

@@ -1,9 +1,9 @@
-"""Hashes columns of byte strings with SipHash-1-3 to 128 bits, all strings of a column at a time.
+"""Hashes columns of byte strings to 128 bits with SipHash-1-3, all strings of a column at a time.
 
-SipHash is a keyed hash: who does not know the key cannot choose strings that collide. The key is drawn anew in each process,
-as hashes are compared within one read only. Different strings then have one hash with a chance of 2**-128 a pair: among a
-billion strings, one in 10**20. Source: https://www.aumasson.jp/siphash; the 128-bit variant is the reference code's, 1-3 rounds
-are those of CPython and Rust.
+SipHash is a keyed hash: without the key nobody can choose strings that collide. Each process draws a new key, as hashes are
+compared only within one read. The chance that two different strings collide is 2**-128; that any of a billion do, one in
+10**20. Source: https://www.aumasson.jp/siphash; the 128-bit variant is the reference code's, and 1-3 rounds are those of
+CPython and Rust.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-# By string, the two halves of its hash.
+# For each string, the two halves of its hash.
 Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 _Words = np.ndarray[Any, np.dtype[np.uint64]]
 
 
 class Key(NamedTuple):
-    """Holds the secret, and how many rounds a word and the end take."""
+    """Holds the secret key and the numbers of rounds per word and at the end."""
 
     low: int
     high: int
@@ -36,7 +36,7 @@ _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 def hash_strings(array: pa.Array, key: Key = PROCESS_KEY) -> Hashes:
-    """Hashes each string, or binary value, of an array; the hash of a null says nothing."""
+    """Hashes each string or binary value of an array; the hash of a null is undefined."""
     _, offsets, data = array.buffers()
     width: Any = np.int64 if pa.types.is_large_binary(array.type) or pa.types.is_large_string(array.type) else np.int32
     ends = np.frombuffer(offsets, width)[array.offset : array.offset + len(array) + 1].astype(np.int64)
@@ -45,10 +45,11 @@ def hash_strings(array: pa.Array, key: Key = PROCESS_KEY) -> Hashes:
 
 
 def hash_records(parts: list[_Words], key: Key = PROCESS_KEY) -> Hashes:
-    """Hashes records of so many words each.
+    """Hashes records of several words each.
 
     Args:
-        parts: Arrays of words, one a record; or of several, by record.
+        parts: Arrays with one row per record, each row of one or more words.
+        key: The hash key.
     """
     words = np.column_stack(parts).astype("<u8", copy=False)
     count, size = words.shape[0], 8 * words.shape[1]
@@ -57,17 +58,17 @@ def hash_records(parts: list[_Words], key: Key = PROCESS_KEY) -> Hashes:
 
 
 def _hash(data: np.ndarray[Any, Any], starts: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any], key: Key) -> Hashes:
-    """Hashes byte strings that lie in one array, eight bytes of all of them at a time."""
+    """Hashes byte strings stored in one array, taking the next eight bytes of all of them in each step."""
     count = len(lengths)
     if not count:
         return np.zeros((0, 2), np.uint64)
     blocks = lengths >> 3
-    # Longest first: those that have a next word are at the front.
+    # Longest first, so that those with a next word are at the front.
     order = None if blocks.min() == blocks.max() else np.argsort(-blocks, kind="stable")
     if order is not None:
         starts, lengths, blocks = starts[order], lengths[order], blocks[order]
     padded = np.concatenate([data, _PADDING])
-    # every eight bytes of the data, at each offset
+    # The eight bytes at each offset of the data.
     words = np.ndarray((len(data) + 1,), np.dtype("<u8"), padded.data, strides=(1,))
     halves = (key.low, key.high, key.low, key.high)
     state = [np.full(count, start ^ half, np.uint64) for start, half in zip(_START, halves)]
@@ -77,7 +78,7 @@ def _hash(data: np.ndarray[Any, Any], starts: np.ndarray[Any, Any], lengths: np.
     for index, active in enumerate(has_word.tolist()):
         now = [part[:active] for part in state]
         word = words[starts[:active] + 8 * index]
-        # The last word holds what is left of the string, and its length.
+        # The last word holds the rest of the string and its length.
         ended = int(has_word[index + 1]) if index + 1 < len(has_word) else 0
         left = (lengths[ended:active] & 7).astype(np.uint64)
         mask = np.where(left > 0, _ALL >> ((np.uint64(64) - np.uint64(8) * left) & np.uint64(63)), np.uint64(0))
@@ -98,7 +99,7 @@ def _hash(data: np.ndarray[Any, Any], starts: np.ndarray[Any, Any], lengths: np.
 
 
 def _mix(state: list[_Words], rounds: int, spare: _Words) -> None:
-    """Makes rounds of SipHash, in place."""
+    """Applies rounds of SipHash in place."""
     a, b, c, d = state
     for _ in range(rounds):
         a += b
@@ -118,7 +119,7 @@ def _mix(state: list[_Words], rounds: int, spare: _Words) -> None:
 
 
 def _turn(words: _Words, bits: int, spare: _Words) -> None:
-    """Rotates each word to the left, in place."""
+    """Rotates each word to the left in place."""
     np.right_shift(words, np.uint64(64 - bits), out=spare)
     np.left_shift(words, np.uint64(bits), out=words)
     np.bitwise_or(words, spare, out=words)

@@ -1,7 +1,7 @@
-"""Gathers the pages of one read on disk, and gives them back as Arrow tables when the read is complete.
+"""Collects the pages of one read on disk and returns them as Arrow tables when the read is complete.
 
-Pages become batches, one of each table that the rows and their lists become; only the keys stay in memory. Which rows
-land, and their children with them, is decided last, when everything was seen. Whether the read is complete: see `reading`.
+Pages become batches, one for each table that the rows and their lists become; only the keys stay in memory. Which rows land,
+with their children, is decided at the end. `reading` decides whether a read is complete.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.siphash import Hashes
 from rmm_assets.rows.tally import Tally, last_of_each
 
-# A batch is written at so many bytes of bodies even if its rows are few.
+# A batch is written after this many bytes of bodies, however few its rows.
 BATCH_BYTES = 32 * 2**20
 
 ROW_ID = C_DLT_ID
 ROOT_ID, _PARENT_ID = DataItemNormalizer.C_DLT_ROOT_ID, DataItemNormalizer.C_DLT_PARENT_ID
 _INDEX = DataItemNormalizer.C_DLT_LIST_IDX
-# What dlt's normalizer says of its own columns.
+# dlt's own columns, with the hints of its normalizer.
 _OWN_COLUMNS: dict[str, dict[str, Any]] = {
     ROOT_ID: {"data_type": "text", "root_key": True},
     _PARENT_ID: {"data_type": "text", "parent_key": True},
@@ -47,15 +47,14 @@ _OWN_COLUMNS: dict[str, dict[str, Any]] = {
     ROW_ID: {"data_type": "text", "unique": True, "row_key": True},
 }
 
-
-# No column is named so.
+# No column can have this name.
 _RAW = " raw"
 
 Choose = Callable[[list[list[Any]]], Mask]
 
 
 class _Numbered(NamedTuple):
-    """Holds a page with its number in the read, from 1, and its rows' keys if they are made already."""
+    """Holds a page, its number in the read, starting at 1, and its rows' keys if they are computed already."""
 
     number: int
     page: Page
@@ -63,10 +62,10 @@ class _Numbered(NamedTuple):
 
 
 class _Origin(NamedTuple):
-    """Says which page the rows of a batch that can land came with.
+    """Maps the rows of a batch that can land to their pages.
 
     Attributes:
-        ends: By page, how many of them are there at its end.
+        ends: For each page, the number of rows up to its end.
         numbers: The pages' numbers.
     """
 
@@ -85,7 +84,7 @@ class _Origin(NamedTuple):
 
 
 class _Shaped(NamedTuple):
-    """Holds rows of one table, ready to be written, and their children."""
+    """Holds rows of one table, ready to be written, with their children."""
 
     batches: Batches
     table: pa.Table
@@ -93,19 +92,19 @@ class _Shaped(NamedTuple):
 
 
 class Spool:
-    """Gathers the rows of one read of one resource. For one thread.
+    """Collects the rows of one read of one resource. Not thread-safe.
 
     Attributes:
         rows: Rows received, rejected ones included.
     """
 
     def __init__(self, shape: RowShape, folder: Path, batch_rows: int = 20000) -> None:
-        """Starts empty.
+        """Creates an empty spool.
 
         Args:
             shape: What is known of the rows.
-            folder: An empty folder of this spool's own; made if it is not there.
-            batch_rows: Rows of the resource's table, and of each child table, that `tables` gives at once, about.
+            folder: An empty folder that nothing else uses; created if it is missing.
+            batch_rows: About how many rows of a table `tables` yields together.
         """
         self._shape, self._layout = shape, Layout(shape)
         self._folder, self._batch_rows = folder, batch_rows
@@ -113,7 +112,7 @@ class Spool:
         self.clear()
 
     def clear(self) -> None:
-        """Forgets all rows; the read starts anew."""
+        """Discards all rows before a new read."""
         self.rows = 0
         self._pages = 0
         self._pending: list[_Numbered] = []
@@ -128,11 +127,11 @@ class Spool:
         self._named.write_bytes(b"")
 
     def add(self, page: Page, keys: Keys | None = None) -> None:
-        """Takes in the next page.
+        """Adds the next page.
 
         Args:
-            page: Its rows; overlap with the page before is cut off already.
-            keys: Its rows' keys where `row_keys` has made them; else they are made here.
+            page: The page, without the rows that overlap the page before.
+            keys: Its rows' keys from `row_keys`; computed here if None.
         """
         self._pages += 1
         self.rows += page.rows
@@ -146,36 +145,36 @@ class Spool:
 
     @property
     def rejected_rows(self) -> int:
-        """Rows that cannot land."""
+        """Number of rows that cannot land."""
         self._flush()
         return self._rejects.rows
 
     @property
     def keyless(self) -> int:
-        """Rows without a primary key; each of them is rejected."""
+        """Number of rows without a primary key, all of which are rejected."""
         self._flush()
         return self._tally.keyless
 
     @property
     def distinct(self) -> int:
-        """Different keys among the rows; `rows - distinct - keyless` of them came more than once."""
+        """Number of distinct keys; `rows - distinct - keyless` rows are repeats."""
         self._flush()
         return self._tally.distinct
 
     def fingerprint(self) -> str:
-        """Returns a digest of the set of keys, whatever their order: equal where two passes show the same rows."""
+        """Returns a digest of the set of keys, equal if two passes returned the same rows in any order."""
         self._flush()
         return self._tally.fingerprint()
 
     def sequence(self) -> str:
-        """Returns a digest of all keys in the order in which they came."""
+        """Returns a digest of all keys in the order received."""
         self._flush()
         return self._tally.sequence()
 
     def conflicts(self) -> Sequence[str]:
-        """Returns a sentence for each of the first keys whose rows, more than one, are not alike; nothing where all are.
+        """Describes the first keys whose rows differ, one sentence each; empty if there are none.
 
-        Rows that cannot land are left out; rows that came again as they were do no harm.
+        Rows that cannot land are left out; identical repeats are not conflicts.
         """
         self._flush()
         if not self._layout.key:
@@ -200,7 +199,7 @@ class Spool:
     def _add_items(
         self, hashes: Hashes, layout: Layout, number: int, mask: Mask | None, schemas: Mapping[Batches, pa.Schema]
     ) -> None:
-        """Has rows' hashes count the items of their lists."""
+        """Mixes the items of the rows' lists into the rows' hashes."""
         for child in layout.children.values():
             batches = self._children.get(child)
             stored = batches.read(number) if batches is not None else None
@@ -212,7 +211,7 @@ class Spool:
             add_items(hashes, child.table, items, chunk[_PARENT_ID].combine_chunks(), chunk[_INDEX].combine_chunks())
 
     def _difference(self, one: int, other: int) -> str:
-        """Says what two rows that can land differ in, by their numbers among these."""
+        """Describes how two rows differ, given their indices among the rows that can land."""
         ends = list(accumulate(len(batch) for batch in self._landing))
         rows, pages = [], []
         for index in (one, other):
@@ -226,12 +225,12 @@ class Spool:
         return sentence(key, (pages[0], pages[1]), columns or ["their lists"])
 
     def columns(self) -> dict[str, dict[str, Any]]:
-        """Returns dlt column schemas of the resource's table, for dlt to know what Arrow's types do not say, such as `json`."""
+        """Returns the resource table's dlt column schemas, which tell dlt what Arrow types cannot, such as `json`."""
         self._flush()
         return {**self._root.columns(), **(_own_columns(ROW_ID) if self._shape.row_ids else {})}
 
     def children(self) -> dict[str, tuple[str, dict[str, dict[str, Any]]]]:
-        """Returns the child tables that rows came for, parents first: by name, the table above and dlt column schemas."""
+        """Returns the child tables that received rows, parents first: by name, the parent table and dlt column schemas."""
         self._flush()
         return {
             child.table: (layout.table, {**self._children[child].columns(), **_own_columns(*self._item_columns)})
@@ -241,10 +240,10 @@ class Spool:
         }
 
     def changed_types(self) -> Mapping[str, tuple[str, str]]:
-        """Returns columns whose type at the destination holds not all of what came, or contradicts its declaration.
+        """Returns the columns whose type at the destination does not fit all values or contradicts the declared type.
 
         Returns:
-            By column, `table.column` in a child table, the type in the table and the type that came.
+            By column (`table.column` in a child table), the type in the table and the type received or declared.
         """
         self._flush()
         found = dict(self._root.changed_types())
@@ -253,14 +252,14 @@ class Spool:
         return found
 
     def tables(self, choose: Choose | None = None) -> Iterator[tuple[str, pa.Table]]:
-        """Yields the rows that can land, each once, the last one of those that share a key; and their children.
+        """Yields the rows that can land, only the last of those that share a key, and their children.
 
         Args:
-            choose: Gets the values at the shape's `raw_paths`, a list a row in the order in which rows land, and marks the rows
-                that are wanted.
+            choose: Receives the values at the shape's `raw_paths`, one list per row in landing order, and returns a mask of
+                the rows to keep.
 
         Yields:
-            The name of a table and some of its rows, parents before children. All tables of one name have one schema.
+            The name of a table and some of its rows, parents before children. All tables of one name have the same schema.
         """
         self._flush()
         schemas = self._schemas()
@@ -275,19 +274,17 @@ class Spool:
 
     @property
     def schema(self) -> pa.Schema:
-        """The schema of the resource's table, without dlt's own columns."""
+        """Schema of the resource's table without dlt's own columns."""
         self._flush()
         return self._root.schema
 
     def rejected(self) -> Iterator[pa.Table]:
-        """Yields the rows that cannot land, as `REJECTED`: the row as JSON, why, and the number of its page, from 1."""
+        """Yields the rejected rows as tables of schema `REJECTED`: the row as JSON, the reason, the page number from 1."""
         self._flush()
         return self._rejects.tables()
 
     def rejected_keys(self) -> pa.Table:
-        """Returns the primary keys of the rows that cannot land and have one, just as those of landed rows would be: with
-        the table's column names and types.
-        """
+        """Returns the primary keys of the rejected rows that have one, with the table's column names and types."""
         self._flush()
         tables = list(read_each(self._named))
         if not tables:
@@ -296,23 +293,24 @@ class Spool:
         return pa.concat_tables([self._root.conform(table, schema) for table in tables])
 
     def _masks(self) -> list[Mask | None]:
-        """Marks which rows of each batch land; None for all of them."""
+        """Returns a mask of the rows that land for each batch; None if all do."""
         land = last_of_each(joined(self._landing_keys()))
         return [None] * len(self._landing) if land is None else [*self._by_batch(land)]
 
     def _by_batch(self, mask: Mask) -> Iterator[Mask]:
-        """Yields the part of a mask of all rows that can land that is each batch's own."""
+        """Splits a mask of all rows that can land into one mask per batch."""
         ends = accumulate(len(batch) for batch in self._landing)
         return (mask[end - len(batch) : end] for end, batch in zip(ends, self._landing, strict=True))
 
     def _landing_keys(self) -> list[Keys]:
-        """Returns the keys of the rows that can land, made anew where columns turned out to tell values apart otherwise
-        than text does: one moment may be written in two ways, and so may a number.
+        """Returns the keys of the rows that can land.
+
+        They are recomputed if a key column's type makes differently written values equal, such as timestamps or numbers.
         """
         schema = self._root.schema
-        bent = [name for name in self._layout.key if self._root.bends(name)]
-        # No row can land without a key, so that each column of it is there once one can.
-        if not bent or not self._landing:
+        unified = [name for name in self._layout.key if self._root.unifies_spellings(name)]
+        # No row lands without a key, so all key columns exist once one does.
+        if not unified or not self._landing:
             return self._landing
         own = pa.schema([schema.field(name) for name in self._layout.key])
         tables = (self._root.conform(self._batch(number), own) for number in range(len(self._landing)))
@@ -331,7 +329,7 @@ class Spool:
     def _landed(
         self, number: int, land: Mask | None, schemas: Mapping[Batches, pa.Schema], choose: Choose | None
     ) -> Iterator[tuple[str, pa.Table]]:
-        """Yields the rows of a batch that land, and below them their children."""
+        """Yields the rows of a batch that land, then their children."""
         stored = self._batch(number)
         if choose is not None:
             raw = stored[_RAW] if land is None else stored[_RAW].filter(pa.array(land))
@@ -363,10 +361,12 @@ class Spool:
         """Yields the children of rows that land.
 
         Args:
-            layout: Of the table that these rows are in.
-            land: Which of its rows land.
-            ids: Of those.
-            roots: The ids of their root rows.
+            layout: Layout of the parent rows' table.
+            number: The batch.
+            land: Mask of the parent rows that land; None if all do.
+            ids: Ids of the parent rows that land.
+            roots: Ids of their root rows.
+            schemas: Final schemas of the tables.
         """
         for child in layout.children.values():
             batches = self._children.get(child)
@@ -412,11 +412,11 @@ class Spool:
         if len(given) == len(run):
             keys = np.concatenate(given)
         else:
-            # Without a primary key a row is told apart by all that it holds, its lists included.
+            # Without a primary key, the whole row identifies it, lists included.
             whole = chunk if self._layout.key or not self._layout.nests else flatten(self._layout, pages)
             keys = chunk_keys(whole, self._layout, [page.rows for page in pages])
         self._refuse_empty(chunk)
-        # A row that holds nothing but lists has no other column, and still counts.
+        # This column keeps rows that have nothing but lists.
         own = {_INDEX: pa.array(np.arange(chunk.rows))} if self._layout.nests else {}
         if self._shape.raw_paths:
             own[_RAW] = pa.array(self._raw(pages), pa.string())
@@ -444,7 +444,7 @@ class Spool:
                 yield utf8_text(list(values))
 
     def _shaped(self, chunk: Chunk, batches: Batches, own: Mapping[str, pa.Array] | None) -> _Shaped:
-        """Makes tables to write of rows and their children. What is wrong with a child is wrong with its row."""
+        """Makes the tables to write from rows and their children. A child's faults become its row's faults."""
         table = batches.shape(chunk, own)
         children = []
         for items in chunk.children:
@@ -466,7 +466,7 @@ class Spool:
                 self._write_below(child, number, stay)
 
     def _refuse_empty(self, chunk: Chunk) -> None:
-        """Gives a fault to each row that would be null throughout: nothing would show that it came."""
+        """Adds a fault to each row that would be entirely null, as it would leave no trace in the table."""
         empty = np.ones(chunk.rows, np.bool_)
         for column in chunk.columns.values():
             if not column.values.null_count:
@@ -498,7 +498,7 @@ def _own_columns(*names: str) -> dict[str, dict[str, Any]]:
 
 
 def _below(table: pa.Table, land: Mask | None) -> tuple[pa.Table, Mask | None]:
-    """Returns the items of lists whose rows land, with the indices that these rows have then; and which items these are."""
+    """Returns the items whose parent rows land, with the parents' new indices, and a mask of these items."""
     if land is None:
         return table, None
     parents = table[_PARENT_ID].to_numpy()

@@ -1,4 +1,4 @@
-"""Looks at the brackets of a body before a decoder recurses into it."""
+"""Checks a body's brackets before a decoder recurses into it."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from rmm_assets.rows.slices import slices
 MAX_DEPTH = 500
 
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
-# What JSON calls white space.
+# JSON's white space.
 _BLANKS = b" \t\r\n"
 # Within one JSON value, an object is never followed by this.
 _NULL_BEHIND = re.compile(rb"\}[ \t\r\n]*n")
-# A string, and whether it is a key; written so that the search never goes back.
+# A string, and whether it is a key; possessive quantifiers avoid backtracking.
 _STRING = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"([ \t\r\n]*+:)?', re.DOTALL)
 _QUOTE = ord('"')
-# By byte: one level down, one level up, or neither.
+# For each byte value, its change of the nesting level.
 _STEPS = np.zeros(256, np.int8)
 _STEPS[[ord("["), ord("{")]] = 1
 _STEPS[[ord("]"), ord("}")]] = -1
 
 
 def is_too_deep(text: bytes, most: int = MAX_DEPTH) -> bool:
-    """Tells whether a body is nested deeper than any row is."""
+    """Returns whether a body is nested more than `most` levels deep."""
     if _opening(text) <= most:
         return False
     return bool(_levels(text).max(initial=0) > most)
 
 
 def has_more_keys(text: bytes, most: int) -> bool:
-    """Tells whether a body has more than so many different keys."""
+    """Returns whether a body has more than `most` distinct keys."""
     seen: set[bytes] = set()
     for match in _STRING.finditer(text):
         if match[2] is not None:
@@ -44,31 +44,32 @@ def has_more_keys(text: bytes, most: int) -> bool:
 
 
 def _opening(text: bytes) -> int:
-    # One bit tells `{` from `[`.
+    # `{` and `[` differ in one bit.
     parts = slices(np.frombuffer(text, np.uint8))
     return sum(int(np.count_nonzero((part | np.uint8(32)) == ord("{"))) for _, part in parts)
 
 
 def is_safe(text: bytes, first: bytes) -> bool:
-    """Tells whether Arrow's reader may read a body: it begins and ends as one object or array, and no `null` stands behind.
+    """Returns whether Arrow's reader can safely read a body: it is one object or array with no `null` after it.
 
-    Arrow's reader takes any number of values one behind the other, and a `null` in the place of an object kills the process.
+    Arrow's reader accepts any number of consecutive values, and a `null` in place of an object kills the process.
 
     Args:
-        first: The brackets that the body may begin with.
+        text: The body.
+        first: The brackets with which the body may begin.
     """
     begin, end = text[:64].lstrip(_BLANKS)[:1], text[-64:].rstrip(_BLANKS)[-1:]
     if not begin or begin not in first or end not in (b"}", b"]"):
         return False
     if not _may_have_null_behind(text) or not _NULL_BEHIND.search(text):
         return True
-    # Such text may stand in a string.
+    # Such text may be inside a string.
     levels = _levels(text)
     return bool(levels[-1] == 0 and np.count_nonzero(levels == 0) == 1)
 
 
 def _may_have_null_behind(text: bytes) -> bool:
-    """Tells quickly whether an object ends that an `n`, or white space, follows."""
+    """Returns whether an `n` or white space follows the end of an object; a quick first check."""
     for _, part in slices(np.frombuffer(text, np.uint8), overlap=1):
         behind = part[1:]
         if ((part[:-1] == ord("}")) & ((behind == ord("n")) | (behind <= ord(" ")))).any():
@@ -77,11 +78,11 @@ def _may_have_null_behind(text: bytes) -> bool:
 
 
 def _levels(text: bytes) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-    """Returns the level of nesting behind each bracket outside of strings."""
+    """Returns the nesting level after each bracket outside strings."""
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     marks = np.frombuffer(text.translate(None, _NOT_STRUCTURE), np.uint8)
     quotes = marks == _QUOTE
-    # A quote flips between outside and inside of strings.
+    # Each quote toggles between outside and inside a string.
     steps = _STEPS[marks[~quotes & ~np.logical_xor.accumulate(quotes)]]
     return np.cumsum(steps, dtype=np.int32)

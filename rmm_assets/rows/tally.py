@@ -1,4 +1,4 @@
-"""Counts the rows of a read by their keys: what came, what came again, and whether two reads hold the same rows."""
+"""Counts the rows of a read by their keys: distinct rows, repeats, and digests to compare two reads."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ class Tally:
         self._keys: list[Keys] = []
 
     def add(self, keys: Keys) -> None:
-        """Takes in the keys of the next rows."""
+        """Adds the keys of the next rows."""
         self._keys.append(keys)
 
     @property
     def keys(self) -> Keys:
-        """All keys, in the order in which they came."""
+        """All keys in the order received."""
         return joined(self._keys)
 
     @property
     def keyless(self) -> int:
-        """Rows without a primary key."""
+        """Number of rows without a primary key."""
         return sum(int(np.count_nonzero(keys == NO_KEY)) for keys in self._keys)
 
     @property
     def distinct(self) -> int:
-        """Different keys."""
+        """Number of distinct keys."""
         return len(self._distinct())
 
     def fingerprint(self) -> str:
-        """Returns a digest of the set of keys, whatever their order: equal where two passes show the same rows."""
-        # A sum needs no order, and sums of different sets of keyed hashes differ as surely as the hashes do.
+        """Returns a digest of the set of keys, equal if two passes returned the same rows in any order."""
+        # A sum does not depend on the order, and sums of keyed hashes collide no more easily than the hashes.
         keys = self._distinct()
         low, high = halves(keys).sum(axis=0, dtype=np.uint64).tolist()
         return f"{len(keys)}-{low:016x}{high:016x}"
 
     def sequence(self) -> str:
-        """Returns a digest of all keys in the order in which they came."""
+        """Returns a digest of all keys in the order received."""
         return hashlib.sha256(self.keys.tobytes()).hexdigest()
 
     def _distinct(self) -> Keys:
@@ -53,7 +53,7 @@ class Tally:
 
 
 def last_of_each(keys: Keys) -> Mask | None:
-    """Marks the last row of those that share a key; None where no key comes twice."""
+    """Returns a mask of the last row of each key; None if no key occurs twice."""
     if not may_repeat(keys):
         return None
     _, last = np.unique(keys[::-1], return_index=True)

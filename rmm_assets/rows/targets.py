@@ -1,4 +1,4 @@
-"""Casts values to the type that the connection declares for a column, or that the table has, without loss."""
+"""Casts values without loss to the type that the connection declares for a column or that the table has."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rmm_assets.rows.json_text import exact_double, json_text, loads, plain_text
 from rmm_assets.rows.timestamps import EPOCH, MICROSECOND, TIMESTAMP, fast_timestamps
 from rmm_assets.rows.types import INT64, Kind, as_text, fits_double
 
-# A year, a month or a week, which dlt takes for its first day.
+# A year, a month or a week, which dlt reads as its first day.
 _NO_DAY = re.compile(r"\d{4}(-\d\d|-?[Ww]\d\d)?", re.ASCII)
 _DAY, _NO_TIME = datetime.timedelta(days=1), datetime.timedelta()
 _PLAIN_INTEGER = r"^(0|-?[1-9]\d{0,17})$"
@@ -31,14 +31,15 @@ _PLAIN_INTEGER = r"^(0|-?[1-9]\d{0,17})$"
 
 @dataclass(frozen=True)
 class Target:
-    """Says what a column is to be.
+    """Describes the type that a column must have.
 
     Attributes:
+        name: The column's name.
         data_type: dlt's name of the type.
-        arrow: The type in Arrow.
+        arrow: The Arrow type.
         hint: dlt's column schema.
-        declared: By the connection. dlt's coercions hold then ("12" is 12), and what does not fit rejects its row. Else
-            the table has the type, and only a value that it holds without loss fits.
+        declared: Whether the connection declares the type: dlt's coercions apply ("12" becomes 12), and a value that does
+            not fit rejects its row. Otherwise it is the table's type, and only values that it holds without loss fit.
         required: Whether a row without a value is rejected.
     """
 
@@ -54,7 +55,7 @@ def target_of(name: str, hint: Mapping[str, Any], *, declared: bool, required: b
     """Builds the target that a dlt column schema describes.
 
     Raises:
-        ValueError: Its data type is none of dlt's.
+        ValueError: The data type is not one of dlt's.
     """
     data_type = str(hint["data_type"])
     if data_type == "json":
@@ -70,7 +71,7 @@ def fit(array: pa.Array, kind: Kind, target: Target) -> tuple[pa.Array, Mask | N
     """Casts a column to its target type.
 
     Returns:
-        The column, null where a value does not fit, and where that is, by row; None where all fit.
+        The column, null where a value does not fit, and a mask of those rows; None if all fit.
     """
     data_type = target.data_type
     if data_type == "text":
@@ -97,7 +98,7 @@ def fit(array: pa.Array, kind: Kind, target: Target) -> tuple[pa.Array, Mask | N
 
 
 def fit_value(value: Any, target: Target) -> Any:
-    """Casts one JSON value to the target's type, for Arrow to store; None where it does not fit."""
+    """Casts one JSON value to a Python value that Arrow stores as the target's type; None if it does not fit."""
     data_type, declared = target.data_type, target.declared
     if data_type == "text":
         return plain_text(value)
@@ -119,7 +120,7 @@ def fit_value(value: Any, target: Target) -> Any:
         if data_type == "date":
             return _as_date(value)
         if isinstance(value, Decimal) or (data_type in ("decimal", "wei") and isinstance(value, float)):
-            # the digits as they came
+            # the digits as received
             value = str(value) if isinstance(value, Decimal) else repr(value)
         return coerce_value(data_type, py_type_to_sc_type(type(value)), value)  # type: ignore[arg-type]
     except (ValueError, TypeError, ArithmeticError, SyntaxError, OSError):
@@ -128,7 +129,7 @@ def fit_value(value: Any, target: Target) -> Any:
 
 def _as_json(value: Any) -> str:
     if isinstance(value, str):
-        # dlt reads text as JSON; a list or an object in a string is what the declaration means
+        # dlt parses text as JSON; only a list or an object in a string is unpacked here
         try:
             inner = loads(value)
         except (ValueError, RecursionError):
@@ -174,7 +175,7 @@ def _as_bool(value: Any, declared: bool) -> bool | None:
 
 
 def _as_date(value: Any) -> Any:
-    """Casts to a date what is one: a moment that is not the first of a day would lose its time."""
+    """Casts to a date; None for a timestamp other than midnight, as its time would be lost."""
     if isinstance(value, str) and not _NO_DAY.fullmatch(value.strip()):
         moment = ensure_datetime_in_tz(coerce_value("timestamp", "text", value))
         return moment.date() if (moment - EPOCH) % _DAY == _NO_TIME else None
@@ -184,7 +185,7 @@ def _as_date(value: Any) -> Any:
 def _as_timestamp(value: Any, target: Target) -> Any:
     if isinstance(value, bool) or (isinstance(value, str) and _NO_DAY.fullmatch(value.strip())):
         return None
-    # what dlt reads as a point in time, or a day; a number may be anything
+    # undeclared: only text that dlt reads as a timestamp or a date; a number may mean anything
     if not target.declared and not (
         isinstance(value, str) and isinstance(parse_iso_like_datetime(value), datetime.date)
     ):

@@ -1,4 +1,4 @@
-"""Reads text as timestamps, just as dlt reads it."""
+"""Parses timestamps exactly as dlt does."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ TIMESTAMP = pa.timestamp("us", "UTC")
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 MICROSECOND = datetime.timedelta(microseconds=1)
 _DAY = 86_400_000_000
-# The years 1 to 9999, less a day at either end: an offset may carry a value over it, where dlt gives up.
+# The years 1 to 9999 less a day at either end, where an offset may lead out of the range and make dlt fail.
 _EARLIEST = -62_135_596_800_000_000 + _DAY
 _LATEST = 253_402_300_799_999_999 - _DAY
-# Forms that Arrow and dlt read alike. RE2's \d is ASCII.
+# Formats that Arrow and dlt parse alike. RE2's \d is ASCII.
 _STAMP = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?$"
 _ZONED = r"(Z|[+-]\d\d(:?\d\d)?)$"
 
 
 def are_timestamps(array: pa.Array) -> bool:
-    """Tells whether dlt would take each of these strings for a timestamp."""
+    """Returns whether dlt would read each of these strings as a timestamp."""
     first = next((value.as_py() for value in array if value.is_valid), None)
     if first is None or _timestamp(first) is None:
         return False
@@ -34,7 +34,7 @@ def are_timestamps(array: pa.Array) -> bool:
 
 
 def read_timestamps(array: pa.Array) -> pa.Array:
-    """Reads strings that `are_timestamps` as timestamps in UTC, in whole microseconds, as dlt reads them."""
+    """Parses strings that pass `are_timestamps` as UTC timestamps in whole microseconds, as dlt does."""
     fast = fast_timestamps(array)
     if fast is not None:
         return fast
@@ -42,7 +42,7 @@ def read_timestamps(array: pa.Array) -> pa.Array:
 
 
 def _timestamp(text: str) -> int | None:
-    """Microseconds since 1970 of a string that dlt takes for a timestamp, else None."""
+    """Returns the microseconds since 1970 of a string that dlt reads as a timestamp, else None."""
     if not is_iso_timestamp(str, text):
         return None
     try:
@@ -52,7 +52,7 @@ def _timestamp(text: str) -> int | None:
 
 
 def fast_timestamps(array: pa.Array) -> pa.Array | None:
-    """Reads strings as timestamps where Arrow surely reads them as dlt does, else None."""
+    """Parses strings as timestamps with Arrow; None if dlt might read them differently."""
     if pc.all(pc.match_substring_regex(array, _STAMP)).as_py() is False:
         return None
     zoned = pc.match_substring_regex(array, _ZONED)
@@ -61,7 +61,7 @@ def fast_timestamps(array: pa.Array) -> pa.Array | None:
         return None
     for strings in (array, None):
         if strings is None:
-            # dlt cuts after six digits, Arrow refuses more
+            # dlt truncates to six digits; Arrow rejects more
             strings = pc.replace_substring_regex(array, r"(\.\d{6})\d+", r"\1")
         try:
             stamps = pc.cast(pc.cast(strings, pa.timestamp("us")) if naive else strings, TIMESTAMP)

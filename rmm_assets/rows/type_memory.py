@@ -1,4 +1,4 @@
-"""Remembers the Arrow types of a resource's pages, for the next page to be decoded in one go."""
+"""Remembers the Arrow types of a resource's pages so that the next page is decoded in one pass."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import pyarrow as pa
 from rmm_assets.errors import BodyError
 from rmm_assets.rows.structure import MAX_DEPTH, has_more_keys, is_too_deep
 
-# A body is scanned if it has this many colons for each field that is allowed.
+# A body's keys are counted if it has this many colons per allowed field.
 _SCANNED = 10
 
 
 class TypeMemory:
-    """Remembers what the pages of one resource have shown of its types, so that the next one is decoded once. Thread-safe.
+    """Remembers the types of one resource's pages so that the next page is decoded only once. Thread-safe.
 
-    Arrow infers types anew for every body and takes ISO strings for timestamps, which loses how they were written. With
-    a remembered type they are strings at once. Only the speed changes: each page comes out the same without.
+    Arrow infers types anew for every body and reads ISO strings as timestamps, which loses their spelling; with a remembered
+    type they are read as strings right away. This changes only the speed, not the result.
     """
 
     def __init__(self, most_fields: int = 5_000, most_levels: int = MAX_DEPTH) -> None:
-        """Remembers nothing yet.
+        """Creates an empty memory.
 
         Args:
-            most_fields: Different fields that the rows may have, nested ones included.
-            most_levels: Objects and lists that may be inside each other in a body.
+            most_fields: Maximum number of distinct fields in all rows, nested ones included.
+            most_levels: Maximum nesting depth of a body.
         """
         self._lock = threading.Lock()
         self._most_fields, self._most_levels = most_fields, most_levels
@@ -39,24 +39,24 @@ class TypeMemory:
         self.schema: pa.Schema | None = None
 
     def check_body(self, text: bytes) -> None:
-        """Refuses a body that a decoder must not be given, because it would take minutes and gigabytes.
+        """Refuses a body that would take a decoder minutes and gigabytes.
 
         Raises:
-            BodyError: It is nested too deep, or has too many different keys.
+            BodyError: The body is nested too deeply or has too many distinct keys.
         """
         if is_too_deep(text, self._most_levels):
             raise BodyError(
                 "too_large", f"the body is nested more than {self._most_levels} levels deep (limits.max_nesting)"
             )
-        # The scan takes longer than decoding, and only a body with many keys can have many different ones.
+        # Counting keys takes longer than decoding, so bodies with few colons skip it.
         if text.count(b":") > _SCANNED * self._most_fields and has_more_keys(text, self._most_fields):
             raise self._too_wide()
 
     def check_rows(self, structs: pa.StructArray | None, rows: Iterable[Any]) -> None:
-        """Takes in the fields of a page's rows.
+        """Counts the fields of a page's rows.
 
         Raises:
-            BodyError: The rows have too many different fields by now.
+            BodyError: The rows read so far have too many distinct fields.
         """
         if structs is not None and self._counted is not None and structs.type.equals(self._counted):
             return
@@ -75,12 +75,12 @@ class TypeMemory:
         )  # fmt: skip
 
     def doubles(self, seen: pa.Schema) -> tuple[tuple[int, ...], ...] | None:
-        """Returns where the doubles are, if the document before had this schema."""
+        """Returns the paths to the doubles if the previous document had this schema, else None."""
         latest = self._latest
         return latest[1] if latest is not None and latest[0].equals(seen) else None
 
     def learn(self, root: str, seen: pa.Schema, doubles: tuple[tuple[int, ...], ...]) -> None:
-        """Takes in a decoded document: the field that holds the rows, and beside it what looked like a timestamp."""
+        """Remembers the types of the field that holds the rows and of fields next to it that look like timestamps."""
         with self._lock:
             self._latest = (seen, doubles)
             for entry in seen:
@@ -93,13 +93,13 @@ class TypeMemory:
             self.schema = pa.schema(list(self._types.items())) if self._types else None
 
     def keep_text(self, name: str) -> None:
-        """Remembers a field beside the rows from now on: it holds text that looks like a timestamp."""
+        """Remembers from now on a field next to the rows whose text looks like a timestamp."""
         with self._lock:
             if (name,) not in self._contested:
                 self._types.setdefault(name, pa.null())
 
     def _merge(self, old: pa.DataType | None, new: pa.DataType | None, path: tuple[str, ...]) -> pa.DataType | None:
-        """Merges two types; None where nothing is to be remembered, as where pages have disagreed once."""
+        """Merges two types; None if there is nothing to remember, for example after pages have disagreed."""
         if path in self._contested:
             return None
         if old is not None and pa.types.is_null(old):
@@ -125,7 +125,7 @@ class TypeMemory:
 
 
 def _paths(kind: pa.DataType, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Yields the paths of the fields of a struct, those of nested objects included."""
+    """Yields the paths of a struct's fields, including those of nested objects."""
     for entry in kind:
         if pa.types.is_struct(entry.type) and entry.type.num_fields:
             yield from _paths(entry.type, (*path, entry.name))

@@ -1,6 +1,6 @@
-"""Finds the column type that holds all values of a column without loss, and casts to it.
+"""Finds the type that holds all values of a column without loss, and casts to it.
 
-A kind is what JSON said of a value; which type a column gets is known when the whole read is.
+A kind is the type of a JSON value; a column's type is known only at the end of a read.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from rmm_assets.rows.timestamps import TIMESTAMP, are_timestamps, read_timestamp
 
 __all__ = ["are_timestamps", "plain_text", "read_timestamps"]
 
-# What JSON can say of a value. `huge` is a number that neither int64 nor a double holds, `wide` an integer that no
-# double holds exactly, `stamp` text that dlt takes for a timestamp, `mixed` a column of several kinds as JSON text.
+# `huge` is a number that neither int64 nor a double holds, `wide` an integer that no double holds exactly, `stamp` text
+# that dlt reads as a timestamp, `mixed` a column of several kinds as JSON text.
 Kind = Literal["bool", "bigint", "wide", "huge", "double", "stamp", "text", "json", "mixed"]
 
 INT64 = (-(2**63), 2**63 - 1)
 
 
 def kind_of(value: Any) -> tuple[Kind, ...]:
-    """Returns the kinds of one JSON value that is not null."""
+    """Returns the kinds of a non-null JSON value."""
     if isinstance(value, bool):
         return ("bool",)
     if isinstance(value, int):
@@ -40,7 +40,7 @@ def kind_of(value: Any) -> tuple[Kind, ...]:
 
 
 def fits_double(array: pa.Array) -> bool:
-    """Tells whether a double holds each of these int64 exactly."""
+    """Returns whether doubles hold all of these int64 values exactly."""
     extremes = pc.min_max(array)
     low, high = extremes["min"].as_py(), extremes["max"].as_py()
     if low is None or (low >= -EXACT_DOUBLE and high <= EXACT_DOUBLE):
@@ -51,8 +51,8 @@ def fits_double(array: pa.Array) -> bool:
 def widened(kinds: Iterable[Kind]) -> str:
     """Returns the type that holds values of all these kinds without loss.
 
-    Integers and floats are `double` where it holds every integer exactly; a column with a list or an object in it is
-    `json`; everything else that is mixed is `text`.
+    Integers and floats become `double` if it holds every integer exactly; a column that contains a list or an object becomes
+    `json`; any other mixture becomes `text`.
     """
     found = set(kinds)
     if "json" in found:
@@ -67,13 +67,13 @@ def widened(kinds: Iterable[Kind]) -> str:
 
 
 def arrow_type(data_type: str) -> pa.DataType:
-    """Returns the Arrow type of a column that `widened` named."""
+    """Returns the Arrow type for a type returned by `widened`."""
     types = {"bigint": pa.int64(), "double": pa.float64(), "bool": pa.bool_(), "timestamp": TIMESTAMP}
     return types.get(data_type, pa.string())
 
 
 def widen(array: pa.Array, kind: Kind, data_type: str) -> pa.Array:
-    """Casts a column of one kind to a type that `widened` named for it."""
+    """Casts a column of one kind to a type returned by `widened`."""
     if data_type == "json":
         if kind in ("json", "mixed"):
             return array
@@ -92,7 +92,7 @@ def widen(array: pa.Array, kind: Kind, data_type: str) -> pa.Array:
 
 
 def as_text(array: pa.Array, kind: Kind) -> pa.Array:
-    """Casts a column of one kind to text, each value as `plain_text` writes it."""
+    """Casts a column of one kind to text, as `plain_text` writes each value."""
     if kind in ("text", "stamp", "json"):
         return array
     if kind in ("bigint", "bool"):

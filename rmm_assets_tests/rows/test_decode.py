@@ -115,7 +115,7 @@ def test_a_body_that_is_no_page_says_why(text: bytes, selector: str | None, reas
 )
 @pytest.mark.parametrize("exact", [False, True])
 def test_a_page_says_what_stood_where_the_rows_should_be(text: bytes, selector: str, stood: str, exact: bool) -> None:
-    assert read_page(text, selector, exact=exact).stood == stood
+    assert read_page(text, selector, exact=exact).selected_type == stood
 
 
 PAGE = b'{"data":[{"id":1}]}'

@@ -73,7 +73,7 @@ def outcome(read: Callable[..., Page], *args: Any, **options: Any) -> str:
 
 
 def shown(page: Page) -> str:
-    return repr((page.rows, page.objects(), page.envelope, page.stood))
+    return repr((page.rows, page.objects(), page.envelope, page.selected_type))
 
 
 def compare(seed: int, count: int) -> None:
