@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Any, ClassVar, Literal
 from zoneinfo import ZoneInfo
 
@@ -19,10 +18,7 @@ from rmm_assets.config.client import ApiKey, Client, WebAddress
 from rmm_assets.config.resource import Resource, ResourceDefaults, as_lists, resolved
 from rmm_assets.http.settings import Limits, Retry, Tls
 from rmm_assets.settings import Settings, line_error, refuse
-
-# The DuckDB file of connections that do not name one; relative to the working directory.
-DEFAULT_DATABASE = "data/rmm.duckdb"
-DATABASE_VARIABLE = "RMM_DATABASE"
+from rmm_assets.tables.settings import Destination, as_destination
 
 
 class Simulator(Settings):
@@ -33,36 +29,6 @@ class Simulator(Settings):
     devices: int = Field(default=400, ge=0, description="Number of devices.")
     alerts: int = Field(default=250, ge=0, description="Number of alerts.")
     patches: int = Field(default=900, ge=0, description="Number of patches.")
-
-
-class Destination(Settings):
-    """Where tables land: a dlt destination."""
-
-    type: str = Field(
-        default="duckdb", min_length=1, description="dlt's name for the destination, for example `postgres`."
-    )
-    credentials: str | dict[str, Any] | None = Field(
-        default=None,
-        description="Connection string or mapping, without a password: dlt looks that up itself, for example in "
-        "`DESTINATION__POSTGRES__CREDENTIALS`. For DuckDB, the path of the file; by default the value of the "
-        "environment variable `RMM_DATABASE`, or `data/rmm.duckdb`.",
-    )
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="Other arguments of dlt's destination, for example `bucket_url`."
-    )
-
-    def resolved_credentials(self) -> str | dict[str, Any] | None:
-        """Returns the credentials to pass to dlt: those in the file, DuckDB's file, or None if dlt should look them up.
-
-        It reads the environment, so call it when a run starts.
-        """
-        if self.credentials is None and self.type == "duckdb":
-            return os.environ.get(DATABASE_VARIABLE) or DEFAULT_DATABASE
-        return self.credentials
-
-
-def _as_destination(value: Any) -> Any:
-    return {"type": value} if isinstance(value, str) else value
 
 
 def _time_zone(name: str) -> str:
@@ -154,7 +120,7 @@ class Attributes(Settings):
     allow_http: bool = Field(
         default=False, description="Allow plain http to other machines, which sends the secret unencrypted."
     )
-    destination: Annotated[Destination, BeforeValidator(_as_destination, json_schema_input_type=str | Destination)] = (
+    destination: Annotated[Destination, BeforeValidator(as_destination, json_schema_input_type=str | Destination)] = (
         Field(default=Destination(), description="The dlt destination, as a name or a mapping.")
     )
     dataset: str | None = Field(

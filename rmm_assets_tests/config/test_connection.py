@@ -23,13 +23,13 @@ from dlt.sources.rest_api.typing import AuthType, Endpoint, EndpointResource, Pa
 
 import rmm_assets
 from rmm_assets.config import Connection, client, endpoint, resource, secrets, table_hints
-from rmm_assets.config.attributes import DEFAULT_DATABASE, Destination
 from rmm_assets.definitions import load_connections
 from rmm_assets.http.auth import AuthSettings
 from rmm_assets.http.settings import Limits, Retry, Throttle, Tls
 from rmm_assets.orchestration.component import RmmConnection
 from rmm_assets.reading import paginators
 from rmm_assets.settings import Settings
+from rmm_assets.tables.settings import DEFAULT_DATABASE, Destination
 
 PACKAGE = Path(rmm_assets.__file__).parent
 SECRET = "s3cr3t-9f8e7d6c5b"

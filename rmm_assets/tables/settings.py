@@ -1,0 +1,45 @@
+"""Defines the settings of a destination in a connection file."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pydantic import Field
+
+from rmm_assets.settings import Settings
+
+# The DuckDB file of connections that do not name one; relative to the working directory.
+DEFAULT_DATABASE = "data/rmm.duckdb"
+DATABASE_VARIABLE = "RMM_DATABASE"
+
+
+class Destination(Settings):
+    """Where tables land: a dlt destination."""
+
+    type: str = Field(
+        default="duckdb", min_length=1, description="dlt's name for the destination, for example `postgres`."
+    )
+    credentials: str | dict[str, Any] | None = Field(
+        default=None,
+        description="Connection string or mapping, without a password: dlt looks that up itself, for example in "
+        "`DESTINATION__POSTGRES__CREDENTIALS`. For DuckDB, the path of the file; by default the value of the "
+        "environment variable `RMM_DATABASE`, or `data/rmm.duckdb`.",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Other arguments of dlt's destination, for example `bucket_url`."
+    )
+
+    def resolved_credentials(self) -> str | dict[str, Any] | None:
+        """Returns the credentials to pass to dlt: those in the file, DuckDB's file, or None if dlt should look them up.
+
+        It reads the environment, so call it when a run starts.
+        """
+        if self.credentials is None and self.type == "duckdb":
+            return os.environ.get(DATABASE_VARIABLE) or DEFAULT_DATABASE
+        return self.credentials
+
+
+def as_destination(value: Any) -> Any:
+    """Returns a destination as a mapping; a string is its `type`."""
+    return {"type": value} if isinstance(value, str) else value
