@@ -1,8 +1,8 @@
-"""Marks or removes, after a complete load, the rows that the API no longer holds.
+"""Marks or removes, after a complete load, the rows that the API no longer returns.
 
-Every row of a load carries its load id, so what a complete full read did not bring is what carries another one. Marking
-is one statement that a later run repeats in full: a run killed before, during or after it is put right by the next.
-Nothing is removed that was not marked by an earlier complete read.
+Every row carries the id of its last load, so rows missing from a complete full read are those with another load id. Marking
+is one statement that the next run repeats in full, so a run may be killed before, during or after it. Only rows that an
+earlier complete read marked are removed.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ _ROW_ID, _PARENT_ID = "_dlt_id", "_dlt_parent_id"
 
 
 class Nested(NamedTuple):
-    """A child table, and the one above it."""
+    """A child table and its parent."""
 
     table: Table
     parent: Table
 
 
-# More keys than that are not put into a statement.
+# A statement lists at most this many keys.
 MOST_SPARED = 1000
 
 
 @dataclass(frozen=True)
 class Spared:
-    """Rows that a load does not hold and that are not gone: the API sent them, or may hold them still.
+    """Rows that are missing from a load but not gone: the API sent them or may still have them.
 
     Attributes:
-        columns: The columns that tell them: the primary key's, or those of a parent's key.
-        keys: Their values, of the columns' types; at most one more than `MOST_SPARED` are looked at.
+        columns: The columns that identify them: those of the primary key or of a parent's key.
+        keys: The values of these columns, in the columns' types; at most `MOST_SPARED` + 1 are needed.
     """
 
     columns: tuple[str, ...] = ()
@@ -45,13 +45,13 @@ class Spared:
 
 @dataclass(frozen=True)
 class Absences:
-    """What became of rows that are gone at the source.
+    """What was done with rows that are gone at the source.
 
     Attributes:
-        gone: Rows that this read did not hold and that were there before it.
-        marked: Rows newly marked `_absent_since`.
-        removed: Rows deleted, because a complete read before this one did not hold them either.
-        held_back: Why nothing was done about them; empty where it was.
+        gone: Number of rows that were present before this read and are missing from it.
+        marked: Number of rows newly marked `_absent_since`.
+        removed: Number of rows deleted, as the previous complete read lacked them, too.
+        held_back: Why nothing was marked or removed; empty if it was.
     """
 
     gone: int = 0
@@ -61,25 +61,26 @@ class Absences:
 
 
 def rows_of_last_load(table: Table) -> int:
-    """Returns how many rows the last complete read held, 0 where there was none."""
+    """Returns the number of rows in the last complete read, 0 if there was none."""
     if LOAD_ID not in table.columns():
         return 0
-    # Load ids are seconds since 1970 as text of one length, so the greatest one is the latest.
+    # Load ids are seconds since 1970 as text of equal length, so the greatest is the latest.
     load_id = table.quote(LOAD_ID)
     return table.count(f"{load_id} = (SELECT max({load_id}) FROM {table.qualified})")
 
 
 def rows_alive(table: Table) -> int:
-    """Returns how many rows are not marked absent, 0 where there is no table."""
+    """Returns the number of rows that are not marked absent, 0 if there is no table."""
     return table.count(f"{table.quote(ABSENT_SINCE)} IS NULL" if ABSENT_SINCE in table.columns() else "")
 
 
 def rows_valid(table: Table, valid_to: str, open_end: str | None) -> int:
-    """Returns how many rows of a table of versions are valid.
+    """Returns the number of valid rows in a table of versions.
 
     Args:
-        valid_to: The column that says when a version ended.
-        open_end: What stands there while it is valid; None for null.
+        table: The table.
+        valid_to: The column with the end of a version's validity.
+        open_end: Its value while the version is valid; None means null.
     """
     if valid_to not in table.columns():
         return 0
@@ -88,7 +89,7 @@ def rows_valid(table: Table, valid_to: str, open_end: str | None) -> int:
 
 
 def is_valid(table: Table, valid_to: str, open_end: str | None) -> tuple[str, list[str]]:
-    """Returns the condition that a version is valid, and its parameters."""
+    """Returns the SQL condition for a valid version and its parameters."""
     column = table.quote(valid_to)
     return (f"{column} IS NULL", []) if open_end is None else (f"{column} = %s", [open_end])
 
@@ -104,15 +105,17 @@ def mark_or_remove(
     unproven: str = "",
     nested: Sequence[Nested] = (),
 ) -> Absences:
-    """Marks what this load did not bring; removes what it did not bring and an earlier one had marked.
+    """Marks rows that are missing from this load; removes those that an earlier load had already marked.
 
     Args:
-        load_id: Of the load that holds a complete full read; empty where the API held nothing to load.
-        max_share: The share (0 to 1) of the rows alive before that may go at once.
-        alive_before: Rows that were alive before the load.
-        spared: Rows that are not gone although this load does not hold them.
-        unproven: Why it is not known which rows are gone; empty where it is.
-        nested: The table's child tables, parents first; a removed row takes its children along.
+        table: The table.
+        load_id: Id of the load, a complete full read; empty if the API returned no rows.
+        policy: What to do: `keep` does nothing, `mark` marks only, `remove` marks and removes.
+        max_share: The share (0 to 1) of `alive_before` that one load may mark.
+        alive_before: Number of rows not marked absent before the load.
+        spared: Rows that are missing from this load but not gone.
+        unproven: Why it is unknown which rows are gone; empty if it is known.
+        nested: The table's child tables, parents first; children of removed rows are removed, too.
     """
     if policy == "keep":
         return Absences()
@@ -124,7 +127,7 @@ def mark_or_remove(
     newly, before = f"{other} AND {since} IS NULL", f"{other} AND {since} IS NOT NULL"
     gone = int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {newly}", *parameters)[0][0])
     if gone > max_share * alive_before:
-        unproven = f"more than max_absent_share ({max_share:.0%}) of those that were there"
+        unproven = f"more than max_absent_share ({max_share:.0%}) of the rows that were present"
     elif any(len(rows.keys) > MOST_SPARED for rows in spared):
         unproven = f"more than {MOST_SPARED:,} rows did not land, or belong to parents that could not be read"
     if unproven:
@@ -142,12 +145,12 @@ def mark_or_remove(
 
 
 def _other(table: Table, load_id: str, spared: Sequence[Spared]) -> tuple[str, list[Any]]:
-    """The condition that a row is neither of this load nor spared, and its parameters."""
+    """Returns the SQL condition for rows that are neither in this load nor spared, and its parameters."""
     parameters: list[Any]
     condition, parameters = f"{table.quote(LOAD_ID)} <> %s", [load_id]
     for rows in spared:
         if rows.keys:
-            # A row that has null there may be one of them: it is spared, too.
+            # NULL makes the condition NULL, so a row with a null in these columns is spared, too.
             one = " AND ".join(f"{table.quote(column)} = %s" for column in rows.columns)
             condition += f" AND NOT ({' OR '.join([f'({one})'] * len(rows.keys))})"
             parameters += [value for key in rows.keys for value in key]
@@ -155,7 +158,7 @@ def _other(table: Table, load_id: str, spared: Sequence[Spared]) -> tuple[str, l
 
 
 def remove_orphans(nested: Sequence[Nested]) -> None:
-    """Deletes the children of rows that are no longer there.
+    """Deletes child rows whose parent row no longer exists.
 
     Args:
         nested: Child tables, parents first.
@@ -170,9 +173,10 @@ def remove_orphans(nested: Sequence[Nested]) -> None:
 
 
 def forget_unfinished(table: Table, schema: str, nested: Sequence[Nested] = ()) -> None:
-    """Deletes the rows of loads that a killed run began and never finished: appended again, they would be there twice.
+    """Deletes the rows of loads that a killed run left unfinished; the next run appends them again.
 
     Args:
+        table: The table.
         schema: Name of the dlt schema that the table belongs to.
         nested: The table's child tables, parents first.
     """
@@ -182,7 +186,7 @@ def forget_unfinished(table: Table, schema: str, nested: Sequence[Nested] = ()) 
     if not loads.exists():
         return
     finished = f"SELECT load_id FROM {loads.qualified} WHERE status = 0"
-    # Only what is newer than the last finished load: whoever empties dlt's own table must not lose rows by it.
+    # Only rows newer than the last finished load, so that no rows are lost if somebody empties dlt's own table.
     table.change(
         f"DELETE FROM {{table}} WHERE {table.quote(LOAD_ID)} NOT IN ({finished}) AND {table.quote(LOAD_ID)} > "
         f"(SELECT coalesce(max(load_id), '') FROM {loads.qualified} WHERE schema_name = %s AND status = 0)",

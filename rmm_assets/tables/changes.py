@@ -1,7 +1,7 @@
-"""Counts what a load changed: rows that are new, rows that differ. All of it in SQL at the destination.
+"""Counts the new and changed rows of a load, in SQL at the destination.
 
-Before the merge the table is copied beside itself, in dlt's staging dataset; after it both are compared and the copy is
-dropped. A first load copies nothing. A copy that a killed run left behind is replaced by the next one.
+The table is copied to dlt's staging dataset before the merge; afterwards the two are compared and the copy is dropped. A
+first load copies nothing. The next run replaces a copy that a killed run left behind.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Changes:
     """What a load changed.
 
     Attributes:
-        new: Rows whose key was not in the table.
-        changed: Rows that were there with another content, or that had been absent.
+        new: Number of rows whose key was not in the table.
+        changed: Number of rows whose content differs or that had been marked absent.
     """
 
     new: int
@@ -28,7 +28,7 @@ class Changes:
 
 
 def remember(table: Table) -> bool:
-    """Copies the table as it is before a load; False where there is none yet."""
+    """Copies the table before a load; returns False if it does not exist yet."""
     forget(table)
     if not table.columns():
         return False
@@ -41,18 +41,19 @@ def remember(table: Table) -> bool:
 
 
 def forget(table: Table) -> None:
-    """Drops the copy, if there is one."""
+    """Drops the copy if it exists."""
     with table.client.with_staging_dataset():
         if table.client.has_dataset():
             table.client.drop_tables(table.name + _SUFFIX)
 
 
 def compare(table: Table, keys: Sequence[str], load_id: str) -> Changes:
-    """Returns what the rows of a load changed against the copy, which is dropped.
+    """Compares the rows of a load with the copy and drops the copy.
 
     Args:
+        table: The table after the load.
         keys: The primary key's columns.
-        load_id: Of the load.
+        load_id: Id of the load.
     """
     with table.client.with_staging_dataset():
         copy = table.client.make_qualified_table_name(table.name + _SUFFIX)
@@ -79,11 +80,12 @@ def compare(table: Table, keys: Sequence[str], load_id: str) -> Changes:
 
 
 def compare_versions(table: Table, keys: Sequence[str], load_id: str) -> Changes:
-    """Returns what a load added to a table that keeps every version: versions of new rows, and of rows that were there.
+    """Counts the versions that a load added to a table that keeps every version: of new rows and of known rows.
 
     Args:
+        table: The table after the load.
         keys: The primary key's columns.
-        load_id: Of the load.
+        load_id: Id of the load.
     """
     quote = table.quote
     same_row = " AND ".join(f"old.{quote(key)} = new.{quote(key)}" for key in keys) or "1 = 0"

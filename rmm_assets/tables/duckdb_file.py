@@ -1,4 +1,4 @@
-"""Describes a DuckDB file to dlt, without SQLAlchemy."""
+"""Builds dlt credentials for a DuckDB file without importing SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 
 class FileCredentials(DuckDbCredentials):
-    """Names a file by its path.
+    """Credentials of a DuckDB file.
 
-    dlt asks SQLAlchemy, whose import takes a quarter of a second, to see that a path is not an address and to write one for
-    the report of each load. Here the path is set as an attribute, and written as it is.
+    dlt imports SQLAlchemy, which takes a quarter of a second, to find out that a path is not a URL and to format it in the
+    report of each load. Here the path is set as an attribute and formatted directly.
     """
 
     def __str__(self) -> str:
@@ -17,7 +17,7 @@ class FileCredentials(DuckDbCredentials):
 
 
 def file_credentials(path: str, *, read_only: bool) -> FileCredentials:
-    """Returns the credentials of a file, resolved: dlt asks for its destination's capabilities thirty times a run."""
+    """Returns a file's credentials, resolved once, as dlt asks for its destination's capabilities thirty times a run."""
     credentials = FileCredentials(read_only=read_only)
     credentials.database = path
     credentials.resolve()

@@ -1,4 +1,4 @@
-"""Looks up what a destination holds before a load: whether the table is there, whose it is, which columns it really has."""
+"""Looks up a table at the destination before a load: whether it exists, who loaded it, which columns it has."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from rmm_assets.tables.table import Table
 
 @dataclass(frozen=True)
 class Existing:
-    """What the destination holds of a resource.
+    """What the destination has of a resource.
 
     Attributes:
-        dropped: dlt's schema there lists the table, and somebody has dropped it.
-        columns: dlt column schemas of a table that is there and that no schema lists; empty else, dlt knows it then.
+        dropped: Whether the table is in the stored dlt schema but has been dropped.
+        columns: dlt column schemas of a table that exists but is in no dlt schema; otherwise empty, as dlt knows the table.
     """
 
     dropped: bool = False
@@ -29,14 +29,15 @@ class Existing:
 
 
 def look_up(client: JobClientBase, schema: str, table: str) -> Existing:
-    """Returns what the destination holds of a resource.
+    """Returns what the destination has of a resource.
 
     Args:
-        client: dlt's client of the dataset, not open yet.
+        client: dlt's client of the dataset, not yet open.
         schema: Name of the resource's own dlt schema.
+        table: Name of the table.
 
     Raises:
-        ForeignTableError: the table belongs to another dlt schema.
+        ForeignTableError: The table belongs to another dlt schema.
     """
     if not isinstance(client, SqlJobClientBase):
         return Existing()
@@ -50,17 +51,17 @@ def look_up(client: JobClientBase, schema: str, table: str) -> Existing:
         owner = _owner(client, schema, table)
         if owner is not None:
             raise ForeignTableError(
-                f"{schema}: the table {Table(client.sql_client, table).full_name} was loaded as {owner}, by another "
-                "connection or another resource: give this connection another `dataset`, or the resource another "
-                f"`table_name`. If {owner} is what this connection was called before, delete the rows of _dlt_version in "
-                f"that dataset whose schema_name is '{owner}', and load again"
+                f"{schema}: the table {Table(client.sql_client, table).full_name} was loaded as {owner} by another "
+                "connection or resource: give this connection another `dataset` or the resource another "
+                f"`table_name`. If {owner} is the former name of this resource, delete the rows of _dlt_version in "
+                f"that dataset whose schema_name is '{owner}' and load again"
             )
         found = dict(client.get_storage_tables([table]))
         return Existing(columns={name: dict(column) for name, column in found.get(table, {}).items()})
 
 
 def _listed(client: SqlJobClientBase, schema: str, table: str) -> Mapping[str, Any]:
-    """The columns that the newest version of a dlt schema lists for a table."""
+    """Returns a table's columns in the newest version of a dlt schema."""
     try:
         stored = client.get_stored_schema(schema)
     except DatabaseUndefinedRelation:
@@ -71,7 +72,7 @@ def _listed(client: SqlJobClientBase, schema: str, table: str) -> Mapping[str, A
 
 
 def _owner(client: SqlJobClientBase, schema: str, table: str) -> str | None:
-    """The dlt schema, other than this one, that lists the table."""
+    """Returns the dlt schema, other than this one, that contains the table."""
     try:
         found = Table(client.sql_client, "_dlt_version").rows(
             "SELECT DISTINCT schema_name FROM {table} WHERE schema_name <> %s AND schema LIKE %s",

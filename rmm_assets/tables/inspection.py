@@ -1,4 +1,4 @@
-"""Finds the rows that break a rule: counts and up to five example keys, by SQL at the destination."""
+"""Finds rows that break a rule, in SQL at the destination: returns their number and up to five example keys."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Finding:
     """What a rule found.
 
     Attributes:
-        looked_at: Rows the rule was applied to.
-        at_fault: Rows that break it.
+        looked_at: Number of rows that were checked.
+        at_fault: Number of rows that break the rule.
         examples: Keys of up to five of them, as text.
-        note: Why the rule could not be applied, where it could not.
+        note: Why the rule could not be checked; empty if it was.
     """
 
     looked_at: int
@@ -35,11 +35,13 @@ class Finding:
 
 
 def duplicates(table: Table, columns: Sequence[str], versions: tuple[str, str | None] | None = None) -> Finding:
-    """Finds rows whose values in these columns stand in another row as well; for nulls see `nulls`.
+    """Finds rows that share their values in these columns with another row; rows with a null in them are ignored.
 
     Args:
-        versions: In a table of versions, the column that says when one ended and what stands there while it is valid: only
-            valid ones are looked at, as old ones share their key with them.
+        table: The table.
+        columns: The columns to compare.
+        versions: For a table of versions, the column with the end of a version's validity and its value while the version is
+            valid. Only valid versions are checked, as old ones have the same key.
     """
     if (missing := _missing(table, columns)) is not None:
         return missing
@@ -59,12 +61,12 @@ def duplicates(table: Table, columns: Sequence[str], versions: tuple[str, str | 
 
 
 def nulls(table: Table, column: str, key: Sequence[str]) -> Finding:
-    """Finds rows without a value in the column."""
+    """Finds rows with a null in the column."""
     return _at_fault(table, [column], f"{table.quote(column)} IS NULL", key)
 
 
 def unaccepted(table: Table, column: str, accepted: Sequence[Any], key: Sequence[str]) -> Finding:
-    """Finds rows whose value is none of the accepted ones; nulls are not looked at."""
+    """Finds rows whose value is not one of the accepted ones; nulls are ignored."""
     marks = ", ".join(["%s"] * len(accepted))
     quoted = table.quote(column)
     condition = f"{quoted} IS NOT NULL" + (f" AND {quoted} NOT IN ({marks})" if accepted else "")
@@ -72,10 +74,10 @@ def unaccepted(table: Table, column: str, accepted: Sequence[Any], key: Sequence
 
 
 def dangling(table: Table, column: str, other: Table, other_column: str, key: Sequence[str]) -> Finding:
-    """Finds rows whose value stands in no row of the other table; nulls are not looked at."""
+    """Finds rows whose value is missing from the other table's column; nulls are ignored."""
     if not other.columns():
         rows = table.count()
-        return Finding(rows, rows, note=f"the table {other.name} is not there yet" if rows else "")
+        return Finding(rows, rows, note=f"the table {other.name} does not exist yet" if rows else "")
     if (missing := _missing(other, [other_column])) is not None and missing.note:
         return Finding(table.count(), missing.at_fault, note=missing.note)
     quoted = table.quote(column)
@@ -86,7 +88,7 @@ def dangling(table: Table, column: str, other: Table, other_column: str, key: Se
 
 
 def selected(table: Table, query: str) -> Finding:
-    """Finds the rows that a user's query selects: each of them is at fault.
+    """Runs a user's query; every row that it selects is at fault.
 
     Raises:
         QueryError: The query is not one SELECT that only reads tables.
@@ -114,14 +116,14 @@ def _at_fault(table: Table, columns: Sequence[str], condition: str, key: Sequenc
 
 
 def _missing(table: Table, columns: Sequence[str]) -> Finding | None:
-    """A table that is not there holds no row at fault; a column that is not there cannot be judged."""
+    """Returns the finding for a missing table (no rows at fault) or column (cannot be checked); None if all exist."""
     there = table.columns()
     if not there:
         return Finding(0, 0)
     absent = [column for column in columns if column not in there]
     if absent:
         rows = table.count()
-        # No row ever held a value there, so every row has a null in it.
+        # dlt creates a column with its first value, so every row is null here.
         return Finding(rows, rows, note=f"the table has no column {', '.join(absent)}" if rows else "")
     return None
 

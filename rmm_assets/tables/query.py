@@ -1,8 +1,8 @@
-"""Runs a user's query so that it only reads tables: parsed to one SELECT, and run where nothing else can be reached.
+"""Runs a user's query so that it can only read tables: it must parse as one SELECT and runs isolated from everything else.
 
-The query stands in a connection file, and its result goes into Dagster's event log. DuckDB reads files and the network from
-a SELECT, and its settings belong to all connections of a process, so tables are copied to a database in memory that can do
-neither. Other destinations run the query in a transaction that only reads, where they have one.
+The query comes from a connection file and its result goes to Dagster's event log. In DuckDB a SELECT can read files and the
+network, and settings apply to all connections of a process, so the tables are copied to an in-memory database that can do
+neither. Other destinations run the query in a read-only transaction if they have one.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from rmm_assets.errors import QueryError
 _BACKTICKS = ("bigquery", "mysql", "databricks", "spark", "hive", "clickhouse")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z][\w-]*)\}")
 _WRITES = (exp.DML, exp.DDL, exp.Command, exp.Into, exp.Lock, exp.Drop, exp.Alter)
-# Functions that may stand where a table does: they make rows of their arguments.
+# Functions allowed in place of a table: they turn their arguments into rows.
 _ROWS_OF_ARGUMENTS = re.compile(
     r"unnest|explode|posexplode|flatten|generate_series|range|(explode_|regexp_|string_)?split_to_table"
     r"|(json|jsonb)_(each|tree|array_elements|object_keys|table|to_recordset)(_text)?"
 )
-# Functions that reach files, the network, other databases, settings or other queries.
+# Functions that access files, the network, other databases, settings or other queries.
 _REACHES_OUT = re.compile(
     r"read_.*|.*_scan|scan_.*|sniff_.*|glob|query|query_table|getenv|which_secret|duckdb_\w+|pragma_\w+|pg_(read|ls|stat_file|file|logdir"
     r"|sleep|terminate|cancel|reload|promote|rotate|switch|create|drop|replication|logical|advisory|try_advisory|export)\w*"
@@ -48,10 +48,10 @@ _BATCH = 50_000
 
 
 def query_fault(query: str, dialect: str | None) -> str | None:
-    """Returns why a query must not be run, or None if it is one SELECT that only reads tables.
+    """Returns why a query must not be run; None if it is one SELECT that only reads tables.
 
     Args:
-        query: The query; names in braces stand for tables.
+        query: The query; names in braces are placeholders for tables.
         dialect: sqlglot's name of the destination's dialect.
     """
     try:
@@ -65,7 +65,7 @@ def _parsed(query: str, dialect: str | None) -> exp.Expression:
     """Parses a query.
 
     Raises:
-        QueryError: It is not one SELECT that only reads tables.
+        QueryError: The query is not one SELECT that only reads tables.
     """
     try:
         statements = [statement for statement in sqlglot.parse(query, read=dialect) if statement is not None]
@@ -73,10 +73,10 @@ def _parsed(query: str, dialect: str | None) -> exp.Expression:
         # The parser's message quotes the query with terminal colors.
         raise QueryError(f"this is not a query in the SQL of {dialect or 'the destination'}") from None
     if len(statements) != 1:
-        raise QueryError(f"a check is one SELECT; these are {len(statements)} statements")
+        raise QueryError(f"a check must be a single SELECT, and this query has {len(statements)} statements")
     [statement] = statements
     if not isinstance(statement, (exp.Select, exp.SetOperation, exp.Subquery)):
-        raise QueryError(f"a check is a SELECT, and this is {type(statement).__name__.upper()}: it may only read")
+        raise QueryError(f"a check must be a SELECT, and this query is {type(statement).__name__.upper()}")
     if (write := statement.find(*_WRITES)) is not None:
         raise QueryError(f"a check may only read, and this query contains {type(write).__name__.upper()}")
     for table in statement.find_all(exp.Table):
@@ -102,11 +102,11 @@ def _function(node: Any) -> str:
 
 @contextmanager
 def only_reading(client: SqlClientBase[Any], query: str) -> Iterator[Runner]:
-    """Yields what runs queries around a user's query, without being able to write or to read anything but tables.
+    """Yields a function that runs queries built around a user's query and can only read tables.
 
     Args:
-        client: dlt's SQL client of the dataset, open.
-        query: The query, with table names instead of placeholders.
+        client: dlt's open SQL client of the dataset.
+        query: The query, with table names in place of placeholders.
 
     Raises:
         QueryError: The query is not one SELECT that only reads tables.
@@ -131,7 +131,7 @@ def _rows(client: SqlClientBase[Any], sql: str) -> list[tuple[Any, ...]]:
 
 @contextmanager
 def _in_memory(client: SqlClientBase[Any], parsed: exp.Expression) -> Iterator[Runner]:
-    """Yields what runs queries on copies of the tables that a query names, by the same names."""
+    """Yields a function that runs queries on in-memory copies of the tables that a query names."""
     import duckdb
 
     *above, _ = client.make_qualified_table_name_path("any", quote=False)
@@ -144,7 +144,7 @@ def _in_memory(client: SqlClientBase[Any], parsed: exp.Expression) -> Iterator[R
         for where in sorted(named | {(catalog, dataset, "")}):
             _copy(client, memory, *where)
         memory.execute(f"USE {_quoted(catalog, dataset)}")
-        # DuckDB would also take a variable of this program for a table.
+        # DuckDB would also read this program's variables as tables.
         for setting in (
             "python_enable_replacements = false",
             "enable_external_access = false",
@@ -161,7 +161,7 @@ def _in_memory(client: SqlClientBase[Any], parsed: exp.Expression) -> Iterator[R
 
 
 def _copy(client: SqlClientBase[Any], memory: Any, catalog: str, dataset: str, name: str) -> None:
-    """Copies a table into a database in memory; one that is not there is left out, and a query of it fails."""
+    """Copies a table into an in-memory database; a missing table is skipped, so that its query fails."""
     if dataset.lower() in ("information_schema", "pg_catalog"):
         return
     if catalog.lower() not in ("memory", "temp"):

@@ -1,4 +1,4 @@
-"""Keeps each rejected row once, whatever number of loads it was rejected in."""
+"""Keeps each rejected row only once, however many loads rejected it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ REJECTED_AT, FIRST_REJECTED_AT = "rejected_at", "first_rejected_at"
 
 
 def keep_once(table: Table, load_id: str) -> None:
-    """Deletes what earlier loads rejected and this one again, and hands on when that was first seen.
+    """Deletes the earlier copies of rows that this load rejected again, keeping the time of their first rejection.
 
-    Both statements may be repeated: a run that is killed between them is put right by the next one.
+    Both statements can be repeated, so the next run repairs what a run killed between them left behind.
 
     Args:
-        table: Of the rejected rows.
-        load_id: Of this load.
+        table: The table of rejected rows.
+        load_id: Id of this load.
     """
     columns = table.columns()
     if REJECTION_ID not in columns or FIRST_REJECTED_AT not in columns or not load_id:

@@ -1,7 +1,7 @@
-"""A resource's name and a place to a dlt pipeline of its own, and to tables that can be asked in SQL.
+"""Opens the dlt pipelines and SQL clients of a connection's dataset, one user at a time where the destination needs it.
 
-One pipeline a resource, all of a connection in one dataset: a failing endpoint leaves the others alone. The working
-folder belongs to one run at a time; state and schema come back from the destination.
+Each resource has its own pipeline, so that a failing endpoint does not affect the others; all of a connection's pipelines
+share one dataset. One run at a time uses a pipeline's working folder; state and schema are restored from the destination.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _BETWEEN_TRIES = 0.1
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """dlt warns on each batch that a JSON column is text in Arrow, which is how JSON columns travel."""
+    """Filters out dlt's warning, repeated for each batch, that a JSON column is text in Arrow, as it always is."""
     return "when merging arrow schema with dlt schema" not in record.getMessage()
 
 
 logging.getLogger("dlt").addFilter(_is_news)
 
-# dlt sleeps for as long as that at the end of each of a load's two extractions, by default for a hundredth of a second.
+# dlt sleeps this long at the end of each of a load's two extractions; its default is 10 ms.
 _POLL_INTERVAL = "extract.futures_poll_interval"
 
 
@@ -47,7 +47,7 @@ class Store:
 
     Attributes:
         destination: dlt's name of the destination, such as `duckdb`.
-        credentials: What dlt takes for it: a path, a connection string, a mapping; None leaves the look-up to dlt.
+        credentials: dlt's credentials: a path, a connection string or a mapping; None lets dlt look them up.
         dataset: Dataset (schema) of the tables.
         work: Folder for dlt's working files.
         options: Further arguments of dlt's destination.
@@ -63,7 +63,7 @@ class Store:
 
     @property
     def is_file(self) -> bool:
-        """Whether it is one DuckDB file, which has one writer at a time."""
+        """Whether the destination is a DuckDB file, which takes one writer at a time."""
         return (
             self.destination == "duckdb"
             and isinstance(self.credentials, str)
@@ -72,34 +72,34 @@ class Store:
         )
 
     def prepare(self) -> None:
-        """Make the folder of a database file that is not there yet.
+        """Creates the folder of a database file if it is missing.
 
         Raises:
-            ValueError: the file is named like the dataset.
+            ValueError: The file has the same name as the dataset.
         """
         if self.is_file:
             path = Path(self.credentials)
             if path.stem.lower() == self.dataset.lower():
-                # DuckDB calls the database after its file, and then reads `acme.devices` both ways.
+                # DuckDB names the database after its file, so `acme.devices` would be ambiguous.
                 raise ValueError(
-                    f"the database file {path.name} is named like the dataset {self.dataset}, and DuckDB cannot tell the "
-                    "two apart: give the file another name, or set `dataset` in the connection file"
+                    f"the database file {path.name} has the same name as the dataset {self.dataset}, and DuckDB cannot "
+                    "tell them apart: rename the file or set `dataset` in the connection file"
                 )
             path.parent.mkdir(parents=True, exist_ok=True)
 
     def place(self) -> str:
-        """Where the data is, for people: a file, or destination and dataset."""
+        """Returns where the data is, for messages: the file, or the destination and dataset."""
         if self.is_file:
             return str(self.credentials)
         return f"{self.destination}, dataset {self.dataset}"
 
     def factory(self, *, read_only: bool = False) -> Destination[Any, Any]:
-        """dlt's destination."""
+        """Returns the dlt destination."""
         credentials = self.credentials
         if self.is_file:
             from rmm_assets.tables.duckdb_file import file_credentials
 
-            # A file that is not there yet is made for a writer only.
+            # DuckDB cannot open a missing file read-only.
             read_only = read_only and Path(self.credentials).exists()
             credentials = file_credentials(self.credentials, read_only=read_only)
         options = dict(self.options) if credentials is None else {**self.options, "credentials": credentials}
@@ -108,10 +108,11 @@ class Store:
         return destination
 
     def pipeline(self, name: str, *, read_only: bool = False, progress: Any = None) -> dlt.Pipeline:
-        """The pipeline of that name.
+        """Returns the pipeline of that name.
 
         Args:
-            read_only: DuckDB only: open the file so that others can read it at the same time.
+            name: Name of the pipeline.
+            read_only: DuckDB only: opens the file so that others can read it at the same time.
             progress: dlt's progress collector.
         """
         if dlt.config.get(_POLL_INTERVAL) is None:
@@ -128,18 +129,18 @@ class Store:
         )
 
     def working_folder(self, name: str) -> Path:
-        """Where the pipeline of that name keeps its files while it loads."""
+        """Returns the folder in which the pipeline of that name keeps its files during a load."""
         return self.work / "load" / name
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep the database file open: dlt opens it half a dozen times a load, 20 ms each, and shares what is open."""
+        """Keeps the database file open: dlt opens it half a dozen times per load, 20 ms each, unless it is open already."""
         if not self.is_file:
             yield
             return
         connection = self._connected()
-        # DuckDB would take four fifths of the machine for one merge; with less it spills, hardly slower (measured: a
-        # million rows in 0.5 GB instead of 0.9, same time).
+        # By default DuckDB may use four fifths of the machine's memory for one merge; with less it spills to disk and is
+        # hardly slower (measured: a million rows in 0.5 GB instead of 0.9, in the same time).
         connection.execute(f"SET memory_limit = '{_LOAD_MEMORY}'")
         try:
             yield
@@ -147,10 +148,10 @@ class Store:
             connection.close()
 
     def _connected(self) -> Any:
-        """Opens the database file, once whoever reads it has let go of it.
+        """Opens the database file, waiting for other programs to close it.
 
         Raises:
-            DatabaseInUseError: nobody did in time.
+            DatabaseInUseError: It is still open after `PATIENCE` seconds.
         """
         import duckdb
 
@@ -163,29 +164,29 @@ class Store:
                     raise
                 if time.monotonic() > until:
                     raise DatabaseInUseError(
-                        f"{self.credentials} has been open in another program for {PATIENCE:g} seconds, and DuckDB lets "
-                        "nobody write meanwhile: close it there and run again"
+                        f"{self.credentials} has been open in another program for {PATIENCE:g} seconds, and DuckDB cannot "
+                        "write to it meanwhile: close it there and run again"
                     ) from error
             time.sleep(_BETWEEN_TRIES)
 
     @contextmanager
     def alone(self, name: str, log: logging.Logger | None = None) -> Iterator[None]:
-        """Waits until no other run of this machine works in the folder of the pipeline of that name."""
+        """Waits until no other run on this machine uses the working folder of the pipeline of that name."""
         self.work.mkdir(parents=True, exist_ok=True)
         with self._locked(self.work / f"{name}.lock", f"another run of {name}", log):
             yield
 
     @contextmanager
     def writing(self, log: logging.Logger | None = None) -> Iterator[None]:
-        """Waits until nobody else of this machine has the database file open: DuckDB has one writer and no reader beside
-        it. Other destinations take several writers.
+        """Waits until no other run on this machine uses the database file, as DuckDB allows no reader next to its one writer.
+        Other destinations take several writers, so there is no wait.
         """
         with self._file_lock(log, shared=False):
             yield
 
     @contextmanager
     def reading(self, name: str, log: logging.Logger | None = None) -> Iterator[SqlClientBase[Any]]:
-        """Yields an SQL client of the dataset that writes nothing, once nobody writes to the database file."""
+        """Yields a read-only SQL client of the dataset once no run writes to the database file."""
         with (
             self.alone(f"{name}.read", log),
             self._file_lock(log, shared=True),
@@ -195,7 +196,7 @@ class Store:
 
     @contextmanager
     def changing(self, name: str, log: logging.Logger | None = None) -> Iterator[SqlClientBase[Any]]:
-        """Yields an SQL client of the dataset that may write, beside any load; the database file is its own meanwhile."""
+        """Yields an SQL client of the dataset that may write outside a load, with exclusive use of a database file."""
         with (
             self.alone(f"{name}.change", log),
             self.writing(log),
@@ -215,8 +216,10 @@ class Store:
 
     @contextmanager
     def _locked(self, path: Path, what: str, log: logging.Logger | None, *, shared: bool = False) -> Iterator[None]:
-        """Holds a lock file. The kernel lets go of it when the process dies; the file stays, so that nobody locks one that
-        is being removed. Who holds it stands in it, for those who wait.
+        """Holds a file lock, which the kernel releases if the process dies.
+
+        The file names the holder for those who wait. It is never removed, as a process that waits for a removed file would
+        lock another file than the next one.
         """
         flags = portalocker.LockFlags.SHARED if shared else portalocker.LockFlags.EXCLUSIVE
         with path.open("a+b") as file:

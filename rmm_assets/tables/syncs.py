@@ -1,7 +1,7 @@
-"""Keeps a table of what each run did to each resource: `rmm_syncs`, one row a run and resource, red runs too.
+"""Maintains the table `rmm_syncs`, with one row per run and resource, failed runs included.
 
-It stands in the dataset of the tables that it speaks of, for dashboards and `rmm status`. dlt knows nothing of it: a row is
-one statement beside a load, where a dlt load of its own would take seconds.
+It is in the same dataset as the tables it describes, for dashboards and `rmm status`. It is written in plain SQL, as a dlt
+load would take seconds.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Sync:
     Attributes:
         run_id: Dagster's id of the run.
         started: When it began with the resource (UTC).
-        seconds: How long it took, reading and landing.
-        verdict: `loaded`; `incomplete` where `on_incomplete: warn` let it land; `failed`, and nothing was published;
-            `failed_after_load`, the rows are in the table and something behind the load failed.
-        evidence: What ended the read, as in the asset's metadata; empty where nothing did.
-        row_count: Rows in the table after it; null where the run failed.
-        error: Why it failed: one line without the secret, empty where it did not.
+        seconds: How long reading and landing took.
+        verdict: `loaded`; `incomplete`, landed by `on_incomplete: warn`; `failed`, nothing was published;
+            `failed_after_load`, the rows are in the table and a later step failed.
+        evidence: What ended the read, as in the asset's metadata; empty if nothing did.
+        row_count: Number of rows in the table afterwards; null if the run failed.
+        error: Why it failed, in one line without the secret; empty if it did not.
     """
 
     run_id: str
@@ -61,10 +61,11 @@ COLUMNS: Mapping[str, TDataType] = {field.name: _TYPES.get(str(field.type), "big
 
 
 def write(client: SqlClientBase[Any], sync: Sync) -> None:
-    """Writes the row of a run and resource, in place of one that is there already.
+    """Writes the row of a run and resource, replacing an earlier one.
 
     Args:
         client: dlt's SQL client of the dataset, open for writing.
+        sync: The row.
     """
     table = Table(client, SYNCS)
     _prepare(table)
@@ -79,21 +80,21 @@ def write(client: SqlClientBase[Any], sync: Sync) -> None:
 
 
 def latest(client: SqlClientBase[Any]) -> dict[str, Sync]:
-    """Returns the last row of each resource; none where no run has written one yet."""
+    """Returns the last row of each resource that has one."""
     return _newest(Table(client, SYNCS), "1 = 1")
 
 
 def latest_loaded(client: SqlClientBase[Any]) -> dict[str, Sync]:
-    """Returns the last row of each resource whose run brought its rows into the table."""
+    """Returns each resource's last row of a run that loaded rows into the table."""
     table = Table(client, SYNCS)
     return _newest(table, f"{table.quote('verdict')} <> 'failed'")
 
 
 def prune(client: SqlClientBase[Any], before: datetime, keep_last: int) -> int:
-    """Deletes the rows of runs from before then, except the last ones of each resource and its last load.
+    """Deletes rows of runs that started before `before`, except each resource's `keep_last` latest and its last load.
 
     Returns:
-        How many rows were deleted.
+        The number of deleted rows.
     """
     table = Table(client, SYNCS)
     if not table.columns():
@@ -118,7 +119,7 @@ def prune(client: SqlClientBase[Any], before: datetime, keep_last: int) -> int:
 
 
 def forget(client: SqlClientBase[Any], resource: str, new_name: str | None = None) -> None:
-    """Deletes what is noted of a resource, or notes it under another name."""
+    """Deletes a resource's rows, or renames the resource in them."""
     table = Table(client, SYNCS)
     if not table.columns():
         return
@@ -144,10 +145,10 @@ def _newest(table: Table, condition: str) -> dict[str, Sync]:
 
 
 def _prepare(table: Table) -> None:
-    """Creates the table, or adds the columns that a newer version of this package writes."""
+    """Creates the table or adds the columns that a newer version of this package writes."""
     there = table.columns()
     if not there:
-        if not table.client.has_dataset():  # the first run of a connection, and it failed
+        if not table.client.has_dataset():  # a connection's first run, which failed
             table.client.create_dataset()
         try:
             table.change(f"CREATE TABLE {{table}} ({', '.join(_defined(table, name) for name in COLUMNS)})")
@@ -162,6 +163,6 @@ def _prepare(table: Table) -> None:
 
 def _defined(table: Table, name: str) -> str:
     types: Any = table.client.capabilities.get_type_mapper()
-    # Nullable, as every warehouse can add and few can add otherwise.
+    # Nullable, as not all warehouses can add other columns.
     kind = types.to_destination_type({"name": name, "data_type": COLUMNS[name], "nullable": True}, {"name": SYNCS})
     return f"{table.quote(name)} {kind}"

@@ -1,4 +1,4 @@
-"""Asks one table in SQL at the destination; rows are never pulled to be counted."""
+"""Queries one table in SQL at the destination."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ABSENT_SINCE = "_absent_since"
 
 
 class Table:
-    """One table, asked in SQL at the destination; rows are never pulled to be counted.
+    """One table at the destination, queried in SQL; rows are counted there and never fetched for it.
 
     Args:
-        client: dlt's SQL client of the dataset, open.
+        client: dlt's open SQL client of the dataset.
         name: Normalized name of the table.
     """
 
@@ -28,24 +28,24 @@ class Table:
 
     @property
     def qualified(self) -> str:
-        """`database.dataset.table`, quoted."""
+        """The quoted name, `database.dataset.table`."""
         return self.client.make_qualified_table_name(self.name)
 
     @property
     def full_name(self) -> str:
-        """`database.dataset.table` as people write it, such as `rmm.acme.devices`."""
+        """The unquoted name, such as `rmm.acme.devices`."""
         path = self.client.make_qualified_table_name_path(self.name, quote=False)
         if len(path) < 3:
-            with suppress(DatabaseException):  # a destination that has datasets only
+            with suppress(DatabaseException):  # destinations that have no databases
                 path = [str(self.rows("SELECT current_database()")[0][0]), *path]
         return ".".join(path)
 
     def quote(self, column: str) -> str:
-        """A column's name, quoted."""
+        """Quotes a column's name."""
         return self.client.escape_column_name(column)
 
     def exists(self) -> bool:
-        """Whether the table is there."""
+        """Returns whether the table exists."""
         try:
             self.client.execute_sql(f"SELECT 1 FROM {self.qualified} WHERE 1 = 0")
         except DatabaseUndefinedRelation:
@@ -53,7 +53,7 @@ class Table:
         return True
 
     def columns(self) -> tuple[str, ...]:
-        """The columns' names; empty where there is no table."""
+        """Returns the columns' names; empty if there is no table."""
         try:
             with self.client.execute_query(f"SELECT * FROM {self.qualified} WHERE 1 = 0") as cursor:
                 return tuple(column[0] for column in cursor.description or ())
@@ -61,16 +61,16 @@ class Table:
             return ()
 
     def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """What a query answers; `{table}` in it stands for this table."""
+        """Runs a query and returns its rows; `{table}` is replaced with this table's name."""
         found = self.client.execute_sql(sql.replace("{table}", self.qualified), *parameters)
         return [tuple(row) for row in found or ()]
 
     def change(self, sql: str, *parameters: Any) -> None:
-        """Run a statement that answers nothing; `{table}` in it stands for this table."""
+        """Runs a statement without a result; `{table}` is replaced with this table's name."""
         self.client.execute_sql(sql.replace("{table}", self.qualified), *parameters)
 
     def first(self, count: int, order: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[Any, ...], ...]]:
-        """Columns and first rows, in the order of these columns."""
+        """Returns the columns' names and the first `count` rows, sorted by the columns in `order`."""
         columns = self.columns()
         known = [self.quote(name) for name in order if name in columns]
         ordered = f" ORDER BY {', '.join(known)}" if known else ""
@@ -78,7 +78,7 @@ class Table:
         return columns, tuple(rows)
 
     def count(self, where: str = "") -> int:
-        """How many rows there are, 0 where there is no table."""
+        """Returns the number of rows that meet a condition, 0 if there is no table."""
         try:
             found = self.rows(f"SELECT count(*) FROM {{table}} {f'WHERE {where}' if where else ''}")
         except DatabaseUndefinedRelation:
@@ -89,8 +89,8 @@ class Table:
 def empty_staging(client: SqlClientBase[Any], names: Iterable[str]) -> None:
     """Empties tables of dlt's staging dataset after a load, so that it keeps no second copy of the rows.
 
-    Not by dlt's own `truncate_staging_dataset`: that makes an empty dataset where there is none, and refreshing a resource
-    then fails (1.31.0).
+    dlt's own `truncate_staging_dataset` is not used: it creates an empty dataset if there is none, and refreshing a
+    resource then fails (1.31.0).
     """
     with client.with_staging_dataset():
         if client.has_dataset() and (there := [name for name in names if Table(client, name).exists()]):

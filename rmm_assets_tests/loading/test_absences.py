@@ -126,7 +126,7 @@ def test_child_rows_stay_with_a_marked_row_and_go_with_a_removed_one(
 
 # Where nothing may be marked
 
-TOO_MANY = "more than max_absent_share ({}%) of those that were there"
+TOO_MANY = "more than max_absent_share ({}%) of the rows that were present"
 
 
 def test_too_many_other_rows_are_held_back_and_said_so(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:

@@ -266,5 +266,5 @@ def test_a_database_named_like_its_dataset_is_refused_in_a_sentence(instance: dg
         target = connection(rmm.base_url, destination={"type": "duckdb", "credentials": "data/acme.duckdb"})
         result = sync(target, instance)
     [failure] = failures(result)
-    assert "acme.duckdb is named like the dataset acme" in failure
+    assert "acme.duckdb has the same name as the dataset acme" in failure
     assert not Path("data/acme.duckdb").exists()
