@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -240,6 +241,7 @@ def _open_run(
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         transport = _transport(stack, connection, attempt, hidden(secret), base_url)
         attempt.traffic = transport.traffic
+        stack.enter_context(_masked_in_logs(transport.redactor, store.password))
         pager = Pager(transport, width=connection.limits.max_concurrency, most_pages=connection.limits.max_pages)
         stack.callback(pager.close)
         # A killed run leaves half a state behind; all that counts comes back from the destination.
@@ -281,6 +283,27 @@ def _as_held(value: Any, data_type: str | None) -> Any:
     if data_type == "text" and isinstance(value, (str, int)):
         return plain_text(value)
     return value if data_type == "bigint" and type(value) is int else None
+
+
+@contextmanager
+def _masked_in_logs(redactor: Redactor, password: str | None) -> Iterator[None]:
+    """Masks the API's secret and the database's password in what dlt logs: it quotes errors of the database, which quote rows."""
+    if password:
+        redactor.add(password)
+
+    def mask(record: logging.LogRecord) -> bool:
+        record.msg, record.args = redactor.text(record.getMessage()), None
+        if record.exc_info:
+            record.exc_text = redactor.text("".join(traceback.format_exception(*record.exc_info)).rstrip())
+            record.exc_info = None
+        return True
+
+    log = logging.getLogger("dlt")
+    log.addFilter(mask)
+    try:
+        yield
+    finally:
+        log.removeFilter(mask)
 
 
 def _transport(

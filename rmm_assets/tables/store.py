@@ -11,10 +11,11 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import dlt
 import portalocker
@@ -60,6 +61,15 @@ class Store:
     work: Path
     options: Mapping[str, Any] = field(default_factory=dict)
     run_id: str = ""
+
+    @property
+    def password(self) -> str | None:
+        """The database's password, as far as the credentials hold one."""
+        if isinstance(self.credentials, Mapping):
+            return self.credentials.get("password")
+        with suppress(ValueError):
+            return unquote(urlsplit(str(self.credentials or "")).password or "") or None
+        return None
 
     @property
     def is_file(self) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import duckdb
 import pytest
@@ -196,3 +198,40 @@ def test_a_load_that_fails_halfway_says_whether_rows_are_in_the_table(tmp_path: 
         server.set_rows("devices", devices(4, age=3))
         run(tmp_path, server.base_url, made)
     assert {row["age"] for row in rows_of(tmp_path)} == {3}
+
+
+# What dlt logs
+
+
+def test_what_dlt_logs_of_a_database_quotes_neither_the_key_nor_the_password(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # So short a key stays in rows, where it may be a word like any other; dlt logs them with the database's error.
+    key, password = "k3y-7", "p4ss-w0rd-of-the-database"
+    records: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(logging.Formatter().format(record))  # type: ignore[method-assign]
+    log = logging.getLogger("dlt")
+    with Simulator(tables={"devices": devices(3)}, api_key=key) as server:
+        made = connection()
+        sync(made, made.resource("devices"), key, base_url=server.base_url, store=store_in(tmp_path))
+        change(tmp_path, "CREATE UNIQUE INDEX one_name ON acme.devices (name)")
+        server.set_rows("devices", devices(3, name=key))
+        log.addHandler(handler)
+        try:
+            with pytest.raises(PipelineStepFailed):
+                sync(made, made.resource("devices"), key, base_url=server.base_url, store=store_in(tmp_path))
+            with open_run(
+                made, made.resource("devices"), key, base_url=server.base_url, store=store_in(tmp_path)
+            ) as opened:
+                log.error("cannot connect as %s", key)
+                opened.reading.pager.transport.redactor.add(password)
+                log.error("cannot connect with %s", password)
+        finally:
+            log.removeHandler(handler)
+    assert any("duplicate key" in text and "***" in text for text in records), records
+    assert "cannot connect as ***" in records
+    assert not [text for text in (*records, *capfd.readouterr()) if key in text or password in text]
+    assert Store("postgres", f"postgresql://me:{quote(password)}@db/rmm", "acme", tmp_path).password == password
+    assert Store("postgres", {"password": password}, "acme", tmp_path).password == password
+    assert store_in(tmp_path).password is None
