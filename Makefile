@@ -90,6 +90,11 @@ bench-peers: $(STAMP) ## Benchmark against singer-sdk and PyAirbyte as well
 
 .PHONY: bench bench-peers
 
+property: $(STAMP) ## Try 2,000 generated servers (a minute) and 300 sequences of runs (RMM_SERVERS, RMM_SEQUENCES for others)
+	@RMM_SERVERS=$${RMM_SERVERS:-2000} RMM_SEQUENCES=$${RMM_SEQUENCES:-300} $(BIN)/pytest -n 2 --dist load -q rmm_assets_tests/integration/test_property_completeness.py rmm_assets_tests/integration/test_property_landing.py
+
+.PHONY: property
+
 mutants: $(STAMP) ## Break promises in a copy of the code one at a time, and print which no test notices (ONLY=reading for some)
 	@$(BIN)/python -m rmm_assets_tests.mutation.run $(ONLY)
 

@@ -18,7 +18,7 @@ from rmm_assets.reading.completeness import read_complete
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.fetch import Pager
 from rmm_assets.reading.report import Report
-from rmm_assets.rows.decode import Page
+from rmm_assets.rows.page import Page
 from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import Spool

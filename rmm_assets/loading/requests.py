@@ -22,8 +22,8 @@ from rmm_assets.loading.cursor import Bounds, Cursor, bounds_of
 from rmm_assets.loading.dlt_internals import parent_column, resolve_endpoints, values_at
 from rmm_assets.loading.plan import LoadPlan, plan_load, shape_of
 from rmm_assets.reading.endpoint import Endpoint
-from rmm_assets.rows.decode import Hints
-from rmm_assets.rows.types import plain_text
+from rmm_assets.rows.json_text import plain_text
+from rmm_assets.rows.type_memory import TypeMemory
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def plan_requests(connection: Connection, plan: LoadPlan) -> Requests:
             params.pop(bound, None)
         return Requests(
             resource=plan.resource,
-            endpoint=_endpoint(plan, found.endpoint, params, Hints(limits.max_columns, limits.max_nesting)),
+            endpoint=_endpoint(plan, found.endpoint, params, TypeMemory(limits.max_columns, limits.max_nesting)),
             parent=of(plan_load(connection, connection.resource(found.parent))) if found.parent else None,
             fields=found.fields,
             inherited=found.include_from_parent,
@@ -88,7 +88,7 @@ def plan_requests(connection: Connection, plan: LoadPlan) -> Requests:
     return of(plan)
 
 
-def _endpoint(plan: LoadPlan, config: Mapping[str, Any], params: dict[str, Any], hints: Hints) -> Endpoint:
+def _endpoint(plan: LoadPlan, config: Mapping[str, Any], params: dict[str, Any], types: TypeMemory) -> Endpoint:
     resource = plan.resource
     paginator = resource.endpoint.paginator
     assert paginator is not None, "a paginator left to guessing is refused at load"
@@ -111,7 +111,7 @@ def _endpoint(plan: LoadPlan, config: Mapping[str, Any], params: dict[str, Any],
         gate=BoundedSemaphore(resource.max_concurrency) if resource.max_concurrency else nullcontext(),
         ignore=tuple(config.get("response_actions") or ()),
         shape=shape_of(plan),
-        hints=hints,
+        types=types,
     )
 
 

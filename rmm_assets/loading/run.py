@@ -34,7 +34,7 @@ from rmm_assets.loading.reads import Reading
 from rmm_assets.loading.source import build_source
 from rmm_assets.reading.fetch import Pager
 from rmm_assets.reading.report import Report
-from rmm_assets.rows.types import plain_text
+from rmm_assets.rows.json_text import plain_text
 from rmm_assets.tables.absences import (
     Absences,
     Nested,

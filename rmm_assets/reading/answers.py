@@ -13,7 +13,8 @@ from dlt.common import jsonpath
 
 from rmm_assets.http.transport import Reply
 from rmm_assets.reading.absent import ABSENT
-from rmm_assets.rows.decode import Page, loads
+from rmm_assets.rows.json_text import loads
+from rmm_assets.rows.page import Page
 
 _DOTTED = re.compile(r"(?:\$\.)?([A-Za-z_@][\w@-]*(?:\.[A-Za-z_@][\w@-]*)*)", re.ASCII)
 _LINK = re.compile(r"<([^>]*)>((?:[^,<\"]|\"[^\"]*\"|,(?!\s*<))*)")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from rmm_assets.rows.decode import Page
 from rmm_assets.rows.keys import row_keys
+from rmm_assets.rows.page import Page
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.tally import Tally
 

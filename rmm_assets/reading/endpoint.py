@@ -10,8 +10,8 @@ from typing import Any
 from rmm_assets.http.request import Request
 from rmm_assets.reading.paginators import Paginator
 from rmm_assets.reading.settings import Count, EmptyAs
-from rmm_assets.rows.decode import Hints
 from rmm_assets.rows.shape import RowShape
+from rmm_assets.rows.type_memory import TypeMemory
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Endpoint:
         gate: Held while a request is under way: a semaphore where the endpoint bears fewer than the pager sends.
         ignore: Answers that mean "nothing here": dlt's `response_actions` with action `ignore`.
         shape: What tells the endpoint's rows apart.
-        hints: What the endpoint's pages have shown of their types.
+        types: What the endpoint's pages have shown of their types.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Endpoint:
     gate: AbstractContextManager[Any] = field(default_factory=nullcontext, compare=False)
     ignore: tuple[Mapping[str, Any], ...] = ()
     shape: RowShape = field(default_factory=lambda: RowShape(table=""), compare=False)
-    hints: Hints = field(default_factory=Hints, compare=False)
+    types: TypeMemory = field(default_factory=TypeMemory, compare=False)
     learned: Learned = field(default_factory=Learned, compare=False)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rmm_assets.reading.report import Evidence
-from rmm_assets.rows.decode import Page
+from rmm_assets.rows.page import Page
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from rmm_assets.reading.answers import Answer
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.selector import holds_object, selector_of, stands_for_no_rows
 from rmm_assets.reading.settings import EmptyAs
-from rmm_assets.rows.decode import Page, read_page, read_pages
+from rmm_assets.rows.decode import read_page, read_pages
+from rmm_assets.rows.page import Page
 
 Taken = TypeVar("Taken")
 
@@ -107,7 +108,7 @@ class Pager:
             if reply.status >= 300:
                 return None
             try:
-                return Answer(reply, read_page(reply.body, selector_of(endpoint, reply.body), endpoint.hints))
+                return Answer(reply, read_page(reply.body, selector_of(endpoint, reply.body), endpoint.types))
             except BodyError as error:
                 if error.reason == "not_json":
                     raise BodyFault(str(error)) from None
@@ -205,7 +206,7 @@ def _page(endpoint: Endpoint, reply: Reply, first: bool) -> Page:
             raise BodyFault(
                 f"{_NO_LIST[word].format(selector)}; {_ADVICE}, or write empty_as: {word} if it means no rows"
             )
-        page = read_page(reply.body, selector, endpoint.hints)
+        page = read_page(reply.body, selector, endpoint.types)
         if page.rows > 1:
             return page
         if word := stands_for_no_rows(reply.body, selector):
@@ -240,7 +241,7 @@ def _read_many(endpoint: Endpoint, replies: Sequence[Reply]) -> list[Page] | Non
     if len(replies) < 2 or any(len(reply.body) < _SHORTEST for reply in replies):
         return None
     try:
-        pages = read_pages([reply.body for reply in replies], selector_of(endpoint, replies[0].body), endpoint.hints)
+        pages = read_pages([reply.body for reply in replies], selector_of(endpoint, replies[0].body), endpoint.types)
     except BodyError:
         return None
     return pages if pages is not None and all(page.rows > 1 for page in pages) else None

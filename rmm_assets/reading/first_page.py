@@ -10,8 +10,8 @@ from rmm_assets.reading.facts import PassFacts
 from rmm_assets.reading.fetch import Pager
 from rmm_assets.reading.paginators import ByPosition
 from rmm_assets.reading.signals import Signals
-from rmm_assets.rows.decode import Page
 from rmm_assets.rows.keys import row_keys
+from rmm_assets.rows.page import Page
 from rmm_assets.rows.shape import RowShape
 
 

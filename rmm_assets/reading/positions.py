@@ -15,8 +15,8 @@ from rmm_assets.reading.paginators import ByPosition
 from rmm_assets.reading.report import Evidence
 from rmm_assets.reading.signals import CAPS, PAGE_SIZES, ROUND_TOTALS, Signals
 from rmm_assets.reading.stated import more_mark, refuse_never_found, repeats, stated_total, total_of
-from rmm_assets.rows.decode import Page
 from rmm_assets.rows.keys import NO_KEY, row_identity
+from rmm_assets.rows.page import Page
 
 # Pages that one worker fetches before they are decoded at once: from here on more of them save nothing (measured).
 MOST_AT_ONCE = 16

@@ -14,7 +14,7 @@ from rmm_assets.reading.paginators import ByReference, SinglePagePaginator
 from rmm_assets.reading.report import Evidence
 from rmm_assets.reading.signals import PAGE_SIZES, Signals, same_address
 from rmm_assets.reading.stated import more_mark, refuse_never_found, repeats, stands_nowhere, total_of
-from rmm_assets.rows.decode import Page
+from rmm_assets.rows.page import Page
 
 
 class References:

@@ -13,8 +13,8 @@ from rmm_assets.reading.answers import Answer
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.facts import PassFacts
 from rmm_assets.reading.signals import Kind, Signals, number_of
-from rmm_assets.rows.decode import Page
 from rmm_assets.rows.keys import NO_KEY, row_keys, same_rows
+from rmm_assets.rows.page import Page
 from rmm_assets.rows.shape import RowShape
 
 

@@ -13,14 +13,10 @@ from typing import Any
 from rmm_assets.errors import BodyError
 from rmm_assets.rows.arrow_decoder import decode_fast
 from rmm_assets.rows.json_text import loads
-from rmm_assets.rows.page import Page, value_at
+from rmm_assets.rows.page import Page
 from rmm_assets.rows.selector import keys_of, place_of, select
 from rmm_assets.rows.structure import is_safe
 from rmm_assets.rows.type_memory import TypeMemory
-
-__all__ = ["Hints", "Page", "loads", "read_page", "read_pages", "value_at"]
-
-Hints = TypeMemory
 
 _BOM = b"\xef\xbb\xbf"
 

@@ -12,10 +12,8 @@ from typing import Any, cast
 from dlt.common.normalizers.naming.snake_case import NamingConvention
 from dlt.common.schema.typing import DLT_NAME_PREFIX
 
-from rmm_assets.rows.shape import Nesting, RowShape
+from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.targets import Target, target_of
-
-__all__ = ["Nesting", "RowShape"]
 
 # dlt's name for an empty or blank key
 _EMPTY_KEY = "_empty"

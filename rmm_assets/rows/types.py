@@ -13,9 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rmm_assets.rows.json_text import EXACT_DOUBLE, json_text, loads, plain_text
-from rmm_assets.rows.timestamps import TIMESTAMP, are_timestamps, read_timestamps
-
-__all__ = ["are_timestamps", "plain_text", "read_timestamps"]
+from rmm_assets.rows.timestamps import TIMESTAMP, read_timestamps
 
 # `huge` is a number that neither int64 nor a double holds, `wide` an integer that no double holds exactly, `stamp` text
 # that dlt reads as a timestamp, `mixed` a column of several kinds as JSON text.

@@ -26,7 +26,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from rmm_assets.config import Connection
 from rmm_assets.errors import RmmError
 from rmm_assets.loading.cursor import order_of
-from rmm_assets.rows.types import plain_text
+from rmm_assets.rows.json_text import plain_text
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.syncing import Row, connection, resource, run
 

@@ -17,9 +17,10 @@ from rmm_assets.config import Connection
 from rmm_assets.errors import ChildTablesError, IncompleteError
 from rmm_assets.loading.outcome import Outcome
 from rmm_assets.loading.plan import plan_load
-from rmm_assets.rows.decode import Hints, read_page
+from rmm_assets.rows.decode import read_page
 from rmm_assets.rows.shape import Nesting, RowShape
 from rmm_assets.rows.spool import Spool
+from rmm_assets.rows.type_memory import TypeMemory
 from rmm_assets.simulator import Simulator
 from rmm_assets.simulator.faults import Faults
 from rmm_assets_tests.syncing import Row, connection, resource, rows_of, run
@@ -376,7 +377,7 @@ def test_memory_does_not_grow_with_the_children(tmp_path: Path) -> None:
 
     def peak(pages: int) -> int:
         shape = RowShape("t", ("id",), row_ids="key", nesting=Nesting())
-        spool, hints, most, rows = Spool(shape, tmp_path / str(pages), 2000), Hints(), 0, Counter[str]()
+        spool, hints, most, rows = Spool(shape, tmp_path / str(pages), 2000), TypeMemory(), 0, Counter[str]()
         for body in bodies(pages):
             spool.add(read_page(body, None, hints))
             most = max(most, pa.total_allocated_bytes())

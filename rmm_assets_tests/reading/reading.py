@@ -42,7 +42,7 @@ def pager_to(base_url: str, folder: Path, *, window: int = 8, retry: Retry = QUI
     """A pager to a server on loopback, with the simulator's key."""
     redactor = Redactor()
     auth = build_auth(read_auth({"type": "api_key", "name": "api_key", "location": "query"}), KEY, redactor)
-    limits = Limits(max_concurrency=window, connect_timeout=5, read_timeout=5, deadline=60, **more)
+    limits = Limits(max_concurrency=window, connect_timeout=5, read_timeout=5, **{"deadline": 60, **more})
     rate_limit = RateLimit(folder / "pace", max_concurrency=window)
     log = logging.getLogger("rmm_assets_tests.reading")
     transport = Transport(
@@ -71,9 +71,14 @@ def read(
     Raises:
         IncompleteError, PagingError, TransportError: as `read_complete` does.
     """
+    with pager_to(base_url, folder, window=window, retry=retry, **(limits or {})) as pager:
+        return read_by(pager, folder, endpoint, **options)
+
+
+def read_by(pager: Pager, folder: Path, endpoint: Endpoint, **options: Any) -> Read:
+    """Read with a pager that is there, until proven complete."""
     report = Report(endpoint.name)
     spool = Spool(endpoint.shape, folder / "pages")
-    with pager_to(base_url, folder, window=window, retry=retry, **(limits or {})) as pager:
-        read_complete(pager, endpoint, spool, report, unique=bool(endpoint.shape.primary_key), **options)
-        rows = [row for _, table in spool.tables() for row in table.to_pylist()]
-        return Read(report, rows, pager.transport.traffic, spool)
+    read_complete(pager, endpoint, spool, report, unique=bool(endpoint.shape.primary_key), **options)
+    rows = [row for _, table in spool.tables() for row in table.to_pylist()]
+    return Read(report, rows, pager.transport.traffic, spool)

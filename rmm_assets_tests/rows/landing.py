@@ -10,9 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from rmm_assets.rows.decode import Hints, read_page
+from rmm_assets.rows.decode import read_page
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import Spool
+from rmm_assets.rows.type_memory import TypeMemory
 
 
 @dataclass
@@ -39,7 +40,7 @@ def land(
     """Spool pages, each a body or a list of rows, and give back what would land."""
     keys = (key,) if isinstance(key, str) else key
     spool = Spool(RowShape("t", keys, columns or {}, known=known or {}, **shape), folder, batch_rows)
-    hints = Hints()
+    hints = TypeMemory()
     for page in pages:
         body = page if isinstance(page, bytes) else json.dumps(page).encode()
         spool.add(read_page(body, None, hints, exact=exact))

@@ -13,7 +13,8 @@ import dlt
 import duckdb
 import pytest
 
-from rmm_assets.rows.layout import Layout, RowShape
+from rmm_assets.rows.layout import Layout
+from rmm_assets.rows.shape import RowShape
 from rmm_assets.simulator import Simulator
 from rmm_assets_tests.rows.test_rows_same_as_dlt import NAMES, VALUES
 from rmm_assets_tests.syncing import connection, resource, run

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from rmm_assets.errors import BodyError
-from rmm_assets.rows.decode import Hints, read_page, read_pages
+from rmm_assets.rows.decode import read_page, read_pages
 from rmm_assets.rows.structure import MAX_DEPTH
+from rmm_assets.rows.type_memory import TypeMemory
 
 
 def body(value: Any) -> bytes:
@@ -58,7 +59,7 @@ def test_rows_are_found_where_the_selector_says(
     ],
 )
 def test_the_envelope_is_just_what_the_body_said(envelope: dict[str, Any]) -> None:
-    hints = Hints()
+    hints = TypeMemory()
     for around in (envelope, {}, envelope, {"at": None}, {"at": "2024-01-01T00:00:00", "next": 2}):
         assert read_page(body({"data": [{"a": 1}], **around}), "data", hints).envelope == around
         nested = {"r": {"data": [{"a": 1}], **around}}
@@ -93,7 +94,7 @@ def test_the_envelope_is_just_what_the_body_said(envelope: dict[str, Any]) -> No
 )
 @pytest.mark.parametrize("primed", [False, True])
 def test_a_body_that_is_no_page_says_why(text: bytes, selector: str | None, reason: str, primed: bool) -> None:
-    hints = Hints()
+    hints = TypeMemory()
     if primed and selector == "data":
         read_page(b'{"data":[{"a":1}]}', "data", hints)
     with pytest.raises(BodyError) as raised:
@@ -138,12 +139,12 @@ PAGE = b'{"data":[{"id":1}]}'
     ],
 )
 def test_bodies_that_only_look_right_together_are_read_one_by_one(bodies: list[bytes]) -> None:
-    assert read_pages(bodies, "data", Hints()) is None
+    assert read_pages(bodies, "data", TypeMemory()) is None
 
 
 def test_bodies_that_are_read_at_once_are_the_pages_that_they_are_alone() -> None:
     documents = [{"data": [{"id": i, "at": "2024-01-01T00:00:00Z"}] * i, "total": 9, "n": i} for i in (2, 0, 3)]
-    pages = read_pages([body(document) for document in documents], "data", Hints())
+    pages = read_pages([body(document) for document in documents], "data", TypeMemory())
     assert pages is not None
     assert [(page.objects(), page.envelope) for page in pages] == [
         (document.pop("data"), document) for document in documents
@@ -190,7 +191,7 @@ def test_whitespace_and_a_byte_order_mark_change_nothing() -> None:
 )
 @pytest.mark.parametrize("before", [[], [{"a": 1.5, "b": 2}], [{"a": "x"}], [{"a": ["x"], "b": {"c": "x"}}]])
 def test_no_value_changes_on_its_way(row: dict[str, Any], before: list[Any]) -> None:
-    hints = Hints()
+    hints = TypeMemory()
     if before:
         read_page(body({"data": before}), "data", hints)
     rows = [{"a": 1}, row] if "a" in row else [row]
@@ -242,7 +243,7 @@ def test_a_page_without_its_first_rows_is_a_page() -> None:
 
 
 def test_hints_save_the_second_decoding_and_settle_when_pages_disagree() -> None:
-    hints = Hints()
+    hints = TypeMemory()
     stamped = body({"data": [{"at": "2024-01-01T00:00:00Z", "n": None}], "now": "2024-01-01", "total": 1})
     read_page(stamped, "data", hints)
     assert hints.schema is not None
@@ -254,7 +255,7 @@ def test_hints_save_the_second_decoding_and_settle_when_pages_disagree() -> None
 
 
 def test_threads_share_hints() -> None:
-    hints = Hints()
+    hints = TypeMemory()
     bodies = [
         body({"data": [{"id": n * 10 + i, f"f{n % 7}": "2024-01-01", "m": n if n % 3 else "x"} for i in range(10)]})
         for n in range(200)

@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rmm_assets.errors import BodyError
-from rmm_assets.rows.decode import Hints, read_page, read_pages
+from rmm_assets.rows.decode import read_page, read_pages
 from rmm_assets.rows.keys import row_keys
 from rmm_assets.rows.shape import Nesting, RowShape
 from rmm_assets.rows.spool import Spool
+from rmm_assets.rows.type_memory import TypeMemory
 
 pytestmark = pytest.mark.slow
 
@@ -143,7 +144,7 @@ def outcome(
     bodies: list[bytes],
     selector: str | None,
     shape: RowShape,
-    hints: Hints | None,
+    hints: TypeMemory | None,
     batch_rows: int,
     at_once: bool = False,
 ) -> Any:
@@ -203,8 +204,8 @@ def test_both_decoders_give_the_same(
 ) -> None:
     bodies = [json.dumps(WRAPS[selector](rows), indent=2 if pretty else None).encode() for rows in pages]
     expected = outcome(bodies, selector, shape, None, 1000)
-    assert outcome(bodies, selector, shape, Hints(), batch_rows) == expected
-    assert outcome(bodies, selector, shape, Hints(), batch_rows, at_once=True) == expected
+    assert outcome(bodies, selector, shape, TypeMemory(), batch_rows) == expected
+    assert outcome(bodies, selector, shape, TypeMemory(), batch_rows, at_once=True) == expected
 
 
 LISTS = st.lists(VALUES | st.dictionaries(NAMES, VALUES, max_size=2), max_size=3)
@@ -224,5 +225,5 @@ LISTS = st.lists(VALUES | st.dictionaries(NAMES, VALUES, max_size=2), max_size=3
 def test_both_decoders_give_the_same_child_tables(pages: list[Any], shape: RowShape, batch_rows: int) -> None:
     bodies = [json.dumps(rows).encode() for rows in pages]
     expected = outcome(bodies, None, shape, None, 1000)
-    assert outcome(bodies, None, shape, Hints(), batch_rows) == expected
-    assert outcome(bodies, None, shape, Hints(), batch_rows, at_once=True) == expected
+    assert outcome(bodies, None, shape, TypeMemory(), batch_rows) == expected
+    assert outcome(bodies, None, shape, TypeMemory(), batch_rows, at_once=True) == expected

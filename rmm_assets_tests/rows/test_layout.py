@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from rmm_assets.rows.layout import Layout
 from rmm_assets.rows.shape import RowShape
-from rmm_assets.rows.types import are_timestamps, read_timestamps
+from rmm_assets.rows.timestamps import are_timestamps, read_timestamps
 from rmm_assets_tests.rows.landing import land
 
 UTC = datetime.UTC

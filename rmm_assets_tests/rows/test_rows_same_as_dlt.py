@@ -12,9 +12,11 @@ import dlt
 import duckdb
 import pytest
 
-from rmm_assets.rows.decode import Hints, read_page
-from rmm_assets.rows.layout import Layout, RowShape
+from rmm_assets.rows.decode import read_page
+from rmm_assets.rows.layout import Layout
+from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import Spool
+from rmm_assets.rows.type_memory import TypeMemory
 
 NAMES = ["name", "Name With Space", "order", "__x", "", "organization", "x_", "ünï", "a__b", "camelCase", "1st", "日本"]
 NAMES += ["a.b", "A*b", "group", "select", "v" * 80, "HTTPServer", "_y", "e-mail", "@t", "a  b"]
@@ -103,7 +105,7 @@ def run(folder: Path, name: str, resources: list[Any]) -> Path:
 
 
 def through_arrow(folder: Path, table: str, rows: list[Any], lists: list[str]) -> Any:
-    hints = Hints()
+    hints = TypeMemory()
     spool = Spool(RowShape(table, ("id",)), folder / "spool" / table, batch_rows=4)
     for start in range(0, len(rows), 3):
         spool.add(read_page(json.dumps(rows[start : start + 3]).encode(), None, hints))

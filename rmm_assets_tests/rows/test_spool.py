@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmm_assets.rows.decode import Hints, read_page
+from rmm_assets.rows.decode import read_page
 from rmm_assets.rows.keys import NO_KEY, row_keys
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import Spool
+from rmm_assets.rows.type_memory import TypeMemory
 from rmm_assets_tests.rows.landing import land
 
 BY_ID = RowShape("t", ("id",))
@@ -165,7 +166,7 @@ def pages_of(count: int) -> Iterator[bytes]:
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     def peak(pages: int) -> int:
-        spool, hints, most = Spool(BY_ID, tmp_path / str(pages)), Hints(), 0
+        spool, hints, most = Spool(BY_ID, tmp_path / str(pages)), TypeMemory(), 0
         tracemalloc.start()
         for body in pages_of(pages):
             spool.add(read_page(body, "data", hints))
