@@ -12,7 +12,7 @@ from rmm_assets.http.request import Request
 from rmm_assets.http.transport import BodyFault, Reply, Transport
 from rmm_assets.reading.answers import Answer
 from rmm_assets.reading.endpoint import Endpoint
-from rmm_assets.reading.selector import holds_object, selector_of, stands_for_no_rows
+from rmm_assets.reading.selector import error_beside, holds_object, selector_of, stands_for_no_rows
 from rmm_assets.reading.settings import EmptyAs
 from rmm_assets.rows.decode import read_page, read_pages
 from rmm_assets.rows.page import Page
@@ -209,6 +209,11 @@ def _page(endpoint: Endpoint, reply: Reply, first: bool) -> Page:
         page = read_page(reply.body, selector, endpoint.types)
         if page.rows > 1:
             return page
+        if not page.rows and (word := error_beside(page.envelope, endpoint.wrong_signals)):
+            raise BodyFault(
+                f"the list of rows is empty, and `{word}` beside it says that something went wrong. If it does not mean that, "
+                "name it in wrong_signals"
+            )
         if word := stands_for_no_rows(reply.body, selector):
             raise BodyFault(f"{_NO_LIST[word].format(selector)}; {_ADVICE}")
         if not endpoint.single_object and holds_object(reply.body, selector):

@@ -10,7 +10,7 @@ from rmm_assets.reading.absent import ABSENT
 from rmm_assets.reading.answers import Answer
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.facts import PassFacts
-from rmm_assets.reading.paginators import ByReference, SinglePagePaginator
+from rmm_assets.reading.paginators import ByReference, HeaderLinkPaginator, SinglePagePaginator
 from rmm_assets.reading.report import Evidence
 from rmm_assets.reading.signals import PAGE_SIZES, Signals, same_address
 from rmm_assets.reading.stated import more_mark, refuse_never_found, repeats, stands_nowhere, total_of
@@ -47,7 +47,11 @@ class References:
         endpoint, page = self._endpoint, answer.page
         self.number += 1
         self._rows += page.rows
-        self._signals.take(answer, endpoint.selector, received=self._rows, pages=1 if self._single else None)
+        # A `Link` header's last page is one of those that its links lead over.
+        counted = self._single or (isinstance(self._paginator, HeaderLinkPaginator) and "last" in answer.links)
+        self._signals.take(
+            answer, endpoint.selector, received=self._rows, pages=self.number if counted else None, numbered=True
+        )
         total = total_of(endpoint, answer)
         if total not in (ABSENT, None):
             name = str(endpoint.total_header or endpoint.total_path)

@@ -36,6 +36,7 @@ class Kind(StrEnum):
     TOTAL = "rows in all"
     COUNT = "rows in all, or on this page"
     PAGES = "pages in all"
+    PAGE = "the number of this page"
     REMAINING = "rows still to come"
     MORE = "whether more follows"
     LAST = "whether this is the last page"
@@ -64,6 +65,7 @@ _NAMES: dict[Kind, frozenset[str]] = {
         "totalpages totalpage pagecount pagescount numpages maxpage lastpage pages pagetotal wptotalpages "
         "paginationtotalpages kaminaritotalpages"
     ),
+    Kind.PAGE: frozenset(("page", "currentpage", "pagenumber", "pageno")),
     Kind.REMAINING: frozenset(("remaining", "recordsremaining", "rowsremaining", "itemsremaining")),
     Kind.MORE: _words(
         "hasmore hasnextpage hasnext morerecords moredataavailable hasmorerows hasmorepage hasmorepages more "
@@ -98,6 +100,11 @@ _CONTAINERS = _words(
 )
 # Names in an object of which `next` may be one.
 _ADDRESSES = ("href", "url", "link", "uri", "after", "starting_after", "startingAfter", "offset", "cursor", "path")
+
+# What page numbers are called in addresses.
+_PAGE_PARAMS = frozenset(("page", "pagenumber", "pageno"))
+
+_LAST_LINK = "Link rel=last"
 
 # Where totals are capped.
 ROUND_TOTALS = frozenset((1_000, 10_000))
@@ -148,6 +155,14 @@ def signals_of(answer: Answer, selector: str | None) -> Iterator[Signal]:
             yield from _typed(plain, name, value)
     if "next" in answer.links and not answer.says_no_results("next"):
         yield Signal(Kind.NEXT, "Link rel=next", answer.links["next"])
+    if "next" not in answer.links and (last := answer.links.get("last")):
+        number = next(
+            (int(v) for k, v in parse_qsl(urlsplit(last).query) if _plain(k) in _PAGE_PARAMS and v.isdigit()), None
+        )
+        if number is not None:
+            yield Signal(Kind.PAGES, _LAST_LINK, number)
+        else:
+            yield Signal(Kind.NEXT, _LAST_LINK, last)
     yield from _ranges(headers.get("Content-Range"), answer.reply.status)
     yield from _beside(answer.page.envelope, _path(selector))
 
@@ -226,7 +241,7 @@ def _is_beside_links(level: Mapping[str, Any]) -> bool:
 def _typed(plain: str, name: str, value: Any) -> Iterator[Signal]:
     """The signal of that name, if its value is one that such a signal has."""
     for kind in _KINDS.get(plain, ()):
-        if kind in (Kind.TOTAL, Kind.COUNT, Kind.PAGES, Kind.REMAINING, Kind.SIZE):
+        if kind in (Kind.TOTAL, Kind.COUNT, Kind.PAGES, Kind.PAGE, Kind.REMAINING, Kind.SIZE):
             number = number_of(value)
             if number is not None and number >= 0:
                 yield Signal(kind, name, number)
@@ -295,8 +310,9 @@ class Signals:
         self._refuted: dict[str, str] = {}
         self._last: Answer | None = None
         self.counted: int | None = None
-        self._rows = self._received = 0
+        self._rows = self._received = self._filled = 0
         self._pages: int | None = None
+        self._first: int | None = None
         self._current: int | None = None
         self._kinds: dict[str, Kind] = {}
 
@@ -306,14 +322,14 @@ class Signals:
         Args:
             counted: The number of rows by a request of its own.
         """
-        self._latest, self._received = [], 0
+        self._latest, self._received, self._filled = [], 0, 0
         self.counted = counted
         if counted is not None:
             self.state("count", counted)
 
     def take(
         self, answer: Answer, selector: str | None, *, received: int, pages: int | None = None,
-        current: int | None = None,
+        current: int | None = None, numbered: bool = False,
     ) -> None:  # fmt: skip
         """Takes in an answer.
 
@@ -321,16 +337,28 @@ class Signals:
             received: Rows of this pass, those of this page included.
             pages: Pages of this pass up to this one, where the paging goes by pages or there is one page only.
             current: This page's number, as the request has it.
+            numbered: Whether the answer's own page number, where it states one, tells how many pages came.
         """
         self._last, self._rows, self._received = answer, answer.page.rows, received
-        self._pages, self._current = pages, current
+        self._filled += bool(answer.page.rows)
+        # A page that comes empty does not count among those that are stated.
+        self._pages = self._filled if pages and received and not answer.page.rows else pages
+        self._current, first = current, received == answer.page.rows
         self._latest = []
         for signal in signals_of(answer, selector):
+            if signal.kind is Kind.NEXT and signal.name == _LAST_LINK and first:
+                continue  # the first page may be called otherwise than it was asked for
             self._kinds[signal.name] = signal.kind
             if self.is_wrong(signal.name):
                 self._seen[signal.name] = "not believed, as wrong_signals says"
             elif signal.name not in self._refuted:
                 self._look_at(signal)
+        stated = next((signal.value for signal in self._latest if signal.kind is Kind.PAGE), None)
+        if numbered and stated is not None:
+            if first:
+                self._first = stated
+            if self._first in (0, 1):  # numbers of other kinds tell nothing
+                self._pages = stated - self._first + 1
 
     def _look_at(self, signal: Signal) -> None:
         if signal.kind is Kind.TOTAL:
@@ -338,7 +366,7 @@ class Signals:
             return
         if signal.kind is Kind.COUNT:
             self._counts.setdefault(signal.name, set()).add(signal.value)
-        if signal.kind is not Kind.SIZE:
+        if signal.kind not in (Kind.SIZE, Kind.PAGE):
             self._seen.setdefault(signal.name, f"says {signal.kind}")
         self._latest.append(signal)
 
@@ -398,7 +426,7 @@ class Signals:
             elif kind is Kind.NEXT and self._leads_on(value):
                 found[signal.name] = f"`{signal.name}` names a next page"
             elif kind is Kind.PAGES and self._pages is not None and value > self._pages:
-                found[signal.name] = f"`{signal.name}` states {value} pages, and this is page {self._pages}"
+                found[signal.name] = f"`{signal.name}` states {value} pages, and {self._pages} came"
             elif kind is Kind.NEXT_TOKEN and could_be_full and self._rows:
                 found[signal.name] = f"`{signal.name}` is filled"
         return found

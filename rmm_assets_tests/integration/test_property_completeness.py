@@ -142,9 +142,10 @@ def wild(dice: Dice, style: Style) -> World:
     faults: list[str] = ["503", "500", "drop", "cut", "html", "error", "null", "null_rows", "object", "nothing", "204"]
     # Nothing but an overlap or a total contradicts an empty page, and nothing at all two of them in a row.
     may_be_empty = style == "offset" or (stated and honest)
-    if may_be_empty and not drift:
+    # Nor does anything contradict an end mark beside a page that is cut short.
+    if may_be_empty and not drift and not world["mark"]:
         faults.append("empty")
-    if style == "offset" and world["round_offsets"] == "no" and (not stated or honest):
+    if style == "offset" and world["round_offsets"] == "no" and (not stated or honest) and not world["mark"]:
         faults += ["short", "short"]
     numbers = dice.different(range(1, 61), most=6)
     chosen: dict[int, str] = {}

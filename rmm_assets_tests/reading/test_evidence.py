@@ -207,6 +207,88 @@ def test_a_page_that_says_there_is_more_and_names_no_next_one_is_red(tmp_path: P
         read_from(answer, tmp_path, {**CURSOR, "has_more_path": "weiter"})
 
 
+LINKS = '</v1/devices?{0}={1}>; rel="next", </v1/devices?{0}=0>; rel="first", </v1/devices?{0}={2}>; rel="last"'
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("last link", "`Link rel=last` names a next page"),
+        ("last page's link", "`Link rel=last` states 3 pages, and 2 came"),
+        ("page of pages", "`total_pages` states 3 pages, and 2 came"),
+        ("page of pages, from 0", "`total_pages` states 3 pages, and 2 came"),
+    ],
+)
+@pytest.mark.parametrize("honest", [True, False])
+def test_an_end_before_the_last_page_that_is_stated_is_none(kind: str, said: str, honest: bool, tmp_path: Path) -> None:
+    """Two links, or two cursors, and then nothing: the API states how many pages there are, or which one is the last."""
+    rows, param = rows_of(50), "page" if kind == "last page's link" else "from"
+
+    def answer(seen: Seen) -> Say:
+        place = int(query_of(seen).get(param) or query_of(seen).get("cursor") or 0)
+        place = place - 1 if param == "page" and place else place
+        more = place < 2 and (honest or place != 1)
+        last = 3 if param == "page" else 2
+        link = LINKS.format(param, place + last - 1, last)
+        beside: dict[str, Any] = {"next": place + 1 if more else None}
+        if "of pages" in kind:
+            beside |= {"page": place + (kind == "page of pages"), "total_pages": 3}
+        headers = () if "of pages" in kind else (("Link", link if more else link.partition(", ")[2]),)
+        return Say({"data": rows[place * 20 : place * 20 + 20], **beside}, headers=headers)
+
+    paginator = CURSOR if "of pages" in kind else "header_link"
+    if honest:
+        assert read_from(answer, tmp_path, paginator).rows == rows
+        return
+    with pytest.raises(IncompleteError, match=said):
+        read_from(answer, tmp_path, paginator)
+
+
+@pytest.mark.parametrize("where", ["pages", "Link"])
+def test_a_last_page_that_comes_empty_is_no_end(where: str, tmp_path: Path) -> None:
+    for number, pages in ((60, 3), (40, 3)):
+        beside: dict[str, Any] = {"pages": pages} if where == "pages" else {}
+        headers = () if where == "pages" else (("Link", f'</v1/devices?page={pages}>; rel="last"'),)
+
+        def answer(seen: Seen, rows: list[Any] = rows_of(number), beside: Any = beside, headers: Any = headers) -> Say:
+            page = int(query_of(seen)["page"])
+            return Say({"data": rows[max(page * 20 - 20, 0) : page * 20], **beside}, headers=headers)
+
+        if number == 60:
+            assert len(read_from(answer, tmp_path, PAGES).rows) == 60
+            continue
+        with pytest.raises(IncompleteError, match="states 3 pages, and 2 came"):
+            read_from(answer, tmp_path, PAGES)
+
+
+@pytest.mark.parametrize(
+    ("beside", "wrong"),
+    [
+        ({"error": "timeout"}, True), ({"errors": [{"message": "boom"}]}, True), ({"error": {"code": 17}}, True),
+        ({"success": False}, True), ({"status": "error"}, True),
+        ({"error": None, "errors": [], "success": True, "status": "ok"}, False), ({"error": {"code": 0}}, False),
+        ({"error": "none", "status": 200}, False),
+    ],
+)  # fmt: skip
+def test_an_empty_list_beside_an_error_is_no_list(beside: dict[str, Any], wrong: bool, tmp_path: Path) -> None:
+    rows = rows_of(45)
+
+    def answer(seen: Seen) -> Say:
+        page = int(query_of(seen)["page"])
+        if page == 2 and wrong:
+            return Say({"data": [], **beside})
+        # Rows beside an error are rows: some of what was asked for may have failed in a way that the API only mentions.
+        return Say({"data": rows[max(page * 20 - 20, 0) : page * 20], **({} if wrong else beside)})
+
+    if not wrong:
+        assert read_from(answer, tmp_path, PAGES).rows == rows
+        return
+    with pytest.raises(TransportError, match=f"`{next(iter(beside))}` beside it says that something went wrong"):
+        read_from(answer, tmp_path, PAGES)
+    found = read_from(answer, tmp_path, PAGES, wrong_signals=(next(iter(beside)),), verify=False)
+    assert found.rows == rows[:20], "the connection file says so"
+
+
 # What is configured must be found
 
 
