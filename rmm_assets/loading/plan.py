@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 from rmm_assets.config import Connection, Resource
@@ -114,7 +115,7 @@ def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
         child_tables=resource.child_tables,
         row_ids="random" if resource.disposition == "append" or not resource.keys else "key",
         loss_baseline=_loss_baseline(resource, cursor, skips_unchanged),
-        hints=_hints(resource, arrow, strategy, cursor, marks=absences != "keep"),
+        hints=_hints(resource, arrow, strategy, cursor, marks=absences != "keep", file_format=_file_format(connection)),
     )
 
 
@@ -247,8 +248,16 @@ def _loss_baseline(resource: Resource, cursor: Cursor | None, skips_unchanged: b
     return "rows present" if skips_unchanged else "rows of last load"
 
 
+def _file_format(connection: Connection) -> str:
+    """How Arrow tables are handed to the destination."""
+    # Without the ADBC driver, dlt fills PostgreSQL by COPY with FORCE_NULL, which makes null of every empty text (1.31.0).
+    if connection.destination.type == "postgres" and find_spec("adbc_driver_postgresql") is None:
+        return "insert_values"
+    return "parquet"
+
+
 def _hints(
-    resource: Resource, arrow: bool, strategy: str | None, cursor: Cursor | None, *, marks: bool
+    resource: Resource, arrow: bool, strategy: str | None, cursor: Cursor | None, *, marks: bool, file_format: str
 ) -> dict[str, Any]:
     hints = resource.as_dlt()
     for key in ("endpoint", "include_from_parent", "processing_steps"):
@@ -262,7 +271,7 @@ def _hints(
     if not resource.child_tables:
         hints.setdefault("max_table_nesting", None if arrow else 0)
     if arrow:
-        hints.setdefault("file_format", "parquet")
+        hints.setdefault("file_format", file_format)
     if marks:
         hints["columns"] = {**(hints.get("columns") or {}), ABSENT_SINCE: {"data_type": "timestamp", "nullable": True}}
     if resource.strategy == "scd2" and cursor is not None:

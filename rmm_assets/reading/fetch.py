@@ -209,9 +209,9 @@ def _page(endpoint: Endpoint, reply: Reply, first: bool) -> Page:
         page = read_page(reply.body, selector, endpoint.types)
         if page.rows > 1:
             return page
-        if not page.rows and (word := error_beside(page.envelope, endpoint.wrong_signals)):
+        if not page.rows and (problem := error_beside(page.envelope, endpoint.wrong_signals)):
             raise BodyFault(
-                f"the list of rows is empty, and `{word}` beside it says that something went wrong. If it does not mean that, "
+                f"the list of rows is empty, and `{problem}` beside it says that something went wrong. If it does not mean that, "
                 "name it in wrong_signals"
             )
         if word := stands_for_no_rows(reply.body, selector):

@@ -259,6 +259,9 @@ class Positions:
         """
         endpoint, facts, paginator = self._endpoint, self._facts, self._paginator
         pages = None if self._by_rows else self.position - self._base + 1
+        if pages is not None and self._rows and not answer.page.rows and paginator.stops_at_empty:
+            # A page that comes empty is none of those that are stated.
+            pages = facts.turns + 1
         current = None if self._by_rows else self.position
         self._signals.take(answer, endpoint.selector, received=self._rows, pages=pages, current=current)
         row_total = total_of(endpoint, answer)

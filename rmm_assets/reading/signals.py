@@ -310,7 +310,7 @@ class Signals:
         self._refuted: dict[str, str] = {}
         self._last: Answer | None = None
         self.counted: int | None = None
-        self._rows = self._received = self._filled = 0
+        self._rows = self._received = 0
         self._pages: int | None = None
         self._first: int | None = None
         self._current: int | None = None
@@ -322,7 +322,7 @@ class Signals:
         Args:
             counted: The number of rows by a request of its own.
         """
-        self._latest, self._received, self._filled = [], 0, 0
+        self._latest, self._received = [], 0
         self.counted = counted
         if counted is not None:
             self.state("count", counted)
@@ -340,10 +340,7 @@ class Signals:
             numbered: Whether the answer's own page number, where it states one, tells how many pages came.
         """
         self._last, self._rows, self._received = answer, answer.page.rows, received
-        self._filled += bool(answer.page.rows)
-        # A page that comes empty does not count among those that are stated.
-        self._pages = self._filled if pages and received and not answer.page.rows else pages
-        self._current, first = current, received == answer.page.rows
+        self._pages, self._current, first = pages, current, received == answer.page.rows
         self._latest = []
         for signal in signals_of(answer, selector):
             if signal.kind is Kind.NEXT and signal.name == _LAST_LINK and first:
