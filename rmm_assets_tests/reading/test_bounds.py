@@ -15,7 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from rmm_assets.errors import BodyError, PagingError, RmmError, TransportError
-from rmm_assets.rows.decode import Hints, read_page, read_pages
+from rmm_assets.rows.decode import read_page, read_pages
+from rmm_assets.rows.type_memory import TypeMemory
 from rmm_assets_tests.http.servers import Say, Scripted, Seen, raw_server
 from rmm_assets_tests.reading.reading import endpoint_of, read
 from rmm_assets_tests.syncing import connection, devices, resource, run
@@ -73,23 +74,24 @@ def test_a_row_as_wide_as_allowed_is_read_however_it_is_decoded() -> None:
     rows = [{"id": 1, "a": {"b": 1, "c": {}}, "d": [{"e": 1}]}, {"id": 2, "f": 2}]
     body = json.dumps({"data": rows}).encode()
     for exact in (False, True):
-        assert read_page(body, "data", Hints(6), exact=exact).rows == 2
+        assert read_page(body, "data", TypeMemory(6), exact=exact).rows == 2
         with pytest.raises(BodyError, match="more than 4 different fields"):
-            read_page(body, "data", Hints(4), exact=exact)
-    assert read_pages([body, body], "data", Hints(4)) is None
+            read_page(body, "data", TypeMemory(4), exact=exact)
+    assert read_pages([body, body], "data", TypeMemory(4)) is None
 
 
 WIDE_OBJECT = """
 import resource, sys
 from rmm_assets.errors import BodyError
-from rmm_assets.rows.decode import Hints, read_page
+from rmm_assets.rows.decode import read_page
+from rmm_assets.rows.type_memory import TypeMemory
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 write = {"flat": '"k%d" :1', "escaped": '"k\\\\"%d":1', "nested": '"k%d":{}', "maps": '"k%d":{"a":":"}'}
 body = ('{"data":[{' + ",".join(write[sys.argv[1]] % n for n in range(1_000_000)) + "}]}").encode()
 before = peak()
 for exact in (False, True):
     try:
-        read_page(body, "data", Hints(), exact=exact)
+        read_page(body, "data", TypeMemory(), exact=exact)
     except BodyError as error:
         print(peak() - before, error)
 """
