@@ -25,6 +25,7 @@ from rmm_assets.config import Connection, Resource
 from rmm_assets.errors import PublishedError, SuspiciousLossError
 from rmm_assets.http.auth import Secret, build_auth, hidden
 from rmm_assets.http.rate_limit import RateLimit
+from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.transport import Transport
 from rmm_assets.loading.attempt import Attempt, causes
 from rmm_assets.loading.dlt_internals import nested_tables
