@@ -1,6 +1,6 @@
-"""Names what stands at no path."""
+"""Defines `ABSENT`, the value of a path that is missing."""
 
 from typing import Any
 
-# Nothing stands at a path, which says nothing; what is null there is None.
+# Marks a missing value; a null is None.
 ABSENT: Any = object()

@@ -1,4 +1,4 @@
-"""Holds one decoded answer, and finds values in it: beside the rows first, among them only where a path says so."""
+"""Holds one decoded response and finds values in it: next to the rows first, within them only if a path leads there."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ _REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s;,\"]+))", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer, decoded.
+    """A decoded response.
 
     Attributes:
-        page: Its rows, and the envelope around them.
-        ignored: A response action says that it stands for no rows.
+        reply: The response as received.
+        page: Its rows and the envelope around them.
+        ignored: Whether a response action says that it means no rows.
     """
 
     reply: Reply
@@ -36,36 +37,36 @@ class Answer:
 
     @cached_property
     def document(self) -> Any:
-        """The whole body as Python values; None where there is none."""
+        """The whole body as Python values; None if it is empty."""
         return loads(self.reply.body.decode()) if self.reply.body else None
 
     @cached_property
     def links(self) -> dict[str, str]:
-        """The `Link` headers' addresses by their `rel`."""
+        """The addresses in the `Link` headers by their `rel`."""
         return dict(_links(self.reply.headers.get("Link", "")))
 
     def says_no_results(self, rel: str) -> bool:
-        """Whether a link says itself that nothing stands behind it, as Sentry's `results="false"` does."""
+        """Returns whether a link says that it leads to no results, as Sentry's `results="false"` does."""
         found = re.search(rf'rel="?{re.escape(rel)}"?[^,]*results="?false', self.reply.headers.get("Link", ""))
         return found is not None
 
     def absolute(self, address: str) -> str:
-        """Returns an address that stands in this answer as an absolute one."""
+        """Resolves an address found in this response to an absolute one."""
         return urljoin(self.reply.url, address)
 
     def beside_rows(self, path: str) -> Any:
-        """Returns what stands at a JSONPath around the rows, or `ABSENT`."""
+        """Returns the value at a JSONPath outside the rows, or `ABSENT`."""
         return find(path, self.page.envelope)
 
     def find(self, path: str) -> Any:
-        """Returns what stands at a JSONPath, or `ABSENT`."""
+        """Returns the value at a JSONPath, or `ABSENT`."""
         found = find(path, self.page.envelope)
-        # A path into the rows, as for keyset paging. The envelope spares decoding them for all others.
+        # Only a path into the rows, as in keyset paging, needs the whole document decoded.
         return find(path, self.document) if found is ABSENT else found
 
 
 def find(path: str, value: Any) -> Any:
-    """Returns the first value at a JSONPath, or `ABSENT`. A key of exactly that name wins, dots included."""
+    """Returns the first value at a JSONPath, or `ABSENT`. A key with exactly this name, dots included, takes precedence."""
     if not isinstance(value, (dict, list)):
         return ABSENT
     if isinstance(value, dict) and path in value:
@@ -80,7 +81,7 @@ def find(path: str, value: Any) -> Any:
 
 
 def _links(header: str) -> Iterator[tuple[str, str]]:
-    """The address of each relation in a `Link` header (RFC 8288); the first one of a name wins."""
+    """Yields each relation in a `Link` header (RFC 8288) with its address; the first one of a name wins."""
     seen: set[str] = set()
     for match in _LINK.finditer(header):
         for rel in _REL.findall(match[2]):

@@ -1,4 +1,4 @@
-"""Gathers the rows of a pass: what every collector can do, and one that holds them in memory."""
+"""Defines what collects the rows of a pass, and a collector that keeps them in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rmm_assets.rows.tally import Tally
 
 
 class Collector(Protocol):
-    """What gathers a pass's rows; `rows.spool.Spool` is one."""
+    """Collects the rows of a pass; `rows.spool.Spool` is one."""
 
     rows: int
 
@@ -31,10 +31,10 @@ class Collector(Protocol):
 
 
 class MemoryCollector:
-    """A collector for small reads, such as one parent's children: pages in memory.
+    """Collects the pages of small reads, such as one parent's children, in memory.
 
     Args:
-        shape: What tells the rows apart.
+        shape: Describes the rows and their keys.
     """
 
     def __init__(self, shape: RowShape) -> None:

@@ -1,19 +1,19 @@
-"""Judges passes over an endpoint: has every row that the API holds been received?
+"""Decides whether every row that the API has was received, repeating the read if one pass does not prove it.
 
-A read ends by evidence from a closed list only, `Evidence`:
+A read is complete only by evidence from a closed list, `Evidence`:
 
-* the stated total was reached by distinct rows, and every page states the same one;
-* the API marked the end: a null or empty reference where the next one would stand, or `has_more` false;
-* an empty page follows the last row, where paging goes by position;
-* two reads agree: of the last page where the API keeps the place (links, cursors), of everything where it does not;
+* the stated total was reached by distinct rows, and every page states the same total;
+* the API marked the end: a null or empty reference to the next page, or `has_more` false;
+* an empty page follows the last row, if paging goes by position;
+* two reads agree: of the last page if the API keeps the position (links, cursors), of everything if it does not;
 * the connection file says so: a maximum, `verify: false`, `single_page`.
 
-Whatever else the API says about there being more rows, configured or not, contradicts an end (see `signals`). Offsets and
-page numbers need more: that no row moved between pages while they were read. Offsets show it by asking for the last row of
-each page again; what shows nothing is read twice.
+Anything else in a response that says there are more rows, configured or not, contradicts an end (see `signals`). Offsets and
+page numbers also need proof that no row moved between pages during the read. With offsets, requesting the last row of each
+page again proves it; without such proof everything is read twice.
 
-A pass that is not proven is followed by another one, three at most. Two passes in a row that show the same rows settle
-what the API holds, and what still says more makes the read incomplete.
+An unproven pass is followed by another, up to three. Two consecutive passes with the same rows show what the API has; if
+something still says there are more, the read is incomplete.
 """
 
 from __future__ import annotations
@@ -38,20 +38,22 @@ from rmm_assets.reading.walk import walk
 
 MAX_PASSES = 3
 
-# From so many rows on, a read looks now and then whether the server has begun again at the beginning.
+# From this many rows on, a read checks from time to time whether the server has started over.
 _LOOK_FOR_ROUNDS_AT = 10_000
 _LOG = logging.getLogger("rmm_assets")
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """What one pass showed, as far as the next one is compared with it.
+class _PassSummary:
+    """The outcome of one pass, to be compared with the next.
 
     Attributes:
-        fingerprint: Of the set of keys.
-        sequence: Of all keys in the order in which they came, where some came more than once.
-        repeated: Rows that came more than once.
-        steady: Nothing moved, and every page stated the same total.
+        fingerprint: Digest of the set of keys.
+        sequence: Digest of all keys in the order received if some were repeated, else None.
+        rows: Number of rows received.
+        repeated: Number of rows received more than once.
+        total: The last stated total; None if there is none.
+        steady: Whether no row moved and every page stated the same total.
     """
 
     fingerprint: Any
@@ -61,11 +63,11 @@ class _Shown:
     total: int | None
     steady: bool
 
-    def confirms(self, before: _Shown) -> bool:
-        """Whether two passes show that this is what the server holds.
+    def confirms(self, before: _PassSummary) -> bool:
+        """Returns whether this pass and the one before show that these are all the server's rows.
 
-        A row that one pass lost came back in the other one, unless another row went in its place: that one was seen twice in
-        its pass, or is gone in the other one. So the same rows twice are enough, and with repeated rows the same order.
+        If a row moved and one pass missed it, that pass saw another row twice or the passes differ. So equal rows are proof,
+        and with repeated rows equal order.
         """
         if not before.steady or not self.steady or before.rows != self.rows:
             return False
@@ -83,17 +85,22 @@ def read_complete(
     to_the_end: bool = False,
     log: logging.Logger | None = None,
 ) -> None:
-    """Reads an endpoint until it is shown complete; the collector holds the rows then.
+    """Reads an endpoint until the read is proven complete and leaves its rows in the collector.
 
     Args:
-        report: Filled in, also where the read fails.
-        unique: Rows have a primary key, so that equal keys are one row.
-        verify: True: always read twice; False: never; None: where nothing else proves it.
-        to_the_end: Where it stays unproven, have the collector hold a pass that went on to the end, moving rows or not.
+        pager: Fetches the pages.
+        endpoint: The endpoint.
+        collector: Receives the rows; cleared before each pass.
+        report: Filled in, also if the read fails.
+        unique: Whether rows have a primary key, so that equal keys mean the same row.
+        verify: True: always read twice; False: never; None: only if nothing else proves the read complete.
+        to_the_end: If the read stays unproven, leave a pass in the collector that continued to the end despite moving rows.
+        log: Receives progress and warnings.
 
     Raises:
-        IncompleteError: three passes did not settle it. The collector holds the rows of the last one.
-        TransportError, PagingError: a page could not be had.
+        IncompleteError: Three passes did not prove the read complete. The collector holds the rows of the last one.
+        TransportError: A page could not be fetched.
+        PagingError: The paging does not work as configured.
     """
     signals = Signals(endpoint.wrong_signals)
     try:
@@ -106,7 +113,7 @@ def _read(
     pager: Pager, endpoint: Endpoint, collector: Collector, report: Report, signals: Signals, unique: bool,
     verify: bool | None, to_the_end: bool, log: logging.Logger,
 ) -> None:  # fmt: skip
-    before: _Shown | None = None
+    before: _PassSummary | None = None
     overlapping, past_total, stumbles = True, False, 0
     counted = count_rows(pager, endpoint)
     while True:
@@ -117,18 +124,18 @@ def _read(
             unique=unique, trusted=verify is False,
         )  # fmt: skip
         if facts.moved_at_once:
-            # Round offsets only, or rows that move: tried twice. Such a pass cost two requests, and it is not counted.
+            # The API accepts only round offsets, or rows move: tried twice. Such a pass takes two requests and is not counted.
             stumbles += 1
             overlapping = not facts.round_offsets and stumbles < 2
             report.passes -= 1
             continue
         counted = _add_totals(pager, endpoint, facts, signals, counted)
         report.first_total, report.last_total = facts.first_total, facts.last_total
-        shown = _shown(facts, collector, report) if before is not None else None
-        confirmed = before is not None and shown is not None and shown.confirms(before)
+        summary = _summary(facts, collector, report) if before is not None else None
+        confirmed = before is not None and summary is not None and summary.confirms(before)
         verdict = _verdict(endpoint, facts, signals, report, before, confirmed, unique, verify)
         if isinstance(verdict, Evidence):
-            # A stated 0 is as good as the number of the page that states it.
+            # A stated 0 does not show that the right page was requested.
             reached = verdict is Evidence.STATED_TOTAL and report.rows
             if not reached and verify is not False and not facts.ignored:
                 refuse_other_base(pager, endpoint, facts, signals, report.rows)
@@ -149,15 +156,15 @@ def _read(
         log.info(
             "%s: %s; reading it again (pass %d of %d at most)", endpoint.name, verdict, report.passes + 1, MAX_PASSES
         )
-        before = shown or _shown(facts, collector, report)
-        # Rows that are repeated may fill up a total that does not count them, before the last rows have come.
+        before = summary or _summary(facts, collector, report)
+        # Repeated rows may reach a total that does not count them before the last rows are received.
         past_total |= report.duplicates > 0
 
 
 def _add_totals(
     pager: Pager, endpoint: Endpoint, facts: PassFacts, signals: Signals, counted: int | None
 ) -> int | None:
-    """Adds what is stated outside this pass: by a request of its own, or by an earlier pass of this run."""
+    """Adds totals stated outside this pass, by a count request or an earlier pass; returns the new count, if any."""
     if endpoint.count is not None:
         now = count_rows(pager, endpoint)
         if now is not None:
@@ -178,10 +185,10 @@ def _one_pass(
     pager: Pager, endpoint: Endpoint, collector: Collector, report: Report, signals: Signals, log: logging.Logger, *,
     overlapping: bool, past_total: bool, unique: bool, trusted: bool = False,
 ) -> PassFacts:  # fmt: skip
-    """Reads once; what it showed.
+    """Reads the endpoint once and returns what the pass showed.
 
     Raises:
-        PagingError: besides the pager's reasons, most rows came before: the server goes round and round.
+        PagingError: The paging does not work, or most rows are repeats: the server starts over and over again.
     """
     collector.clear()
     facts = PassFacts(trusted=trusted)
@@ -196,16 +203,16 @@ def _one_pass(
             if 2 * (collector.distinct + collector.keyless) < collector.rows:
                 raise PagingError(
                     f"{endpoint.name}: {collector.rows} rows were received, only {collector.distinct} of them distinct: the "
-                    "server begins again where it should end. Name the end with has_more_path or total_path"
+                    "server starts over instead of ending. Name the end with has_more_path or total_path"
                 )
-    # Each of these goes through all keys, so they are asked for once.
+    # Each of these goes through all keys, so each is computed once.
     report.rows, report.distinct = collector.rows, collector.distinct
     report.duplicates = report.rows - report.distinct - collector.keyless
     return facts
 
 
-def _shown(facts: PassFacts, collector: Collector, report: Report) -> _Shown:
-    return _Shown(
+def _summary(facts: PassFacts, collector: Collector, report: Report) -> _PassSummary:
+    return _PassSummary(
         fingerprint=collector.fingerprint(),
         sequence=collector.sequence() if report.duplicates else None,
         rows=report.rows,
@@ -216,10 +223,10 @@ def _shown(facts: PassFacts, collector: Collector, report: Report) -> _Shown:
 
 
 def _verdict(
-    endpoint: Endpoint, facts: PassFacts, signals: Signals, report: Report, before: _Shown | None, confirmed: bool,
+    endpoint: Endpoint, facts: PassFacts, signals: Signals, report: Report, before: _PassSummary | None, confirmed: bool,
     unique: bool, verify: bool | None,
 ) -> Evidence | str:  # fmt: skip
-    """By what evidence the read has ended, or what speaks against it."""
+    """Returns the evidence that the read is complete, or a sentence that says why it is not."""
     if facts.moved:
         return "rows moved between pages while they were read"
     if len(facts.totals) > 1:
@@ -248,20 +255,20 @@ def _verdict(
 def _contradiction(
     facts: PassFacts, signals: Signals, report: Report, distinct: int, confirmed: bool, reached: bool
 ) -> str:
-    """What the API said that cannot be true if these are all rows; empty where nothing is."""
+    """Returns what the API said that contradicts these being all rows; empty if nothing does."""
     total = facts.last_total
     if total is not None and not reached:
         short = f"the API reports {total} rows; {distinct} distinct rows were received in {facts.pages} pages"
-        # As many or more rows than stated: true repetitions, or one row twice and another one not at all.
+        # With at least as many rows as stated, repeats may be genuine or hide a row that was never received.
         if distinct < total and report.rows < total:
             return short
         if not confirmed or (report.duplicates and facts.ended == "stated end"):
             return short
     here = signals.more_here(could_be_full=facts.could_be_full)
     if reached and facts.could_be_full:
-        # Many flags only tell whether the page was full, and are wrong on a last page that is.
+        # Many flags only say whether the page was full, and are wrong on a full last page.
         for name in [name for name in here if signals.kind(name) in (Kind.MORE, Kind.LAST)]:
-            signals.settle(name, "the stated total was reached on a full page")
+            signals.dismiss(name, "the stated total was reached on a full page")
             del here[name]
     more = {**signals.more_in_all(report.rows if confirmed else distinct), **here}
     against = [*more.values(), *facts.contradictions]
@@ -274,19 +281,19 @@ def _contradiction(
 
 
 def _doubt(
-    endpoint: Endpoint, facts: PassFacts, signals: Signals, report: Report, before: _Shown | None, unique: bool,
+    endpoint: Endpoint, facts: PassFacts, signals: Signals, report: Report, before: _PassSummary | None, unique: bool,
     verify: bool | None, reached: bool,
 ) -> str:  # fmt: skip
-    """Why one pass is not enough; empty where it is."""
+    """Returns why one pass is not enough; empty if it is."""
     if verify:
         return "one read is not proof enough (verify: true)"
     if report.duplicates and not unique:
-        return "rows came more than once, and without a primary key they may stand for others"
+        return "rows were received more than once, and without a primary key they may be in place of others"
     paginator = endpoint.paginator
     by_position = isinstance(paginator, ByPosition)
     total = facts.last_total
     if isinstance(paginator, ByPosition) and paginator.counts_rows and facts.unproven and (reached or facts.turns):
-        return "the API takes round offsets only, so one read does not show that no row moved"
+        return "the API accepts only round offsets, so one read does not show that no row moved"
     if by_position and total is None and not facts.ignored:
         alone = not facts.turns and not facts.unproven and (report.rows or facts.ended != "empty page")
         if before is not None and before.steady and not alone:
@@ -312,20 +319,18 @@ def _reason(facts: PassFacts, evidence: Evidence) -> str:
 
 
 def _warn(endpoint: Endpoint, facts: PassFacts, report: Report, log: logging.Logger, unique: bool) -> None:
-    """Warns of what is odd about a read that is complete all the same."""
+    """Warns about oddities of a read that is nevertheless complete."""
     warnings = list(dict.fromkeys(facts.warnings))
     if facts.cap is not None:
         warnings.append(
-            f"the API sends {facts.cap} rows a page where more are asked for; all rows came, paging by what comes. "
-            f"Set paginator.limit to {facts.cap} to say so"
+            f"the API sends at most {facts.cap} rows per page although more are requested; all rows were received. "
+            f"Set paginator.limit to {facts.cap}"
         )
     if report.duplicates:
-        warnings.append(f"{report.duplicates} rows came more than once and landed once")
+        warnings.append(f"{report.duplicates} rows were received more than once and landed once")
     distinct = report.rows - report.duplicates if unique else report.rows
     if facts.last_total is not None and facts.ended != "maximum" and distinct != facts.last_total:
-        warnings.append(
-            f"the API reports {facts.last_total} rows and holds {distinct}: two reads returned the same ones"
-        )
+        warnings.append(f"the API reports {facts.last_total} rows but has {distinct}: two reads returned the same ones")
     for text in warnings:
         report.warnings.append(text)
         log.warning("%s: %s", endpoint.name, text)

@@ -1,4 +1,4 @@
-"""Asks how many rows there are by a request of its own."""
+"""Sends the endpoint's count request."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from rmm_assets.reading.signals import number_of
 
 
 def count_rows(pager: Pager, endpoint: Endpoint) -> int | None:
-    """Returns what the endpoint's `count` says; None where the connection file has none.
+    """Returns the number of rows by the endpoint's `count` request; None if the connection file has none.
 
     Raises:
-        TransportError: there was no answer.
-        PagingError: the answer is not a number of rows.
+        TransportError: There was no response.
+        PagingError: The response does not state a number of rows.
     """
     count = endpoint.count
     if count is None:
         return None
     request = endpoint.request()
-    # The same filter, so that it counts the same rows.
+    # With the endpoint's parameters, so that it counts the same rows.
     params = {key: value for key, value in {**request.params, **count.params}.items() if value is not None}
     request = replace(
         request,
@@ -46,7 +46,7 @@ def count_rows(pager: Pager, endpoint: Endpoint) -> int | None:
 
 
 def _stated(count: Count, reply: Reply) -> Any:
-    """What stands where the number of rows should be."""
+    """Returns the value in place of the number of rows."""
     if count.total_header is not None:
         return reply.headers.get(count.total_header)
     text = reply.body.removeprefix(b"\xef\xbb\xbf").strip()

@@ -1,4 +1,4 @@
-"""Says what to read: an endpoint in dlt's words, defaults merged in, placeholders filled in."""
+"""Describes what to read: an endpoint in dlt's terms with defaults merged and placeholders filled in."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rmm_assets.rows.type_memory import TypeMemory
 
 @dataclass
 class Learned:
-    """What the answers of a run have shown of an endpoint; all parents' requests share it.
+    """What a run's responses have shown about an endpoint; shared by the requests for all parents.
 
     Attributes:
-        selector: Where the rows are, if the connection file leaves it out.
-        found: Configured keys at whose place something stood in at least one answer.
-        total_counts_all: The stated total is known to count all rows, not those of a page.
-        first_page_checked: No page lies before the one that a read begins with.
+        selector: Where the rows are, if the connection file does not say.
+        found: Configured keys whose place has had a value in at least one response.
+        total_counts_all: Whether the stated total is known to count all rows rather than those of a page.
+        first_page_checked: Whether a page before the first one has been looked for.
     """
 
     selector: str | None = None
@@ -33,22 +33,23 @@ class Learned:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One endpoint, ready to be asked.
+    """One endpoint, ready to be requested.
 
     Attributes:
         name: The resource, for log lines and errors.
-        paginator: How its pages are found.
-        data_selector: Where the rows are; None leaves it to the first answer.
-        total_path: JSONPath of the total number of rows, where the paginator has no word for it.
-        total_header: Response header that states it.
-        count: A request of its own that states it.
-        wrong_signals: Signals that the API gets wrong, by their names.
-        empty_as: What stands for an empty list.
-        single_object: Whether an object where the list should be is a row.
-        gate: Held while a request is under way: a semaphore where the endpoint bears fewer than the pager sends.
-        ignore: Answers that mean "nothing here": dlt's `response_actions` with action `ignore`.
-        shape: What tells the endpoint's rows apart.
-        types: What the endpoint's pages have shown of their types.
+        paginator: How its pages are requested.
+        data_selector: Where the rows are; if None, the first response decides.
+        total_path: JSONPath of the total number of rows, if the paginator has no key for it.
+        total_header: Response header that states the total.
+        count: A separate request that returns the total.
+        wrong_signals: Names of signals that the API gets wrong.
+        empty_as: Responses that mean an empty list.
+        single_object: Whether an object in place of the list is a row.
+        gate: Held during a request: a semaphore if the endpoint allows fewer parallel requests than the pager.
+        ignore: Responses that mean no rows: dlt's `response_actions` with action `ignore`.
+        shape: Describes the endpoint's rows and their keys.
+        types: The types of the endpoint's pages so far.
+        learned: What the run's responses have shown.
     """
 
     name: str
@@ -74,9 +75,9 @@ class Endpoint:
 
     @property
     def selector(self) -> str | None:
-        """Where the rows are, as far as it is known."""
+        """Where the rows are; None if not yet known."""
         return self.data_selector or self.learned.selector
 
     def request(self) -> Request:
-        """Returns the request before any paginator has had its say."""
+        """Returns the request without the paginator's changes."""
         return Request(self.path, self.method, self.params, self.headers, self.json, self.data)

@@ -1,4 +1,4 @@
-"""Records what one pass over an endpoint showed, beside its rows."""
+"""Records what one pass over an endpoint showed in addition to its rows."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rmm_assets.rows.page import Page
 
 @dataclass(frozen=True)
 class PageRead:
-    """A page as it came.
+    """A page as received.
 
     Attributes:
         page: Its rows.
-        number: From 1.
-        total: Rows that the API states on this page, if it does and may be believed.
+        number: Its number, starting at 1.
+        total: Number of rows that this page states; None if it states none or is not credible.
     """
 
     page: Page
@@ -25,25 +25,28 @@ class PageRead:
 
 @dataclass
 class PassFacts:
-    """What one pass over an endpoint showed, beside its rows.
+    """What one pass over an endpoint showed in addition to its rows.
 
     Attributes:
-        trusted: The connection file says to believe the API's end (`verify: false`).
-        totals: Every number of rows that the API stated.
-        turns: Pages behind the first one that brought rows.
-        moved: A row that was asked for twice was not where it stood before: rows moved while they were read.
-        moved_at_once: So it was at the first try, which may also mean that the API takes round offsets only.
-        round_offsets: It surely means that: the API refused the address, or sent the first page again.
-        unproven: Boundaries between pages of which nothing shows that no row moved across.
-        ended: How the end was seen, in a few words; empty while it was not.
-        could_be_full: The last page may have been cut off: it holds as many rows as pages do.
-        full_page: Rows of the last page that brought any, where pages hold no more than that; else 0.
-        evidence: What this pass alone shows of the end.
-        contradictions: What the API stated that cannot be true if this was the end.
-        first_page: The page that the pass began with.
-        ignored: Status of the first answer where it is one that `response_actions` ignores; else None.
-        cap: Rows a page holds where the API sends fewer than asked for.
-        warnings: What is odd, and what to write about it.
+        trusted: Whether the connection file says to believe the API's end (`verify: false`).
+        pages: Number of pages received.
+        turns: Number of pages with rows after the first one.
+        totals: All totals that the API stated.
+        first_total: The first stated total.
+        last_total: The last stated total.
+        moved: Whether rows moved during the read: a row that was requested twice was at another position.
+        moved_at_once: Whether this happened at the first boundary, which may also mean that the API accepts only round offsets.
+        round_offsets: Whether it certainly means that: the API refused the offset or sent the first page again.
+        unproven: Number of page boundaries without proof that no row moved across.
+        ended: How the read ended, in a few words; empty while it has not.
+        could_be_full: Whether the last page may have been cut off, as it is as long as pages usually are.
+        full_page: Number of rows on the last page with rows if it may be full; else 0.
+        evidence: The evidence for the end that this pass alone gives.
+        contradictions: What the API stated that contradicts this end.
+        first_page: The first page with rows.
+        ignored: Status of the first response if `response_actions` ignores it; else None.
+        cap: Number of rows per page if the API sends fewer than requested.
+        warnings: Oddities, with what to write in the connection file.
     """
 
     trusted: bool = False
@@ -67,7 +70,7 @@ class PassFacts:
     warnings: list[str] = field(default_factory=list)
 
     def state(self, total: int | None) -> None:
-        """Takes in the number of rows that a page states."""
+        """Records a stated total."""
         if total is not None:
             self.totals.add(total)
             self.last_total = total
@@ -75,6 +78,6 @@ class PassFacts:
                 self.first_total = total
 
     def forget_totals(self) -> None:
-        """Takes back what was stated, because it cannot be true."""
+        """Discards the stated totals, which cannot be true."""
         self.totals.clear()
         self.first_total = self.last_total = None

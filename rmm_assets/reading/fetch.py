@@ -1,4 +1,4 @@
-"""Fetches pages: one request to one decoded answer, in workers, several ahead, within a window."""
+"""Fetches pages in worker threads, several ahead, limited by a window that adapts to rate limiting."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _NO_ROWS = read_page(b"[]", None)
 
 
 class Window:
-    """How many requests may be under way: halved when the API throttles, grown by one after a quiet round.
+    """Limits the number of requests in flight: halved when the API throttles, raised by one after a full window without it.
 
-    A context manager: who enters waits until there is room.
+    A context manager that waits for room on entry.
     """
 
     def __init__(self, most: int) -> None:
@@ -62,12 +62,12 @@ class Pager:
     """Fetches the pages of any number of endpoints through one transport.
 
     Attributes:
-        width: Pages under way at once at most, over all endpoints.
-        most_pages: Pages that a list of rows may have.
-        window: How many of them may be under way now.
+        width: Maximum number of pages in flight over all endpoints.
+        most_pages: Maximum number of pages of one read.
+        window: Limits the pages in flight at the moment.
 
     Args:
-        transport: Sends requests; its `on_throttle` is taken.
+        transport: Sends the requests; its `on_throttle` callback is set.
         width, most_pages: See above.
     """
 
@@ -80,28 +80,30 @@ class Pager:
         transport.on_throttle(self.window.throttled)
 
     def close(self) -> None:
-        """Ends the workers; what is under way is dropped."""
+        """Ends the workers and drops requests in flight."""
         self.transport.close()
         self._workers.shutdown(wait=True, cancel_futures=True)
 
     def submit(self, endpoint: Endpoint, request: Request, *, first: bool = False) -> Future[Answer]:
-        """Has a worker fetch one page.
+        """Fetches one page in a worker.
 
         Args:
-            first: Whether it is the first one of a read, which 204 may leave empty.
+            endpoint: The page's endpoint.
+            request: The request for it.
+            first: Whether it is the first page of a read, for which 204 means no rows.
         """
         return self._workers.submit(self._fetch, endpoint, request, first)
 
     def submit_many(
         self, endpoint: Endpoint, requests: Sequence[Request], stop: threading.Event, *, first: bool = False
     ) -> Future[list[Answer | TransportError]]:
-        """Has one worker fetch neighbouring pages, see `_fetch_many`."""
+        """Fetches consecutive pages in one worker (see `_fetch_many`)."""
         return self._workers.submit(self._fetch_many, endpoint, requests, stop, first)
 
     def look(self, endpoint: Endpoint, request: Request) -> Answer | None:
-        """Fetches a page that need not be there; None where the API does not have it.
+        """Fetches a page that may not exist; returns None if the API does not have it.
 
-        A fault that passes is tried again, as for any page; one that lasts is how some APIs refuse such a page.
+        Failed requests are retried as for any page; a lasting server error counts as a missing page, as at some APIs.
         """
 
         def accept(reply: Reply) -> Answer | None:
@@ -132,13 +134,16 @@ class Pager:
     def _fetch_many(
         self, endpoint: Endpoint, requests: Sequence[Request], stop: threading.Event, first: bool
     ) -> list[Answer | TransportError]:
-        """Fetches neighbouring pages, one request after the other, decoded at once, which takes a third of the time.
+        """Fetches consecutive pages one by one and decodes them together, which takes a third of the time.
 
         Args:
+            endpoint: The pages' endpoint.
+            requests: One request per page.
             stop: Set when the pages are no longer wanted.
+            first: Whether the first of them is the first page of a read.
 
         Returns:
-            The pages, fewer than asked for where one is so small that the end may be there; an error is the last one.
+            The pages; fewer than requested after one so small that the end may be near. An error comes last.
         """
         failure: list[Answer | TransportError] = []
         replies: list[Reply] = []
@@ -165,11 +170,7 @@ class Pager:
         return [*found, *failure]
 
     def _fetch(self, endpoint: Endpoint, request: Request, first: bool, given: Reply | None = None) -> Answer:
-        """Sends a request and decodes the answer.
-
-        Args:
-            given: The answer, where it is here already.
-        """
+        """Sends a request, unless its response is given, and decodes the response."""
 
         def accept(reply: Reply) -> Answer:
             if _is_ignored(endpoint.ignore, reply):
@@ -181,68 +182,68 @@ class Pager:
         return self._send(endpoint, request, accept, given=given)
 
     def _send(self, endpoint: Endpoint, request: Request, accept: Callable[[Reply], Taken], **options: Any) -> Taken:
-        """Returns what the transport makes of a request, once there is room for one more."""
+        """Sends a request as soon as the window and the endpoint's gate have room."""
         with endpoint.gate, self.window:
             return self.transport.send(request, accept, **options)
 
 
 def _page(endpoint: Endpoint, reply: Reply, first: bool) -> Page:
-    """The page in an answer.
+    """Returns the page in a response.
 
     Raises:
-        BodyFault: there is no list of rows in it, which is no end and may be different the next time.
-        TransportError: it exceeds a limit.
+        BodyFault: The response has no list of rows. This is not an end, and a retry may bring one.
+        TransportError: The body exceeds a limit.
     """
     if reply.status == 204 and not reply.body:
         if first or "no_content" in endpoint.empty_as:
             return _NO_ROWS
-        raise BodyFault("there is no content behind the first page; if it means no rows, write empty_as: no_content")
+        raise BodyFault("a page after the first has no content; if this means no rows, write empty_as: no_content")
     try:
-        # Nothing is decoded before this is known: Arrow's reader does not survive a bare null.
+        # Checked before decoding: a bare null kills Arrow's reader.
         selector = selector_of(endpoint, reply.body)
         if len(reply.body) < _SMALL and (word := stands_for_no_rows(reply.body, selector)):
             if word in endpoint.empty_as:
                 return _NO_ROWS
             raise BodyFault(
-                f"{_NO_LIST[word].format(selector)}; {_ADVICE}, or write empty_as: {word} if it means no rows"
+                f"{_NO_LIST[word].format(selector)}; {_ADVICE}, or write empty_as: {word} if this means no rows"
             )
         page = read_page(reply.body, selector, endpoint.types)
         if page.rows > 1:
             return page
         if not page.rows and (problem := error_beside(page.envelope, endpoint.wrong_signals)):
             raise BodyFault(
-                f"the list of rows is empty, and `{problem}` beside it says that something went wrong. If it does not mean that, "
+                f"the list of rows is empty, and `{problem}` next to it says that the request failed. If it does not mean that, "
                 "name it in wrong_signals"
             )
         if word := stands_for_no_rows(reply.body, selector):
             raise BodyFault(f"{_NO_LIST[word].format(selector)}; {_ADVICE}")
         if not endpoint.single_object and holds_object(reply.body, selector):
             raise BodyFault(
-                f"an object stands at {selector!r} instead of a list; {_ADVICE}, or write single_object: true if it is a row"
+                f"the value at {selector!r} is an object, not a list; {_ADVICE}, or write single_object: true if it is a row"
             )
         return page
     except BodyError as error:
         if error.reason != "too_large":
             raise BodyFault(f"{error}; {_ADVICE}" if error.reason != "not_json" else str(error)) from None
         problem = str(error)
-    # Asking again would bring the same.
+    # A retry would not help.
     raise TransportError(f"{endpoint.name}: {problem}")
 
 
-_ADVICE = "check data_selector, or what the API means by it"
+_ADVICE = "check data_selector and what the API means by this response"
 _NO_LIST: dict[EmptyAs, str] = {
-    "null": "null stands at {!r} instead of a list",
+    "null": "the value at {!r} is null, not a list",
     "missing": "the body has no {!r}, where the rows should be",
-    "object": "an empty object stands at {!r} instead of a list",
+    "object": "the value at {!r} is an empty object, not a list",
     "empty_body": "the body is empty",
     "no_content": "there is no content",
 }
-# Bodies without a list are small; larger ones are looked at only once they are decoded.
+# Bodies without a list are small; larger ones are checked only after decoding.
 _SMALL = 4096
 
 
 def _read_many(endpoint: Endpoint, replies: Sequence[Reply]) -> list[Page] | None:
-    """The pages of several answers; None where each must be looked at by itself."""
+    """Returns the pages of several responses; None if each must be decoded separately."""
     if len(replies) < 2 or any(len(reply.body) < _SHORTEST for reply in replies):
         return None
     try:
@@ -252,7 +253,7 @@ def _read_many(endpoint: Endpoint, replies: Sequence[Reply]) -> list[Page] | Non
     return pages if pages is not None and all(page.rows > 1 for page in pages) else None
 
 
-# No page of two rows is shorter; what is may be null.
+# No page of two rows is shorter; shorter bodies may be null.
 _SHORTEST = 8
 
 

@@ -1,8 +1,8 @@
-"""Defines the paging styles, one class each: its settings, how its first and next requests are made, and what ends it.
+"""Defines the paging styles, one class each: its settings, its first and next requests, and what ends it.
 
-A new style is one more class here. The settings' union, error messages and the reference derive from the classes. Styles
-come in two kinds: `ByPosition`, whose addresses are known in advance, so that pages are read ahead, and `ByReference`,
-where each page names the next one. The words are those of dlt's `rest_api` source.
+A new style is one more class here; the settings' union, error messages and reference derive from the classes. There are two
+kinds of styles: `ByPosition`, whose addresses are known in advance, so that pages are read ahead, and `ByReference`, in which
+each page names the next one. Names are those of dlt's `rest_api` source.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from rmm_assets.http.request import Request
 from rmm_assets.reading.absent import ABSENT
 from rmm_assets.settings import Settings, Tagged, did_you_mean, line_error, refuse
 
-# Each process of Dagster reads the settings here: what only a read needs would cost it half a second of imports.
+# Every Dagster process imports this module for the settings; importing what only a read needs would take half a second.
 if TYPE_CHECKING:
     from rmm_assets.reading.answers import Answer
 
 STYLES: dict[str, type[Paginator]] = {}
-"""Every paging style by the name that a connection file has for it."""
+"""All paging styles by their names in a connection file."""
 
 _ALIASES: dict[str, str] = {}
 
@@ -34,7 +34,7 @@ _SIZE_NAMES = frozenset((
     "page[size]", "page[limit]", "maxresults", "max_results", "max", "pagelimit", "itemsinpage", "itemsperpage",
     "resultsperpage", "$top", "top", "first", "rows",
 ))  # fmt: skip
-# Relations of a `Link` header that only a paged answer has.
+# Relations of a `Link` header that only a paged response has.
 _OTHER_PAGES = frozenset(("first", "prev", "previous"))
 
 
@@ -42,7 +42,7 @@ _HasMorePath = Annotated[str | None, Field(description="JSONPath of a boolean th
 
 
 class Paginator(Tagged):
-    """The base of all styles. A style that names its `type` is known from then on."""
+    """Base class of all styles; a subclass with a literal `type` is registered."""
 
     aliases: ClassVar[tuple[str, ...]] = ()
     """Older names for the same style."""
@@ -58,11 +58,11 @@ class Paginator(Tagged):
 
     @property
     def more_path(self) -> str | None:
-        """JSONPath of a boolean that says whether more pages follow; None where the file has none."""
+        """JSONPath of a boolean that says whether more pages follow; None if not configured."""
         return getattr(self, "has_more_path", None)
 
     def asked_rows(self, request: Request) -> int | None:
-        """Returns the page size that a request asks for by one of the usual names."""
+        """Returns the page size in a request under one of the usual names; None if there is none."""
         for source in (request.params, request.json if isinstance(request.json, Mapping) else {}):
             for name, value in source.items():
                 if str(name).lower() in _SIZE_NAMES and str(value).isdigit():
@@ -71,10 +71,10 @@ class Paginator(Tagged):
 
 
 class ByPosition(Paginator):
-    """A style whose pages are asked for by a number that is known in advance.
+    """A style whose pages are requested by a number that is known in advance.
 
     Attributes:
-        counts_rows: Whether positions, and `total_path`, count rows; else they count pages.
+        counts_rows: Whether positions and `total_path` count rows rather than pages.
     """
 
     counts_rows: ClassVar[bool]
@@ -89,17 +89,17 @@ class ByPosition(Paginator):
 
     @property
     def start(self) -> int:
-        """The position to begin at."""
+        """The position at which to start."""
         raise NotImplementedError
 
     @property
     def maximum(self) -> int | None:
-        """The position at which reading stops, because the connection file says so."""
+        """The position at which the connection file says to stop; None if it does not."""
         return None
 
     @property
     def parameter(self) -> str:
-        """What the position is called in a request."""
+        """The position's name in a request."""
         raise NotImplementedError
 
     @property
@@ -121,24 +121,24 @@ class ByReference(Paginator):
         return False
 
     place_key: ClassVar[str] = ""
-    """The setting that says where the reference stands."""
+    """The setting with the location of the reference."""
 
     @property
     def place(self) -> str:
-        """Where the reference stands, as the connection file names it."""
+        """The location of the reference, as written in the connection file."""
         return str(getattr(self, self.place_key, ""))
 
     def reference(self, answer: Answer) -> Any:
-        """Returns what names the next page: None or empty where the answer says that there is none, else `ABSENT`."""
+        """Returns the reference to the next page: None or empty if the response says there is none, `ABSENT` if missing."""
         raise NotImplementedError
 
     def following(self, asked: Request, answer: Answer, reference: Any) -> Request:
-        """Returns the request for the page that a reference names."""
+        """Returns the request for the page named by a reference."""
         raise NotImplementedError
 
 
 def _put(request: Request, param: str | None, body_path: str | None, value: Any) -> Request:
-    """Returns the request with a value at its place: in the JSON body where a path says so, else in the query."""
+    """Returns the request with a value set in the JSON body if there is a path for it, else in the query."""
     if not body_path:
         return replace(request, params={**request.params, str(param): value})
     from dlt.common import jsonpath
@@ -273,7 +273,7 @@ class CursorPaginator(ByReference):
 
 
 class HeaderCursorPaginator(ByReference):
-    """Each page's headers name the next one by a cursor, or by its address, as Kinto's `Next-Page` does."""
+    """Each page's headers name the next one by a cursor or by its address, as Kinto's `Next-Page` does."""
 
     place_key = "cursor_key"
 
@@ -291,13 +291,13 @@ class HeaderCursorPaginator(ByReference):
 
 
 class _ByLink(ByReference):
-    """A style whose reference is an address, absolute or relative to the page that it stands on."""
+    """A style whose reference is an address, absolute or relative to its page."""
 
     type: str
 
     def following(self, asked: Request, answer: Answer, reference: Any) -> Request:
         if not isinstance(reference, str):
-            raise PagingError("what should be the next page's address is not text")
+            raise PagingError("the next page's address is not a string")
         return replace(asked, path=answer.absolute(reference), params={})
 
 
@@ -313,7 +313,7 @@ class HeaderLinkPaginator(_ByLink):
         links = answer.links
         if answer.says_no_results(self.links_next_key):
             return None
-        # A header that names other pages and no next one says that there is none.
+        # A header that names other pages but no next one says that there is none.
         return links.get(self.links_next_key, None if _OTHER_PAGES & links.keys() else ABSENT)
 
 
@@ -340,7 +340,7 @@ class SinglePagePaginator(ByReference):
 
 
 def no_paginator() -> str:
-    """Returns what to say where a connection file names no paginator."""
+    """Returns the message for a connection file without a paginator."""
     others = [name for name in STYLES if name != "single_page"]
     return (
         "no paginator, and guessing one loses rows; write one under `endpoint`: "
@@ -349,15 +349,15 @@ def no_paginator() -> str:
 
 
 def needed_keys(style: type[Paginator]) -> list[str]:
-    """Returns the keys that a style has no default for."""
+    """Returns the keys without a default."""
     return [name for name, field in style.model_fields.items() if field.is_required()]
 
 
 def paginator_of(value: Any) -> Paginator:
-    """Reads a paginator as a connection file writes it: a name, or a mapping with a `type`.
+    """Parses a paginator from a connection file: a name or a mapping with a `type`.
 
     Raises:
-        pydantic.ValidationError: there is no such style, or its settings are wrong.
+        pydantic.ValidationError: There is no such style, or its settings are wrong.
     """
     if isinstance(value, Paginator):
         return value

@@ -1,4 +1,4 @@
-"""Keeps a pass over offsets or page numbers in place: what came, where the next page starts, whether this was the end."""
+"""Tracks a pass over offsets or page numbers: what was received, where the next page starts, whether this is the end."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from rmm_assets.reading.stated import more_mark, refuse_never_found, repeats, st
 from rmm_assets.rows.keys import NO_KEY, row_identity
 from rmm_assets.rows.page import Page
 
-# Pages that one worker fetches before they are decoded at once: from here on more of them save nothing (measured).
+# Pages that one worker fetches before decoding them together; more save no time (measured).
 MOST_AT_ONCE = 16
 _MOST_BYTES_AT_ONCE = 1 << 20
-# How servers say that there is no such page.
+# Statuses by which servers say that there is no such page.
 _GONE = (404, 410, 416)
 
 
 class Positions:
-    """Where a pass stands.
+    """The state of a pass.
 
-    The next offset follows from the rows that came. A server that sends fewer than asked for (a cap, a short page in the
-    middle) moves the plan; requests that were sent for other addresses are dropped by the caller.
+    The next offset follows from the rows received. If a server sends fewer than requested (a cap, a short page in the middle),
+    the planned offsets shift, and the caller drops the requests it has sent for other offsets.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Positions:
         self._limit = paginator.asked_rows(self._request) or 0
         self._facts = facts
         self._past_total = past_total
-        # A maximum says where to stop, and a page that may be empty has no row to begin with.
+        # Not with a maximum, which says where to stop, nor if pages may be empty and so have no row to repeat.
         self._overlapping = overlapping and self._by_rows and paginator.maximum is None and paginator.stops_at_empty
         self._covered = paginator.start
         self._total: int | None = None
@@ -67,31 +67,32 @@ class Positions:
         return replace(self._paginator.at(self._request, position), label=label)
 
     def width(self, window: int) -> int:
-        """Workers' loads that may be asked for: one until the page size is known. With no total to say where the end is,
-        as many as there were pages, and one where this page looks like the last. With one, two windows, so that no worker
-        waits until somebody has taken what it brought.
+        """Returns how many workers' loads may be in flight.
+
+        One until the page size is known. Without a total, as many as pages received so far, or one if the latest page looks
+        like the last. With a total, twice the window, so that no worker waits for its pages to be consumed.
         """
         if not self._number or (self._total is None and self._short):
             return 1
         if self._total is None:
             return min(window, self._number)
-        # Only the second page shows whether the server pages as it is asked to.
+        # Only the second page shows whether the server pages as requested.
         return 2 * window if self._number > 1 else window
 
     def ahead(self, last: int | None, window: int, most: int) -> list[int]:
-        """Returns the addresses that one worker fetches next.
+        """Returns the positions that one worker fetches next.
 
         Args:
-            last: The last one that is asked for already; None where there is none.
-            window: Workers.
-            most: Addresses at most.
+            last: The last position already requested; None if there is none.
+            window: Number of workers.
+            most: Maximum number of positions.
         """
         first = self.position if last is None else self._after(last)
         if first is None:
             return []
         if self._total is not None and self._before is not None:
-            # A stated end lets several pages be one worker's: no more than came so far, because only what came shows how
-            # this server pages, and fewer towards the end, so that no worker is alone there.
+            # With a stated end, one worker fetches several pages: no more than received so far, as only these show how the
+            # server pages, and fewer towards the end, so that all workers stay busy.
             step = max(self._largest, 1) if self._by_rows else 1
             left = (self._total + self._base - first) // step // (2 * window)
             most = min(most, left, self._number, _MOST_BYTES_AT_ONCE // max(self._before.size, 1))
@@ -103,7 +104,7 @@ class Positions:
         return positions
 
     def _after(self, position: int) -> int | None:
-        """The address behind this one, if a page may lie there."""
+        """Returns the next position if there may be a page."""
         following = position + (max(self._largest - self._overlap, 1) if self._by_rows else 1)
         maximum = self._paginator.maximum
         if maximum is not None and following >= maximum:
@@ -111,11 +112,11 @@ class Positions:
         return None if self._is_behind(following) else following
 
     def _is_behind(self, position: int) -> bool:
-        """Whether the address lies behind the stated end."""
+        """Returns whether a position is past the stated end."""
         return self._total is not None and position >= self._total + self._base
 
     def expects_refusal(self, status: int | None) -> bool:
-        """Whether a page that the server refuses to have says something, and is no fault."""
+        """Returns whether a page that the server refuses is information rather than an error, and records it."""
         facts, capped = self._facts, status in (400, 422) and self._rows in ROUND_TOTALS
         if self._overlap and self._number == 1:
             facts.moved = facts.moved_at_once = facts.round_offsets = True
@@ -131,12 +132,12 @@ class Positions:
             facts.ended, facts.evidence = "no page there", Evidence.EMPTY_LIST
         else:
             return False
-        self._settle("the page behind it does not exist")
+        self._dismiss_doubts("the page behind it does not exist")
         return True
 
     @property
     def _pages(self) -> int | None:
-        """Pages that came, where positions are page numbers."""
+        """Number of pages received if positions are page numbers."""
         return None if self._by_rows else self.position - self._base
 
     @property
@@ -147,16 +148,16 @@ class Positions:
         return bool(rows) and (full if self._number > 1 or self._limit else rows in PAGE_SIZES)
 
     def _is_full(self, page: Page) -> bool:
-        """Whether a page that has just come holds as many rows as pages do: asked for, learned, or a round number."""
+        """Returns whether a new page is as long as pages are: as requested, as learned, or a round number."""
         if self._largest:
             return page.rows >= self._largest
         return page.rows in PAGE_SIZES or page.rows == self._limit
 
     def arrive(self, answer: Answer) -> PageRead | None:
-        """Takes the page that starts at `position`; None where it only shows something about the pages.
+        """Takes in the page that starts at `position`; None if it adds no rows but only shows how the server pages.
 
         Raises:
-            PagingError: the server sent the page before once more, or rows come behind an empty page.
+            PagingError: The server sent the previous page again, or rows follow an empty page.
         """
         endpoint, facts, paginator, page = self._endpoint, self._facts, self._paginator, answer.page
         shape = endpoint.shape
@@ -179,7 +180,7 @@ class Positions:
         new = page.rows - overlap
         if new > 0 and self._probed:
             raise PagingError(
-                f"{self._endpoint.name}: page {self._number - 1} is empty, and page {self._number} holds rows. If pages "
+                f"{self._endpoint.name}: page {self._number - 1} is empty but page {self._number} has rows. If pages "
                 "may be empty, set stop_after_empty_page: false"
             )
         if new > 0 and before is not None and before.rows:
@@ -195,7 +196,7 @@ class Positions:
         elif not paginator.stops_at_empty:
             self._covered += self._limit
         row_total = self._take_totals(answer)
-        # Where nothing says what a full page is, the first page may be a short one.
+        # If nothing says how long a full page is, the first page may be a short one.
         self._short = page.rows < (self._largest if self._largest else self._limit or page.rows + 1)
         self._largest = max(self._largest, page.rows)
         self._before = page
@@ -215,18 +216,18 @@ class Positions:
         return PageRead(page.slice(overlap) if overlap else page, self._number, row_total)
 
     def _ignored(self, answer: Answer) -> PageRead:
-        """A first answer that stands for no rows."""
+        """Ends the read at a first response that means no rows."""
         if self._number > 1:
             raise PagingError(
-                f"{self._endpoint.name}: page {self._number} is an answer that response_actions ignores; behind the "
-                "first page it would cut the read off"
+                f"{self._endpoint.name}: page {self._number} is a response that response_actions ignores; after the "
+                "first page this would cut the read short"
             )
         facts = self._facts
         facts.ended, facts.evidence, facts.ignored = "ignored answer", Evidence.USER, answer.reply.status
         return PageRead(answer.page, self._number, None)
 
     def _repeated(self) -> None:
-        """The page before once more: a server of round offsets, of other page numbers, or one past its end."""
+        """Handles a repeated page: the server takes only round offsets, numbers pages from 1, or is past its end."""
         facts, name = self._facts, self._endpoint.name
         if self._overlap:
             facts.moved = True
@@ -234,33 +235,33 @@ class Positions:
         elif self._probed:
             facts.ended, facts.evidence = "empty page", Evidence.EMPTY_LIST
         elif self._number == 2 and not self._by_rows and self._base == 0 == self._paginator.start:
-            # Asked for page 0, it sent page 1.
+            # For page 0 it sent page 1.
             self._counts_from_one()
             self.position += 1
         elif self._is_behind(self.position) or self._signals.confirms(self._rows, self._pages):
-            facts.ended = "repeated last page behind the stated end"
-            self._settle("the page behind it is the same page again")
+            facts.ended = "repeated last page past the stated end"
+            self._dismiss_doubts("the page behind it is the same page again")
         else:
             raise PagingError(
                 f"{name}: page {self._number} is the same as page {self._number - 1}: the server ignores "
-                f"{self._paginator.parameter!r}, or sends its last page for every page behind it. Check the paginator's "
+                f"{self._paginator.parameter!r}, or repeats its last page past the end. Check the paginator's "
                 "parameter names against the API's documentation, and name the end with has_more_path or total_path"
             )
 
     def _counts_from_one(self) -> None:
         self._base = 1
-        self._facts.warnings.append("the API counts pages from 1; set base_page: 1")
+        self._facts.warnings.append("the API numbers pages from 1; set base_page: 1")
 
     def _take_totals(self, answer: Answer) -> int | None:
-        """Takes in what the answer states; the number of rows that it says there are, if that may be true.
+        """Records what the response states and returns its total number of rows if that is credible.
 
         Raises:
-            PagingError: a total is not a number.
+            PagingError: A total is not a number.
         """
         endpoint, facts, paginator = self._endpoint, self._facts, self._paginator
         pages = None if self._by_rows else self.position - self._base + 1
         if pages is not None and self._rows and not answer.page.rows and paginator.stops_at_empty:
-            # A page that comes empty is none of those that are stated.
+            # An empty page is not one of the stated pages.
             pages = facts.turns + 1
         current = None if self._by_rows else self.position
         self._signals.take(answer, endpoint.selector, received=self._rows, pages=pages, current=current)
@@ -275,7 +276,7 @@ class Positions:
         if row_total in (ABSENT, None):
             row_total = None
         elif self._signals.is_wrong(str(name)) or not self._signals.state(str(name), row_total):
-            # It counts the rows of a page, or nothing at all.
+            # It counts the rows of a page, or nothing meaningful.
             facts.forget_totals()
             row_total = self._total = None
         if self._by_rows:
@@ -286,11 +287,11 @@ class Positions:
         return None if row_total is None else int(row_total)
 
     def _is_believed(self, claim: str, new: int) -> bool:
-        """Whether an end may be believed; if not, one more page is asked for, which does no harm."""
+        """Returns whether an end is credible; if not, one more page is requested, which does no harm."""
         facts = self._facts
         if not claim:
             return False
-        # An empty page is looked behind once, whatever else it says: there may be no end of them.
+        # The read continues past an empty page only once, whatever else the page says, as empty pages may never end.
         if claim == "empty page" or not new:
             more = self._signals.more_here(could_be_full=False)
             if self._mark is True:
@@ -302,7 +303,7 @@ class Positions:
             if counts_pages:
                 facts.contradictions.append(counts_pages)
             if not more:
-                self._settle("the page behind it is empty")
+                self._dismiss_doubts("the page behind it is empty")
             facts.evidence = Evidence.END_MARK if self._mark is False else Evidence.EMPTY_LIST
             self._endpoint.learned.total_counts_all |= self._total == self._rows > 0
             return True
@@ -313,16 +314,16 @@ class Positions:
         facts.evidence = Evidence.END_MARK if claim == "no more" else None
         return True
 
-    def _settle(self, why: str) -> None:
-        """Believes those no longer that said there was more, and there was not."""
+    def _dismiss_doubts(self, why: str) -> None:
+        """Dismisses the signals that said there was more when there was not."""
         for name in {*self._doubted, *self._signals.more_here(could_be_full=False)}:
             if name not in self._signals.more_in_all(self._rows):
-                self._signals.settle(name, f"said that more follows, and {why}")
+                self._signals.dismiss(name, f"said that more follows, and {why}")
 
     def _counts_pages(self) -> str:
-        """What is wrong with an empty page before the stated number of pages; empty where nothing is.
+        """Returns what contradicts an empty page before the stated number of pages; empty if nothing does.
 
-        Many APIs mean rows by `total`: then it must be as many as were received.
+        Many APIs mean rows by `total`; then it must equal the number of rows received.
         """
         if self._by_rows or self._total is None or self._is_behind(self.position) or self._facts.last_total is not None:
             return ""
@@ -336,7 +337,7 @@ class Positions:
         return f"`{self._paginator.total_path}` states {self._total} pages, and page {page} is empty"
 
     def _end(self, answer: Answer, new: int) -> str:
-        """How this page shows the end; empty where it does not. A full page at the stated end shows nothing yet."""
+        """Returns how this page shows the end; empty if it does not. A full page at the stated end does not show it yet."""
         paginator = self._paginator
         mark = self._mark = more_mark(answer, self._paginator.more_path)
         if mark is not ABSENT:
@@ -346,7 +347,7 @@ class Positions:
         endless = self._total is None and paginator.maximum is None and mark is ABSENT
         if new <= 0 and (paginator.stops_at_empty or endless):
             if self._number == 1 and not self._by_rows and self._base == 0 == paginator.start and not self._probed:
-                # Nothing stands on page 0 where pages count from 1.
+                # Page 0 is empty if pages are numbered from 1.
                 self._base = 1
                 return ""
             if mark is True and self._probed:
@@ -361,7 +362,7 @@ class Positions:
         return "no more" if mark is None and self._short else ""
 
     def _hollow(self) -> bool:
-        """Whether a total that was reached says little: it may be a cap, or count the rows of the only page so far."""
+        """Returns whether a total that was reached proves little: it may be a cap or count the rows of the only page."""
         if not self._by_rows or self._total in ROUND_TOTALS:
             return self._by_rows
         learned, rows = self._endpoint.learned, self._largest

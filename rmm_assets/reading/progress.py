@@ -1,4 +1,4 @@
-"""Pages as they come to a line every few seconds: how far, how fast, how long still."""
+"""Logs the progress of a read every few seconds: rows so far, speed, time left."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Progress:
 
     Args:
         name: The resource.
-        log: Where the lines go.
-        retries: How often requests were sent again so far.
+        log: Receives the lines.
+        retries: Returns the number of retries so far.
         every: Seconds between two lines.
     """
 
@@ -30,11 +30,11 @@ class Progress:
         self._rows = self._pages = 0
 
     def page(self, rows: int, total: int | None) -> None:
-        """A page came.
+        """Records a page.
 
         Args:
-            rows: On this page.
-            total: Of all pages, if the server says it.
+            rows: Number of rows on this page.
+            total: Number of rows on all pages, if the API states it.
         """
         self._rows += rows
         self._pages += 1

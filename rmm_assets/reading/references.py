@@ -1,4 +1,4 @@
-"""Keeps a pass over links, cursors or a single page in place: what came, and whether the end may be believed."""
+"""Tracks a pass over links, cursors or a single page: what was received and whether its end is credible."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from rmm_assets.rows.page import Page
 
 
 class References:
-    """Where a pass stands.
+    """The state of a pass.
 
     Attributes:
-        number: Of the page that came last, from 1.
-        needs_another_look: That page names no next one, which shows nothing: it has to be asked for again.
+        number: Number of the last page received, starting at 1.
+        needs_another_look: Whether the last page must be requested again, as naming no next page is not proof of the end.
     """
 
     def __init__(self, endpoint: Endpoint, paginator: ByReference, facts: PassFacts, signals: Signals) -> None:
@@ -39,15 +39,15 @@ class References:
         self._suspicion = ""
 
     def arrive(self, answer: Answer) -> int | None:
-        """Takes a page in; the number of rows that the API says there are, if that may be true.
+        """Records a page and returns its stated total number of rows if that is credible.
 
         Raises:
-            PagingError: its total is not a number.
+            PagingError: The total is not a number.
         """
         endpoint, page = self._endpoint, answer.page
         self.number += 1
         self._rows += page.rows
-        # A `Link` header's last page is one of those that its links lead over.
+        # The last page in a `Link` header is one of the pages that its links lead to.
         counted = self._single or (isinstance(self._paginator, HeaderLinkPaginator) and "last" in answer.links)
         self._signals.take(
             answer, endpoint.selector, received=self._rows, pages=self.number if counted else None, numbered=True
@@ -64,10 +64,10 @@ class References:
         return None if total in (ABSENT, None) else int(total)
 
     def ends_in_itself(self, asked: Request, answer: Answer) -> bool:
-        """Whether a page is the one before once more and names itself, as the last page does at some APIs.
+        """Returns whether a page repeats the one before and names itself, as the last page does at some APIs.
 
         Raises:
-            PagingError: it is the one before once more, and may not be the last one.
+            PagingError: The page repeats the one before and may not be the last one.
         """
         before, number = self._before, self.number
         if before is None or not repeats(answer.page, before, self._endpoint.shape):
@@ -86,7 +86,7 @@ class References:
         """Returns the request for the next page; None at an end, which may still need another look.
 
         Raises:
-            PagingError: the end cannot be believed.
+            PagingError: The end is not credible.
         """
         self.needs_another_look, self._suspicion = False, ""
         following = self._following(asked, answer)
@@ -95,14 +95,14 @@ class References:
         return following
 
     def look_again(self, asked: Request, again: Answer) -> Request | None:
-        """Compares the last page with what it is when it is asked for again; the request that it names then, if any.
+        """Compares the last page with a second response for it; returns the next request if that one names a next page.
 
         Raises:
-            PagingError: the end cannot be believed.
+            PagingError: The end is not credible.
         """
         reference = self._paginator.reference(again)
         if self._names_another(asked, again, reference):
-            self._facts.warnings.append(f"page {self.number} named no next page when it was asked for first")
+            self._facts.warnings.append(f"page {self.number} named no next page in its first response")
             return self._follow(asked, again, reference)
         if self._suspicion:
             raise PagingError(self._suspicion)
@@ -129,8 +129,8 @@ class References:
         elif paginator.stops_at_empty and not page.rows:
             self._end("empty page", Evidence.EMPTY_LIST, page)
         elif mark is False:
-            if reference is not ABSENT and reference:  # a cursor often stays filled on the last page
-                self._signals.settle(paginator.place, "the end mark says that no more follows")
+            if reference is not ABSENT and reference:  # a cursor is often set on the last page, too
+                self._signals.dismiss(paginator.place, "the end mark says that no more follows")
             self._end("no more", Evidence.END_MARK, page)
         elif self._names_another(asked, answer, reference):
             return self._follow(asked, answer, reference)
@@ -141,14 +141,14 @@ class References:
             self._end("no next page", Evidence.END_MARK, page)
         elif not page.rows:
             self._end("empty page", Evidence.EMPTY_LIST, page)
-            # Nothing but this one answer speaks for an empty table.
+            # This response is the only evidence that the table is empty.
             self.needs_another_look = self.number == 1 and not self._facts.trusted
         else:
             self._end_unmarked(asked, page, itself=reference is not ABSENT)
         return None
 
     def _names_another(self, asked: Request, answer: Answer, reference: Any) -> bool:
-        """Whether the page names a next one, and not itself."""
+        """Returns whether the page names a next page other than itself."""
         if reference is ABSENT or not reference:
             return False
         following = self._follow(asked, answer, reference)
@@ -163,11 +163,11 @@ class References:
             raise PagingError(f"{self._endpoint.name}: page {self.number}: {error}") from None
 
     def _ignore(self, status: int) -> None:
-        """A first answer that stands for no rows."""
+        """Ends the read at a first response that means no rows."""
         if self.number > 1:
             raise PagingError(
-                f"{self._endpoint.name}: page {self.number} is an answer that response_actions ignores; behind the first "
-                "page it would cut the read off"
+                f"{self._endpoint.name}: page {self.number} is a response that response_actions ignores; after the first "
+                "page this would cut the read short"
             )
         self._facts.ended, self._facts.evidence, self._facts.ignored = "ignored answer", Evidence.USER, status
 
@@ -178,7 +178,7 @@ class References:
         refuse_never_found(self._endpoint, self._facts, self._signals)
 
     def _end_unmarked(self, asked: Request, page: Page, *, itself: bool) -> None:
-        """An end without a mark: believed if a number says so, or if the last page, asked for again, says it again."""
+        """Handles an end without a mark: credible if a stated number confirms it or a second response for the page does."""
         stated = self._rows in (self._total, self._signals.counted)
         self._end("no next page", None, page)
         if self._facts.trusted:
@@ -194,7 +194,7 @@ class References:
             )
 
     def _could_be_full(self, page: Page, asked: Request) -> bool:
-        """Whether the page holds as many rows as pages do: as asked for, as learned, or a round number."""
+        """Returns whether the page is as long as pages are: as requested, as learned, or a round number."""
         if self.number > 1 and page.rows >= self._largest:
             return True
         alone = self.number == 1 and page.rows in PAGE_SIZES

@@ -1,4 +1,4 @@
-"""Says what a read showed, and by what evidence it ended."""
+"""Defines the report of a read and the evidence by which it ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Evidence(StrEnum):
-    """What shows that a read is at its end: nothing else does. Strongest first."""
+    """The only kinds of proof that a read has reached its end, strongest first."""
 
     STATED_TOTAL = "the stated total was reached by distinct rows"
     END_MARK = "the API marked the end"
@@ -19,21 +19,21 @@ class Evidence(StrEnum):
 
 @dataclass
 class Report:
-    """What a read showed: the `complete` check, the asset's metadata and one log line are made from it.
+    """The outcome of a read; the `complete` check, the asset's metadata and one log line are made from it.
 
     Attributes:
-        pages: Pages taken, over all passes.
-        rows: Rows received in the pass that counts.
-        distinct: Different primary keys among them.
-        duplicates: Rows that came more than once; each lands once.
+        pages: Number of pages received in all passes.
+        rows: Number of rows received in the last pass.
+        distinct: Number of distinct primary keys among them.
+        duplicates: Number of rows received more than once; each lands once.
         passes: How often the endpoint was read; a pass that ends at its first boundary does not count.
-        complete: The verdict.
-        partial: The connection sets a maximum, and the read ended there.
+        complete: Whether the read is proven complete.
+        partial: Whether the read ended at a maximum that the connection sets.
         reason: Why it is not complete, or how it was proven.
-        evidence: What ended the read; of many reads, such as one a parent, the weakest.
-        signals: What the API said about there being more, what was believed and what was refuted: a line each.
-        ignored: Status of the first answer where it is one that `response_actions` ignores; else None.
-        empty: The read is complete and brought no row, which is what a key without rights looks like, too.
+        evidence: What ended the read; of several reads, such as one per parent, the weakest.
+        signals: What the API said about there being more, and what was believed or refuted, one line each.
+        ignored: Status of the first response if `response_actions` ignores it; else None.
+        empty: Whether the read is complete and has no rows, which may also mean that the key lacks permissions.
     """
 
     resource: str
@@ -57,7 +57,7 @@ class Report:
         return asdict(self)
 
     def add(self, part: Report) -> None:
-        """Takes in the report of one of several reads that make up this one, such as one parent's."""
+        """Adds the report of one of several reads that make up this one, such as one parent's."""
         self.pages += part.pages
         self.passes = max(self.passes, part.passes)
         self.partial |= part.partial

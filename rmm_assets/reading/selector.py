@@ -1,4 +1,4 @@
-"""Finds where the rows are, and tells an empty list from what only looks like one."""
+"""Finds the rows in a response and recognizes values that only look like an empty list."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _PLAIN = re.compile(r"(?:\$\.)?([\w@-]+(?:\.[\w@-]+)*)(?:\[\*\])?", re.ASCII)
 
 
 def selector_of(endpoint: Endpoint, body: bytes) -> str:
-    """Returns where the rows are: what the connection file says, else the only list of objects in the first answer.
+    """Returns where the rows are: as the connection file says, else the only list of objects in the first response.
 
     Raises:
-        BodyError: there is no list in it, or there are several.
+        BodyError: The response has no list or several.
     """
     if (known := endpoint.selector) is not None:
         return known
     try:
         document = orjson.loads(body)
     except ValueError:
-        return "$"  # no JSON: reading the page says so
+        return "$"  # not JSON; reading the page raises the error
     if isinstance(document, list):
         selector = "$"
     else:
@@ -45,7 +45,7 @@ def selector_of(endpoint: Endpoint, body: bytes) -> str:
 
 
 def _lists(value: Any, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
-    """Every list in an object, but for lists within lists."""
+    """Yields every list in an object except lists within lists, with its path."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if isinstance(inner, list):
@@ -55,7 +55,7 @@ def _lists(value: Any, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
 
 
 def stands_for_no_rows(body: bytes, selector: str) -> EmptyAs | None:
-    """Returns in which way a body holds no list at the selector; None where it may hold one."""
+    """Returns how a body lacks a list at the selector; None if it may have one."""
     if not body.strip():
         return "empty_body"
     value = _at(body, selector)
@@ -67,11 +67,11 @@ def stands_for_no_rows(body: bytes, selector: str) -> EmptyAs | None:
 
 
 def holds_object(body: bytes, selector: str) -> bool:
-    """Whether an object stands where the list of rows should be."""
+    """Returns whether there is an object in place of the list of rows."""
     return isinstance(_at(body, selector), dict)
 
 
-# What beside an empty list says that it is not what was asked for.
+# Keys and values next to an empty list that say the request failed.
 _ERRORS = frozenset(("error", "errors", "exception", "fault"))
 _SUCCESS = frozenset(("success", "ok", "succeeded"))
 _FAILED = frozenset(("error", "fail", "failed", "failure"))
@@ -79,9 +79,10 @@ _NO_ERROR = frozenset(("", "0", "false", "none", "null", "ok", "success", "no er
 
 
 def error_beside(envelope: Any, wrong: Sequence[str] = ()) -> str | None:
-    """Returns the key at the root of a body that says that the request failed; None where none does.
+    """Returns the key at the root of a body that says that the request failed; None if there is none.
 
     Args:
+        envelope: The body without its rows.
         wrong: Keys that the API gets wrong.
     """
     for key, value in envelope.items() if isinstance(envelope, dict) else ():
@@ -104,7 +105,7 @@ def _is_error(value: Any) -> bool:
 
 
 def _at(body: bytes, selector: str) -> Any:
-    """What stands at a plain selector; any list for one that says more than keys, or for a body that is not JSON."""
+    """Returns the value at a selector of keys; an empty list for any other selector or a body that is not JSON."""
     match = _PLAIN.fullmatch(selector)
     if match is None and selector not in ("$", "$[*]"):
         return []

@@ -1,4 +1,4 @@
-"""Defines what a connection file may say about an endpoint's end, beside its paginator."""
+"""Defines the settings about an endpoint's end other than its paginator."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pydantic import Field, model_validator
 from rmm_assets.settings import Settings, line_error, refuse
 
 EmptyAs = Literal["null", "missing", "object", "empty_body", "no_content"]
-"""Answers that stand for an empty list: null or an empty object at the data selector, nothing there, no body, 204."""
+"""Responses that mean an empty list: null, an empty object or nothing at the data selector, no body, 204."""
 
 
 class Count(Settings):
-    """A request of its own that tells how many rows there are, sent before and after each read."""
+    """A separate request for the number of rows, sent before and after each read."""
 
     method: Literal["GET", "HEAD"] = Field(default="GET", description="HTTP method; HEAD needs `total_header`.")
     path: str = Field(min_length=1, description="Path of the request, for example `devices/$count`.")
     params: dict[str, Any] = Field(
         default_factory=dict,
-        description="Query parameters beside those of the endpoint, which are sent along, so that the same filter "
-        "holds; null leaves one of those out.",
+        description="Query parameters in addition to the endpoint's own, which are also sent, so that the same filter "
+        "applies; null removes one of those.",
     )
     total_path: str | None = Field(
         default=None,

@@ -1,17 +1,17 @@
-"""Reads what an answer says about there being more rows: evidence against an end, never a way to the next page.
+"""Detects signals in responses that there are more rows: evidence against an end, never used to find the next page.
 
-What is known of the names that servers use stands in the tables below, as data. Five questions tell a signal from a field
-that only looks like one, in this order:
+The tables below list the names that servers use. Five criteria, in this order, distinguish a signal from a field that only
+looks like one:
 
-1. Position: it stands in a header, beside the rows, or beside what the rows stand in; at most in one of the usual objects
-   there (`meta`, `pagination`, `pageInfo` ...), never in an array, never in a row.
-2. Name: one of the tables, as a whole, whatever its case and punctuation.
+1. Position: in a header, next to the rows, or next to an object that contains them; at most within one of the usual objects
+   there (`meta`, `pagination`, `pageInfo` ...), never in an array or a row.
+2. Name: the whole name is in one of the tables, ignoring case and punctuation.
 3. Type: a number of rows or pages, a flag, an address or a token.
-4. Relation: what it says can be true, given the rows that came.
-5. Steadiness: what contradicted itself once says nothing for the rest of the run.
+4. Relation: the statement is possible given the rows received.
+5. Steadiness: a signal that contradicted itself once is ignored for the rest of the run.
 
-A signal can only say "more". Strong ones contradict an end; weak ones, which are often there at the end as well, ask for a
-second look. Absent, null, empty and false say nothing.
+A signal can only say "more". Strong ones contradict an end; weak ones, which are often present at the end as well, ask for
+a second look. Absent, null, empty and false values say nothing.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Names without case, punctuation and a header's leading `X-`.
+# Names in lower case without punctuation and a header's leading `X-`.
 _NAMES: dict[Kind, frozenset[str]] = {
     Kind.TOTAL: _words(
         "total totalcount totalitems totalitemcount totalitemscount totalresults numresults totalentries "
@@ -93,24 +93,24 @@ _NAMES: dict[Kind, frozenset[str]] = {
 _KINDS: dict[str, tuple[Kind, ...]] = {
     name: tuple(kind for kind, names in _NAMES.items() if name in names) for name in frozenset().union(*_NAMES.values())
 }
-# Objects beside the rows in which signals stand.
+# Objects next to the rows that contain signals.
 _CONTAINERS = _words(
     "meta metadata pagination paging page pages pageinfo pagedetails paginationmeta paginationmetadata "
     "responsemetadata listinfo info links cursor cursors records hits d response result data pageresult"
 )
-# Names in an object of which `next` may be one.
+# Names of the address within an object called `next`.
 _ADDRESSES = ("href", "url", "link", "uri", "after", "starting_after", "startingAfter", "offset", "cursor", "path")
 
-# What page numbers are called in addresses.
+# Names of the page number in addresses.
 _PAGE_PARAMS = frozenset(("page", "pagenumber", "pageno"))
 
 _LAST_LINK = "Link rel=last"
 
-# Where totals are capped.
+# Values at which APIs cap totals.
 ROUND_TOTALS = frozenset((1_000, 10_000))
-# Rows that pages usually hold at most: a page of just so many may be cut off.
+# Usual maximum page sizes: a page of exactly this length may be cut off.
 PAGE_SIZES = frozenset((10, 15, 20, 25, 30, 50, 51, 100, 101, 150, 200, 250, 300, 500, 1000, 2000, 5000, 10000))
-# The least of these to which a server is known to cut a page for which more rows are asked.
+# Page sizes to which servers are known to cap larger requests.
 CAPS = frozenset(size for size in PAGE_SIZES if size >= 20)
 
 _DIGITS = re.compile(r"\d+|\d{1,3}(?:,\d{3})+", re.ASCII)
@@ -120,10 +120,12 @@ _MOST_LISTED = 12
 
 @dataclass(frozen=True)
 class Signal:
-    """One thing that an answer says.
+    """A signal in a response.
 
     Attributes:
-        name: Where it stands, as a person looks for it: a path, or a header's name.
+        kind: What it states.
+        name: Where it is, for people: a path or a header's name.
+        value: Its value.
     """
 
     kind: Kind
@@ -132,7 +134,7 @@ class Signal:
 
 
 def number_of(value: Any) -> int | None:
-    """Returns a whole number as servers write it: `1055`, `"1055"`, `"1,055"`; None for anything else."""
+    """Parses a whole number as servers write it: `1055`, `"1055"`, `"1,055"`; None for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -145,7 +147,7 @@ def number_of(value: Any) -> int | None:
 
 
 def signals_of(answer: Answer, selector: str | None) -> Iterator[Signal]:
-    """Yields what an answer says, in its headers, around its rows and by its status."""
+    """Yields the signals in a response's headers, around its rows and in its status."""
     headers = answer.reply.headers
     for name, value in headers.items():
         plain = _plain_header(name)
@@ -178,7 +180,7 @@ def _ranges(header: str | None, status: int) -> Iterator[Signal]:
 
 
 def _in_json(name: str, value: str) -> Iterator[Signal]:
-    """A header that holds an object, as ASP.NET servers send it."""
+    """Yields the signals in a header that holds a JSON object, as ASP.NET servers send it."""
     try:
         found = orjson.loads(value)
     except ValueError:
@@ -189,13 +191,13 @@ def _in_json(name: str, value: str) -> Iterator[Signal]:
 
 
 def _path(selector: str | None) -> list[str]:
-    """The keys from the body's root to the rows, as far as a selector names them."""
+    """Returns the keys from the body's root to the rows; empty if the selector is not a path of keys."""
     path = (selector or "$").removeprefix("$").removeprefix(".").removesuffix("[*]")
     return path.split(".") if re.fullmatch(r"[\w@.-]+", path) else []
 
 
 def _beside(envelope: Any, path: list[str]) -> Iterator[Signal]:
-    """What stands beside the rows and beside each object that they stand in."""
+    """Yields the signals next to the rows and next to each object that contains them."""
     level, above = envelope, ""
     for depth in range(len(path) or 1):
         if not isinstance(level, dict):
@@ -233,13 +235,13 @@ def _fields(level: Mapping[str, Any], above: str, *, skip: str | None, deeper: i
 
 
 def _is_beside_links(level: Mapping[str, Any]) -> bool:
-    """Whether this is Django REST framework's form, whose `count` counts all rows."""
+    """Returns whether this is Django REST framework's format, whose `count` counts all rows."""
     names = {_plain(key) for key in level}
     return bool(names & {"next", "nextpage"}) and bool(names & {"previous", "previouspage", "prev"})
 
 
 def _typed(plain: str, name: str, value: Any) -> Iterator[Signal]:
-    """The signal of that name, if its value is one that such a signal has."""
+    """Yields the signals of that name whose type matches the value."""
     for kind in _KINDS.get(plain, ()):
         if kind in (Kind.TOTAL, Kind.COUNT, Kind.PAGES, Kind.PAGE, Kind.REMAINING, Kind.SIZE):
             number = number_of(value)
@@ -283,7 +285,7 @@ def _plain_header(name: str) -> str:
 
 
 def same_address(one: str, other: str) -> bool:
-    """Whether two addresses ask for the same page: origins, order and echoed keys do not count."""
+    """Returns whether two addresses request the same page, ignoring origins, parameter order and echoed keys."""
     return _asked(one) == _asked(other)
 
 
@@ -294,7 +296,7 @@ def _asked(url: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 class Signals:
-    """What the answers of one run said, what of it is believed, and what contradicted itself.
+    """The signals in one run's responses: which are believed and which contradicted themselves.
 
     Args:
         wrong: Names that the connection file says the API gets wrong.
@@ -317,10 +319,10 @@ class Signals:
         self._kinds: dict[str, Kind] = {}
 
     def begin(self, counted: int | None = None) -> None:
-        """Begins a pass.
+        """Starts a pass.
 
         Args:
-            counted: The number of rows by a request of its own.
+            counted: The number of rows returned by a count request, if there was one.
         """
         self._latest, self._received = [], 0
         self.counted = counted
@@ -331,20 +333,22 @@ class Signals:
         self, answer: Answer, selector: str | None, *, received: int, pages: int | None = None,
         current: int | None = None, numbered: bool = False,
     ) -> None:  # fmt: skip
-        """Takes in an answer.
+        """Records a response's signals.
 
         Args:
-            received: Rows of this pass, those of this page included.
-            pages: Pages of this pass up to this one, where the paging goes by pages or there is one page only.
-            current: This page's number, as the request has it.
-            numbered: Whether the answer's own page number, where it states one, tells how many pages came.
+            answer: The response.
+            selector: Where its rows are.
+            received: Number of rows in this pass, including this page's.
+            pages: Number of pages in this pass, including this one, if paging is by page number or there is a single page.
+            current: This page's number as in the request.
+            numbered: Whether the page number that a response states, if any, shows how many pages were received.
         """
         self._last, self._rows, self._received = answer, answer.page.rows, received
         self._pages, self._current, first = pages, current, received == answer.page.rows
         self._latest = []
         for signal in signals_of(answer, selector):
             if signal.kind is Kind.NEXT and signal.name == _LAST_LINK and first:
-                continue  # the first page may be called otherwise than it was asked for
+                continue  # the first page's address may differ from the one requested
             self._kinds[signal.name] = signal.kind
             if self.is_wrong(signal.name):
                 self._seen[signal.name] = "not believed, as wrong_signals says"
@@ -354,7 +358,7 @@ class Signals:
         if numbered and stated is not None:
             if first:
                 self._first = stated
-            if self._first in (0, 1):  # numbers of other kinds tell nothing
+            if self._first in (0, 1):  # other numbers are not page numbers
                 self._pages = stated - self._first + 1
 
     def _look_at(self, signal: Signal) -> None:
@@ -368,18 +372,18 @@ class Signals:
         self._latest.append(signal)
 
     def is_wrong(self, name: str) -> bool:
-        """Whether the connection file says not to believe it, by its whole name or the last part of it."""
+        """Returns whether the connection file lists a signal as wrong, by its whole name or its last part."""
         if not self._wrong:
             return False
         last = re.split(r"[.:\s]", name)[-1]
         return bool(self._wrong & {_plain_header(name), _plain(last), _plain_header(name.split(" ")[0])})
 
     def state(self, name: str, total: int) -> bool:
-        """Takes in a stated number of rows; whether it may be true."""
+        """Records a stated total and returns whether it is credible."""
         if name in self._refuted:
             return False
         self._most[name] = max(total, self._most.get(name, 0))
-        # One that was high enough before, or nearly is, may be right: rows are deleted while they are read.
+        # A total that was or nearly is high enough may be right, as rows may be deleted during the read.
         nearly = total > self._rows and self._received - total <= max(1, self._received // 50)
         counts_page = total == self._rows
         if total < self._received and (counts_page or (self._most[name] < self._received and not nearly)):
@@ -390,25 +394,25 @@ class Signals:
         return True
 
     def refute(self, name: str, why: str) -> None:
-        """Believes a signal no longer, for the rest of the run."""
+        """Ignores a signal for the rest of the run."""
         self._refuted.setdefault(name, why)
         self._totals.pop(name, None)
         self._seen[name] = f"refuted: {why}"
         self._latest = [signal for signal in self._latest if signal.name != name]
 
-    def settle(self, name: str, why: str) -> None:
-        """Notes that what a signal said on this page was not so."""
+    def dismiss(self, name: str, why: str) -> None:
+        """Ignores a signal on the latest page, where it was wrong."""
         self._seen[name] = f"refuted: {why}"
         self._latest = [signal for signal in self._latest if signal.name != name]
 
     def confirms(self, rows: int, pages: int | None) -> bool:
-        """Whether a number that the API stated says that these are all rows, or all pages."""
+        """Returns whether a number stated by the API confirms that these are all rows or all pages."""
         if any(total == rows for total in self._totals.values()):
             return True
         return pages is not None and any(s.value == pages for s in self._latest if s.kind is Kind.PAGES)
 
     def more_here(self, *, could_be_full: bool = True) -> dict[str, str]:
-        """What says, on the answer taken in last, that more follows it, by the signal's name."""
+        """Returns the signals in the latest response that say more follows, by name, each as a sentence."""
         found = {}
         for signal in self._latest:
             kind, value = signal.kind, signal.value
@@ -423,7 +427,7 @@ class Signals:
             elif kind is Kind.NEXT and self._leads_on(value):
                 found[signal.name] = f"`{signal.name}` names a next page"
             elif kind is Kind.PAGES and self._pages is not None and value > self._pages:
-                found[signal.name] = f"`{signal.name}` states {value} pages, and {self._pages} came"
+                found[signal.name] = f"`{signal.name}` states {value} pages, and {self._pages} were received"
             elif kind is Kind.NEXT_TOKEN and could_be_full and self._rows:
                 found[signal.name] = f"`{signal.name}` is filled"
         return found
@@ -435,11 +439,11 @@ class Signals:
         return self._last is not None and not same_address(self._last.reply.url, self._last.absolute(str(value)))
 
     def more_in_all(self, rows: int) -> dict[str, str]:
-        """What says that there are more rows than these, by the signal's name."""
+        """Returns the stated totals above this number of rows, by name, each as a sentence."""
         return {name: f"`{name}` states {total} rows" for name, total in self._totals.items() if total > rows}
 
     def doubts(self, *, rows: int) -> list[str]:
-        """What asks for a second look at the end, although it is often there at the end as well."""
+        """Returns the weak signals, often present at the end as well, that ask for a second look, as sentences."""
         kinds = {signal.kind for signal in self._latest}
         sizes = {signal.value for signal in self._latest if signal.kind is Kind.SIZE}
         found = []
@@ -453,22 +457,22 @@ class Signals:
         return found
 
     def _counts_all(self, signal: Signal, rows: int, sizes: set[int]) -> bool:
-        """Whether a number that may count this page's rows looks like one that counts all rows."""
+        """Returns whether a number that may count only this page's rows appears to count all rows."""
         steady = len(self._counts[signal.name]) == 1
         return steady and signal.value > max(rows, self._rows) and signal.value not in sizes
 
     def total(self, name: str) -> int | None:
-        """Returns the number of rows that was stated last under a name in this run, if it is believed."""
+        """Returns the last total stated under a name in this run; None if there is none or it is not credible."""
         return self._totals.get(name)
 
     def kind(self, name: str) -> Kind | None:
-        """Returns what a signal of that name states."""
+        """Returns the kind of the signal with that name."""
         return self._kinds.get(name)
 
     def look_alikes(self, *kinds: Kind) -> list[str]:
-        """Names of signals of these kinds that the run has seen."""
+        """Returns the names of the signals of these kinds seen in this run."""
         return [name for name, kind in self._kinds.items() if kind in kinds]
 
     def summary(self) -> list[str]:
-        """What was seen, believed and refuted, a line a name."""
+        """Returns what was seen, believed and refuted, one line per signal."""
         return [f"{name}: {what}" for name, what in self._seen.items()][:_MOST_LISTED]

@@ -1,4 +1,4 @@
-"""Reads what the connection file says an answer states: totals, end marks, and whether a page repeats another one."""
+"""Reads the totals and end marks that the connection file names, and recognizes repeated pages."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from rmm_assets.rows.shape import RowShape
 
 
 def stated_total(answer: Answer, path: str | None, header: str | None = None) -> Any:
-    """Returns the number that stands where the connection file says; None for null or less than 0, else `ABSENT`.
+    """Returns the number at the configured place; None for null or a negative number, `ABSENT` if it is missing.
 
     Raises:
-        PagingError: what stands there is not a number.
+        PagingError: The value is not a number.
     """
     value = ABSENT if header is None else answer.reply.headers.get(header, ABSENT)
     if value is ABSENT and path:
@@ -34,13 +34,13 @@ def stated_total(answer: Answer, path: str | None, header: str | None = None) ->
     number = number_of(value)
     if number is None:
         raise PagingError(
-            f"`{header or path}` should state a total and holds {type(value).__name__} that is not a number"
+            f"`{header or path}` should be a total, but its value (type {type(value).__name__}) is not a number"
         )
     return number if number >= 0 else None
 
 
 def total_of(endpoint: Endpoint, answer: Answer) -> Any:
-    """Returns the number of rows that an answer states where the endpoint says; None for null, else `ABSENT`."""
+    """Returns the total number of rows at the endpoint's configured place; None for null, `ABSENT` if it is missing."""
     if endpoint.total_path is None and endpoint.total_header is None:
         return ABSENT
     total = stated_total(answer, endpoint.total_path, endpoint.total_header)
@@ -50,7 +50,7 @@ def total_of(endpoint: Endpoint, answer: Answer) -> Any:
 
 
 def more_mark(answer: Answer, path: str | None) -> Any:
-    """Returns the API's word on whether more follows: True, False, None for null, `ABSENT` where it says nothing."""
+    """Returns whether the API says that more follows: True, False, None for null, `ABSENT` if it says nothing."""
     value = answer.beside_rows(path) if path else ABSENT
     if isinstance(value, str):
         return str2bool(value) if value else None
@@ -58,14 +58,14 @@ def more_mark(answer: Answer, path: str | None) -> Any:
 
 
 def repeats(page: Page, other: Page, shape: RowShape) -> bool:
-    """Whether the page holds the other one's rows, in the same order."""
+    """Returns whether a page has the same rows as another, in the same order."""
     if not page.rows or not same_rows(page, other, shape):
         return False
-    # Rows without a key are all alike to their keys.
+    # Rows without a key all have the same `NO_KEY`.
     return bool((row_keys(page, shape) != NO_KEY).all()) or page.objects() == other.objects()
 
 
-# Which signals look like what a key of the connection file should have found; the others name a next page.
+# Kinds of signals similar to what each key of the connection file names; all other keys name a next page.
 _ALIKE = {
     "total_path": (Kind.TOTAL, Kind.COUNT, Kind.PAGES),
     "total_header": (Kind.TOTAL, Kind.COUNT, Kind.PAGES),
@@ -74,15 +74,15 @@ _ALIKE = {
 
 
 def stands_nowhere(key: str, path: str, signals: Signals) -> str:
-    """Says that a key of the connection file names a place where no answer holds anything, and what looks like it."""
+    """Returns the message for a key of the connection file whose place is in no response, with similar names."""
     kinds = _ALIKE.get(key, (Kind.NEXT, Kind.NEXT_TOKEN, Kind.CURSOR))
     alike = [f"`{name}`" for name in signals.look_alikes(*kinds)][:3]
-    also = f"; {' and '.join(alike)} {'does' if len(alike) == 1 else 'do'}" if alike else ""
-    return f"{key} `{path}` stands in no answer{also}"
+    also = f"; {' and '.join(alike)} {'was' if len(alike) == 1 else 'were'}" if alike else ""
+    return f"{key} `{path}` was not found in any response{also}"
 
 
 def never_found(endpoint: Endpoint, signals: Signals) -> list[str]:
-    """Names the keys that the connection file sets and at whose place nothing stood in any answer of the run."""
+    """Returns a message for each key that the connection file sets and that was in no response of the run."""
     paginator, found = endpoint.paginator, endpoint.learned.found
     written = "total_header" if endpoint.total_header else "total_path"
     keys = [
@@ -90,19 +90,19 @@ def never_found(endpoint: Endpoint, signals: Signals) -> list[str]:
         ("has_more_path", "paginator.has_more_path", paginator.more_path),
     ]
     if "total_path" in paginator.model_fields_set:
-        # The default is nobody's word.
+        # A default is not checked, as nobody wrote it.
         keys.append(("total_path", "paginator.total_path", getattr(paginator, "total_path", None)))
     return [stands_nowhere(name, path, signals) for name, key, path in keys if path and key not in found]
 
 
 def refuse_never_found(endpoint: Endpoint, facts: PassFacts, signals: Signals) -> None:
-    """Refuses an end behind a page that may be full, where a key that might say otherwise was never found.
+    """Refuses an end after a page that may be full if a configured key that might contradict it was never found.
 
     Raises:
-        PagingError: there is such a key.
+        PagingError: There is such a key.
     """
     if facts.full_page and not facts.trusted and (missing := never_found(endpoint, signals)):
         raise PagingError(
             f"{endpoint.name}: the last page may be full ({facts.full_page} rows), and {missing[0]}. Rows may be missing: "
-            "correct the key, or take it out if the API states nothing of the kind"
+            "correct the key, or remove it if the API has nothing like it"
         )

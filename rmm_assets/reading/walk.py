@@ -1,4 +1,4 @@
-"""Walks over an endpoint's pages, in order, once: what came is counted here, whether it is all is judged elsewhere."""
+"""Walks over an endpoint's pages once, in order; `completeness` decides whether they are all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rmm_assets.reading.positions import MOST_AT_ONCE, Positions
 from rmm_assets.reading.references import References
 from rmm_assets.reading.signals import Signals
 
-# How servers refuse an address that they do not have: a page behind the last one, an offset that is not round.
+# Statuses for a page that does not exist, such as one past the end or at an offset that is not round.
 _NO_SUCH_PAGE = (400, 404, 410, 416, 422)
 
 
@@ -27,18 +27,20 @@ def walk(
     pager: Pager, endpoint: Endpoint, facts: PassFacts, signals: Signals, *, overlapping: bool = True,
     past_total: bool = False,
 ) -> Generator[PageRead]:  # fmt: skip
-    """Walks once over an endpoint.
+    """Walks once over an endpoint's pages.
 
     Args:
-        facts: Filled in while the pages come.
-        signals: What the run's answers say; it takes in those of this pass.
-        overlapping: Ask for the last row of each page again with the next one, where the paging allows it: the only
-            proof, short of reading twice, that no row moved across the boundary.
-        past_total: Do not take the stated total for the end: go on to a page that is empty.
+        pager: Fetches the pages.
+        endpoint: The endpoint.
+        facts: Filled in as pages are received.
+        signals: The run's signals; those of this pass are added.
+        overlapping: Request the last row of each page again with the next page, if the paging allows it: the only proof,
+            short of reading twice, that no row moved across the boundary.
+        past_total: Do not treat the stated total as the end but continue to an empty page.
 
     Raises:
-        TransportError: a page could not be had.
-        PagingError: the paging does not lead on, or not to an end.
+        TransportError: A page could not be fetched.
+        PagingError: The paging does not advance or does not end.
     """
     paginator = endpoint.paginator
     if isinstance(paginator, ByPosition):
@@ -51,8 +53,8 @@ def walk(
         facts.pages += 1
         if facts.pages > pager.most_pages:
             raise PagingError(
-                f"{endpoint.name}: more than {pager.most_pages:,} pages came, and the API names more; if it holds so many, "
-                "raise limits.max_pages"
+                f"{endpoint.name}: more than {pager.most_pages:,} pages were received and the API names more; if it has "
+                "this many, raise limits.max_pages"
             )
         facts.state(read.total)
         yield read
@@ -63,7 +65,7 @@ def walk(
 
 @dataclass(frozen=True)
 class _Ahead:
-    """Neighbouring pages that one worker fetches."""
+    """Consecutive pages that one worker fetches."""
 
     positions: list[int]
     future: Future[list[Answer | TransportError]]
@@ -71,12 +73,12 @@ class _Ahead:
 
 
 def _walk_positions(pager: Pager, endpoint: Endpoint, place: Positions, facts: PassFacts) -> Iterator[PageRead]:
-    """Offsets and page numbers: requests run ahead of the pages, pages are checked in order."""
+    """Walks over offsets or page numbers: requests run ahead, pages are checked in order."""
     pending: deque[_Ahead] = deque()
     try:
         while not facts.ended and not facts.moved:
             while len(pending) < place.width(pager.window.size):
-                # Answers that mean something else are looked at one by one.
+                # Responses that may be ignored are checked one by one.
                 most = 1 if endpoint.ignore else MOST_AT_ONCE
                 positions = place.ahead(pending[-1].positions[-1] if pending else None, pager.window.size, most)
                 if not positions:
@@ -105,7 +107,7 @@ def _walk_positions(pager: Pager, endpoint: Endpoint, place: Positions, facts: P
 
 
 def _drop(pending: deque[_Ahead]) -> None:
-    """Forgets pages that were asked for too early; requests under way finish unseen."""
+    """Drops pages that were requested too early; the responses of requests in flight are ignored."""
     while pending:
         ahead = pending.pop()
         ahead.stop.set()
@@ -118,7 +120,7 @@ def _drop(pending: deque[_Ahead]) -> None:
 def _walk_references(
     pager: Pager, endpoint: Endpoint, paginator: ByReference, facts: PassFacts, signals: Signals
 ) -> Iterator[PageRead]:
-    """Links, cursors and single pages: the next request goes out before this page is worked on."""
+    """Walks over links, cursors or a single page: the next request is sent before a page is processed."""
     request = endpoint.request()
     chain = References(endpoint, paginator, facts, signals)
     future = pager.submit(endpoint, _labelled(endpoint, request, 1), first=True)
@@ -139,7 +141,7 @@ def _walk_references(
             number, request = number + 1, following
             if _address(request) in seen:
                 raise PagingError(
-                    f"{endpoint.name}: page {number - 1} names a next page that was read already: the cursor does not move"
+                    f"{endpoint.name}: page {number - 1} names a next page that was already read: the cursor does not move"
                 )
             seen.add(_address(request))
             future = pager.submit(endpoint, _labelled(endpoint, request, number))
@@ -153,6 +155,6 @@ def _labelled(endpoint: Endpoint, request: Request, number: int) -> Request:
 
 
 def _address(request: Request) -> str:
-    """What tells one page's request from another's."""
+    """Returns a text that identifies a page's request."""
     parts = (request.params, request.headers)
     return repr((request.path, *(sorted(part.items(), key=repr) for part in parts), request.json))

@@ -75,7 +75,7 @@ def test_wrong_signals_are_not_believed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", ["null", None, ["null"], [None, "no_content"]])
 def test_empty_as_says_what_means_no_rows(words: Any, tmp_path: Path) -> None:
     with Scripted(lambda _: Say({"data": None})) as server:
-        with pytest.raises(TransportError, match="null stands at 'data' instead of a list"):
+        with pytest.raises(TransportError, match="the value at 'data' is null, not a list"):
             run(tmp_path, server.url, connection(resource(endpoint=SINGLE)))
         outcome = run(tmp_path, server.url, connection(resource(endpoint={**SINGLE, "empty_as": words})))
         assert outcome.report.empty

@@ -171,7 +171,7 @@ class Hostile:
             Case("redirect_here", url, "HTTP 404"),
             Case("redirect_circle", url, "more than 5 redirects"),
             Case("next_away", url, "another origin", endpoint=_LINKS),
-            Case("next_stuck", url, "read already|does not move|the same as", endpoint=_LINKS),
+            Case("next_stuck", url, "already read|does not move|the same as", endpoint=_LINKS),
             Case("next_here", url, endpoint=_LINKS, red=False),
             Case("total_lies", url, "reports 99 rows",
                  endpoint={"paginator": {"type": "offset", "limit": 10}, "data_selector": "data"}),

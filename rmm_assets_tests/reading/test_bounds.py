@@ -42,7 +42,7 @@ def deep(seen: Seen) -> Say:
 
 
 LIMITS: dict[str, tuple[dict[str, Any], Callable[[Seen], Say], str, int]] = {
-    "max_pages": ({"max_pages": 20}, endless, r"more than 20 pages came.* raise limits\.max_pages", 22),
+    "max_pages": ({"max_pages": 20}, endless, r"more than 20 pages were received.* raise limits\.max_pages", 22),
     "max_total_bytes": ({"max_total_bytes": 3_000}, endless, r"exceed limits\.max_total_bytes \(3,000\)", 40),
     "max_columns": ({"max_columns": 95}, wide, r"more than 95 different fields.*limits\.max_columns", 11),
     "max_nesting": ({"max_nesting": 30}, deep, r"nested more than 30 levels deep \(limits\.max_nesting\)", 1),

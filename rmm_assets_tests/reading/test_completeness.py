@@ -54,8 +54,8 @@ def test_a_clamped_page_size_loses_no_rows_and_is_named_once(tmp_path: Path) -> 
     assert found.report.complete
     assert found.report.rows == found.report.last_total == 205
     assert found.report.warnings == [
-        "the API sends 50 rows a page where more are asked for; all rows came, paging by what comes. "
-        "Set paginator.limit to 50 to say so"
+        "the API sends at most 50 rows per page although more are requested; all rows were received. "
+        "Set paginator.limit to 50"
     ]
 
 
@@ -259,7 +259,7 @@ def test_a_server_that_begins_again_at_the_end_is_red(tmp_path: Path) -> None:
         offset = int(dict(parse_qsl(urlsplit(seen.target).query))["offset"])
         return Say({"data": [rows[place % len(rows)] for place in range(offset, offset + 500)]})
 
-    with Scripted(answer) as server, pytest.raises(PagingError, match="begins again where it should end"):
+    with Scripted(answer) as server, pytest.raises(PagingError, match="starts over instead of ending"):
         read(server.url, tmp_path, endpoint_of({"type": "offset", "limit": 500}))
     assert len(server.seen) <= 2 * 10_000 // 500
 
@@ -312,7 +312,7 @@ def test_a_cursor_that_does_not_move_is_red(paginator: dict[str, Any], tmp_path:
 
     with Scripted(answer) as server:
         with pytest.raises(
-            PagingError, match="page 3 names a next page that was read already: the cursor does not move"
+            PagingError, match="page 3 names a next page that was already read: the cursor does not move"
         ):
             read(server.url, tmp_path, endpoint_of(paginator))
         assert len(server.seen) == 3
@@ -390,7 +390,7 @@ def test_rows_repeated_across_pages_land_once_and_are_counted(tmp_path: Path) ->
     assert sorted(row["id"] for row in found.rows) == list(range(1, 251))
     assert found.report.complete
     assert found.report.duplicates == 5
-    assert "5 rows came more than once and landed once" in found.report.warnings
+    assert "5 rows were received more than once and landed once" in found.report.warnings
 
 
 def test_repeated_rows_that_fill_up_a_total_do_not_hide_the_last_ones(tmp_path: Path) -> None:

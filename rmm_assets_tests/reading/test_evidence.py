@@ -214,9 +214,9 @@ LINKS = '</v1/devices?{0}={1}>; rel="next", </v1/devices?{0}=0>; rel="first", </
     ("kind", "said"),
     [
         ("last link", "`Link rel=last` names a next page"),
-        ("last page's link", "`Link rel=last` states 3 pages, and 2 came"),
-        ("page of pages", "`total_pages` states 3 pages, and 2 came"),
-        ("page of pages, from 0", "`total_pages` states 3 pages, and 2 came"),
+        ("last page's link", "`Link rel=last` states 3 pages, and 2 were received"),
+        ("page of pages", "`total_pages` states 3 pages, and 2 were received"),
+        ("page of pages, from 0", "`total_pages` states 3 pages, and 2 were received"),
     ],
 )
 @pytest.mark.parametrize("honest", [True, False])
@@ -256,7 +256,7 @@ def test_a_last_page_that_comes_empty_is_no_end(where: str, tmp_path: Path) -> N
 
     assert read_from(answer, tmp_path, PAGES).rows == rows
     del rows[40:]
-    with pytest.raises(IncompleteError, match="states 3 pages, and 2 came"):
+    with pytest.raises(IncompleteError, match="states 3 pages, and 2 were received"):
         read_from(answer, tmp_path, PAGES)
 
 
@@ -282,7 +282,7 @@ def test_an_empty_list_beside_an_error_is_no_list(beside: dict[str, Any], wrong:
     if not wrong:
         assert read_from(answer, tmp_path, PAGES).rows == rows
         return
-    with pytest.raises(TransportError, match=f"`{next(iter(beside))}` beside it says that something went wrong"):
+    with pytest.raises(TransportError, match=f"`{next(iter(beside))}` next to it says that the request failed"):
         read_from(answer, tmp_path, PAGES)
     found = read_from(answer, tmp_path, PAGES, wrong_signals=(next(iter(beside)),), verify=False)
     assert found.rows == rows[:20], "the connection file says so"
@@ -298,19 +298,31 @@ def test_the_name_that_was_meant_is_named(tmp_path: Path) -> None:
         start = int(query_of(seen).get("cursor", 0))
         return Say({"data": rows[start : start + 100], "next": str(start + 100)})
 
-    with pytest.raises(PagingError, match="`next_token` stands in no answer; `next` does"):
+    with pytest.raises(PagingError, match="`next_token` was not found in any response; `next` was"):
         read_from(datasette, tmp_path, {"type": "cursor", "cursor_path": "next_token"})
     total = say_once({"data": rows_of(50), "meta": {"total": 50}})
-    with pytest.raises(PagingError, match=r"total_path `meta.totl` stands in no answer; `meta.total` does"):
+    with pytest.raises(PagingError, match=r"total_path `meta.totl` was not found in any response; `meta.total` was"):
         read_from(total, tmp_path, "single_page", total_path="meta.totl")
 
 
 MISSPELT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    ({**OFFSET, "total_path": "meta.totl"}, {}, "total_path `meta.totl` stands in no answer; `meta.total` does"),
-    (OFFSET, {"total_header": "X-Totl"}, "total_header `X-Totl` stands in no answer; `meta.total` does"),
-    ({**OFFSET, "has_more_path": "meta.mor"}, {}, "has_more_path `meta.mor` stands in no answer; `meta.more` does"),
-    ({**PAGES, "total_path": "meta.pags"}, {}, "total_path `meta.pags` stands in no answer; `meta.total` does"),
-    (PAGES, {"total_path": "meta.totl"}, "total_path `meta.totl` stands in no answer; `meta.total` does"),
+    (
+        {**OFFSET, "total_path": "meta.totl"},
+        {},
+        "total_path `meta.totl` was not found in any response; `meta.total` was",
+    ),
+    (OFFSET, {"total_header": "X-Totl"}, "total_header `X-Totl` was not found in any response; `meta.total` was"),
+    (
+        {**OFFSET, "has_more_path": "meta.mor"},
+        {},
+        "has_more_path `meta.mor` was not found in any response; `meta.more` was",
+    ),
+    (
+        {**PAGES, "total_path": "meta.pags"},
+        {},
+        "total_path `meta.pags` was not found in any response; `meta.total` was",
+    ),
+    (PAGES, {"total_path": "meta.totl"}, "total_path `meta.totl` was not found in any response; `meta.total` was"),
 ]
 
 
@@ -354,7 +366,7 @@ def test_verify_false_believes_an_end_that_nothing_marks(paginator: Any, tmp_pat
 def test_kinto_s_next_page_is_seen_where_a_link_header_is_looked_for(tmp_path: Path) -> None:
     rows = rows_of(1500)
     answer = say_once({"data": rows[:100]}, headers=(("Next-Page", "http://h/v1/devices?_token=x"),))
-    with pytest.raises(PagingError, match="links_next_key `next` stands in no answer; `Next-Page` does"):
+    with pytest.raises(PagingError, match="links_next_key `next` was not found in any response; `Next-Page` was"):
         read_from(answer, tmp_path, "header_link")
 
 
@@ -376,12 +388,12 @@ def test_a_link_that_is_lost_on_a_full_page_is_asked_for_again_then_red(once: bo
         return
     found = read_from(answer, tmp_path, "header_link", params={"per_page": 500})
     assert found.rows == rows
-    assert "page 5 named no next page when it was asked for first" in found.report.warnings
+    assert "page 5 named no next page in its first response" in found.report.warnings
 
 
 @pytest.mark.parametrize("total", ["many", {"n": 3}, [5], "1.5", True])
 def test_a_total_that_is_no_number_is_red(total: Any, tmp_path: Path) -> None:
-    with pytest.raises(PagingError, match="`total` should state a total"):
+    with pytest.raises(PagingError, match="`total` should be a total"):
         read_from(say_once({"data": rows_of(3), "total": total}), tmp_path, OFFSET)
 
 
@@ -545,7 +557,7 @@ def test_an_api_that_counts_from_1_loses_no_first_page_where_the_file_says_0(
 
     found = read_from(answer, tmp_path, {**PAGES, "base_page": 0})
     assert found.rows == rows
-    assert ("the API counts pages from 1; set base_page: 1" in found.report.warnings) == bool(number)
+    assert ("the API numbers pages from 1; set base_page: 1" in found.report.warnings) == bool(number)
 
 
 @pytest.mark.parametrize("number", [7, 20, 45])
@@ -614,7 +626,7 @@ def test_204_is_no_rows_as_the_first_answer_only(tmp_path: Path) -> None:
         return Say({"data": rows[page * 20 - 20 : page * 20]}) if page < 3 else Say(b"", status=204)
 
     assert read_from(say_once(b"", status=204), tmp_path, "single_page").rows == []
-    with pytest.raises(TransportError, match="no content behind the first page"):
+    with pytest.raises(TransportError, match="a page after the first has no content"):
         read_from(answer, tmp_path, PAGES)
     assert read_from(answer, tmp_path, PAGES, empty_as=("no_content",)).rows == rows
 
@@ -633,7 +645,7 @@ def test_an_error_in_a_bare_list_s_place_is_no_row(tmp_path: Path) -> None:
         page = int(query_of(seen)["page"])
         return Say({"error": "internal"}) if page == 5 else Say(rows_of(500)[page * 50 - 50 : page * 50])
 
-    with pytest.raises(TransportError, match="an object stands at"):
+    with pytest.raises(TransportError, match="is an object, not a list"):
         read_from(answer, tmp_path, PAGES, data_selector="$")
 
 
