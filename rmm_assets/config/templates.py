@@ -21,6 +21,8 @@ Path = tuple[str | int, ...]
 _TEMPLATE = re.compile(
     r"""\{\{\s*env\(\s*(['"])(?P<name>[A-Za-z_]\w*)\1\s*(,\s*(['"])(?P<default>[^'"{}]*)\4\s*)?\)\s*\}\}""", re.ASCII
 )
+# Variables such as PGPASSWORD, which are refused rather once too often.
+_SECRET = re.compile("passw|secret|token|credential|apikey", re.IGNORECASE)
 _DOTTED = re.compile(r"\{\{\s*env\.(?P<name>[A-Za-z_]\w*)\s*\}\}", re.ASCII)
 LANGUAGE = "a template is `{{ env('NAME') }}` or `{{ env('NAME', 'default') }}` and nothing else"
 
@@ -70,7 +72,7 @@ def _filled(value: Any, path: Path, own: set[str] | frozenset[str], errors: list
 
     def variable(template: re.Match[str]) -> str:
         name: str = template["name"]
-        if name in own or is_secret_name(name):
+        if name in own or is_secret_name(name, chosen=True) or _SECRET.search(name):
             errors.append(
                 line_error(
                     path, f"`{name}` names a secret, which must not come from a template; refer to it in `api_key`"

@@ -71,11 +71,11 @@ def test_dagsters_dotted_form_is_refused_with_what_to_write(tmp_path: Path) -> N
 def test_the_variable_of_the_files_own_secret_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: str
 ) -> None:
-    for name in ("RMM_KEY_7", "RMM__KEY_7", "RMM_OTHER_TOKEN"):
+    for name in ("RMM_KEY_7", "RMM__KEY_7", "RMM_OTHER_TOKEN", "PGPASSWORD"):
         monkeypatch.setenv(name, SECRET)
     monkeypatch.setenv("WHERE", "RMM_KEY_7")
     own = "RMM__KEY_7" if "dlt" in reference else "RMM_KEY_7"
-    for name in (own, "RMM_OTHER_TOKEN"):
+    for name in (own, "RMM_OTHER_TOKEN", "PGPASSWORD"):
         text = ACME.replace("{env: ACME_API_KEY}", reference).replace(
             "- name: devices", f"- name: devices\n      description: \"x {{{{ env('{name}', 'd') }}}}\"", 1
         )

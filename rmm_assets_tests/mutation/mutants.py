@@ -32,6 +32,80 @@ class Mutant(NamedTuple):
         return f"{self.file.partition('/')[0]}: {self.promise}"
 
 
+GUARD = (
+    Mutant(
+        "a template is one form and nothing else",
+        "config/templates.py",
+        'if _is_template(_TEMPLATE.sub("", value)):',
+        "if not value:",
+        ("config/test_templates.py::test_the_rest_of_jinja_is_refused_and_not_executed",),
+    ),
+    Mutant(
+        "the variable of the file's own secret is no template's",
+        "config/templates.py",
+        "if name in own or ",
+        "if ",
+        ("config/test_templates.py::test_the_variable_of_the_files_own_secret_is_refused",),
+    ),
+    Mutant(
+        "Dagster renders nothing outside of attributes",
+        "orchestration/component.py",
+        'yield from templates.refused(document.post_processing, ("post_processing",), message)',
+        "yield from ()",
+        ("config/test_templates.py::test_nothing_else_in_the_file_is_executed",),
+    ),
+    Mutant(
+        "a secret is redacted by its parts",
+        "http/redaction.py",
+        "for text in (secret, whole, *parts):",
+        "for text in (secret, whole):",
+        ("http/test_named_secrets.py::test_a_secret_with_its_scheme_is_redacted_by_its_parts_too",),
+    ),
+    Mutant(
+        "an everyday word stays in rows",
+        "http/redaction.py",
+        " and _ORDINARY.fullmatch(text) is None",
+        "",
+        ("http/test_named_secrets.py::test_basic_credentials_are_redacted_as_they_are_sent",),
+    ),
+    Mutant(
+        "a secret that is refused is looked up again",
+        "http/auth.py",
+        "return self._changed(changes) or self._auth.renew(number)",
+        "return self._auth.renew(number)",
+        ("http/test_named_secrets.py::test_a_secret_that_changes_while_a_run_reads_is_right_in_the_next_request",),
+    ),
+    Mutant(
+        "a link that repeats a named secret is followed with it",
+        "http/auth.py",
+        "if name in self._params else pair for",
+        "if not name else pair for",
+        ("http/test_named_secrets.py::test_a_next_link_that_repeats_the_secret_is_followed_with_it",),
+    ),
+    Mutant(
+        "a sql check writes nothing",
+        "tables/query.py",
+        "if (write := statement.find(*_WRITES)) is not None:",
+        "if (write := statement.find(exp.Command)) is not None:",
+        ("tables/test_query.py::test_a_query_that_does_more_than_read_tables_is_refused_at_load",),
+    ),
+    Mutant(
+        "a sql check reads nothing but tables, whatever the parser lets through",
+        "tables/query.py",
+        '"enable_external_access = false"',
+        '"threads = 1"',
+        ("tables/test_query.py::test_the_engine_refuses_what_the_parser_lets_through",),
+    ),
+    Mutant(
+        "what dlt says of a value at fault is told without the value",
+        "config/rules.py",
+        'message = message.split(" Provided value ")[0]',
+        "message = message.strip()",
+        ("config/test_connection.py::test_an_error_about_one_key_prints_no_other_value_of_the_file",),
+        survives_because="The values that dlt quotes are masked as well, and only the deepest key's sentence is told.",
+    ),
+)
+
 READING = (
     Mutant(
         "204 is no rows as the first answer only",
@@ -1169,4 +1243,4 @@ AUDIT = (
     ),
 )
 
-MUTANTS = (*READING, *LOADING, *TABLES, *ROWS, *HTTP, *CONFIG, *ORCHESTRATION, *AUDIT)
+MUTANTS = (*GUARD, *READING, *LOADING, *TABLES, *ROWS, *HTTP, *CONFIG, *ORCHESTRATION, *AUDIT)
