@@ -18,6 +18,7 @@ _EMPTY_KEY = "_empty"
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:[.,](\d+))?\s*(Z|z|[+-]\d\d(?::?\d\d)?)?")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _DIGITS_OF_A_DOUBLE = 17
+_LAST_SECOND = 253_402_300_799
 # What dlt calls a column for values of another type than the first ones: `name__v_text`.
 _VARIANT = re.compile(r"(.+)__v_[a-z]+")
 
@@ -193,8 +194,8 @@ def moment_of(value: Any) -> datetime | None:
     number = None if isinstance(value, (bool, str)) else number_of(value)
     if number is None:
         return None
-    for most, unit in ((10**11, 1), (10**14, 10**3), (10**17, 10**6)):  # by size: s, ms, us since 1970
-        if abs(number) < most:
+    for unit in (1, 10**3, 10**6):  # s, ms or us since 1970, by what is no later than the year 9999
+        if abs(number) <= _LAST_SECOND * unit:
             micros = number * 1_000_000 / unit
             try:
                 whole, rest = divmod(int(micros), 1_000_000)

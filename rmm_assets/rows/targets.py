@@ -97,6 +97,10 @@ def fit(array: pa.Array, kind: Kind, target: Target) -> tuple[pa.Array, Mask | N
     return by_distinct(array, lambda value: fit_value(value, target), target.arrow, unmix=kind in ("json", "mixed"))
 
 
+# The seconds from 1970 to the end of the year 9999.
+_LAST_SECOND = 253_402_300_799
+
+
 def fit_value(value: Any, target: Target) -> Any:
     """Casts one JSON value to a Python value that Arrow stores as the target's type; None if it does not fit."""
     data_type, declared = target.data_type, target.declared
@@ -190,8 +194,14 @@ def _as_timestamp(value: Any, target: Target) -> Any:
         isinstance(value, str) and isinstance(parse_iso_like_datetime(value), datetime.date)
     ):
         return None
-    moment = ensure_datetime_in_tz(coerce_value("timestamp", py_type_to_sc_type(type(value)), value))
-    micros = (moment - EPOCH) // MICROSECOND
+    if isinstance(value, int) and abs(value) > _LAST_SECOND:
+        # dlt reads seconds since 1970 and refuses these: they are milliseconds or microseconds
+        micros = value * 1_000 if abs(value) <= _LAST_SECOND * 1_000 else value
+        if abs(micros) > _LAST_SECOND * 1_000_000:
+            return None
+    else:
+        moment = ensure_datetime_in_tz(coerce_value("timestamp", py_type_to_sc_type(type(value)), value))
+        micros = (moment - EPOCH) // MICROSECOND
     unit: Literal["s", "ms", "us", "ns"] = target.arrow.unit
     divisor = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 1}[unit]
     count = micros // divisor * (1_000 if unit == "ns" else 1)

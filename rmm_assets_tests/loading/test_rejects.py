@@ -80,6 +80,14 @@ def test_a_row_that_is_rejected_in_each_load_is_kept_once_with_first_and_last_ti
     assert len(rows_of(tmp_path, "devices_rejected")) == 3, "another row is another rejection"
 
 
+def test_one_key_that_is_rejected_for_two_reasons_is_kept_twice(tmp_path: Path) -> None:
+    made = connection(resource(columns={"n": {"data_type": "bigint"}, "m": {"data_type": "bigint"}}))
+    for field in ("n", "m", "n"):
+        holds(tmp_path, made, {"id": 1}, {"id": 2, field: "x"})
+    found = sorted(rows_of(tmp_path, "devices_rejected"), key=lambda row: str(row["reason"]))
+    assert [row["reason"].partition(":")[0] for row in found] == ["m", "n"]
+
+
 def test_a_deleted_row_needs_its_key_only_and_is_deleted(tmp_path: Path) -> None:
     columns = {
         "deleted": {"data_type": "bool", "hard_delete": True},

@@ -755,6 +755,41 @@ TABLES = (
         "(SELECT max(other.{first})",
         ("loading/test_rejects.py::test_a_row_that_is_rejected_in_each_load_is_kept_once_with_first_and_last_time",),
     ),
+    Mutant(
+        "a row that is rejected in each load is kept once",
+        "tables/rejects.py",
+        "WHERE {load} <> %s AND",
+        "WHERE {load} = %s AND",
+        ("loading/test_rejects.py::test_a_row_that_is_rejected_in_each_load_is_kept_once_with_first_and_last_time",),
+    ),
+    Mutant(
+        "rejections of one key for two reasons are two",
+        "rows/rejects.py",
+        "json.dumps([row, reason])",
+        "json.dumps([row])",
+        ("loading/test_rejects.py::test_one_key_that_is_rejected_for_two_reasons_is_kept_twice",),
+    ),
+    Mutant(
+        "a rejected row's key is that of a landed one",
+        "rows/spool.py",
+        "[self._root.conform(table, schema) for table in tables]",
+        "[table.cast(pa.schema([pa.field(n, pa.string()) for n in table.column_names])) for table in tables]",
+        ("loading/test_rejects.py::test_a_rejected_row_is_not_gone_whatever_its_key_looks_like",),
+    ),
+    Mutant(
+        "the check `complete` names the evidence",
+        "orchestration/metadata.py",
+        "report.evidence.name.lower() if report.evidence is not None",
+        "str(report.passes) if report.evidence is not None",
+        ("orchestration/test_checks.py::test_a_good_table_passes_with_what_was_looked_at",),
+    ),
+    Mutant(
+        "a quick reader of the DuckDB file is waited for",
+        "tables/store.py",
+        "                if time.monotonic() > until:\n",
+        "                if time.monotonic() > 0:\n",
+        ("tables/test_store.py::test_a_run_waits_for_one_who_reads_while_pages_are_fetched",),
+    ),
 )
 
 ROWS = (

@@ -166,6 +166,9 @@ def test_an_object_and_a_scalar_in_one_field_land_side_by_side(tmp_path: Path) -
         ({"data_type": "bool"}, 0, False),
         ({"data_type": "timestamp"}, "2024-01-01", datetime.datetime(2024, 1, 1, tzinfo=UTC)),
         ({"data_type": "timestamp"}, 1700000000, datetime.datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)),
+        # dlt refuses as years what cannot be seconds: it is milliseconds, or microseconds.
+        ({"data_type": "timestamp"}, 1700000000123, datetime.datetime(2023, 11, 14, 22, 13, 20, 123000, tzinfo=UTC)),
+        ({"data_type": "timestamp"}, 1700000000123456, datetime.datetime(2023, 11, 14, 22, 13, 20, 123456, tzinfo=UTC)),
         ({"data_type": "timestamp", "timezone": False}, "2024-01-01T01:00:00+01:00", datetime.datetime(2024, 1, 1)),  # noqa: DTZ001
         (
             {"data_type": "timestamp", "precision": 3},
@@ -206,6 +209,7 @@ def test_a_declared_type_is_applied_as_dlt_coerces(
         ({"data_type": "bool"}, 5),
         ({"data_type": "timestamp"}, "never"),
         ({"data_type": "timestamp"}, 1e300),
+        ({"data_type": "timestamp"}, 2**63 - 1),
         ({"data_type": "date"}, 6.7e16),
         ({"data_type": "decimal", "precision": 4, "scale": 1}, "1.25"),
         ({"data_type": "bigint", "nullable": False}, None),
