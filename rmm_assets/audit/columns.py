@@ -23,6 +23,10 @@ _LAST_SECOND = 253_402_300_799
 _VARIANT = re.compile(r"(.+)__v_[a-z]+")
 
 
+# What tells columns apart whose fields have one normalized name: `a_b_5c2cd3`.
+_HASHED = re.compile(r"_[0-9a-f]{6}(?=__|$)")
+
+
 def is_own(column: str) -> bool:
     """Says whether a column is dlt's or ours, and not the API's."""
     return column.startswith(_OWN)
@@ -45,7 +49,7 @@ def flatten(row: Mapping[str, Any], columns: Set[str], whole: Set[str]) -> dict[
 def _flat(row: Mapping[str, Any], above: str, columns: Set[str], whole: Set[str]) -> Iterator[tuple[str, Any]]:
     for key, value in row.items():
         name = _column(above, key)
-        if not isinstance(value, Mapping) or name in whole:
+        if not isinstance(value, Mapping) or name in whole or (not value and name in columns):
             yield name, value
         elif name in columns and not any(other.startswith(f"{name}__") and _base(other) is None for other in columns):
             yield name, value  # deeper than the table goes
@@ -60,8 +64,15 @@ def _column(above: str, key: str) -> str:
 
 
 def variants(column: str, columns: Set[str]) -> list[str]:
-    """Returns the columns in which a field's values may stand: its own, and those for other types."""
-    return [name for name in columns if name == column or _base(name) == column]
+    """Returns the columns in which a field's values may stand: its own, those for other types, those for equal names."""
+    return [name for name in columns if column in (name, _base(name), told_apart(name))]
+
+
+def told_apart(column: str) -> str | None:
+    """Returns the name that a column would have if no other field were called alike; None for a plain one."""
+    name = _base(column) or column
+    plain = _HASHED.sub("", name)
+    return plain if plain != name else None
 
 
 def _base(variant: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from dlt.destinations.exceptions import DatabaseException
 
-from rmm_assets.audit.columns import agrees, comparable, flatten, is_own, variants
+from rmm_assets.audit.columns import agrees, comparable, flatten, is_own, told_apart, variants
 from rmm_assets.audit.documents import pack, parse, unpack
 from rmm_assets.audit.requests import range_of
 from rmm_assets.config import Resource
@@ -256,31 +256,40 @@ class _Shape:
     def differing(self, row: Mapping[str, Any], held: Mapping[str, Any]) -> tuple[set[str], set[str]]:
         """Columns in which a row of the table is another one, and those that cannot be compared."""
         other, unknown, told = set[str](), set[str](), set[str]()
-        for name, values in self.flat(row).items():
-            names = self._names(name)
+        flat = self.flat(row)
+        for name, values in flat.items():
+            names = [column for column in self._names(name) if column == name or column not in flat]
             told.update(names)
             same = self._same(name, names, values, held)
             if same is not True:
                 (other if same is False else unknown).add(name)
-        other.update(name for name in self.data - told if held.get(name) is not None)
+        for name in self.data - told:
+            if held.get(name) is not None:
+                (other if told_apart(name) is None else unknown).add(name)
         return other, unknown
 
     def _same(self, name: str, names: Sequence[str], values: Sequence[Any], held: Mapping[str, Any]) -> bool | None:
         there = [(column, held[column]) for column in names if held.get(column) is not None]
         given = [value for value in values if value is not None]
-        if len(given) > 1:
-            return None  # two fields meet in one column
         if not given:
             return not there
         if not names:
             return self._may_lack(name, given[0])
         contract = self.resource.schema_contract
-        if not there:
+        if len(given) > len(there):
             return None if contract is not None and contract.data_type == "discard_value" else False
-        if len(there) > 1:
+        if len(given) < len(there):
             return False
-        column, value = there[0]
-        return agrees(given[0], value, json=self.is_json(column))
+        # Fields that are called alike have a column each, and the table does not say whose is which.
+        certain = True
+        for value in given:
+            verdicts = [agrees(value, cell, json=self.is_json(column)) for column, cell in there]
+            best = True if True in verdicts else None if None in verdicts else False
+            if best is False:
+                return False
+            del there[verdicts.index(best)]
+            certain &= best is True
+        return True if certain else None
 
     def _may_lack(self, name: str, value: Any) -> bool | None:
         """What a value without a column means."""

@@ -400,6 +400,19 @@ def test_objects_that_moved_to_another_column_are_different(tmp_path: Path) -> N
     assert result.columns == {"location": 20, "location__city": 20}
 
 
+def test_fields_that_are_called_alike_have_a_column_each(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"id": n, "a b": n, "a_b": f"x{n}", "o": {"K": 1, "k": 2}} for n in range(1, 9)]
+    rows.append({"id": 9, "a b": 3})
+    with Simulator(tables={"devices": rows}) as rmm:
+        run(tmp_path, rmm.base_url)
+        assert audited(tmp_path, rmm.base_url).verdict == "equal"
+        tamper(
+            tmp_path, "UPDATE acme.devices SET a_b = 'y' WHERE id = 2", "UPDATE acme.devices SET o__k = 7 WHERE id = 3"
+        )
+        result = audited(tmp_path, rmm.base_url)
+    assert (found(result), result.columns) == ({"different": 2}, {"a_b": 1, "o__k": 1})
+
+
 def test_rejected_rows_are_accounted_for(tmp_path: Path) -> None:
     made = connection(resource(columns={"n": {"data_type": "bigint"}}))
     rows = [{**row, "n": row["id"]} for row in devices(12)]

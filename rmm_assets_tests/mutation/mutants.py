@@ -774,7 +774,7 @@ TABLES = (
         "rows/spool.py",
         "[self._root.conform(table, schema) for table in tables]",
         "[table.cast(pa.schema([pa.field(n, pa.string()) for n in table.column_names])) for table in tables]",
-        ("loading/test_rejects.py::test_a_rejected_row_is_not_gone_whatever_its_key_looks_like",),
+        ("rows/test_exact_values.py::test_keys_of_rejected_rows_are_those_that_landed_rows_would_have",),
     ),
     Mutant(
         "the check `complete` names the evidence",
