@@ -1,4 +1,4 @@
-"""Notes in the table of syncs what became of a run's attempt at one resource, and says in words why it failed."""
+"""Records the outcome of a run's attempt at one resource in `rmm_syncs` and describes why it failed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LONGEST_ERROR = 500
 
 @dataclass
 class Attempt:
-    """When a run began with a resource, and what has become of it; for the table of syncs."""
+    """One run's attempt at a resource, recorded in `rmm_syncs`."""
 
     store: Store
     plan: LoadPlan
@@ -34,17 +34,18 @@ class Attempt:
     started: float = field(default_factory=time.monotonic)
 
     def loaded(self, client: SqlClientBase[Any], outcome: Outcome) -> None:
-        """Notes what was loaded, while the database is open."""
+        """Records a load while the database is open."""
         try:
             syncs.write(client, self._sync("loaded" if outcome.report.complete else "incomplete", outcome))
-        except Exception as error:  # the rows are in the table, which counts more
-            self.log.warning("%s: the run could not be noted in %s: %s", self.plan.resource.name, syncs.SYNCS, error)
+        except Exception as error:  # the load itself succeeded
+            self.log.warning("%s: the run could not be recorded in %s: %s", self.plan.resource.name, syncs.SYNCS, error)
 
     def failed(self, error: Exception, said: str = "") -> None:
-        """Notes why nothing was loaded, where the destination can be reached.
+        """Records a failure if the destination can be reached.
 
         Args:
-            said: Why, in words; by default what the error says.
+            error: The error.
+            said: What to record; by default the error's message.
         """
         if isinstance(explained_by(error), DatabaseInUseError):
             return
@@ -55,7 +56,9 @@ class Attempt:
             with self.store.changing(self.plan.source_name, self.log) as client:
                 syncs.write(client, replace(self._sync(verdict), error=sentence))
         except Exception as fault:
-            self.log.info("%s: the failure could not be noted in %s: %s", self.plan.resource.name, syncs.SYNCS, fault)
+            self.log.info(
+                "%s: the failure could not be recorded in %s: %s", self.plan.resource.name, syncs.SYNCS, fault
+            )
 
     def _sync(self, verdict: syncs.Verdict, outcome: Outcome | None = None) -> syncs.Sync:
         sync = syncs.Sync(
@@ -73,12 +76,12 @@ class Attempt:
 
 
 def explained_by(error: BaseException) -> RmmError | None:
-    """Returns the error of ours among an error and its causes, None where it is somebody else's."""
+    """Returns the `RmmError` among an error and its causes; None if there is none."""
     return next((cause for cause in causes(error) if isinstance(cause, RmmError)), None)
 
 
 def sentence_of(error: BaseException, resource: str) -> str:
-    """Returns what went wrong, in words: our own error's, or the innermost error's with its name; not redacted."""
+    """Returns the message of the `RmmError` or else the name and message of the innermost error; not redacted."""
     explained, innermost = explained_by(error), causes(error)[-1]
     if explained is not None:
         return str(explained) or type(explained).__name__

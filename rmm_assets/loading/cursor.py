@@ -1,7 +1,7 @@
 """Decides where an incremental read begins, which of its rows land, and where the next read begins.
 
-Cursors compare as moments or numbers and never as text, unless text is all they are; what is stored and sent to the API
-is the value as the API wrote it. The state is kept where dlt's own `Incremental` keeps it, in the same form.
+Cursors are compared as timestamps or numbers, and as text only if they are neither; the value is stored and sent to the API
+as the API wrote it. The state has the same place and format as that of dlt's own `Incremental`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 from rmm_assets.errors import CursorError
 from rmm_assets.loading.dlt_internals import row_digest
 
-# Seconds that a merge looks back behind a timestamp, where the file does not say: rows are stamped when a transaction
-# begins and seen when it ends, so a row may appear behind one that was read already.
+# Seconds that a merge looks back from a timestamp by default: rows get their timestamp when a transaction begins but become
+# visible when it ends, so a row may appear with an earlier timestamp than one already read.
 DEFAULT_LAG = 300.0
 
 Kind = Literal["moment", "number", "text"]
@@ -38,7 +38,7 @@ _NUMBERED = re.compile(r"/Date\((-?\d+)\)/", re.ASCII)
 
 
 class Order(NamedTuple):
-    """A cursor's place among others of its kind."""
+    """A cursor's sort key among others of its kind."""
 
     kind: Kind
     value: Any
@@ -49,20 +49,19 @@ class Cursor:
     """How a resource is read incrementally.
 
     Attributes:
-        path: JSONPath of the field in a row.
-        columns: The same, and the fields that tell rows at the start apart, as plain paths; empty where only a JSONPath
-            finds them.
-        key: The fields that tell rows at the start apart; None for the whole row.
-        initial: Where the first run begins.
-        end: Where reading ends; the state stays as it is then.
-        start_param: Query parameter that takes the start.
-        end_param: Query parameter that takes the end.
-        newest: Which of two values is the newer one.
-        lag: How far before the newest value to begin, as dlt reads it; None for `DEFAULT_LAG` behind timestamps in a merge.
+        path: JSONPath of the cursor field in a row.
+        columns: The cursor field and the `key` fields as plain paths; empty if only a JSONPath finds them.
+        key: The fields that identify rows at the start of the range; None for the whole row.
+        initial: Where the first run starts.
+        end: Where reading ends; if set, the state is not changed.
+        start_param: Query parameter for the start.
+        end_param: Query parameter for the end.
+        newest: How to choose the newer of two values.
+        lag: How far before the newest value to start, as in dlt; None means `DEFAULT_LAG` for timestamps in a merge.
         missing: What happens to a row without the field.
-        open_start: Rows at the start are known: they are left out, or, in a merge, not asked for again.
-        closed_end: The end itself is not left out.
-        keeps_all: A merge: every row before the end lands, whatever its cursor, because landing again does no harm.
+        open_start: Whether rows at the start are known and left out or, in a merge, not requested again.
+        closed_end: Whether rows at the end are included.
+        keeps_all: Whether every row before the end lands, whatever its cursor, as landing again does no harm in a merge.
     """
 
     path: str
@@ -82,7 +81,7 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Bounds:
-    """The values that a request's `{incremental...}` placeholders and parameters take, named as in dlt."""
+    """The values of a request's `{incremental...}` placeholders and parameters, named as in dlt."""
 
     initial_value: Any
     start_value: Any
@@ -95,7 +94,7 @@ class Bounds:
 
 
 def order_of(value: Any) -> Order:
-    """Returns a cursor's place: a moment to the last digit of its second, a number, or text where it is neither."""
+    """Returns a cursor's sort key: a timestamp in full precision, a number, or text if it is neither."""
     if isinstance(value, bool):
         return Order("text", str(value))
     if isinstance(value, (int, float, Decimal)):
@@ -119,7 +118,7 @@ def order_of(value: Any) -> Order:
 
 
 def _seconds(found: re.Match[str]) -> Decimal | None:
-    """Seconds since the year 1, UTC; None for a day that no calendar has."""
+    """Returns the seconds since 1970 (UTC); None for a day that does not exist."""
     try:
         days = datetime.date(int(found["year"]), int(found["month"]), int(found["day"])).toordinal()
     except ValueError:
@@ -128,15 +127,16 @@ def _seconds(found: re.Match[str]) -> Decimal | None:
     if found["sign"]:
         offset = 3600 * int(found["zone_hour"]) + 60 * int(found["zone_minute"] or 0)
         seconds -= offset if found["sign"] == "+" else -offset
-    # Since 1970, so that /Date(...)/ and HTTP dates stand on the same line.
+    # Since 1970, so that they compare with /Date(...)/ and HTTP dates.
     return seconds - datetime.date(1970, 1, 1).toordinal() * _DAY + Decimal(f"0.{found['fraction'] or 0}")
 
 
 def bounds_of(cursor: Cursor, state: Mapping[str, Any] | None) -> Bounds:
-    """Returns where a read begins and ends.
+    """Returns the start and end of a read.
 
     Args:
-        state: What earlier runs left; None to begin where the first run began.
+        cursor: How the resource is read incrementally.
+        state: The state left by earlier runs; None to start where the first run did.
     """
     last = cursor.initial if state is None or cursor.end is not None else state.get("last_value", cursor.initial)
     start = last if state is None or cursor.end is not None else _lagged(cursor, last)
@@ -144,7 +144,7 @@ def bounds_of(cursor: Cursor, state: Mapping[str, Any] | None) -> Bounds:
 
 
 def _lagged(cursor: Cursor, value: Any) -> Any:
-    """The value, so much earlier as the lag says, written the same way; never before the initial value."""
+    """Returns the value minus the lag in the same format, but not earlier than the initial value."""
     if value is None or value == cursor.initial or cursor.lag == 0:
         return value
     if cursor.lag is not None:
@@ -169,7 +169,7 @@ def _lagged(cursor: Cursor, value: Any) -> Any:
 
 
 def _after(cursor: Cursor, value: Any, other: Any) -> bool:
-    """Whether a value is newer than another one; True where the two cannot be compared."""
+    """Returns whether a value is newer than another; True if the two cannot be compared."""
     one, two = order_of(value), order_of(other)
     return one.kind != two.kind or (one.value > two.value if cursor.newest == "max" else one.value < two.value)
 
@@ -179,7 +179,7 @@ def _has_time(value: Any) -> bool:
 
 
 def _moved(value: Any, by: float) -> Any:
-    """A value moved by seconds, by days where it is a date, or by units; None where it is none of these."""
+    """Returns a timestamp moved by seconds, a date by days or a number by units; None for any other value."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -201,7 +201,7 @@ def _moved(value: Any, by: float) -> Any:
 
 
 def _moved_text(found: re.Match[str], by: float) -> str:
-    """A moment as text, moved by seconds, or by days where it has no time, in the form in which it came."""
+    """Returns a timestamp as text in its original format, moved by seconds, or by days if it has no time."""
     day = datetime.date(int(found["year"]), int(found["month"]), int(found["day"]))
     if found["t"] is None:
         return (day + datetime.timedelta(days=math.floor(by))).isoformat() + (found["zone"] or "")
@@ -215,7 +215,7 @@ def _moved_text(found: re.Match[str], by: float) -> str:
 
 @dataclass
 class _Newest:
-    """The newest value of one kind, and how rows with it are told apart."""
+    """The newest value of one kind and the identities of the rows that have it."""
 
     order: Order
     value: Any
@@ -224,18 +224,19 @@ class _Newest:
 
 
 class Range:
-    """One incremental read, while its rows pass by.
+    """One incremental read, which filters its rows and moves the state on.
 
     Attributes:
-        bounds: What is asked for.
-        left_out: Rows that the API sent and that do not land: out of range, or in the table already.
+        bounds: The requested range.
+        left_out: Number of rows that the API sent but that do not land: out of range or already in the table.
     """
 
     def __init__(self, cursor: Cursor, state: MutableMapping[str, Any]) -> None:
-        """Begin.
+        """Starts a read.
 
         Args:
-            state: What earlier runs left; written when the read is over.
+            cursor: How the resource is read incrementally.
+            state: The state left by earlier runs; updated by `close`.
         """
         self.cursor, self._state = cursor, state
         self.bounds = bounds_of(cursor, state)
@@ -255,13 +256,13 @@ class Range:
         return not (cursor.keeps_all or cursor.open_start or cursor.end is not None or cursor.lag or cursor.key == ())
 
     def admit(self, rows: Sequence[Sequence[Any]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Returns which rows land.
+        """Returns a mask of the rows that land.
 
         Args:
-            rows: By row, the cursor's value and what tells the row apart at the start.
+            rows: For each row, the cursor's value and what identifies the row at the start of the range.
 
         Raises:
-            CursorError: a row has no cursor, and the file does not say what that means.
+            CursorError: A row has no cursor and the file does not say what to do with it.
         """
         wanted = np.fromiter((self._admits(value, rest) for value, *rest in rows), np.bool_, len(rows))
         self.left_out += int(len(rows) - np.count_nonzero(wanted))
@@ -272,8 +273,8 @@ class Range:
         if value is None:
             if cursor.missing == "raise":
                 raise CursorError(
-                    f"a row has no value at `{cursor.path}`, by which reading goes on from run to run: write "
-                    "`on_cursor_value_missing: include` (or `exclude`) beside it, or another `cursor_path`"
+                    f"a row has no value at `{cursor.path}`, the cursor of incremental reads: write "
+                    "`on_cursor_value_missing: include` (or `exclude`) next to it, or another `cursor_path`"
                 )
             return cursor.missing == "include"
         order = order_of(value)
@@ -285,7 +286,7 @@ class Range:
         return True
 
     def _is_newer(self, one: Order, other: Order) -> bool:
-        """Whether one is newer than the other; False where they do not compare."""
+        """Returns whether one is newer than the other; False if they cannot be compared."""
         return one.kind == other.kind and (one.value < other.value if self._reverse else one.value > other.value)
 
     def _is_over(self, order: Order) -> bool:
@@ -311,7 +312,7 @@ class Range:
             newest.hashes.add(row_digest(self._identity(rest)))
 
     def close(self) -> list[str]:
-        """Moves the state on to the newest value; returns what is odd about the cursors, in sentences."""
+        """Advances the state to the newest value; returns oddities of the cursors as sentences."""
         found = self._newest
         if self.cursor.end is not None or not found:
             return self._oddities(None)
@@ -332,7 +333,7 @@ class Range:
         path, start, said = self.cursor.path, self.bounds.start_value, []
         if self._before_start:
             said.append(
-                f"{self._before_start} rows have a `{path}` before {start}, which was asked for: the API ignores the "
+                f"{self._before_start} rows have a `{path}` before the requested start {start}: the API ignores the "
                 "range, or its clock was set back"
             )
         if newest is None:
@@ -340,12 +341,12 @@ class Range:
         others = sum(other.rows for other in self._newest.values() if other is not newest)
         if others:
             said.append(
-                f"{others} rows have a `{path}` that does not compare with {newest.value}: they landed, and the next run "
-                "begins behind the others"
+                f"{others} rows have a `{path}` that cannot be compared with {newest.value}: they landed, and the next run "
+                "starts after the others"
             )
         if self._stored is not None and self._is_newer(order_of(self._stored), newest.order) and not self._before_start:
             said.append(
-                f"the newest `{path}` is {newest.value}, and the run before had {self._stored}: the row that had it is "
+                f"the newest `{path}` is {newest.value}, but the last run's was {self._stored}: the row that had it is "
                 "gone, or the API's clock was set back"
             )
         return said

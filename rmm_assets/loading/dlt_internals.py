@@ -1,7 +1,7 @@
-"""Keeps every name of dlt that its documentation does not promise, so that a new version is judged in one place.
+"""Wraps the undocumented parts of dlt in one place, so that a new version of dlt needs checking only here.
 
-Found on dlt 1.31.0. `loading/test_dlt_internals.py` says in a sentence which of them a newer version has changed. Names that
-lower rooms need themselves (row ids, type coercion, paginators) are tested there too.
+They are those of dlt 1.31.0; `loading/test_dlt_internals.py` says which of them a newer version has changed. It also tests
+those that lower rooms use themselves (row ids, type coercion, paginators).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dlt.common.schema.utils import get_nested_tables
 from dlt.extract.utils import digest_dedup_value, has_legacy_dedup_hashes
 from dlt.sources.rest_api.config_setup import build_resource_dependency_graph
 
-# Names of scd2's two columns; dlt documents the names, not the constant.
+# The names of scd2's two columns are documented, the constant is not.
 VALIDITY_COLUMNS: tuple[str, str] = (DEFAULT_VALIDITY_COLUMN_NAMES[0], DEFAULT_VALIDITY_COLUMN_NAMES[1])
 
 
@@ -26,9 +26,9 @@ class Resolved(NamedTuple):
     """One resource of a `rest_api` config as dlt resolves it.
 
     Attributes:
-        endpoint: With its defaults and with static path parameters filled in.
-        fields: By placeholder, the field of the parent's row that fills it in.
-        parent: Name of the parent resource; None without one.
+        endpoint: Its endpoint with defaults and static path parameters filled in.
+        fields: For each placeholder, the field of the parent's row that fills it.
+        parent: Name of the parent resource; None if there is none.
     """
 
     endpoint: dict[str, Any]
@@ -38,7 +38,7 @@ class Resolved(NamedTuple):
 
 
 def resolve_endpoints(config: Mapping[str, Any]) -> dict[str, Resolved]:
-    """Returns the resources of a `rest_api` config by name, resolved by dlt's own rules (1.31.0: no public way)."""
+    """Returns the resources of a `rest_api` config by name, resolved by dlt's own rules (1.31.0: no public API)."""
     _, found, params = build_resource_dependency_graph({}, config["resources"])
     resolved: dict[str, Resolved] = {}
     for name, resource in found.items():
@@ -54,32 +54,33 @@ def resolve_endpoints(config: Mapping[str, Any]) -> dict[str, Resolved]:
 
 
 def reload_secrets() -> None:
-    """Makes dlt read its secrets anew (1.31.0): its providers keep what they read when the process started."""
+    """Makes dlt reload its secrets (1.31.0): its providers cache what they read when the process started."""
     Container()[PluggableRunContext].reload_providers()
 
 
 def parent_column(parent: str, field: str) -> str:
-    """Returns the name under which a child's rows carry a field of their parent's row."""
+    """Returns the name of a parent's field in a child's rows."""
     return f"_{parent}_{field}"
 
 
 def values_at(path: str, row: Mapping[str, Any]) -> list[Any]:
-    """Returns the values that a JSONPath finds, by dlt's parser (`dlt.common.jsonpath`, 1.31.0)."""
+    """Returns the values at a JSONPath, using dlt's parser (`dlt.common.jsonpath`, 1.31.0)."""
     return list(jsonpath.find_values(path, dict(row)))
 
 
 def cursor_state(resource: str, path: str) -> MutableMapping[str, Any]:
-    """Returns where dlt's `Incremental` keeps a cursor (1.31.0: the place in the state is not documented)."""
+    """Returns the state of dlt's `Incremental` for a cursor (1.31.0: its place is not documented)."""
     state: dict[str, Any] = dlt.current.resource_state(resource)
     kept: dict[str, Any] = state.setdefault("incremental", {}).setdefault(path, {})
     return kept
 
 
 def row_digest(identity: Any, known: set[str] | None = None) -> str:
-    """Returns what dlt's `Incremental` remembers of a row at the start of the next range (1.31.0).
+    """Returns the digest by which dlt's `Incremental` remembers a row at the start of the next range (1.31.0).
 
     Args:
-        known: Digests to compare with: dlt before 1.29 wrote longer ones.
+        identity: What identifies the row.
+        known: Digests to compare it with; dlt before 1.29 wrote longer ones.
     """
     return str(digest_dedup_value(identity, has_legacy_dedup_hashes(known or ())))
 
@@ -90,8 +91,9 @@ def nested_tables(tables: Any, name: str) -> list[dict[str, Any]]:
 
 
 class _ChildTable(dict[str, Any]):
-    """The schema of a child table. dlt asks each table that rows are handed on for by which resource it is, and a child
-    table must not say so itself (dlt-hub/dlt#2106): this one answers without saying.
+    """The schema of a child table, which has a `resource` when dlt looks it up but does not store it.
+
+    dlt asks every table that receives rows for its resource, and a child table must not have one (dlt-hub/dlt#2106).
     """
 
     def __init__(self, resource: str, schema: Mapping[str, Any]) -> None:
@@ -105,8 +107,8 @@ class _ChildTable(dict[str, Any]):
 
 
 def declare_child_table(name: str, parent: str, columns: dict[str, Any]) -> None:
-    """Makes dlt take Arrow tables of that name for rows of a child table (1.31.0, dlt-hub/dlt#2106)."""
-    # Not through `apply_hints`: child tables would copy the write disposition, and keep it when it changes.
+    """Makes dlt accept Arrow tables of that name as rows of a child table (1.31.0, dlt-hub/dlt#2106)."""
+    # With `apply_hints` child tables would copy the write disposition and keep it when it changes.
     hints: Any = dlt.mark.make_hints(table_name=name, parent_table_name=parent, columns=columns)
     resource = dlt.current.resource()
     resource._set_hints(hints, create_table_variant=True)

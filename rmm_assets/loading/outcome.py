@@ -1,4 +1,4 @@
-"""Says what a run of one resource did, in numbers."""
+"""Defines the outcome of one resource's run."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from rmm_assets.tables.absences import Absences
 
 @dataclass
 class Outcome:
-    """What a run of one resource did, in numbers for people and sensors.
+    """The outcome of one resource's run, for people and sensors.
 
     Attributes:
-        rows_loaded: Rows that this run brought into the table, rejects not included.
-        rows_new: Rows that were not in the table before.
-        rows_changed: Rows that were, with another content, or marked absent.
-        rows_left_out: Rows that the API sent and that an incremental range did not let in.
-        row_count: Rows in the table now.
-        preview: Up to ten rows, in the order of `preview_columns`.
-        seconds: From the first request to the settled table.
+        rows_loaded: Number of rows that this run loaded, without rejected ones.
+        rows_new: Number of rows that were not in the table before.
+        rows_changed: Number of rows whose content differs or that had been marked absent.
+        rows_left_out: Number of rows that the API sent but that were outside an incremental range.
+        row_count: Number of rows in the table now.
+        preview: Up to ten rows, with values in the order of `preview_columns`.
+        seconds: Time from the first request to the finished table.
         table_name: `database.dataset.table`.
     """
 

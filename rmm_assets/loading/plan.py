@@ -1,6 +1,6 @@
-"""Decides once how a resource is read and landed; everything behind reads the decision.
+"""Decides once how a resource is read and landed; all later steps use the decision.
 
-A plan is made of a connection file alone: it needs no run, no secret and no table.
+A plan is made from the connection file alone, without a run, a secret or a table.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Baseline = Literal["none", "open versions", "rows present", "rows of last load"]
 
 
 class Validity(NamedTuple):
-    """The columns that tell a row's versions apart.
+    """The validity columns of a table of versions.
 
     Attributes:
-        valid_to: When a version ended.
-        open_end: What stands there while it is valid; None for null.
+        valid_to: The column with the end of a version's validity.
+        open_end: Its value while the version is valid; None means null.
     """
 
     valid_from: str
@@ -45,24 +45,24 @@ class LoadPlan:
 
     Attributes:
         connection: Name of the connection.
-        resource: What the file says.
-        source_name: Name of the dlt source, schema and pipeline: one each, so that no resource can hurt another.
+        resource: The resource in the connection file.
+        source_name: Name of the resource's own dlt source, schema and pipeline, so that resources cannot affect each other.
         table: Name of the table.
-        rejected_table: Name of the table of rows that could not land.
+        rejected_table: Name of the table of rejected rows.
         key: The primary key's columns in the table.
-        arrow: Rows land as Arrow tables; else they go through dlt's own normalizer.
-        cursor: How it is read incrementally; None where every run reads everything.
-        appends_into_empty: A merge into an empty table is an append: every key came once and meets no other.
-        absences: What happens to rows that a complete full read no longer holds; `keep` also where load ids cannot tell.
-        removes_orphans: Children whose row is gone are deleted after a merge: dlt's normalizer may have given the rows of an
-            earlier load other ids, and an upsert finds children by them.
-        skips_unchanged: Rows that did not change keep the load id that they have.
-        compares: The table is compared with a copy of it from before the load; versions tell what is new by themselves.
-        history: The validity columns where every version of a row is kept; else None.
-        child_tables: Lists become child tables.
-        row_ids: How rows get an id where the table has ids.
-        loss_baseline: What the rows of this read are compared with to notice a sudden loss.
-        hints: What `dlt.resource` is told.
+        arrow: Whether rows land as Arrow tables; else they go through dlt's own normalizer.
+        cursor: How it is read incrementally; None if every run reads everything.
+        appends_into_empty: Whether a merge into an empty table appends, as every key occurs once and meets no other.
+        absences: What happens to rows missing from a complete full read; `keep` if load ids cannot identify them.
+        removes_orphans: Whether children whose row is gone are deleted after a merge. dlt's normalizer may have given the
+            rows of an earlier load other ids, by which an upsert finds children.
+        skips_unchanged: Whether unchanged rows keep their load id.
+        compares: Whether the table is compared with a copy from before the load; not needed if versions show the changes.
+        history: The validity columns if every version of a row is kept; else None.
+        child_tables: Whether lists become child tables.
+        row_ids: How rows get ids if the table has ids.
+        loss_baseline: The rows with which this read is compared to notice a sudden loss.
+        hints: Arguments of `dlt.resource`.
     """
 
     connection: str
@@ -86,7 +86,7 @@ class LoadPlan:
 
     @property
     def marks_absences(self) -> bool:
-        """Whether the table has a column that says since when a row is gone at the source."""
+        """Whether the table has a column with the time since which a row is gone at the source."""
         return self.absences != "keep"
 
 
@@ -125,16 +125,18 @@ def shape_of(
     nested: Mapping[str, Mapping[str, Any]] | None = None,
     max_identifier_length: int | None = None,
 ) -> RowShape:
-    """Returns what the connection file says of a resource's rows, and what the table says itself.
+    """Describes a resource's rows by the connection file and the table at the destination.
 
     Args:
+        plan: How the resource is landed.
         known: The columns of the table at the destination.
         nested: The schemas of its child tables there.
+        max_identifier_length: Longest name that the destination accepts; None means no limit.
     """
     resource, known, nested = plan.resource, known or {}, nested or {}
     nesting: Nesting | None = None
     if plan.child_tables and plan.arrow:
-        # Where child rows had the id of their root once, dlt wants it for ever.
+        # If child rows ever had the id of their root, dlt requires it from then on.
         rooted = resource.disposition == "merge" or any(ROOT_ID in child["columns"] for child in nested.values())
         nesting = Nesting(nested, rooted)
     return RowShape(
@@ -152,7 +154,7 @@ def shape_of(
 
 
 def _columns(resource: Resource) -> Mapping[str, Mapping[str, Any]]:
-    """The column hints. Only a merge deletes the rows that say that they are deleted; else they land as any other row."""
+    """Returns the column hints. Only a merge deletes rows flagged as deleted; otherwise they land like any other row."""
     columns: Mapping[str, Mapping[str, Any]] = resource.as_dlt().get("columns") or {}
     if resource.disposition == "merge":
         return columns
@@ -174,7 +176,7 @@ def _cursor(resource: Resource) -> Cursor | None:
     plain = re.fullmatch(rf"{_FIELD}(\.{_FIELD})*", path) and all(re.fullmatch(_FIELD, name) for name in key or ())
     return Cursor(
         path=path,
-        # Without a key, rows are told apart by all that they hold.
+        # Without a key, the whole row identifies it.
         columns=(tuple(path.split(".")), *((name,) for name in key)) if plain and key is not None else (),
         key=key,
         initial=said.get("initial_value"),
@@ -191,8 +193,8 @@ def _cursor(resource: Resource) -> Cursor | None:
 
 
 def _lands_as_arrow(resource: Resource, cursor: Cursor | None) -> bool:
-    # What only dlt's own normalizer does goes there: history, cursors that only a JSONPath finds, a choice among rows that
-    # share a key, and child tables that have a schema contract or hints of their own.
+    # Only dlt's own normalizer supports history, cursors that only a JSONPath finds, a choice among rows that share a key, and
+    # child tables with a schema contract or hints of their own.
     if resource.normalizer != "arrow" or resource.strategy == "scd2" or (cursor is not None and not cursor.columns):
         return False
     if _dedup_sorts(resource):
@@ -202,32 +204,32 @@ def _lands_as_arrow(resource: Resource, cursor: Cursor | None) -> bool:
 
 
 def _strategy(resource: Resource, arrow: bool) -> str | None:
-    """How a merge is done where the file leaves that to us; None where it does not."""
+    """Returns the merge strategy if the file does not set one; else None."""
     if resource.disposition != "merge" or resource.strategy is not None or resource.merge_key:
         return None
-    # Keys are unique by the time rows land, which is what upsert asks for and delete-insert pays to establish. But dlt's
-    # upsert puts a row in that comes with the mark of a deleted one, and takes it out the next time.
+    # Keys are unique when rows land, which upsert requires and delete-insert spends time on. But dlt's upsert inserts a row
+    # flagged as deleted and deletes it only at the next load.
     deletes = any(column.hard_delete for column in resource.columns.values())
     return "upsert" if arrow and not deletes else "delete-insert"
 
 
 def _dedup_sorts(resource: Resource) -> bool:
-    """Whether a column says which of several rows with one key stays."""
+    """Returns whether a column decides which of several rows with one key stays."""
     return any(column.dedup_sort for column in resource.columns.values())
 
 
 def _absences_show(resource: Resource, cursor: Cursor | None, skips_unchanged: bool) -> bool:
-    """Whether load ids tell rows that are gone at the source: only a full read that merges all of them can."""
+    """Returns whether load ids show which rows are gone at the source, as they do only if a full read merges all rows."""
     contract = resource.schema_contract
     return (
         resource.disposition == "merge"
         and bool(resource.keys)
-        # Others leave rows with the load id that they have, or rows of a load out.
+        # Other strategies keep old load ids or leave out rows of a load.
         and resource.strategy in (None, "upsert", "delete-insert")
         and not (resource.write_disposition and resource.write_disposition.source_filter)
         and cursor is None
         and not skips_unchanged
-        # Rows that the contract keeps out are not gone.
+        # Rows that the contract discards are not gone.
         and not (contract is not None and "discard_row" in (contract.columns, contract.data_type))
     )
 
@@ -244,7 +246,7 @@ def _loss_baseline(resource: Resource, cursor: Cursor | None, skips_unchanged: b
     if cursor is not None or resource.disposition == "append":
         return "none"
     if resource.strategy == "scd2":
-        return "open versions"  # a row that does not change keeps the load id of its version
+        return "open versions"  # an unchanged row keeps the load id of its version
     return "rows present" if skips_unchanged else "rows of last load"
 
 
@@ -275,6 +277,6 @@ def _hints(
     if marks:
         hints["columns"] = {**(hints.get("columns") or {}), ABSENT_SINCE: {"data_type": "timestamp", "nullable": True}}
     if resource.strategy == "scd2" and cursor is not None:
-        # Else dlt ends every row that the range does not hold.
+        # Otherwise dlt ends every row that is not in the range.
         hints.setdefault("merge_key", list(resource.keys))
     return {key: value for key, value in hints.items() if value is not None}

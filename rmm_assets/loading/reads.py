@@ -1,4 +1,4 @@
-"""Reads a resource until it is proven complete: once, or once for each row of its parent, several at a time."""
+"""Reads a resource until the read is proven complete: once, or once per row of its parent, several in parallel."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ from rmm_assets.tables.existing import Existing
 
 @dataclass
 class Reading:
-    """What reading one resource in one run needs, and what it found.
+    """What one run needs to read a resource, and what it found.
 
     Attributes:
-        pager: Open for the run.
-        folder: For pages on their way; emptied by the caller.
-        before_publishing: Called with the report when the read is complete; raises to publish nothing. Whether the
-            table is empty, and nobody else can write to it meanwhile.
+        pager: Fetches pages; open for the run.
+        folder: Folder for pages before they land; the caller empties it.
+        before_publishing: Called with the report of a read that may land; raises to publish nothing. Returns whether the
+            table is empty and nobody else can write to it.
         report: Filled in while reading.
+        log: Receives progress and warnings.
         begun: Called before the first request.
-        existing: What the destination holds that dlt's schema there does not say.
-        load_id: Of the load, once it is known.
-        rejected: Rows that cannot land in the table.
-        rejected_keys: Those among them that have a primary key.
-        unread_parents: Of a child resource, the parents whose rows this read does not show to be all: their keys by the
-            table's columns, or why they cannot be told.
-        left_out: Rows that the API sent and that an incremental range did not let in.
-        changed_types: By column, the type it had and the type that came.
+        existing: What the destination has that its dlt schema does not say.
+        load_id: Id of the load, once it is known.
+        rejected: Number of rows that cannot land.
+        rejected_keys: The primary keys of those that have one.
+        unread_parents: For a child resource, the parents whose children may not all have been read: their keys by the
+            table's columns, or why they cannot be identified.
+        left_out: Number of rows that the API sent but that were outside an incremental range.
+        changed_types: For each column, the type it had and the type received.
     """
 
     pager: Pager
@@ -62,19 +63,21 @@ class Reading:
     changed_types: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def warn(self, text: str) -> None:
-        """Note what is odd about a read that lands all the same."""
+        """Adds a warning about a read that lands nevertheless."""
         self.report.warnings.append(text)
         self.log.warning("%s: %s", self.report.resource, text)
 
 
 @dataclass(frozen=True)
 class _Child:
-    """What one row of the parent led to.
+    """The read for one row of the parent.
 
     Attributes:
-        parent: The parent's key by the columns that hold it in the table; empty where none do.
-        inherited: Fields of the parent's row to add to its rows.
-        problem: What speaks against it, where the connection wants the rows all the same.
+        report: The report of this read.
+        rows: The rows received.
+        parent: The parent's key by its columns in the table; empty if it has none there.
+        inherited: Fields of the parent's row to add to its children's rows.
+        problem: Why the read is not complete, if its rows land nevertheless.
     """
 
     report: Report
@@ -85,28 +88,29 @@ class _Child:
 
     @property
     def is_proven(self) -> bool:
-        """Whether rows that did not come are not there."""
+        """Whether rows that were not received do not exist."""
         return not self.problem and not _tells_nothing(self.report)
 
 
 def _tells_nothing(report: Report) -> bool:
-    """Whether the only answer is one that is ignored and does not say that nothing is there."""
+    """Returns whether the only response was ignored and does not mean that there is nothing."""
     return report.ignored is not None and report.ignored not in _NOTHING_THERE
 
 
-# How servers say that nothing is there. Any other status says that it cannot be seen.
+# Statuses that mean there is nothing. Any other means that it cannot be seen.
 _NOTHING_THERE = (200, 204, 404, 410)
-_UNREAD = "an answer that response_actions ignores does not say that nothing is there"
+_UNREAD = "a response that response_actions ignores does not show that there are no rows"
 _UNKNOWN_PARENT = (
-    "some belong to parents that could not be read; include_from_parent with the parent's key would tell which"
+    "some belong to parents that could not be read; include_from_parent with the parent's key would show which"
 )
 
 
 def read(requests: Requests, reading: Reading, collector: Collector, bounds: Bounds | None) -> None:
-    """Reads a resource until it is proven complete; the collector holds the rows then, `reading.report` the verdict.
+    """Reads a resource until the read is proven complete, leaving its rows in the collector.
 
     Raises:
-        IncompleteError, TransportError, PagingError, ParentRowError: it is not complete; the collector holds what came.
+        IncompleteError, TransportError, PagingError, ParentRowError: It is not complete; the collector holds the rows
+            received.
     """
     _read(requests, reading, collector, reading.report, bounds, reading.folder / "parents")
 
@@ -114,10 +118,10 @@ def read(requests: Requests, reading: Reading, collector: Collector, bounds: Bou
 def _read(
     requests: Requests, reading: Reading, collector: Collector, report: Report, bounds: Bounds | None, folder: Path
 ) -> None:
-    """Reads a resource, once more where rows share a key and differ: a row that changed between two pages looks the same.
+    """Reads a resource; reads it again if rows share a key but differ, as a row may have changed between two pages.
 
     Raises:
-        ConflictingRowsError: they do it again.
+        ConflictingRowsError: Rows share a key and differ in the second read as well.
     """
     _read_once(requests, reading, collector, report, bounds, folder)
     if not _conflicts(collector):
@@ -132,8 +136,8 @@ def _read(
         key = ", ".join(requests.resource.keys)
         report.complete = False
         report.reason = (
-            f"{report.resource}: rows share the primary key ({key}) and differ, so that all but one of them would be lost: "
-            f"{'; '.join(found)}. Write a primary_key that tells them apart"
+            f"{report.resource}: rows share the primary key ({key}) but differ, so all but one of them would be lost: "
+            f"{'; '.join(found)}. Write a primary_key that distinguishes them"
             + ("; the parent's field (include_from_parent) may be a part of it" if requests.parent else "")
         )
         raise ConflictingRowsError(report.reason)
@@ -150,10 +154,10 @@ def _read_once(
         _read_one(request_of(requests, bounds), requests, reading, collector, report)
         reading.unread_parents = _UNREAD if _tells_nothing(report) else ()
         return
-    # A parent that came twice is asked once.
+    # Children are requested once even if a parent is received twice.
     parents, above = RecordSpool(requests.parent.endpoint.shape, folder), Report(requests.parent.resource.name)
     problems = _read_parents(requests, reading, parents, above, folder)
-    # Of parents that did not come, nobody asks for children.
+    # Children of parents that were not received are not requested.
     unread = list[Mapping[str, Any]]()
     cannot_tell = _UNKNOWN_PARENT if problems or reading.unread_parents else ""
     collector.clear()
@@ -174,8 +178,8 @@ def _read_once(
     reading.unread_parents = cannot_tell or (_UNKNOWN_PARENT if {} in unread else unread)
     if asked > 1 and ignored == asked:
         problems.append(
-            f"{requests.resource.name}: response_actions ignored the answers for all {asked} rows of {above.resource}: a key "
-            "without rights looks like this"
+            f"{requests.resource.name}: response_actions ignored the responses for all {asked} rows of {above.resource}: this "
+            "also happens if the key lacks permissions"
         )
     if problems:
         report.complete = False
@@ -186,10 +190,10 @@ def _read_once(
 def _read_parents(
     requests: Requests, reading: Reading, parents: RecordSpool, report: Report, folder: Path
 ) -> list[str]:
-    """Reads the parent resource; what speaks against it, where the connection wants the children all the same.
+    """Reads the parent resource; returns its problems if the connection wants the children nevertheless.
 
     Raises:
-        IncompleteError, ParentRowError: parents are missing, or have no key, and the file does not say to go on.
+        IncompleteError, ParentRowError: Parents or their keys are missing and the file does not say to continue.
     """
     assert requests.parent is not None
     resource, problems = requests.resource, []
@@ -202,8 +206,8 @@ def _read_parents(
     if parents.rejected_rows:
         keys = ", ".join(requests.parent.resource.keys) or "fields"
         said = (
-            f"{resource.name}: {parents.rejected_rows} rows of {report.resource} came without their key ({keys}), so their "
-            f"{resource.name} cannot be asked for"
+            f"{resource.name}: {parents.rejected_rows} rows of {report.resource} have no key ({keys}), so their "
+            f"{resource.name} cannot be requested"
         )
         if resource.on_incomplete == "fail":
             raise ParentRowError(said)
@@ -222,12 +226,12 @@ def _read_one(endpoint: Endpoint, requests: Requests, reading: Reading, collecto
 def _children(
     requests: Requests, reading: Reading, rows: Iterable[Mapping[str, Any]], bounds: Bounds | None
 ) -> Iterator[_Child]:
-    """Yields what each parent's row leads to, in the order of these rows; each read is proven by itself."""
-    # One row's answers do not hold what comes from above, so keys go without it until that is added.
+    """Yields the read for each parent's row, in the order of these rows; each read is proven complete by itself."""
+    # Responses do not contain the parent's fields, so keys are used without them until they are added.
     added, shape = set(requests.inherited_columns.values()), requests.endpoint.shape
     bare = replace(shape, primary_key=tuple(name for name in shape.primary_key if name not in added))
-    # Parents are walked by workers of their own: those of the pager are busy with pages. No more are under way than
-    # that, so that what waits for its turn stays small.
+    # Parents have their own workers, as the pager's are busy with pages. Only twice as many reads as workers are started
+    # ahead, so that few finished ones wait in memory.
     workers = ThreadPoolExecutor(max_workers=reading.pager.width, thread_name_prefix="rmm-parent")
     waiting: deque[Future[_Child]] = deque()
     try:
@@ -238,7 +242,7 @@ def _children(
         while waiting:
             yield waiting.popleft().result()
     finally:
-        # What is under way after an error ends when the transport closes; nobody waits for it here.
+        # After an error, reads in progress end when the transport closes.
         workers.shutdown(wait=False, cancel_futures=True)
 
 
@@ -257,13 +261,13 @@ def _read_child(
         said = f"{error}{place}"
         if resource.on_incomplete == "warn" and isinstance(error, (IncompleteError, ParentRowError)):
             return _Child(report, collector, parent, inherited, said)
-        # The same error, with the parent in its text.
+        # The same error, with the parent in its message.
         error.args = (said, *error.args[1:])
         raise
     return _Child(report, collector, parent, inherited)
 
 
 def _with_fields(page: Page, fields: Mapping[str, Any]) -> Page:
-    """The page with fields of the parent in each row."""
+    """Returns the page with fields of the parent added to each row."""
     rows = [{**row, **fields} if isinstance(row, dict) else row for row in page.objects()]
     return Page(len(rows), None, page.size, None, b"", None, rows)

@@ -1,7 +1,7 @@
-"""Turns a plan into requests: a resource's endpoint, the range it is asked for, and one request for each row of its parent.
+"""Builds requests from a plan: a resource's endpoint, its incremental range, and one request per row of its parent.
 
-What a row says is never trusted with more than its place: in a path a value is one segment, in parameters, headers and
-bodies it cannot become anything but a value, and a value that is missing is an error that names it.
+Values from rows are never trusted beyond their place: in a path a value is one segment; in parameters, headers and bodies it
+stays a value; a missing value is an error that names it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ class Requests:
     """The requests of one resource.
 
     Attributes:
-        endpoint: Its own, placeholders not yet filled in.
-        parent: The resource whose rows fill them in, if there is one.
-        fields: By placeholder, the field of such a row that fills it in.
-        inherited: Fields of such a row that each row gets.
-        cursor: Of an incremental range.
+        resource: The resource.
+        endpoint: Its endpoint, with placeholders not yet filled in.
+        parent: The requests of its parent resource; None if there is none.
+        fields: For each placeholder, the field of the parent's row that fills it.
+        inherited: Fields of the parent's row to add to each row.
+        cursor: How it is read incrementally; None if it is not.
     """
 
     resource: Resource
@@ -47,12 +48,12 @@ class Requests:
 
     @property
     def inherited_columns(self) -> dict[str, str]:
-        """By field of the parent's row, the name that each row gets it under."""
+        """For each inherited field of the parent's row, its name in the child's rows."""
         return {} if self.parent is None else {f: parent_column(self.parent.resource.name, f) for f in self.inherited}
 
     @property
     def parent_key(self) -> tuple[str, ...]:
-        """The inherited fields that tell one parent from another; empty where the rows do not hold all of them."""
+        """The inherited fields that identify a parent; empty if the rows lack one of them."""
         if self.parent is None:
             return ()
         fields = self.parent.resource.keys or tuple(self.fields.values())
@@ -60,12 +61,12 @@ class Requests:
 
     @property
     def first_bounds(self) -> Bounds | None:
-        """The range of a first run: a child needs all rows of a parent, also of one that is read incrementally itself."""
+        """The range of a first run: a child needs all rows of its parent, even if the parent is read incrementally."""
         return None if self.cursor is None else bounds_of(self.cursor, None)
 
 
 def plan_requests(connection: Connection, plan: LoadPlan) -> Requests:
-    """Returns the requests of a resource and of the resources above it."""
+    """Returns the requests of a resource and its ancestors."""
     limits = connection.limits
     resolved = resolve_endpoints(connection.rest_api_config())
 
@@ -116,10 +117,10 @@ def _endpoint(plan: LoadPlan, config: Mapping[str, Any], params: dict[str, Any],
 
 
 def request_of(requests: Requests, bounds: Bounds | None, row: Mapping[str, Any] | None = None) -> Endpoint:
-    """Returns the endpoint with a range, and what a row of the parent says, filled in.
+    """Returns the endpoint with a range and the values of a parent's row filled in.
 
     Raises:
-        ParentRowError: the row lacks a field, or holds what cannot be put into a request.
+        ParentRowError: The row lacks a field or has a value that cannot be used in a request.
     """
     endpoint, cursor = requests.endpoint, requests.cursor
     values = {} if bounds is None else bounds.placeholders()
@@ -133,7 +134,7 @@ def request_of(requests: Requests, bounds: Bounds | None, row: Mapping[str, Any]
             params[cursor.end_param] = bounds.end_value
     path = _Filler(values, lambda value: quote(plain_text(value), safe="")).fill(endpoint.path)
     if _steps(path) != _steps(endpoint.path):
-        raise ParentRowError(_refusal(requests, row or {}, "a field", "a step up or down in a path"))
+        raise ParentRowError(_refusal(requests, row or {}, "a field", "`.` or `..`, which changes the path"))
     return replace(
         endpoint,
         path=path,
@@ -145,10 +146,10 @@ def request_of(requests: Requests, bounds: Bounds | None, row: Mapping[str, Any]
 
 
 def inherited_values(requests: Requests, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what each row gets from its parent's row.
+    """Returns the fields of a parent's row to add to each row.
 
     Raises:
-        ParentRowError: the parent's row has no such field.
+        ParentRowError: The parent's row lacks such a field.
     """
     for name in requests.inherited:
         if name not in row:
@@ -157,13 +158,13 @@ def inherited_values(requests: Requests, row: Mapping[str, Any]) -> dict[str, An
 
 
 def parent_in_table(requests: Requests, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a parent's key by the columns that hold it in its children's table; empty where none do."""
+    """Returns a parent's key by its columns in the children's table; empty if it has none there."""
     names = requests.inherited_columns
     return {normalized_column(names[field]): row.get(field) for field in requests.parent_key}
 
 
 def label_of(requests: Requests, row: Mapping[str, Any]) -> str:
-    """Returns a parent's row as people know it: its resource and key."""
+    """Names a parent's row in messages by its resource and key."""
     assert requests.parent is not None
     parent = requests.parent.resource
     named = {name: next(iter(values_at(name.replace("__", "."), row)), None) for name in parent.keys}
@@ -185,12 +186,12 @@ def _value_of(requests: Requests, row: Mapping[str, Any], path: str) -> Any:
 def _refusal(requests: Requests, row: Mapping[str, Any], name: str, what: str) -> str:
     return (
         f"{requests.resource.name}: {name} of {label_of(requests, row)} is {what}, so its {requests.resource.name} cannot "
-        "be asked for"
+        "be requested"
     )
 
 
 def _steps(path: str) -> list[str]:
-    """The segments of a path that mean another place than themselves."""
+    """Returns the segments `.` and `..` of a path."""
     return [segment for segment in path.partition("?")[0].split("/") if unquote(segment) in (".", "..")]
 
 
@@ -205,7 +206,7 @@ def _in_header(requests: Requests, row: Mapping[str, Any] | None) -> Callable[[A
 
 
 def _in_body(endpoint: Endpoint) -> Callable[[Any], str]:
-    """How a value is written into a body that is text: as a part of JSON text, or of a form."""
+    """Returns the function that writes a value into a text body: as part of a JSON string or of a form."""
     kind = next((value for name, value in endpoint.headers.items() if name.lower() == "content-type"), "")
     if not isinstance(endpoint.data, str):
         return plain_text
@@ -215,7 +216,7 @@ def _in_body(endpoint: Endpoint) -> Callable[[Any], str]:
 
 
 class _Filler(string.Formatter):
-    """Fills placeholders in as dlt does, each value written as its place needs it."""
+    """Fills in placeholders as dlt does, encoding each value for its place."""
 
     def __init__(self, values: Mapping[str, Any], write: Callable[[Any], str]) -> None:
         self._values, self._write = values, write
@@ -224,7 +225,7 @@ class _Filler(string.Formatter):
         return self.vformat(text, (), self._values)
 
     def value_of(self, text: str) -> Any:
-        """The value itself where the text is one placeholder and nothing else, else the text filled in."""
+        """Returns the value itself if the text is a single placeholder, else the text with placeholders filled in."""
         parts = list(self.parse(text))
         if len(parts) == 1 and parts[0][0] == "" and parts[0][1] and not parts[0][2] and not parts[0][3]:
             return self.get_field(parts[0][1], (), self._values)[0]
@@ -238,7 +239,7 @@ class _Filler(string.Formatter):
 
 
 def _filled(value: Any, filler: _Filler, *, keep_types: bool = False) -> Any:
-    """Any part of a request with its placeholders filled in."""
+    """Returns any part of a request with its placeholders filled in."""
     if isinstance(value, str):
         return filler.value_of(value) if keep_types else filler.fill(value)
     if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
-"""Runs one resource of a connection end to end: open, load, finish. Knows nothing of Dagster.
+"""Runs one resource of a connection end to end, independently of Dagster.
 
-`open_run` makes what a run needs and takes it away again. In between, `run.pipeline.run(run.source)` loads, here or
-through dagster-dlt, and `run.finish(...)` does what remains once the load is in.
+`open_run` sets up a run and cleans up after it. In between, `run.pipeline.run(run.source)` loads, here or through
+dagster-dlt, and `run.finish(...)` does the rest after the load.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ PREVIEW_ROWS = 10
 
 @dataclass
 class _Before:
-    """The table before the load: rows that were alive in it, and whether a copy of it was made."""
+    """The table before the load: the number of rows not marked absent, and whether it was copied."""
 
     alive: int = 0
     copied: bool = False
@@ -70,7 +70,7 @@ class Run:
     """One run of one resource, while it is open.
 
     Attributes:
-        refresh: To be given to `pipeline.run`: has dlt make a table anew that somebody has dropped.
+        refresh: Argument of `pipeline.run` that makes dlt recreate a table that somebody has dropped.
     """
 
     plan: LoadPlan
@@ -84,18 +84,18 @@ class Run:
 
     @property
     def client(self) -> SqlClientBase[Any]:
-        """dlt's SQL client of the dataset, not open yet."""
+        """dlt's SQL client of the dataset, not yet open."""
         return self.pipeline.sql_client()
 
     def redact(self, text: str) -> str:
-        """A text without the secret."""
+        """Returns a text without the secret."""
         return self.reading.pager.transport.redactor.text(text)
 
     def finish(self, load_info: LoadInfo) -> Outcome:
-        """Marks what is gone at the source and counts what is there, after the load.
+        """Marks or removes rows that are gone at the source and counts the table, after the load.
 
         Args:
-            load_info: What dlt says of the load.
+            load_info: dlt's information about the load.
         """
         reading, plan = self.reading, self.plan
         outcome = Outcome(
@@ -127,7 +127,7 @@ class Run:
         return outcome
 
     def landed(self) -> bool:
-        """Returns whether rows of this run's load are in the table; False where that cannot be told."""
+        """Returns whether rows of this run's load are in the table; False if that cannot be determined."""
         load_id = self.reading.load_id
         if not load_id:
             return False
@@ -137,7 +137,7 @@ class Run:
                 return LOAD_ID in table.columns() and bool(
                     table.rows(f"SELECT 1 FROM {{table}} WHERE {table.quote(LOAD_ID)} = %s LIMIT 1", load_id)
                 )
-        except Exception:  # it is asked for after something failed, which is what has to be told
+        except Exception:  # called after another error, which is the one to report
             return False
 
     def _resolve_absences(self, table: Table, load_id: str) -> Absences:
@@ -147,20 +147,20 @@ class Run:
             return Absences()
         policy = self.plan.absences
         if policy == "remove" and not reading.report.complete:
-            policy = "mark"  # what is deleted was missing from a complete read
+            policy = "mark"  # only a complete read removes rows
         absences = mark_or_remove(
             table, load_id, policy, max_share=resource.max_absent_share, alive_before=self.before.alive,
             spared=(reading.rejected_keys, parents), unproven=unproven, nested=_nested(self.pipeline, table),
         )  # fmt: skip
         if absences.held_back:
             reading.log.warning(
-                "%s: %d rows of the table did not come; they stay as they are: %s",
+                "%s: %d rows of the table are missing from the read; they stay as they are: %s",
                 resource.name, absences.gone, absences.held_back,
             )  # fmt: skip
         return absences
 
     def _unread_parents(self) -> tuple[Spared, str]:
-        """The parents whose rows may be missing from this read, and why they cannot be told where they cannot."""
+        """Returns the parents whose children may be missing from this read, or why they cannot be identified."""
         unread = self.reading.unread_parents
         if isinstance(unread, str):
             return Spared(), unread
@@ -171,13 +171,13 @@ class Run:
         for parent in unread:
             key = tuple(_as_held(value, columns.get(name, {}).get("data_type")) for name, value in parent.items())
             if None in key:
-                return Spared(), "some belong to parents that could not be read, and the table does not tell which"
+                return Spared(), "some belong to parents that could not be read, and the table does not show which"
             keys.append(key)
         return Spared(tuple(unread[0]), keys), ""
 
 
 def store_of(connection: Connection) -> Store:
-    """Returns where a connection's tables land. Reads the environment: call it when a run starts."""
+    """Returns where a connection's tables land. It reads environment variables, so call it when a run starts."""
     destination = connection.destination
     return Store(
         destination=destination.type,
@@ -201,21 +201,23 @@ def open_run(
     plan: LoadPlan | None = None,
     run_id: str | None = None,
 ) -> Iterator[Run]:
-    """Yields what one run of one resource needs; takes it away at the end, whatever happened.
+    """Sets up one run of one resource, and cleans up after it whatever happened.
 
     Args:
+        connection: The connection.
+        resource: The resource to load.
         secret: The connection's secrets, or only that of `api_key`.
-        base_url: Of the API, where it is not the connection file's (the embedded RMM's).
-        store: Where rows land; by default what the connection says.
-        log: Where progress, retries and warnings go.
+        base_url: The API's address if it is not the connection file's (the embedded RMM's).
+        store: Where rows land; by default as the connection says.
+        log: Receives progress, retries and warnings.
         progress: dlt's progress collector.
-        plan: How the resource is read and landed, where it is known already.
-        run_id: Under which the table of syncs has it; by default a new one.
+        plan: How the resource is read and landed; made here if None.
+        run_id: The run's id in `rmm_syncs`; a new one by default.
 
     Raises:
-        ValueError: no base URL, or an auth without a secret.
-        ForeignTableError: the table belongs to another connection or resource.
-        PublishedError: whatever failed in between, once rows of the load are in the table.
+        ValueError: There is no base URL, or an auth lacks its secret.
+        ForeignTableError: The table belongs to another connection or resource.
+        PublishedError: Something failed after rows of the load were in the table.
     """
     plan, log = plan or plan_load(connection, resource), log or logging.getLogger("rmm_assets")
     store = replace(store or store_of(connection), run_id=run_id or str(uuid4()))
@@ -237,7 +239,7 @@ def _open_run(
     with ExitStack() as stack:
         stack.enter_context(store.alone(plan.source_name, log))
         folder = store.work / "pages" / plan.source_name
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(folder, ignore_errors=True)  # left by a killed run
         folder.mkdir(parents=True)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         transport = _transport(stack, connection, attempt, hidden(secret), base_url)
@@ -245,10 +247,10 @@ def _open_run(
         stack.enter_context(_masked_in_logs(transport.redactor, store.password))
         pager = Pager(transport, width=connection.limits.max_concurrency, most_pages=connection.limits.max_pages)
         stack.callback(pager.close)
-        # A killed run leaves half a state behind; all that counts comes back from the destination.
+        # A killed run leaves an incomplete state behind; the destination has the valid one.
         shutil.rmtree(store.working_folder(plan.source_name), ignore_errors=True)
         pipeline = store.pipeline(plan.source_name, progress=progress)
-        # Held until dlt has restored its state and reading begins; others may use the file again then.
+        # Held until dlt has restored its state; others may use the file while this run reads the API.
         opening = stack.enter_context(ExitStack())
         opening.enter_context(store.writing(log))
         opening.enter_context(store.held())
@@ -256,7 +258,7 @@ def _open_run(
         before = _Before()
 
         def before_publishing(report: Report) -> bool:
-            # Only now: while pages are fetched, others may use the file.
+            # Locked only now, so that others could use the file while pages were fetched.
             stack.enter_context(store.writing(log))
             stack.enter_context(store.held())
             with pipeline.sql_client() as client:
@@ -273,14 +275,14 @@ def _open_run(
             if not run.landed():
                 raise
             raise PublishedError(
-                f"{resource.name}: the rows of load {reading.load_id} are in the table, and what follows a load failed: "
+                f"{resource.name}: the rows of load {reading.load_id} are in the table, but a step after the load failed: "
                 f"{str(causes(error)[-1])[:300] or type(causes(error)[-1]).__name__}"
             ) from error
         shutil.rmtree(pipeline.working_dir, ignore_errors=True)
 
 
 def _as_held(value: Any, data_type: str | None) -> Any:
-    """A value as a column of that type holds it; None where that is not certain."""
+    """Returns a value as a column of that type stores it; None if that is uncertain."""
     if data_type == "text" and isinstance(value, (str, int)):
         return plain_text(value)
     return value if data_type == "bigint" and type(value) is int else None
@@ -288,7 +290,7 @@ def _as_held(value: Any, data_type: str | None) -> Any:
 
 @contextmanager
 def _masked_in_logs(redactor: Redactor, password: str | None) -> Iterator[None]:
-    """Masks the API's secret and the database's password in what dlt logs: it quotes errors of the database, which quote rows."""
+    """Masks the API's secret and the database's password in dlt's log, which quotes database errors, which quote rows."""
     if password:
         redactor.add(password)
 
@@ -310,10 +312,10 @@ def _masked_in_logs(redactor: Redactor, password: str | None) -> Iterator[None]:
 def _transport(
     stack: ExitStack, connection: Connection, attempt: Attempt, secret: Secret, base_url: str | None
 ) -> Transport:
-    """What sends a resource's requests.
+    """Builds the transport for a resource's requests.
 
     Raises:
-        ValueError: no base URL, or an auth without a secret.
+        ValueError: There is no base URL, or an auth lacks its secret.
     """
     address = base_url or connection.client.base_url
     if not address:
@@ -336,10 +338,10 @@ def _transport(
 
 
 def _prepare(plan: LoadPlan, pipeline: dlt.Pipeline, table: Table, report: Report, before: _Before) -> None:
-    """Makes the table ready for a read that is complete.
+    """Prepares the table for the rows of a finished read.
 
     Raises:
-        SuspiciousLossError: too many rows are gone at once.
+        SuspiciousLossError: The read has far fewer rows than the last one.
     """
     _clear_up(plan, pipeline, table)
     before.alive = rows_alive(table)
@@ -349,7 +351,7 @@ def _prepare(plan: LoadPlan, pipeline: dlt.Pipeline, table: Table, report: Repor
 
 
 def _clear_up(plan: LoadPlan, pipeline: dlt.Pipeline, table: Table) -> None:
-    """Takes away what a killed run left in tables that are only ever added to; a merge overwrites it by itself."""
+    """Removes what a killed run left in append-only tables; a merge overwrites it anyway."""
     schema: str | None = pipeline.default_schema_name
     if schema is None:
         return
@@ -359,7 +361,7 @@ def _clear_up(plan: LoadPlan, pipeline: dlt.Pipeline, table: Table) -> None:
 
 
 def _nested(pipeline: dlt.Pipeline, table: Table) -> list[Nested]:
-    """The table's child tables, parents before children."""
+    """Returns the table's child tables, parents first."""
     schema: str | None = pipeline.default_schema_name
     if schema is None:
         return []
@@ -372,7 +374,7 @@ def _refuse_loss(plan: LoadPlan, report: Report, table: Table) -> None:
     """Refuses a read with far fewer rows than last time.
 
     Raises:
-        SuspiciousLossError: more than `max_absent_share` of the rows of the last read are gone.
+        SuspiciousLossError: More than `max_absent_share` of the rows of the last read are gone.
     """
     resource = plan.resource
     if plan.loss_baseline == "none" or report.partial:
@@ -384,8 +386,8 @@ def _refuse_loss(plan: LoadPlan, report: Report, table: Table) -> None:
     now = report.distinct if resource.keys else report.rows
     if before and now < before * (1 - resource.max_absent_share):
         raise SuspiciousLossError(
-            f"{resource.name}: the API sent {now} rows where the last read had {before}: more than "
-            f"{resource.max_absent_share:.0%} are gone. A key that lost its rights looks like this too. If the rows "
+            f"{resource.name}: the API sent {now} rows but the last read had {before}: more than "
+            f"{resource.max_absent_share:.0%} are gone. This also happens if the key has lost permissions. If the rows "
             "are really gone, raise max_absent_share for one run"
         )
 
@@ -394,11 +396,11 @@ def sync(
     connection: Connection, resource: Resource, secret: Secret, *, base_url: str | None = None,
     store: Store | None = None, log: logging.Logger | None = None,
 ) -> Outcome:  # fmt: skip
-    """Brings one resource into its table, without Dagster.
+    """Loads one resource into its table without Dagster.
 
     Raises:
-        dlt.pipeline.exceptions.PipelineStepFailed: nothing was published; its cause says why.
-        PublishedError: the rows are in the table, and what follows a load failed.
+        dlt.pipeline.exceptions.PipelineStepFailed: Nothing was published; its cause says why.
+        PublishedError: The rows are in the table, but a step after the load failed.
     """
     secret = hidden(secret)
     with open_run(connection, resource, secret, base_url=base_url, store=store, log=log) as run:

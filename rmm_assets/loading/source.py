@@ -1,6 +1,6 @@
-"""Builds a dlt source of one resource whose rows are proven complete before dlt sees the first one.
+"""Builds the dlt source of one resource, whose rows are proven complete before dlt gets the first one.
 
-dlt's `rest_api` source takes ready-made resources beside declared ones: ours stand in it like any other.
+It is a `rest_api` source, as dlt's accepts ready-made resources in addition to declared ones.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rmm_assets.tables.existing import Existing
 from rmm_assets.tables.rejects import FIRST_REJECTED_AT, REJECTED_AT
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID
 
-# Where no real address is known yet (the embedded RMM starts with the run), dlt still wants one to describe the source.
+# dlt needs an address to describe the source even if none is known yet (the embedded RMM starts with the run).
 _NO_ADDRESS = "http://127.0.0.1"
 
 
@@ -37,7 +37,9 @@ def build_source(connection: Connection, plan: LoadPlan, reading: Reading | None
     """Returns the `rest_api` source of one resource.
 
     Args:
-        reading: The run it is read in; without one the source shows its shape and cannot be read.
+        connection: The connection.
+        plan: How the resource is read and landed.
+        reading: The run's reading; if None, the source only describes itself and cannot be read.
     """
     requests = plan_requests(connection, plan)
 
@@ -52,7 +54,7 @@ def build_source(connection: Connection, plan: LoadPlan, reading: Reading | None
 
 
 def _rows(plan: LoadPlan, requests: Requests, reading: Reading) -> Iterator[Any]:
-    """Reads until proven complete, then hands on what landed on disk meanwhile."""
+    """Reads until the read is proven complete, then yields the rows collected on disk."""
     reading.begun()
     shape = _shape(plan, reading.existing)
     requests = replace(requests, endpoint=replace(requests.endpoint, shape=shape))
@@ -74,16 +76,16 @@ def _rows(plan: LoadPlan, requests: Requests, reading: Reading) -> Iterator[Any]
     if cursor_range is not None:
         _move_on(cursor_range, reading)
     elif not spool.rows and shape.known:
-        # Of nothing, dlt makes no load: versions would stay valid although their rows are gone.
+        # Without rows dlt would make no load, and versions would stay valid although their rows are gone.
         yield dlt.mark.materialize_table_schema()
     yield from _rejects(plan, spool, load_id, reading)
 
 
 def _shape(plan: LoadPlan, existing: Existing) -> RowShape:
-    """The shape of the rows with what the destination, its schema restored before the read, says of the table.
+    """Describes the rows by the plan and the table at the destination, whose schema dlt restored before the read.
 
     Raises:
-        ChildTablesError: the table cannot get child tables any more.
+        ChildTablesError: The table can no longer get child tables.
     """
     pipeline = dlt.current.pipeline()
     schema: str | None = pipeline.default_schema_name
@@ -95,8 +97,8 @@ def _shape(plan: LoadPlan, existing: Existing) -> RowShape:
     shape = shape_of(plan, known, nested, dlt.current.source_schema().naming.max_length)
     if shape.nesting is not None and known and ROW_ID not in known:
         raise ChildTablesError(
-            f"{plan.resource.name}: the table is there already, and its lists are JSON columns: with child_tables its rows "
-            "would need ids that they do not have. Drop the table and load it anew, or leave child_tables out"
+            f"{plan.resource.name}: the table exists and its lists are JSON columns: with child_tables its rows "
+            "would need ids, which they do not have. Drop the table and load it again, or remove child_tables"
         )
     return shape
 
@@ -107,23 +109,23 @@ def _read(
     """Fills the spool.
 
     Raises:
-        RmmError: the read is not complete, or not enough to be landed.
+        RmmError: The read is not complete enough to land.
     """
     try:
         read(requests, reading, spool, None if cursor_range is None else cursor_range.bounds)
     except IncompleteError as error:
         if plan.resource.on_incomplete == "fail":
             raise
-        reading.log.warning("%s; landing what came, because on_incomplete is warn", error)
+        reading.log.warning("%s; landing the rows received, because on_incomplete is warn", error)
     report = reading.report
     if plan.history is not None and cursor_range is None and (report.partial or not report.complete):
         raise IncompleteError(
-            f"{plan.resource.name}: {report.reason}; history would end every row that this read did not hold"
+            f"{plan.resource.name}: {report.reason}; history would end every row missing from this read"
         )
 
 
 def _tables(plan: LoadPlan, spool: Spool, shape: RowShape, load_id: str, cursor_range: Range | None) -> Iterator[Any]:
-    """The rows as Arrow tables, and their children's."""
+    """Yields the rows and their children as Arrow tables."""
     columns: Any = spool.columns()
     refused = _refused_variants(plan, columns, spool.changed_types(), shape.known)
     contract = plan.resource.schema_contract
@@ -140,7 +142,7 @@ def _tables(plan: LoadPlan, spool: Spool, shape: RowShape, load_id: str, cursor_
 
 
 def _records(spool: RecordSpool, cursor_range: Range | None) -> Iterator[list[Any]]:
-    """The rows for dlt's own normalizer."""
+    """Yields the rows for dlt's own normalizer."""
     for batch in spool.records():
         if cursor_range is None:
             yield batch
@@ -151,26 +153,26 @@ def _records(spool: RecordSpool, cursor_range: Range | None) -> Iterator[list[An
 
 
 def _passing(cursor_range: Range, row: Mapping[str, Any]) -> list[Any]:
-    """A row's cursor, and what tells the row apart."""
+    """Returns a row's cursor and what identifies the row."""
     cursor = cursor_range.cursor
     found = values_at(cursor.path, row)
     return [found[0] if found else None, *([row] if cursor.key is None else (row.get(name) for name in cursor.key))]
 
 
 def _move_on(cursor_range: Range, reading: Reading) -> None:
-    """Has the next run begin where this one ended, and says what is odd about the cursors."""
+    """Makes the next run start where this one ended, and warns about oddities of the cursors."""
     for said in cursor_range.close():
         reading.warn(said)
     reading.left_out = cursor_range.left_out
     if cursor_range.left_out:
         reading.log.info(
-            "%s: %d of the rows received did not land: they are out of the range, or landed before",
+            "%s: %d of the rows received did not land: they are out of range or landed before",
             reading.report.resource, cursor_range.left_out,
         )  # fmt: skip
 
 
 def _rejects(plan: LoadPlan, spool: Spool | RecordSpool, load_id: str, reading: Reading) -> Iterator[Any]:
-    """The rows that cannot land, for a table of their own."""
+    """Yields the rejected rows for their own table."""
     hints = dlt.mark.make_hints(table_name=plan.rejected_table, write_disposition="append", primary_key=(), columns={})
     keys = spool.rejected_keys()
     if keys.column_names:
@@ -183,10 +185,10 @@ def _rejects(plan: LoadPlan, spool: Spool | RecordSpool, load_id: str, reading: 
 def _refused_variants(
     plan: LoadPlan, columns: Iterable[str], changed: Iterable[str], known: Mapping[str, Any]
 ) -> list[str]:
-    """New columns for values of another type that the schema contract does not let in.
+    """Returns the variant columns that the schema contract does not allow.
 
     Raises:
-        SchemaContractError: it lets no such value in at all.
+        SchemaContractError: The contract refuses values of another type altogether.
     """
     contract = plan.resource.schema_contract
     mode = contract.data_type if contract else None
@@ -195,21 +197,21 @@ def _refused_variants(
     variants = [c for c in columns if c not in known and any(c.startswith(f"{name}__v_") for name in changed)]
     if variants and mode == "freeze":
         raise SchemaContractError(
-            f"{plan.resource.name}: values came that need the columns {', '.join(variants)}, because their type is another "
-            "one than the table's, and schema_contract freezes data_type"
+            f"{plan.resource.name}: some values need the columns {', '.join(variants)}, because their type differs "
+            "from the table's, and schema_contract freezes data_type"
         )
     return variants
 
 
 def _without(table: pa.Table, columns: list[str], *, rows: bool) -> pa.Table:
-    """The table without these columns, and, if asked, without the rows that have a value there."""
+    """Returns the table without these columns and, if `rows`, without the rows that have a value in them."""
     for name in columns if rows else ():
         table = table.filter(pc.is_null(table[name]))
     return table.drop_columns(columns)
 
 
 def _stamped(table: pa.Table, load_id: str, absences: bool) -> pa.Table:
-    """The table with its load id, and with an empty absence mark that clears the one in the destination."""
+    """Returns the table with its load id and, if `absences`, an empty mark that clears the one in the destination."""
     load_ids = pa.repeat(pa.scalar(load_id, pa.string()), table.num_rows)
     table = table.append_column(pa.field(LOAD_ID, pa.string(), nullable=False), load_ids)
     if absences:

@@ -135,7 +135,9 @@ def test_too_many_other_rows_are_held_back_and_said_so(fleet: Fleet, caplog: pyt
     with caplog.at_level(logging.WARNING, "rmm_assets"):
         assert fleet.holds(devices(10, first=101)).absences == Absences(gone=10, held_back=TOO_MANY.format(50))
     assert fleet.absent == set()
-    assert f"10 rows of the table did not come; they stay as they are: {TOO_MANY.format(50)}" in caplog.text
+    assert (
+        f"10 rows of the table are missing from the read; they stay as they are: {TOO_MANY.format(50)}" in caplog.text
+    )
 
 
 def test_the_share_is_that_of_the_rows_that_were_there_before(tmp_path: Path) -> None:
@@ -153,7 +155,7 @@ def test_a_table_that_empties_is_red_and_untouched(fleet: Fleet) -> None:
     fleet.holds(devices(10))
     before = rows_of(fleet.folder, own=True)
     for left in (0, 4):
-        with pytest.raises(SuspiciousLossError, match=f"sent {left} rows where the last read had 10"):
+        with pytest.raises(SuspiciousLossError, match=f"sent {left} rows but the last read had 10"):
             fleet.holds(devices(left))
         assert rows_of(fleet.folder, own=True) == before
     assert fleet.holds(devices(5)).absences.marked == 5
@@ -162,7 +164,7 @@ def test_a_table_that_empties_is_red_and_untouched(fleet: Fleet) -> None:
 def test_a_wrong_key_that_answers_200_and_nothing_is_red_and_the_table_untouched(fleet: Fleet) -> None:
     fleet.holds(devices(10))
     fleet.server.set_faults(Faults(empty=True))
-    with pytest.raises(SuspiciousLossError, match="A key that lost its rights looks like this too"):
+    with pytest.raises(SuspiciousLossError, match="This also happens if the key has lost permissions"):
         fleet.holds(devices(10))
     assert fleet.absent == set()
 
@@ -323,7 +325,7 @@ def test_history_is_not_ended_by_a_loss_that_is_not_believed(tmp_path: Path) -> 
     fleet.holds(devices(10))
     fleet.holds([*devices(9), *devices(1, first=10, name="renamed")])
     # One row has the last load id, but ten are valid.
-    with pytest.raises(SuspiciousLossError, match="sent 4 rows where the last read had 10"):
+    with pytest.raises(SuspiciousLossError, match="sent 4 rows but the last read had 10"):
         fleet.holds(devices(4))
 
 
@@ -331,12 +333,12 @@ def test_history_is_not_ended_by_an_incomplete_or_partial_read(tmp_path: Path) -
     fleet = Fleet(tmp_path, connection(resource(history=True, on_incomplete="warn")))
     fleet.holds(devices(300))
     fleet.server.set_faults(Faults(total_off=1))
-    with pytest.raises(IncompleteError, match="history would end every row that this read did not hold"):
+    with pytest.raises(IncompleteError, match="history would end every row missing from this read"):
         fleet.holds(devices(290))
     fleet.server.set_faults([])
     paginator = {"type": "offset", "limit": 100, "maximum_offset": 200}
     partial = connection(resource(history=True, on_incomplete="warn", endpoint={"paginator": paginator}))
-    with pytest.raises(IncompleteError, match="history would end every row that this read did not hold"):
+    with pytest.raises(IncompleteError, match="history would end every row missing from this read"):
         fleet.holds(devices(300), connection=partial)
     assert [(number, valid) for number, _, valid in versions(fleet)] == [(i, True) for i in range(1, 301)]
 
@@ -389,7 +391,7 @@ def test_a_loss_is_judged_by_the_last_load_and_not_by_all_that_the_table_ever_he
     for first in (1, 11, 21, 31):
         fleet.holds(devices(10, first=first))
     assert len(fleet.rows) == 40
-    with pytest.raises(SuspiciousLossError, match="sent 4 rows where the last read had 10"):
+    with pytest.raises(SuspiciousLossError, match="sent 4 rows but the last read had 10"):
         fleet.holds(devices(4, first=41))
 
 
@@ -412,7 +414,7 @@ def test_where_rows_that_did_not_change_are_skipped_nothing_is_marked(tmp_path: 
     fleet = Fleet(tmp_path, connection(resource(write_disposition=disposition)))
     fleet.holds(devices(10))
     assert fleet.holds([*devices(7, name="renamed"), *devices(2, first=8)]).absences == Absences()
-    with pytest.raises(SuspiciousLossError, match="sent 4 rows where the last read had 10"):
+    with pytest.raises(SuspiciousLossError, match="sent 4 rows but the last read had 10"):
         fleet.holds(devices(4))
 
 

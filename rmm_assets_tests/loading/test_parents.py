@@ -108,7 +108,7 @@ def test_a_value_that_cannot_be_asked_with_is_refused_by_name(place: str, key: A
     api = Api(customers("fine", key))
     with Scripted(api) as server, pytest.raises(ParentRowError, match=f"of customers id=1 is {what}") as caught:
         run(tmp_path, server.url, made(PLACES[place]))
-    assert "its devices cannot be asked for" in str(caught.value)
+    assert "its devices cannot be requested" in str(caught.value)
     assert rows_of(tmp_path) == []
 
 
@@ -132,13 +132,13 @@ def test_a_parent_without_its_key_counts_and_is_red(tmp_path: Path) -> None:
     api = Api([{"id": 1, "code": "a"}, {"code": "b"}, {"id": None, "code": "c"}])
     endpoint = {"path": "/v1/customers/{resources.customers.code}/devices"}
     with Scripted(api) as server:
-        with pytest.raises(ParentRowError, match=r"2 rows of customers came without their key \(id\)"):
+        with pytest.raises(ParentRowError, match=r"2 rows of customers have no key \(id\)"):
             run(tmp_path, server.url, made(endpoint))
         assert rows_of(tmp_path) == []
         outcome = run(tmp_path, server.url, made(endpoint, on_incomplete="warn"))
     assert len(rows_of(tmp_path)) == 1
     assert not outcome.report.complete
-    assert "2 rows of customers came without their key" in outcome.report.reason
+    assert "2 rows of customers have no key" in outcome.report.reason
 
 
 def per_customer(seen: Seen, broken: dict[str, Say]) -> Say:
@@ -297,7 +297,7 @@ def test_answers_that_are_ignored_for_all_parents_are_red_and_for_one_they_are_n
         assert ids(rows_of(tmp_path)) == ["a0", "a1", "a2", "c0", "c1", "c2"]
         broken |= {"a": broken["b"], "c": broken["b"]}
         with pytest.raises(
-            IncompleteError, match=r"ignored the answers for all 3 rows of customers: a key without rights"
+            IncompleteError, match=r"ignored the responses for all 3 rows of customers: this also happens"
         ):
             run(tmp_path, server.url, made(ignoring, max_absent_share=1))
     assert absent(tmp_path) == set()

@@ -341,4 +341,4 @@ def test_a_table_that_cannot_get_child_tables_is_red_with_the_sentence_alone(ins
         assert sync(connection(rmm.base_url, [resource]), instance).success
         result = sync(connection(rmm.base_url, [{**resource, "child_tables": True}]), instance)
     [failure] = failures(result)
-    assert failure.startswith("devices: the table is there already, and its lists are JSON columns")
+    assert failure.startswith("devices: the table exists and its lists are JSON columns")
