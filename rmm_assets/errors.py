@@ -11,7 +11,7 @@ from typing import Literal
 
 
 class RmmError(Exception):
-    """The base of them all."""
+    """The base class of all errors that a person can act on."""
 
 
 class ConnectionFileError(RmmError):
@@ -47,10 +47,10 @@ class Fault:
 
 
 class TransportError(RmmError):
-    """A request failed for good. The text is redacted and holds at most 200 characters of an answer.
+    """A request failed and is not retried. The text is redacted and contains at most 200 characters of a response.
 
     Attributes:
-        status: The HTTP status, None where there was no answer.
+        status: The HTTP status; None if there was no response.
     """
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
@@ -59,11 +59,11 @@ class TransportError(RmmError):
 
 
 class BodyError(RmmError):
-    """A body holds no page. The text says where it fails and quotes nothing of it: bodies hold customer data.
+    """A body cannot be read as a page. The text says why and quotes nothing of it, because bodies contain customer data.
 
     Attributes:
-        reason: `not_json`; `no_selector` where the selected key is missing; `not_rows` where it holds no objects; `too_large`
-            where it exceeds a limit.
+        reason: `not_json`; `no_selector` if the selected key is missing; `not_rows` if it contains no objects; `too_large`
+            if it exceeds a limit.
     """
 
     def __init__(self, reason: Literal["not_json", "no_selector", "not_rows", "too_large"], message: str) -> None:
@@ -72,11 +72,11 @@ class BodyError(RmmError):
 
 
 class PagingError(RmmError):
-    """The paging cannot be followed to the end: the server does not page as the connection file says."""
+    """Paging cannot be followed to the end, because the server does not page as the connection file says."""
 
 
 class IncompleteError(RmmError):
-    """The read ended, and it cannot be shown that every row was received."""
+    """The read ended without proof that every row was received."""
 
 
 class ConflictingRowsError(IncompleteError):
