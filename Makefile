@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Runs, schedules and logs of this folder; `make sync` and `make dev` share it.
 export DAGSTER_HOME ?= $(CURDIR)/.dagster
+# Old runs, logs and rows of rmm_syncs are deleted every night; empty for never.
+export RMM_PRUNE_AFTER ?= 90d
 export DO_NOT_TRACK := 1
 export RUNTIME__DLTHUB_TELEMETRY := false
 

@@ -27,6 +27,7 @@ from rmm_assets.orchestration.component import RmmConnection, display_path
 from rmm_assets.orchestration.dagster_internals import documents
 from rmm_assets.orchestration.lost_runs import lost_runs
 from rmm_assets.orchestration.problems import BROKEN, LOADS
+from rmm_assets.orchestration.prune import build_prune_job
 from rmm_assets.orchestration.schedules import EXECUTOR
 from rmm_assets.orchestration.sensors import build_alert_sensors
 from rmm_assets.settings import did_you_mean, messages
@@ -49,19 +50,24 @@ def build_defs(*, folders: Sequence[Path] | None = None, executor: dg.ExecutorDe
         executor: The code location's, for connections with `executor: location` and for what is materialized by hand.
     """
     loaded: list[dg.Definitions] = []
+    known: list[RmmConnection] = []
     names: dict[str, Path] = {}
     datasets: dict[tuple[str, ...], str] = {}
     broken: dict[str, str] = {}
     for folder in _connection_folders(folders if folders is not None else _configured_folders()):
         try:
-            definitions, connections = _load(folder)
-            _claim(connections, folder, names, datasets)
+            definitions, found = _load(folder)
+            _claim(found, folder, names, datasets)
             loaded.append(definitions)
+            known += found
         except Exception as error:  # one broken folder must not keep the others from loading
             label = _free_name(re.sub(r"\W", "_", folder.name) or "connection", broken)
             broken[label] = readable(error, folder)
             logger.warning("%s is not loaded: %s", display_path(str(folder)), broken[label])
+    job, schedule = build_prune_job(known)
     ours = dg.Definitions(
+        jobs=[job],
+        schedules=[schedule],
         assets=[_broken(*item) for item in broken.items()],
         asset_checks=[_loads(*item) for item in broken.items()],
         sensors=[*build_alert_sensors(), lost_runs],

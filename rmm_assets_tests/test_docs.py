@@ -155,6 +155,23 @@ def _has_options(command: click.Command, words: list[str], block: Block) -> None
     assert {word for word in words if word.startswith("-")} <= options, block
 
 
+UNITS = [block for block in ALL if block.mark.startswith("unit ")]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is missing: install systemd")
+def test_systemd_takes_the_units_as_they_are_written(tmp_path: Path) -> None:
+    assert len(UNITS) == 2
+    for block in UNITS:
+        unit = tmp_path / block.mark.split()[1]
+        unit.write_text(block.text.replace("/srv/rmm/.venv/bin", str(Path(sys.executable).parent)), encoding="utf-8")
+        [started] = re.findall(r"^ExecStart=(.*)$", block.text, re.MULTILINE)
+        _look_up(shlex.split(started), block)
+        done = subprocess.run(
+            ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=120
+        )
+        assert str(unit.name) not in done.stdout + done.stderr, done.stdout + done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES_THAT_RUN)
 def test_the_commands_of_a_page_do_what_it_says(page: str, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import threading
 import click
 
 from rmm_assets.cli.audit import audit
+from rmm_assets.cli.forget import remove, reset
+from rmm_assets.cli.prune import prune
 from rmm_assets.cli.simulate import simulate
 from rmm_assets.cli.status import status
 from rmm_assets.cli.sync import sync
@@ -21,5 +23,5 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-for command in (sync, status, audit, simulate):
+for command in (sync, status, audit, reset, remove, prune, simulate):
     main.add_command(command)

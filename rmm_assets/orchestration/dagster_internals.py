@@ -9,21 +9,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from dagster._serdes import deserialize_value, serialize_value
 from dagster._utils.schedules import schedule_execution_time_iterator
 from dagster_shared.yaml_utils.source_position import SourcePosition, SourcePositionTree
 from pydantic import BaseModel
+from sqlalchemy import func, select
 
 __all__ = [
     "SourcePosition",
     "SourcePositionTree",
+    "delete_run",
     "documents",
     "failed_checks",
     "file_model",
+    "purge_ticks",
+    "runs_of_last_checks",
     "schedule_is_running",
     "short_column",
     "stored_bytes",
@@ -78,6 +85,39 @@ def failed_checks(instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]
         if not result.passed and result.severity is dg.AssetCheckSeverity.ERROR:
             failed.append(key)
     return failed
+
+
+def runs_of_last_checks(instance: dg.DagsterInstance) -> list[str]:
+    """Returns the runs that hold the last result of a check."""
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqlEventLogStorage):
+        return []
+    table = AssetCheckExecutionsTable.c
+    latest = select(func.max(table.id)).group_by(table.asset_key, table.check_name)
+    with storage.index_connection() as connection:
+        return [str(run_id) for (run_id,) in connection.execute(select(table.run_id).where(table.id.in_(latest)))]
+
+
+def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Deletes a run with its events, results of checks and logs. Dagster's own `delete_run` leaves the latter two."""
+    instance.delete_run(run_id)
+    storage = instance.event_log_storage
+    if isinstance(storage, SqlEventLogStorage):
+        with storage.index_connection() as connection:
+            connection.execute(AssetCheckExecutionsTable.delete().where(AssetCheckExecutionsTable.c.run_id == run_id))
+    if isinstance(storage, SqliteEventLogStorage):
+        # A file a run, which stays when its rows go.
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            Path(storage.path_for_shard(run_id) + suffix).unlink(missing_ok=True)
+    instance.compute_log_manager.delete_logs(prefix=[run_id])
+
+
+def purge_ticks(instance: dg.DagsterInstance, before: datetime) -> None:
+    """Deletes the ticks of all schedules and sensors from before then."""
+    if instance.schedule_storage is None:
+        return
+    for state in instance.all_instigator_state():
+        instance.purge_ticks(state.instigator_origin_id, state.selector_id, before.timestamp())
 
 
 def stored_bytes(value: Any) -> int:

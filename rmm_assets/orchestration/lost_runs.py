@@ -175,7 +175,7 @@ def _engine_events(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[tup
 
 @dg.sensor(
     name="lost_runs",
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=45,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Ends runs whose process is gone, so that nothing waits for them.",
 )

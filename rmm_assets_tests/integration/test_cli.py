@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from urllib.request import urlopen
 
+import duckdb
 import pytest
 
 from rmm_assets.simulator import Faults, Simulator
@@ -45,7 +46,7 @@ def sync(folder: Path, *words: str, **environment: str) -> subprocess.CompletedP
     return command(folder, "sync", *words, **environment)
 
 
-def command(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def command(folder: Path, *words: str, said: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     (folder / "home").mkdir(exist_ok=True)
     return subprocess.run(
         [RMM, *words],
@@ -178,6 +179,32 @@ def test_an_audit_ends_with_what_it_found(rmm: Simulator, tmp_path: Path) -> Non
         assert "No API key: set the environment variable ACME_API_KEY" in " ".join(keyless.stdout.split())
     assert "demo-key" not in equal.stdout + differs.stdout
     assert command(tmp_path, "audit", "acme", "nothing").returncode == 2
+
+
+def test_a_connection_is_removed_with_all_that_is_known_of_it_once_a_person_agrees(
+    rmm: Simulator, tmp_path: Path
+) -> None:
+    with rmm:
+        assert sync(tmp_path, ACME_API_KEY="demo-key").returncode == 0
+        asked = command(tmp_path, "remove", "acme", said="n\n")
+        assert asked.returncode == 1
+        assert "acme.computers (250 rows)" in asked.stdout and "acme.tickets (30 rows)" in asked.stdout
+        assert command(tmp_path, "reset", "acme", "tickets", "--yes").returncode == 0
+        found = json.loads(command(tmp_path, "status", "--json").stdout)
+        assert [one["rows"] for one in found["connections"][0]["resources"]] == [250, 30]
+        with duckdb.connect(str(tmp_path / "data" / "rmm.duckdb")) as db:
+            tables = {name for (name,) in db.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+        assert "computers" in tables and "tickets" not in tables
+
+        assert command(tmp_path, "remove", "acme", "--yes").returncode == 0
+        with duckdb.connect(str(tmp_path / "data" / "rmm.duckdb")) as db:
+            assert db.execute("SELECT table_name FROM duckdb_tables()").fetchall() == []
+        found = json.loads(command(tmp_path, "status", "--json").stdout)
+        assert [one["last_success"] for one in found["connections"][0]["resources"]] == [None, None]
+        # As if for the first time.
+        again = sync(tmp_path, ACME_API_KEY="demo-key")
+        assert again.returncode == 0
+        assert line(again.stdout, "acme/computers")[1:3] == ["250", "first load"]
 
 
 def test_the_simulator_runs_alone_and_stops_on_an_interrupt() -> None:

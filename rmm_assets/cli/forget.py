@@ -1,0 +1,125 @@
+"""`rmm remove` and `rmm reset`: take tables away, with all that would keep them from being loaded anew."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+from rmm_assets.cli.instance import leave, prepare_dagster_home
+
+if TYPE_CHECKING:
+    from rmm_assets.config import Connection
+    from rmm_assets.tables.store import Store
+
+
+@click.command()
+@click.argument("connection")
+@click.argument("resource", required=False)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def reset(connection: str, resource: str | None, yes: bool) -> None:
+    """Drop the tables of CONNECTION, or of one RESOURCE, so that the next run loads everything from the beginning.
+
+    Child tables, rejected rows, staging tables and dlt's state (where an incremental range ends) go, too. The history in
+    Dagster stays.
+    """
+    _forget(connection, resource, yes=yes, history=False)
+
+
+@click.command()
+@click.argument("connection")
+@click.argument("resource", required=False)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def remove(connection: str, resource: str | None, yes: bool) -> None:
+    """Remove the tables of CONNECTION, or of one RESOURCE, and their history in Dagster and rmm_syncs.
+
+    The connection file stays: delete it, or the resource in it, afterwards.
+    """
+    _forget(connection, resource, yes=yes, history=True)
+
+
+def _forget(connection: str, resource: str | None, *, yes: bool, history: bool) -> None:
+    import dagster as dg
+
+    from rmm_assets.definitions import connections
+    from rmm_assets.loading.run import store_of
+
+    warnings.simplefilter("ignore", dg.BetaWarning)
+    known = connections()
+    if connection not in known:
+        raise click.UsageError(f"no connection {connection}; there are: {', '.join(sorted(known)) or 'none'}")
+    found = known[connection]
+    store = store_of(found)
+    tables, rows = _looked_up(found, store, resource)
+    click.echo(f"This drops, in {store.place()}:")
+    for name, number in rows.items():
+        click.echo(f"  {found.dataset_name}.{name} ({number:,} rows)")
+    if not rows:
+        click.echo("  no table, as there is none")
+    what = connection if resource is None else f"{connection}/{resource}"
+    click.echo(f"and what dlt knows of {what}: its schema and state.")
+    if history:
+        click.echo(f"The history of {what} in Dagster and in rmm_syncs is deleted, too.")
+    else:
+        click.echo("The next run loads everything from the beginning.")
+    if not yes:
+        click.confirm("Do it?", abort=True)
+    _do(found, store, tables, whole=resource is None and history, history=history)
+    if history:
+        prepare_dagster_home()
+        with dg.DagsterInstance.get() as instance:
+            keys = [
+                key for key in instance.all_asset_keys() if list(key.path[:2]) == [connection, resource or key.path[-1]]
+            ]
+            instance.wipe_assets(keys)
+    click.echo("Done.")
+    leave(0)
+
+
+def _looked_up(
+    connection: Connection, store: Store, resource: str | None
+) -> tuple[Mapping[str, list[str]], Mapping[str, int]]:
+    """Returns the tables of each pipeline, and the rows of each table.
+
+    Raises:
+        click.UsageError: There is no such resource, in the file or in the tables.
+    """
+    from rmm_assets.loading.plan import plan_load
+    from rmm_assets.tables.forgetting import schemas_like, tables_of
+    from rmm_assets.tables.table import Table
+
+    in_file = {each.name: plan_load(connection, each).source_name for each in connection.resources}
+    store.prepare()
+    with store.changing(f"{connection.name}__forget") as client:
+        # Of resources that are no longer in the file, too.
+        stored = schemas_like(client, f"{connection.name}__")
+        wanted = sorted({*in_file.values(), *stored})
+        if resource is not None:
+            name = in_file.get(resource, f"{connection.name}__{resource}")
+            if name not in wanted:
+                there = ", ".join(sorted(in_file))
+                raise click.UsageError(f"{connection.name} has no resource {resource}; there are: {there}")
+            wanted = [name]
+        tables = {name: tables_of(client, name) for name in wanted}
+        rows = {table: Table(client, table).count() for names in tables.values() for table in names}
+    return tables, rows
+
+
+def _do(connection: Connection, store: Store, tables: Mapping[str, list[str]], *, whole: bool, history: bool) -> None:
+    from rmm_assets.loading.plan import plan_load
+    from rmm_assets.tables import syncs
+    from rmm_assets.tables.forgetting import drop_own_tables, forget, schemas_like
+
+    names_of = {plan_load(connection, each).source_name: each.name for each in connection.resources}
+    for pipeline, names in tables.items():
+        # A run of it ends first.
+        with store.alone(pipeline), store.changing(f"{connection.name}__forget") as client:
+            forget(client, pipeline, names)
+            if history:
+                syncs.forget(client, names_of.get(pipeline, pipeline.removeprefix(f"{connection.name}__")))
+            if whole and not schemas_like(client, ""):
+                drop_own_tables(client)
+        shutil.rmtree(store.working_folder(pipeline), ignore_errors=True)

@@ -1,0 +1,58 @@
+"""Takes a resource out of a dataset: its tables, and what dlt knows of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from dlt.destinations.sql_client import SqlClientBase
+
+from rmm_assets.tables.syncs import SYNCS
+from rmm_assets.tables.table import Table
+
+_VERSIONS, _LOADS, _STATES = "_dlt_version", "_dlt_loads", "_dlt_pipeline_state"
+
+
+def schemas_like(client: SqlClientBase[Any], prefix: str) -> list[str]:
+    """Returns the dlt schemas of a dataset whose name begins like that: one a resource that was ever loaded."""
+    versions = Table(client, _VERSIONS)
+    if not versions.exists():
+        return []
+    names = [str(name) for (name,) in versions.rows("SELECT DISTINCT schema_name FROM {table} ORDER BY schema_name")]
+    return [name for name in names if name.startswith(prefix)]
+
+
+def tables_of(client: SqlClientBase[Any], schema: str) -> list[str]:
+    """Returns the tables that a dlt schema lists and that are there: rows, children, rejects."""
+    versions = Table(client, _VERSIONS)
+    if not versions.exists():
+        return []
+    found = versions.rows("SELECT schema FROM {table} WHERE schema_name = %s ORDER BY inserted_at DESC LIMIT 1", schema)
+    names = [name for (text,) in found for name in json.loads(text)["tables"] if not name.startswith("_dlt")]
+    return sorted(name for name in names if Table(client, name).exists())
+
+
+def forget(client: SqlClientBase[Any], schema: str, tables: Sequence[str]) -> None:
+    """Drops tables in the dataset and in dlt's staging dataset, and what dlt knows of a schema: versions, loads, state."""
+    _forget(client, schema, tables)
+    with client.with_staging_dataset():
+        if client.has_dataset():
+            _forget(client, schema, tables)
+
+
+def drop_own_tables(client: SqlClientBase[Any]) -> None:
+    """Drops dlt's tables and `rmm_syncs`, in the dataset and in dlt's staging dataset; tables of yours stay."""
+    own = (_VERSIONS, _LOADS, _STATES, SYNCS)
+    client.drop_tables(*own)
+    with client.with_staging_dataset():
+        if client.has_dataset():
+            client.drop_tables(*own)
+
+
+def _forget(client: SqlClientBase[Any], schema: str, tables: Sequence[str]) -> None:
+    client.drop_tables(*tables)
+    for name, column in ((_STATES, "pipeline_name"), (_LOADS, "schema_name"), (_VERSIONS, "schema_name")):
+        table = Table(client, name)
+        if table.exists():
+            table.change(f"DELETE FROM {{table}} WHERE {table.quote(column)} = %s", schema)
