@@ -51,10 +51,21 @@ def _flat(row: Mapping[str, Any], above: str, columns: Set[str], whole: Set[str]
         name = _column(above, key)
         if not isinstance(value, Mapping) or name in whole or (not value and name in columns):
             yield name, value
-        elif name in columns and not any(other.startswith(f"{name}__") and _base(other) is None for other in columns):
+        elif (
+            name in columns
+            and _says_something(value)
+            and not any(other.startswith(f"{name}__") and _base(other) is None for other in columns)
+        ):
             yield name, value  # deeper than the table goes
         else:
             yield from _flat(value, name, columns, whole)
+
+
+def _says_something(value: Any) -> bool:
+    """Whether an object holds anything but nulls, which become no column."""
+    if isinstance(value, Mapping):
+        return any(_says_something(inner) for inner in value.values())
+    return value is not None
 
 
 @cache
