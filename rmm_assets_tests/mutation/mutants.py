@@ -245,6 +245,27 @@ READING = (
         ("reading/test_evidence.py::test_a_total_that_is_no_number_is_red",),
     ),
     Mutant(
+        "an error beside an empty list is no end",
+        "reading/fetch.py",
+        "        if not page.rows and (problem :=",
+        "        if page.rows < 0 and (problem :=",
+        ("reading/test_evidence.py::test_an_empty_list_beside_an_error_is_no_list",),
+    ),
+    Mutant(
+        "stated pages that come empty are no end",
+        "reading/positions.py",
+        "            pages = facts.turns + 1\n",
+        "            pages += 0\n",
+        ("reading/test_evidence.py::test_a_last_page_that_comes_empty_is_no_end",),
+    ),
+    Mutant(
+        "a page below the stated pages is not the last, whatever the paging",
+        "reading/signals.py",
+        "        if numbered and stated is not None:\n",
+        "        if not numbered and stated is not None:\n",
+        ("reading/test_evidence.py::test_an_end_before_the_last_page_that_is_stated_is_none",),
+    ),
+    Mutant(
         "what is configured must be found where links or cursors end",
         "reading/references.py",
         "        self._facts.full_page = page.rows if self._facts.could_be_full else 0\n",
@@ -660,6 +681,13 @@ LOADING = (
         "        if reading.report.partial or (not reading.report.complete and not parents.keys):\n",
         "        if not reading.report.complete and not parents.keys:\n",
         ("loading/test_absences.py::test_after_a_partial_read_nothing_is_marked",),
+    ),
+    Mutant(
+        "what dlt logs is redacted",
+        "loading/run.py",
+        "        record.msg, record.args = redactor.text(record.getMessage()), None\n",
+        "        record.msg, record.args = record.getMessage(), None\n",
+        ("loading/test_run.py::test_what_dlt_logs_of_a_database_quotes_neither_the_key_nor_the_password",),
     ),
 )
 
