@@ -1,6 +1,6 @@
-"""Reads a resource another way than a load does, and compares it with its table: for those who do not take our word.
+"""Reads a resource in another way than a load does and compares it with its table, as an independent check.
 
-Shares no code with `reading`, `rows` and `loading`: a check that is built on the loader's own logic can only agree with it.
+It shares no code with `reading`, `rows` and `loading`, as a check built on the loader's own logic could only agree with it.
 """
 
 from rmm_assets.audit.report import Audit

@@ -1,4 +1,4 @@
-"""Turns rows of an API into columns by dlt's naming, and compares values with what a table holds."""
+"""Flattens an API's rows into columns by dlt's naming and compares their values with a table's."""
 
 from __future__ import annotations
 
@@ -19,26 +19,24 @@ _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:[.,](\d+))?\
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _DIGITS_OF_A_DOUBLE = 17
 _LAST_SECOND = 253_402_300_799
-# What dlt calls a column for values of another type than the first ones: `name__v_text`.
+# dlt's name of a column for values of another type than the first ones: `name__v_text`.
 _VARIANT = re.compile(r"(.+)__v_[a-z]+")
-
-
-# What tells columns apart whose fields have one normalized name: `a_b_5c2cd3`.
+# The suffix that distinguishes columns of fields with the same normalized name: `a_b_5c2cd3`.
 _HASHED = re.compile(r"_[0-9a-f]{6}(?=__|$)")
 
 
 def is_own(column: str) -> bool:
-    """Says whether a column is dlt's or ours, and not the API's."""
+    """Returns whether a column is dlt's or this project's rather than the API's."""
     return column.startswith(_OWN)
 
 
 def flatten(row: Mapping[str, Any], columns: Set[str], whole: Set[str]) -> dict[str, list[Any]]:
-    """Returns the values of a row by column, more than one where names of fields meet in one column.
+    """Returns a row's values by column; several if the names of several fields give the same column.
 
     Args:
-        row: As the API sent it.
-        columns: Of the table.
-        whole: Columns that take objects as they are.
+        row: The row as received.
+        columns: The table's columns.
+        whole: Columns that store objects whole.
     """
     found: dict[str, list[Any]] = {}
     for name, value in _flat(row, "", columns, whole):
@@ -56,7 +54,7 @@ def _flat(row: Mapping[str, Any], above: str, columns: Set[str], whole: Set[str]
             and _says_something(value)
             and not any(other.startswith(f"{name}__") and _base(other) is None for other in columns)
         ):
-            yield name, value  # deeper than the table goes
+            yield name, value  # nested more deeply than the table's columns
         else:
             yield from _flat(value, name, columns, whole)
 
@@ -75,12 +73,12 @@ def _column(above: str, key: str) -> str:
 
 
 def variants(column: str, columns: Set[str]) -> list[str]:
-    """Returns the columns in which a field's values may stand: its own, those for other types, those for equal names."""
+    """Returns the columns that may hold a field's values: its own, those for other types, those for equal names."""
     return [name for name in columns if column in (name, _base(name), told_apart(name))]
 
 
 def told_apart(column: str) -> str | None:
-    """Returns the name that a column would have if no other field were called alike; None for a plain one."""
+    """Returns the name that a column would have without a field of the same name; None if it has that name."""
     name = _base(column) or column
     plain = _HASHED.sub("", name)
     return plain if plain != name else None
@@ -92,12 +90,12 @@ def _base(variant: str) -> str | None:
 
 
 def agrees(sent: Any, held: Any, *, json: bool | None) -> bool | None:
-    """Says whether a value of the table is the API's; None where that cannot be told.
+    """Returns whether a value in the table equals the API's; None if that cannot be determined.
 
     Args:
-        sent: As the API sent it, not null.
-        held: As the table holds it, not null.
-        json: Whether the column holds JSON; None where the destination does not say.
+        sent: The API's value, not null.
+        held: The table's value, not null.
+        json: Whether the column is JSON; None if the destination does not say.
     """
     if isinstance(held, bool):
         return _agrees_bool(sent, held)
@@ -109,7 +107,7 @@ def agrees(sent: Any, held: Any, *, json: bool | None) -> bool | None:
         return _agrees_day(sent, held)
     if isinstance(held, str):
         return _agrees_text(sent, held, json=json)
-    if isinstance(held, (dict, list)):  # a destination that reads its JSON columns
+    if isinstance(held, (dict, list)):  # a destination that parses its JSON columns
         return pack(sent) == pack(held) or (None if _has_float(held) else False)
     if isinstance(held, time) and isinstance(sent, str):
         return True if sent == held.isoformat() else None
@@ -136,7 +134,7 @@ def _agrees_number(sent: Any, held: int | Decimal | float) -> bool | None:
         return True
     if float(number) != held or number == number.to_integral_value():
         return False
-    # Longer than a double shows itself: written out by the server, or more than a double holds.
+    # More digits than a double prints: written out by the server, or more than a double holds.
     return True if len(number.as_tuple().digits) <= _DIGITS_OF_A_DOUBLE else None
 
 
@@ -147,7 +145,7 @@ def _agrees_moment(sent: Any, held: datetime) -> bool | None:
     utc = held.astimezone(UTC) if held.tzinfo is not None else held.replace(tzinfo=UTC)
     if moment != utc:
         return False
-    # Digits behind the microsecond do not fit in, so that they cannot be compared.
+    # Digits beyond microseconds are not stored and cannot be compared.
     fraction = match[3] if isinstance(sent, str) and (match := _MOMENT.fullmatch(sent.strip())) else None
     return None if (fraction or "")[6:].strip("0") else True
 
@@ -188,7 +186,7 @@ def _has_float(value: Any) -> bool:
 
 
 def number_of(value: Any) -> Decimal | None:
-    """Returns a value as an exact number; None where it is none."""
+    """Returns a value as an exact number; None if it is not a number."""
     if isinstance(value, (bool, int, float, Decimal, str)):
         try:
             number = Decimal(value.strip()) if isinstance(value, str) else Decimal(value)
@@ -199,7 +197,7 @@ def number_of(value: Any) -> Decimal | None:
 
 
 def moment_of(value: Any) -> datetime | None:
-    """Returns a value as a moment; None where it is no date and time that can be read in one way only."""
+    """Returns a value as a timestamp; None if it is not an unambiguous date and time."""
     if isinstance(value, str) and (match := _MOMENT.fullmatch(value.strip())):
         day, clock, fraction, zone = match.groups()
         zone = "+00:00" if zone in (None, "Z", "z") else zone
@@ -228,15 +226,15 @@ def moment_of(value: Any) -> datetime | None:
 
 
 def comparable(value: Any, like: Any = None, *, json: bool = False) -> str | None:
-    """Returns a value as text that is the same for equal values, whichever side they come from.
+    """Returns a value as text that is the same for equal values of the API and the table.
 
     Args:
-        value: Of the API or of the table, not null.
-        like: A value of the table's column, which says what the column makes of what comes.
-        json: Whether the column holds JSON.
+        value: A value of the API or the table, not null.
+        like: A value of the table's column, which shows how the column stores values.
+        json: Whether the column is JSON.
 
     Returns:
-        None where the column makes something else of it, which cannot be compared.
+        The text; None if the column stores the value in a form that cannot be compared.
     """
     if isinstance(like, (datetime, date, time, bytes)) and not isinstance(value, type(like)):
         return _as_time(value, like)

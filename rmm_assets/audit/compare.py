@@ -1,4 +1,4 @@
-"""Compares the rows of a walk with a table: by key where rows have one, else as two heaps of rows."""
+"""Compares the rows of a walk with a table: by primary key if there is one, else as multisets of rows."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _AT_ONCE = 1000
 _REJECTED = "_rejected"
 _VALID_TO = "_dlt_valid_to"
 _VALID_FROM = "_dlt_valid_from"
-# From here on a destination may shorten a column's name.
+# Destinations may shorten column names from this length on.
 _LONG_NAME = 60
-# Comparisons of one row with another, where rows have no key and are not the same text.
+# Maximum number of row-by-row comparisons if rows have no key and differ as text.
 _MOST_TRIES = 200_000
 
 
 @dataclass
 class Compared:
-    """What one comparison showed.
+    """The result of one comparison.
 
     Attributes:
-        found: By kind of difference, the rows by what tells them apart, each with its example.
-        columns: Columns with another value, by row.
-        doubts: What could not be decided.
+        found: For each kind of difference, the rows by what identifies them, each with its label.
+        columns: The columns that differ, by row.
+        doubts: What could not be determined.
     """
 
     rows_table: int = 0
@@ -56,7 +56,7 @@ class Compared:
 
 
 class Received:
-    """The rows of one walk, in a file that is gone when it is closed."""
+    """The rows of one walk, in a temporary file that is deleted on close."""
 
     def __init__(self) -> None:
         self._db = sqlite3.connect("")
@@ -69,7 +69,7 @@ class Received:
         )
 
     def add(self, row: Any) -> None:
-        """Keeps a row."""
+        """Stores a row."""
         self._db.execute("INSERT INTO sent VALUES (?)", (pack(row),))
 
     def __iter__(self) -> Iterator[Any]:
@@ -77,25 +77,25 @@ class Received:
             yield unpack(text)
 
     def change(self, sql: str, *values: Any) -> int:
-        """Runs a statement; how many rows it changed."""
+        """Runs a statement and returns the number of rows it changed."""
         return self._db.execute(sql, values).rowcount
 
     def ask(self, sql: str, *values: Any) -> Iterator[tuple[Any, ...]]:
-        """Returns what a query answers."""
+        """Runs a query and returns its rows."""
         yield from self._db.execute(sql, values)
 
     def close(self) -> None:
-        """Forgets all rows."""
+        """Discards all rows."""
         self._db.close()
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What can be decided about a resource, by what its file says.
+    """What an audit can determine about a resource, given its connection file.
 
     Attributes:
-        extra: Why rows that are in the table only say nothing; empty where they are a difference.
-        missing: Why rows that the table lacks say nothing.
+        extra: Why rows that are only in the table are not a difference; empty if they are.
+        missing: Why rows that are not in the table are not a difference; empty if they are.
         notes: What is never compared.
     """
 
@@ -105,7 +105,7 @@ class Scope:
 
 
 def scope_of(resource: Resource) -> Scope:
-    """Returns what the file of a connection lets an audit decide."""
+    """Returns what an audit of a resource can determine."""
     contract = resource.schema_contract
     discards = contract is not None and "discard_row" in (contract.columns, contract.data_type)
     disposition = resource.write_disposition
@@ -116,7 +116,7 @@ def scope_of(resource: Resource) -> Scope:
     elif resource.disposition == "append":
         extra = "rows are appended with every load"
     elif any(getattr(paginator, name, None) is not None for name in ("maximum_offset", "maximum_page")):
-        extra = "the file reads a part of the rows"
+        extra = "the file reads only part of the rows"
     elif resource.disposition == "merge" and resource.absent == "keep" and resource.strategy != "scd2":
         extra = "the file says `absent: keep`"
     elif disposition is not None and disposition.skip_unchanged_rows:
@@ -133,14 +133,14 @@ def compare(received: Received, table: Table, resource: Resource) -> Compared:
     """Compares rows with a table, which is only read.
 
     Args:
-        received: The rows of the API.
-        table: Of the resource, opened for reading.
-        resource: Says which key the rows have, and what may not be compared.
+        received: The API's rows.
+        table: The resource's table, open for reading.
+        resource: The resource, which defines the key and what cannot be compared.
     """
     compared = Compared()
     shape = _Shape(table, resource)
     if not shape.columns:
-        compared.doubts.append(f"there is no table {table.name}; rows were never loaded, or into another place")
+        compared.doubts.append(f"there is no table {table.name}; no rows were loaded, or they are somewhere else")
     if LOAD_ID in shape.columns:
         compared.loaded_at = _loaded_at(table)
     by_key = bool(resource.keys) and resource.disposition != "append"
@@ -158,7 +158,7 @@ def _loaded_at(table: Table) -> datetime | None:
 
 
 class _Shape:
-    """A table's columns, and how rows of the API become them."""
+    """A table's columns and how an API's rows map to them."""
 
     def __init__(self, table: Table, resource: Resource) -> None:
         self.table, self.resource = table, resource
@@ -178,7 +178,7 @@ class _Shape:
 
     @cached_property
     def _types(self) -> Mapping[str, str]:
-        """Types as the destination names them; empty where it does not say."""
+        """The columns' types as named by the destination; empty if it does not say."""
         path = self.table.client.make_qualified_table_name_path(self.table.name, quote=False)
         with suppress(DatabaseException):
             found = self.table.rows(
@@ -193,7 +193,7 @@ class _Shape:
 
     @cached_property
     def likes(self) -> Mapping[str, Any]:
-        """A value of each column that is compared as a whole, by which what comes is read alike."""
+        """A sample value of each column that is compared as text, which shows how the column stores values."""
         wanted = self.keys if self.resource.keys and self.resource.disposition != "append" else self.data
         found = {}
         for name in self.columns & set(wanted):
@@ -203,10 +203,10 @@ class _Shape:
         return found
 
     def rows(self) -> Iterator[Mapping[str, Any]]:
-        """The table's rows; of a table of versions, those that are valid."""
+        """Yields the table's rows; of a table of versions, the valid ones."""
         if not self.columns:
             return
-        # Asked before: DuckDB forgets what is left of an answer when the next question comes.
+        # Queried first, as DuckDB discards the rest of a result when the next query runs.
         _ = self._types, self.likes
         where, parameters = self._valid()
         with self.table.client.execute_query(f"SELECT * FROM {self.table.qualified}{where}", *parameters) as cursor:
@@ -226,21 +226,21 @@ class _Shape:
         return flatten(row, self.columns, self._whole)
 
     def key(self, values: Mapping[str, Any]) -> str | None:
-        """What tells a row from others; None where a part of its key is missing."""
+        """Returns a row's key as text; None if part of it is missing."""
         parts = [values.get(name) for name in self.keys]
         if any(part is None for part in parts):
             return None
         return json.dumps([comparable(part, self.likes.get(name)) for name, part in zip(self.keys, parts, strict=True)])
 
     def label(self, values: Mapping[str, Any]) -> str:
-        """A row's key for people, without what is sensitive."""
+        """Returns a row's key for messages, with sensitive values masked."""
         return ", ".join(f"{name} {'***' if name in self._hidden else values.get(name)}" for name in self.keys)
 
     def is_deleted(self, values: Mapping[str, Any]) -> bool:
         return any(values.get(name) not in (None, False) for name in self._deletes)
 
     def heap_row(self, values: Mapping[str, Any]) -> str:
-        """All of a row as text, which is the same on both sides for most rows that are the same."""
+        """Returns a whole row as text, which is the same on both sides for most equal rows."""
         parts = {}
         for name, value in values.items():
             if value is not None and not is_own(name) and (self._names(name) or not isinstance(value, list)):
@@ -254,7 +254,7 @@ class _Shape:
         return self._variants[name]
 
     def differing(self, row: Mapping[str, Any], held: Mapping[str, Any]) -> tuple[set[str], set[str]]:
-        """Columns in which a row of the table is another one, and those that cannot be compared."""
+        """Returns the columns in which a row of the table differs, and those that cannot be compared."""
         other, unknown, told = set[str](), set[str](), set[str]()
         flat = self.flat(row)
         for name, values in flat.items():
@@ -292,7 +292,7 @@ class _Shape:
         return True if certain else None
 
     def _may_lack(self, name: str, value: Any) -> bool | None:
-        """What a value without a column means."""
+        """Returns whether the table may lack a column for a value; None if that cannot be determined."""
         if isinstance(value, list) and self.resource.child_tables:
             return True
         contract = self.resource.schema_contract
@@ -341,12 +341,12 @@ def _by_key(received: Received, shape: _Shape, compared: Compared) -> None:
 def _meet(
     received: Received, shape: _Shape, compared: Compared, held: Mapping[str, Any], unknown: dict[str, int]
 ) -> None:
-    """Compares one row of the table with the row of the API that has its key."""
+    """Compares one row of the table with the API's row with the same key."""
     gone = shape.resource.disposition == "merge" and held.get(ABSENT_SINCE) is not None
     compared.rows_table += not gone
     key = shape.key(held)
     found = list(received.ask("SELECT row, others, deleted, seen FROM keyed WHERE key = ?", key)) if key else []
-    if not found or found[0][2] or (found[0][3] and not gone):  # not sent, deleted, or here for the second time
+    if not found or found[0][2] or (found[0][3] and not gone):  # not sent, deleted, or a second row with this key
         if not gone:
             name = key or pack([str(value) for value in held.values()])
             compared.found["extra"][name] = shape.label(held)
@@ -366,7 +366,7 @@ def _meet(
 
 
 def _account_for_rejects(received: Received, shape: _Shape, compared: Compared, keyless: dict[str, int]) -> None:
-    """Finds the rows that could not land and are kept beside the table."""
+    """Finds the rows that could not land and are in the table of rejected rows."""
     rejects = Table(shape.table.client, shape.table.name + _REJECTED)
     if "row_json" not in rejects.columns():
         return
@@ -386,7 +386,7 @@ def _account_for_rejects(received: Received, shape: _Shape, compared: Compared, 
 
 
 def _as_heap(received: Received, shape: _Shape, compared: Compared) -> None:
-    """Rows that are the same text on both sides cancel out; what is left is compared value by value."""
+    """Compares rows without a key: equal texts cancel out, and the rest is compared value by value."""
     rejects = _rejected_rows(shape)
     for number, row in enumerate(received, start=1):
         if pack(row) in rejects:
@@ -408,7 +408,7 @@ def _as_heap(received: Received, shape: _Shape, compared: Compared) -> None:
 
 
 def _match_the_rest(received: Received, shape: _Shape, compared: Compared) -> None:
-    """Finds for each row that is left over on one side the one on the other side that may be the same in another form."""
+    """Finds for each remaining row on one side a row on the other side that may be equal in another form."""
     left = {
         text: here - sent for text, sent, here in received.ask("SELECT text, sent, held FROM heap WHERE held > sent")
     }

@@ -1,4 +1,4 @@
-"""Reads and writes JSON with the standard library, every digit of a number kept, and looks up paths in it."""
+"""Reads and writes JSON with the standard library, preserving all digits of numbers, and looks up paths in it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 from dlt.common import jsonpath
 
 MISSING: Any = object()
-"""What `look_up` returns where nothing stands at the path; a null is None."""
+"""Returned by `look_up` for a missing value; a null is None."""
 
-# How a number that is not an integer is kept in a text: no server can guess the key and have its own object taken for one.
+# The key under which `pack` stores a number that is not an integer; random, so that no server can imitate it.
 _NUMBER = secrets.token_hex(8)
 
 
 def parse(body: bytes | str) -> Any:
-    """Returns a JSON document, numbers with a fraction as decimals.
+    """Parses a JSON document, with numbers that are not integers as decimals.
 
     Raises:
-        ValueError: it is not JSON.
+        ValueError: It is not JSON.
     """
 
     def no_constant(text: str) -> Any:
@@ -35,12 +35,12 @@ def parse(body: bytes | str) -> Any:
 
 
 def pack(value: Any) -> str:
-    """Returns a value as text that `unpack` reads; equal values give equal texts."""
+    """Returns a value as text for `unpack`; equal values give equal texts."""
     return _ENCODER.encode(value)
 
 
 def unpack(text: str) -> Any:
-    """Returns what was packed."""
+    """Returns the value of a text from `pack`."""
     return json.loads(text, object_hook=lambda found: Decimal(found[_NUMBER]) if _NUMBER in found else found)
 
 
@@ -54,7 +54,7 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_tagg
 
 
 def shortest(number: Decimal) -> str:
-    """Returns a number as text, the same for 1.5 and 1.50, and short however great its exponent."""
+    """Returns a number as text, the same for 1.5 and 1.50, and short however large its exponent."""
     sign, digits, exponent = number.as_tuple()
     text = "".join(map(str, digits)).lstrip("0") or "0"
     kept = text.rstrip("0") or "0"
@@ -62,7 +62,7 @@ def shortest(number: Decimal) -> str:
 
 
 def look_up(path: str, document: Any) -> Any:
-    """Returns the first value at a JSONPath; `MISSING` where there is none."""
+    """Returns the first value at a JSONPath; `MISSING` if there is none."""
     if path in ("", "$"):
         return document
     if isinstance(document, Mapping) and path in document:
@@ -75,13 +75,13 @@ def look_up(path: str, document: Any) -> Any:
         return document
     try:
         found = jsonpath.find_values(path, document)
-    except Exception:  # a path that the library does not read leads nowhere
+    except Exception:  # a path that the library cannot parse matches nothing
         return MISSING
     return found[0] if found else MISSING
 
 
 def select(path: str, document: Any) -> Any:
-    """Returns what a data selector names: one list, or the matches of a path with a wildcard."""
+    """Returns the value at a data selector: one list, or the matches of a path with a wildcard."""
     if re.search(r"\*|\?|\.\.", path):
         matches = jsonpath.find_values(path, document)
         return matches[0] if len(matches) == 1 and isinstance(matches[0], list) else matches
@@ -89,7 +89,7 @@ def select(path: str, document: Any) -> Any:
 
 
 def lists_of_objects(document: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
-    """Yields each list that could be the rows, with its path; lists within lists are not looked at."""
+    """Yields each list that could be the rows, with its path; lists within lists are ignored."""
     if isinstance(document, list):
         if all(isinstance(item, Mapping) for item in document):
             yield path, document
@@ -99,7 +99,7 @@ def lists_of_objects(document: Any, path: tuple[str, ...] = ()) -> Iterator[tupl
 
 
 def put(document: Any, path: str, value: Any) -> Any:
-    """Returns a copy of a request body with a value at a dotted path."""
+    """Returns a copy of a request body with a value set at a dotted path."""
     copy = dict(document or {})
     first, _, rest = path.removeprefix("$.").partition(".")
     copy[first] = put(copy.get(first), rest, value) if rest else value

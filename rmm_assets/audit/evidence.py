@@ -1,7 +1,7 @@
-"""Finds what answers say about the number of rows and about there being more, and what of it contradicts an end.
+"""Finds what responses say about the number of rows and about more pages, and what contradicts an end.
 
-Made for a check, so it is credulous in one direction only: whatever can be read as "there is more" is, and what says
-"this is all" is believed only where rows confirm it.
+As this is a check, it leans one way: anything that can be read as "there is more" is, and "this is all" is believed only if
+the rows confirm it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ Kind = Literal["total", "pages", "more", "end", "next"]
 
 @dataclass(frozen=True)
 class Hint:
-    """Something that an answer says beside its rows.
+    """A statement in a response outside its rows.
 
     Attributes:
-        place: Where it stands: the path in the body, or the header.
-        kind: `total` rows; `pages` in all; `more` and `end`, flags that say so; `next`, a link or a cursor.
+        place: Where it is: the path in the body, or the header.
+        kind: `total`, of rows; `pages`, their total; `more` and `end`, flags; `next`, a link or a cursor.
+        value: Its value.
     """
 
     place: str
@@ -32,7 +33,7 @@ class Hint:
     value: Any
 
 
-# Names are compared in small letters and without `_ - . @ $`.
+# Names are compared in lower case without `_ - . @ $`.
 _TOTAL = re.compile(
     r"x?(wp|pagination|grand)?total(number|num|of)?(count|items?|results?|records?|entries|elements|size|rows|objects"
     r"|resources|hits|itemcount|itemscount|recordcount|resultcount)?|\w*count|numfound|recordsfiltered|treesize|numresults"
@@ -64,10 +65,12 @@ _RANGE = re.compile(r"\s*(?!bytes)\w*\s*(\d+)-(\d+)/(\d+)\s*")
 
 
 def hints(document: Any, headers: Mapping[str, str], around: Set[str] = frozenset()) -> list[Hint]:
-    """Returns what an answer says beside its rows.
+    """Returns the statements in a response outside its rows.
 
     Args:
-        around: Names of objects that are looked into beside those with a usual name: those that the rows stand in.
+        document: The body without its rows.
+        headers: The headers.
+        around: Names of objects to search in addition to those with a usual name: those that contain the rows.
     """
     inside = _AROUND | {_plain(name) for name in around}
     found = list(_of_body(document, (), inside))
@@ -89,7 +92,7 @@ def hints(document: Any, headers: Mapping[str, str], around: Set[str] = frozense
 
 
 def configured(place: str, kind: Kind, value: Any) -> list[Hint]:
-    """Returns what stands at a place that the connection file names, whatever the place is called."""
+    """Returns the statement at a place named in the connection file, whatever its name."""
     if isinstance(value, Mapping) and "value" in value:  # Elasticsearch
         value = value["value"]
     number = _number(value)
@@ -97,7 +100,7 @@ def configured(place: str, kind: Kind, value: Any) -> list[Hint]:
 
 
 def link(headers: Mapping[str, str], relation: str) -> str | None:
-    """Returns the address that a `Link` header names for a relation."""
+    """Returns the address of a relation in a `Link` header; None if there is none."""
     header = next((value for name, value in headers.items() if name.lower() == "link"), "")
     for url, attributes in _LINK.findall(header):
         said = {
@@ -110,7 +113,7 @@ def link(headers: Mapping[str, str], relation: str) -> str | None:
 
 
 def _of_body(value: Any, path: tuple[str, ...], inside: Set[str]) -> Iterator[Hint]:
-    """Walks through objects only: what stands in a list is a row, or part of one."""
+    """Yields the statements in objects, not in lists, as values in a list belong to a row."""
     if not isinstance(value, Mapping):
         return
     for key, inner in value.items():
@@ -131,7 +134,7 @@ def _of_body(value: Any, path: tuple[str, ...], inside: Set[str]) -> Iterator[Hi
 
 
 def _of_name(place: str, plain: str, value: Any) -> Iterator[Hint]:
-    """What a scalar of that name says."""
+    """Yields the statement of a scalar with that name."""
     number = _number(value)
     if plain in ("remaining", "recordsremaining"):
         if number:
@@ -162,7 +165,7 @@ def _flag(value: Any) -> bool | None:
 
 
 def _number(value: Any) -> int | None:
-    """A number of rows, as a number or as text with digits; None where it is none or says nothing."""
+    """Returns a number of rows, given as a number or as digits; None if it is neither or negative."""
     if isinstance(value, str) and re.fullmatch(r"\s*\d{1,3}(,\d{3})+\s*|\s*\d+\s*", value):
         value = int(value.replace(",", ""))
     if isinstance(value, Decimal) and value == value.to_integral_value():
@@ -178,12 +181,12 @@ def _leads_on(value: Any) -> bool:
 
 @dataclass
 class Seen:
-    """What the answers of one walk said, page by page.
+    """The statements in the responses of one walk, page by page.
 
     Attributes:
-        rows: Rows received by the end of each page, those that were received before not counted.
-        each: Rows on each page.
-        counted: The number of rows by a request of its own, the same before and after the walk.
+        rows: Number of distinct rows received by the end of each page.
+        each: Number of rows on each page.
+        counted: The number of rows by a count request, if it was the same before and after the walk.
     """
 
     rows: list[int]
@@ -207,14 +210,14 @@ class Seen:
         return self.rows[-1] if self.rows else 0
 
     def totals(self, asked: int | None) -> dict[str, int]:
-        """Returns the stated numbers of rows, by place, that nothing here speaks against."""
+        """Returns the stated totals of rows, by place, that nothing contradicts."""
         found: dict[str, int] = {}
         refuted: set[str] = set()
         for received, rows, said in zip(self.rows, self.each, self.said, strict=True):
             for hint in said:
                 if hint.kind == "total":
                     found[hint.place] = hint.value
-                    # A number below the rows that are here, or one that follows the page, counts something else.
+                    # A number below the rows received, or one that changes with the page, counts something else.
                     if hint.value < received or (received > rows and hint.value == rows):
                         refuted.add(hint.place)
         for place, value in found.items():
@@ -224,7 +227,7 @@ class Seen:
         return {place: value for place, value in found.items() if place not in refuted} | count
 
     def confirmed(self, asked: int | None) -> bool:
-        """Whether a stated number of rows was reached, and not by the first page alone unless it was counted."""
+        """Returns whether a stated total was reached, and not just by the first page unless by a count request."""
         if self.counted is not None:
             return self.counted == self.received
         full = [rows for rows in self.each if rows]
@@ -232,38 +235,38 @@ class Seen:
         return reached and (len(full) > 1 or (asked is not None and self.received < asked))
 
     def all_pages(self) -> bool:
-        """Whether as many pages brought rows as the server says there are."""
+        """Returns whether as many pages had rows as the server states."""
         brought = sum(1 for before, now in pairwise([0, *self.rows]) if now > before)
         return any(hint.kind == "pages" and hint.value == brought for said in self.said for hint in said)
 
     def contradictions(self, asked: int | None, *, followed: str = "", here: str = "") -> Iterator[str]:
-        """Yields what says that there is more than was received.
+        """Yields the statements that there is more than was received, as sentences.
 
         Args:
-            asked: The page size that was asked for.
-            followed: The place whose word was followed to an end.
-            here: The address that was asked last.
+            asked: The requested page size.
+            followed: The place of the link or cursor that was followed to an end.
+            here: The last address requested.
         """
         received, pages = self.received, sum(1 for rows in self.each if rows)
         confirmed = self.confirmed(asked)
         for place, value in self.totals(asked).items():
             if value > received:
-                yield f"{place} says {value:,} rows, and {received:,} came"
+                yield f"{place} states {value:,} rows, and {received:,} were received"
         if not self.said or confirmed:
             return
         for hint in self.said[-1]:
             if hint.kind == "more":
                 yield f"{hint.place} says on the last page that more follows"
             elif hint.kind == "next" and not _is(hint.value, here) and not f"{hint.place}.".startswith(f"{followed}."):
-                yield f"{hint.place} names a next page behind the last one"
+                yield f"{hint.place} names a next page after the last one"
         stated = {hint.place: hint.value for said in self.said for hint in said if hint.kind == "pages"}
         for place, value in stated.items():
             if value > pages and pages:
-                yield f"{place} says {value:,} pages, and {pages:,} held rows"
+                yield f"{place} states {value:,} pages, and {pages:,} had rows"
         if self.statuses[-1] == 206 and not any(hint.kind == "total" for hint in self.said[-1]):
-            yield "the last answer is 206 Partial Content, without a number of rows"
+            yield "the last response is 206 Partial Content without a number of rows"
 
 
 def _is(value: Any, here: str) -> bool:
-    """Whether a next link leads to the page that it stands on."""
+    """Returns whether a next link leads to its own page."""
     return isinstance(value, str) and bool(here) and (value == here or here.endswith(value))

@@ -1,4 +1,4 @@
-"""Says what an audit found: numbers, examples, and what could not be decided."""
+"""Defines the result of an audit: numbers, examples, and what could not be verified."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Audit:
-    """What the audit of one resource found.
+    """The result of one resource's audit.
 
     Attributes:
-        rows_api: Rows that the API sent.
-        rows_table: Rows that are alive in the table.
-        found: Numbers of rows by kind of difference: `missing`, `marked_absent`, `extra`, `different`, `same_key`.
+        rows_api: Number of rows that the API sent.
+        rows_table: Number of rows in the table that are not marked absent.
+        found: Number of rows by kind of difference: `missing`, `marked_absent`, `extra`, `different`, `same_key`.
         examples: Keys of up to five of them, by kind.
-        columns: Rows with another value, by column.
-        rejected: Rows that are in the table of rejects instead.
-        deleted: Rows that the API itself says are deleted.
-        unverified: What could not be decided, a sentence each.
+        columns: Number of rows that differ, by column.
+        rejected: Number of rows that are in the table of rejected rows instead.
+        deleted: Number of rows that the API itself flags as deleted.
+        unverified: What could not be verified, one sentence each.
         loaded_at: When the latest row of the table landed.
     """
 
@@ -51,16 +51,16 @@ class Audit:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the table holds what the API sent, as far as that could be decided."""
+        """Whether the table has what the API sent, as far as that could be verified."""
         if any(self.found.values()):
             return "differences"
         return "unverified" if self.unverified else "equal"
 
     def sentences(self, *, examples: bool = True) -> list[str]:
-        """Returns what differs and what is not known, for people.
+        """Returns what differs and what could not be verified, as sentences.
 
         Args:
-            examples: Whether keys of rows may be named, as in examples and in the addresses of what could not be read.
+            examples: Whether to name keys of rows, as in examples and in addresses that could not be read.
         """
         lines = []
         for kind, number in self.found.items():
@@ -77,7 +77,7 @@ class Audit:
         return [*lines, *(f"unverified: {sentence}" for sentence in self.unverified)]
 
     def as_json(self) -> dict[str, Any]:
-        """Returns it as values that JSON knows."""
+        """Returns the result as JSON values."""
         loaded_at = self.loaded_at.isoformat() if self.loaded_at else None
         return {**asdict(self), "verdict": self.verdict, "loaded_at": loaded_at}
 

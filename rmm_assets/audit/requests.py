@@ -1,4 +1,4 @@
-"""Fills in a resource's requests: rows of parents, the beginning of a range, another page size than the load's."""
+"""Builds a resource's requests: fills in parents' values and the start of a range, and changes the page size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rmm_assets.audit.documents import MISSING, look_up
 from rmm_assets.config import Resource
 
 _PLACEHOLDER = re.compile(r"\{(resources|incremental)\.([^{}]+)\}")
-# What APIs call the number of rows on a page, in small letters and without `_ - $`.
+# Names of the page size, in lower case without `_ - $`.
 _SIZES = frozenset(
     {
         "limit",
@@ -31,17 +31,17 @@ _SIZES = frozenset(
 
 
 class Unfilled(Exception):
-    """A request cannot be made, because a value that it needs is not there. The text says which."""
+    """Raised for a request that lacks a value, which the message names."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """One list of rows to read: a request with nothing left to fill in.
+    """One list of rows to read: a complete request.
 
     Attributes:
-        label: What sentences call it.
-        size: Rows to ask for on a page; None where the request has no word for it.
-        added: Fields of the parent's row that each row gets.
+        label: Its name in sentences.
+        size: Requested page size; None if the request has no parameter for it.
+        added: Fields of the parent's row to add to each row.
     """
 
     label: str
@@ -65,18 +65,18 @@ class Target:
 
     @property
     def maximum(self) -> int | None:
-        """Position at which the file says to stop."""
+        """The position at which the file says to stop; None if it does not."""
         found = getattr(self.paginator, "maximum_offset", None)
         return found if found is not None else getattr(self.paginator, "maximum_page", None)
 
 
 def prime_below(number: int) -> int:
-    """Returns the greatest prime below a page size: its pages begin and end elsewhere than the load's."""
+    """Returns the largest prime below a page size, so that pages start and end elsewhere than the load's."""
     return next((n for n in range(number - 1, 1, -1) if all(n % d for d in range(2, int(n**0.5) + 1))), number)
 
 
 def resized(target: Target) -> Target:
-    """Returns the target with another page size, where the paging allows one."""
+    """Returns the target with another page size if the paging allows it."""
     if target.maximum is not None or target.kind == "single_page":
         return target
     if target.kind == "offset":
@@ -92,11 +92,11 @@ def target_of(resource: Resource, row: Mapping[str, Any] | None = None) -> Targe
     """Returns the request for a resource.
 
     Args:
-        resource: What to read.
-        row: Of its parent, where it has one.
+        resource: The resource to read.
+        row: The row of its parent, if it has one.
 
     Raises:
-        Unfilled: a value of the parent's row, or the beginning of a range, is missing.
+        Unfilled: A value of the parent's row or the start of a range is missing.
     """
     endpoint = resource.endpoint
     values = _Values(resource, row or {})
@@ -126,7 +126,7 @@ def target_of(resource: Resource, row: Mapping[str, Any] | None = None) -> Targe
 
 
 def range_of(resource: Resource) -> Mapping[str, Any] | None:
-    """Returns what the file says of an incremental range; None where the resource is read whole."""
+    """Returns the file's incremental settings; None if the resource is always read in full."""
     if resource.endpoint.incremental is not None:
         return resource.endpoint.incremental.model_dump()
     values = resource.endpoint.params.values()
@@ -135,13 +135,13 @@ def range_of(resource: Resource) -> Mapping[str, Any] | None:
 
 @dataclass(frozen=True)
 class _Values:
-    """The values that placeholders stand for."""
+    """The values for placeholders."""
 
     resource: Resource
     row: Mapping[str, Any]
 
     def parameters(self) -> Iterator[tuple[str, Any]]:
-        """Yields the query parameters; one whose range has no beginning is left out."""
+        """Yields the query parameters, except those for a bound of the range that is not set."""
         said = range_of(self.resource) or {}
         for name, value in self.resource.endpoint.params.items():
             kind = value.get("type") if isinstance(value, Mapping) else None
@@ -157,7 +157,7 @@ class _Values:
                 yield said[key], said[bound]
 
     def fill(self, value: Any, *, as_path: bool = False) -> Any:
-        """Returns a value of the file with its placeholders filled in; in a path, each is one segment."""
+        """Returns a value of the file with placeholders filled in; in a path, each is one segment."""
         if isinstance(value, Mapping):
             return {key: self.fill(inner) for key, inner in value.items()}
         if isinstance(value, (list, tuple)):
@@ -175,7 +175,7 @@ class _Values:
         if not as_path:
             return text
         if text in ("", ".", ".."):
-            raise Unfilled(f"{self.resource.name}: {match[0]} is {text!r}, which cannot stand in a path")
+            raise Unfilled(f"{self.resource.name}: {match[0]} is {text!r}, which cannot be used in a path")
         return quote(text, safe="")
 
     def _value(self, of: str, name: str) -> Any:
@@ -199,5 +199,5 @@ class _Values:
         return (range_of(self.resource) or {}).get("end_value" if name == "end_value" else "initial_value")
 
     def _is_open(self, value: str) -> bool:
-        """Whether a parameter stands for a bound that is not set."""
+        """Returns whether a parameter is a bound of the range that is not set."""
         return any(m[1] == "incremental" and self._bound(m[2]) is None for m in _PLACEHOLDER.finditer(value))

@@ -1,4 +1,4 @@
-"""Audits one resource: reads it, compares it with its table, and looks again at whatever differs."""
+"""Audits one resource: reads it, compares it with its table, and checks differences again."""
 
 from __future__ import annotations
 
@@ -27,18 +27,21 @@ def audit(
     connection: Connection, resource: Resource, secret: Secret, *, store: Store,
     base_url: str | None = None, log: logging.Logger | None = None,
 ) -> Audit:  # fmt: skip
-    """Reads a resource from the API once more, another way, and compares it with its table. Writes nothing there.
+    """Reads a resource from the API again, in another way, and compares it with its table, which is only read.
 
-    Whatever differs is read a second time, API and table both, so that a row that changed meanwhile is not reported.
+    If anything differs, both the API and the table are read a second time, so that rows that changed in between are not
+    reported.
 
     Args:
+        connection: The connection.
+        resource: The resource.
         secret: The connection's secrets, or only that of `api_key`.
         store: Where the table is.
-        base_url: Of the API, where it is not the connection file's (the embedded RMM's).
-        log: Where retries are lines.
+        base_url: The API's address if it is not the connection file's (the embedded RMM's).
+        log: Receives retries.
 
     Raises:
-        ValueError: no base URL, or an auth without a secret.
+        ValueError: There is no base URL, or an auth lacks its secret.
     """
     log = log or logging.getLogger("rmm_assets")
     heard, compared = _once(connection, resource, secret, store, base_url, log)
@@ -60,7 +63,7 @@ def _once(
             heard = read(transport, connection, resource, received.add)
         if store.is_file and not Path(store.credentials).exists():
             nothing = Compared(
-                doubts=[f"there is no file {store.credentials}: nothing was loaded, or into another place"]
+                doubts=[f"there is no file {store.credentials}: no rows were loaded, or they are somewhere else"]
             )
             nothing.found["missing"] = {pack(row): f"row {n:,} of the API" for n, row in enumerate(received, start=1)}
             return heard, nothing
@@ -76,7 +79,7 @@ def _transport(
     connection: Connection, resource: Resource, secret: Secret, store: Store, base_url: str | None,
     log: logging.Logger,
 ) -> Iterator[Transport]:  # fmt: skip
-    """Yields what sends the requests of one walk, within the limits that the connection's loads share."""
+    """Yields a transport for one walk that shares the rate limit of the connection's loads."""
     address = base_url or connection.client.base_url
     if not address:
         raise ValueError(f"{connection.name}: client.base_url is not set")
@@ -105,7 +108,7 @@ def _transport(
 
 
 def _both(first: Compared, second: Compared) -> Compared:
-    """Returns the second comparison with those differences only that the first one showed as well."""
+    """Returns the second comparison with only the differences that the first one also found."""
     for kind, rows in second.found.items():
         second.found[kind] = {key: label for key, label in rows.items() if key in first.found[kind]}
     for key in list(second.found["different"]):
@@ -120,7 +123,7 @@ def _report(connection: Connection, resource: Resource, heard: Heard, compared: 
     found = {kind: dict(rows) for kind, rows in compared.found.items()}
     doubts = [*heard.doubts, *compared.doubts]
     if not heard.rows and not heard.doubts:
-        doubts.append("the API sent no rows; a key without rights looks like this")
+        doubts.append("the API sent no rows, which also happens if the key lacks permissions")
     undecided = {
         "extra": scope.extra or ("the read may not be complete" if heard.doubts else ""),
         "missing": scope.missing,
@@ -130,7 +133,7 @@ def _report(connection: Connection, resource: Resource, heard: Heard, compared: 
     for kind, why in undecided.items():
         if why and found[kind]:
             where = "in the table only" if kind == "extra" else "not in the table"
-            doubts.append(f"{len(found[kind]):,} rows are {where}, which says nothing, because {why}")
+            doubts.append(f"{len(found[kind]):,} rows are {where}, which is not a difference, because {why}")
             found[kind] = {}
     doubts += scope.notes
     columns: dict[str, int] = {}
@@ -152,5 +155,5 @@ def _first(sentences: list[str]) -> tuple[str, ...]:
 
 
 def unreadable(connection: Connection, resource: Resource, problem: str | RmmError) -> Audit:
-    """Returns the audit of a resource that could not be audited at all."""
+    """Returns the result for a resource that could not be audited."""
     return Audit(connection.name, resource.name, unverified=(str(problem),))

@@ -1,4 +1,4 @@
-"""Walks an endpoint once, request after request, and says what speaks against this having been all of it."""
+"""Walks over an endpoint once, one request at a time, and collects doubts whether all rows were received."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from rmm_assets.http.transport import BodyFault, Reply, Transport
 
 Take = Callable[[Mapping[str, Any]], None]
 
-# How servers refuse a page behind the last one; the second group they also use where they refuse to go deeper.
+# Statuses for a page after the last one; those of the second group are also used to refuse paging further.
 _BEHIND = (404, 410, 416)
 _REFUSED = (400, 422)
 _NOTHING_HERE = (200, 204, 404, 410)
 _THROTTLED = (b"rate limit", b"ratelimit", b"too many", b"throttl", b"quota", b"slow down", b"try again")
-# Page sizes that servers have: as many rows and no word on the end may be a first page.
+# Usual page sizes: a page with this many rows and no statement about the end may not be the last.
 _USUAL = frozenset((10, 15, 20, 25, 30, 50, 100, 150, 200, 250, 300, 500, 1000, 2000, 5000, 10000, 51, 101))
 _MOST_EMPTY = 2
 
 
 @dataclass
 class Heard:
-    """What reading a resource brought beside its rows.
+    """The outcome of reading a resource, in addition to its rows.
 
     Attributes:
-        doubts: Why it is not shown that these were all rows; empty where it is.
-        rows: Rows received.
-        ignored: Answers that the file says to ignore.
-        lists: Lists that were read: one, or one for each parent.
-        largest: Rows of the largest page.
-        suspects: Pages with a number of rows that is a usual page size, with what to say of them.
+        doubts: Why it is not certain that these were all rows; empty if it is.
+        rows: Number of rows received.
+        ignored: Number of responses that the file says to ignore.
+        lists: Number of lists read: one, or one per parent.
+        largest: Number of rows on the largest page.
+        suspects: Last pages whose length is a usual page size, each with a sentence about it.
     """
 
     requests: int = 0
@@ -51,11 +51,13 @@ class Heard:
 
 
 def read(transport: Transport, connection: Connection, resource: Resource, take: Take) -> Heard:
-    """Reads all rows of a resource: once, or once for each row of its parent.
+    """Reads all rows of a resource: once, or once per row of its parent.
 
     Args:
-        transport: Of this walk alone.
-        take: Called with each row, its parent's fields in it.
+        transport: Used for this walk only.
+        connection: The connection.
+        resource: The resource.
+        take: Called with each row, which includes its parent's fields.
     """
     heard = Heard()
     for target in _targets(transport, connection, resource, heard):
@@ -65,10 +67,10 @@ def read(transport: Transport, connection: Connection, resource: Resource, take:
             walk.run()
         except TransportError as error:
             heard.doubts.append(f"{target.label} could not be read to the end: {error}")
-    # A page that holds more, below another parent, shows that this number is not the most a page holds.
+    # A larger page of another parent shows that this is not the maximum page size.
     heard.doubts += [sentence for rows, sentence in heard.suspects if rows >= heard.largest]
     if heard.lists > 1 and heard.ignored == heard.lists:
-        heard.doubts.append(f"{resource.name}: every request was answered with what the file says to ignore")
+        heard.doubts.append(f"{resource.name}: the file says to ignore the responses to all requests")
     return heard
 
 
@@ -83,7 +85,7 @@ def _targets(transport: Transport, connection: Connection, resource: Resource, h
     above = read(transport, connection, connection.resource(resource.parent), rows.append)
     heard.doubts += [f"of the parents: {doubt}" for doubt in above.doubts]
     if not rows:
-        heard.doubts.append(f"{resource.parent} has no rows, so nothing below it was read")
+        heard.doubts.append(f"{resource.parent} has no rows, so no children were read")
     done: set[str] = set()
     for row in rows:
         try:
@@ -110,7 +112,7 @@ class _Answer:
 
 
 class _Walk:
-    """One walk over one list."""
+    """One walk over one list of rows."""
 
     def __init__(self, transport: Transport, target: Target, take: Take, heard: Heard) -> None:
         self._transport, self._target, self._take, self._heard = transport, target, take, heard
@@ -122,7 +124,7 @@ class _Walk:
         self._followed = ""
 
     def run(self) -> None:
-        """Walks to the end, and notes what speaks against its being one."""
+        """Walks to the end and collects doubts about it."""
         self._target = resized(self._configured)
         self._seen.counted = before = self._count()
         try:
@@ -164,7 +166,7 @@ class _Walk:
         position, empty, stale, number = start, 0, 0, 0
         while empty < _MOST_EMPTY and stale < _MOST_EMPTY:
             if target.maximum is not None and position >= target.maximum:
-                self._doubt(f"the file says to stop at {position}, so rows behind it were not looked at")
+                self._doubt(f"the file says to stop at {position}, so rows after it were not read")
                 return
             number += 1
             try:
@@ -173,7 +175,7 @@ class _Walk:
                 if not self._seen.received or error.status not in (*_BEHIND, *_REFUSED):
                     raise
                 if error.status in _REFUSED and not self._seen.confirmed(target.size):
-                    self._doubt(f"the API refuses to go on after {self._seen.received:,} rows ({error.status})")
+                    self._doubt(f"the API refuses to continue after {self._seen.received:,} rows ({error.status})")
                 break
             new = self._arrive(answer)
             if answer.ignored:
@@ -182,12 +184,12 @@ class _Walk:
             stale = stale + 1 if answer.rows and not new else 0
             position += (len(answer.rows) or target.size or 1) if offsets else 1
         if stale and not (self._seen.confirmed(target.size) or self._seen.all_pages()):
-            self._doubt("the server sends rows again that it sent before, so the end cannot be seen")
+            self._doubt("the server repeats rows that it sent before, so the end cannot be determined")
         if not offsets and start > 0:
             self._before(start - 1)
 
     def _before(self, page: int) -> None:
-        """Looks at the page before the first one: an API may count from another number than the file says."""
+        """Checks the page before the first one, as an API may number pages from another number than the file says."""
         try:
             answer = self._ask(self._at(page), {}, f"page number {page}")
         except TransportError:
@@ -226,7 +228,7 @@ class _Walk:
             if number > 1 and answer.rows and not new:
                 if said_end:
                     return
-                self._doubt(f"page {number} holds only rows that were there before, so the end cannot be seen")
+                self._doubt(f"page {number} has only rows that were received before, so the end cannot be determined")
                 return
             said_end = self._flags_end(answer)
             if said_end and getattr(self._target.paginator, "has_more_path", None):
@@ -237,7 +239,7 @@ class _Walk:
             if following is None or empty >= _MOST_EMPTY:
                 break
             if pack(following) in asked:
-                self._doubt(f"page {number} names a next page that was read already")
+                self._doubt(f"page {number} names a next page that was already read")
                 return
             changes, answer = following, None
             asked.add(pack(changes))
@@ -246,9 +248,9 @@ class _Walk:
             self._judge_last(answer)
 
     def _next(self, answer: _Answer) -> tuple[dict[str, Any] | None, str]:
-        """What to change in the request for the next page, and where that was found.
+        """Returns the changes to the request for the next page, and where they were found.
 
-        The place that the file names comes first; where nothing stands there, any next link of the answer is followed.
+        The place that the file names comes first; if it has no value, any next link in the response is followed.
         """
         value, place = self._configured_next(answer)
         if value is MISSING:
@@ -281,22 +283,22 @@ class _Walk:
             return link(answer.headers, relation) or MISSING, f'Link rel="{relation}"'
         if paginator.type == "header_cursor":
             return answer.headers.get(paginator.cursor_key, MISSING), paginator.cursor_key
-        return MISSING, ""  # another style: whatever next link the answer holds is followed
+        return MISSING, ""  # another style: any next link in the response is followed
 
     def _judge_last(self, answer: _Answer) -> None:
-        """Doubts an end that looks like a page cut off: a full page, and nothing that says it was the last one."""
+        """Adds a doubt if the last page is full and nothing says that it is the last one."""
         size, largest, rows = self._target.size, max(self._seen.each), len(answer.rows)
         if not rows or self._says_end(answer) or self._seen.confirmed(size):
             return
         pages = len(self._seen.each)
-        sentence = f"the last page holds {rows:,} rows, as many as a full one, and nothing says that it is the last"
+        sentence = f"the last page is full ({rows:,} rows), and nothing says that it is the last"
         if rows == size or (pages > 1 and rows >= largest):
             self._doubt(sentence)
         elif pages == 1 and rows in _USUAL and (size is None or rows < size):
             self._heard.suspects.append((rows, f"{self._target.label}: {sentence}"))
 
     def _flags_end(self, answer: _Answer) -> bool:
-        """Whether flags of the answer say that this is the last page, and none that it is not."""
+        """Returns whether flags in the response say that this is the last page and none says that it is not."""
         kinds = {hint.kind for hint in self._said(answer)}
         return "end" in kinds and "more" not in kinds
 
@@ -325,7 +327,7 @@ class _Walk:
     # One request
 
     def _count(self) -> int | None:
-        """Asks for the number of rows, where the file names a request for it."""
+        """Requests the number of rows if the file defines a count request."""
         target, count = self._target, self._target.resource.endpoint.count
         if count is None:
             return None
@@ -340,7 +342,7 @@ class _Walk:
                 value = parse(reply.body) if reply.body.strip() else None
                 value = value if count.total_path is None else look_up(count.total_path, value)
         except (TransportError, ValueError) as error:
-            self._doubt(f"the number of rows cannot be asked for: {error}")
+            self._doubt(f"the count request failed: {error}")
             return None
         found = configured("count", "total", value)
         return found[0].value if found else None
@@ -379,7 +381,9 @@ class _Walk:
             found = list(lists_of_objects(document))
             filled = [path for path, rows in found if rows] or [path for path, _ in found]
             if len(filled) != 1:
-                raise BodyFault("the file names no data_selector, and the answer holds not exactly one list of objects")
+                raise BodyFault(
+                    "the file has no data_selector, and the response does not have exactly one list of objects"
+                )
             self._selector = ".".join(filled[0]) or "$"
         rows = select(self._selector, document)
         if isinstance(rows, list):
@@ -391,7 +395,7 @@ class _Walk:
         if kind in self._target.resource.endpoint.empty_as:
             return []
         what = "nothing" if rows is MISSING else "null" if rows is None else "no list"
-        raise BodyFault(f"{what} stands at {self._selector!r}, where the rows should be")
+        raise BodyFault(f"{what} is at {self._selector!r}, where the rows should be")
 
     def _ignored(self, reply: Reply) -> bool:
         return any(
@@ -401,7 +405,7 @@ class _Walk:
         )
 
     def _arrive(self, answer: _Answer) -> int:
-        """Takes in a page's rows; how many of them were not there before."""
+        """Takes in a page's rows and returns how many of them are new."""
         if answer.ignored:
             self._heard.ignored += 1
         self._heard.largest = max(self._heard.largest, len(answer.rows))
@@ -410,12 +414,12 @@ class _Walk:
         self._seen.add(answer.status, len(answer.rows), taken, self._said(answer))
         if answer.ignored and (answer.status not in _NOTHING_HERE or answer.throttled):
             self._doubt(
-                f"the answer is {answer.status}, which the file says to ignore; what would be there is not known"
+                f"the response is {answer.status}, which the file says to ignore, so the rows there are unknown"
             )
         return new
 
     def _hand_on(self, rows: Sequence[Any]) -> int:
-        """Takes rows, those with a key once each: a row that is there twice may be one that moved while it was read."""
+        """Passes rows on, each key only once, as a repeated row may have moved during the read."""
         keyed, before = bool(self._target.resource.keys), self._heard.rows
         for row in rows:
             digest = _digest(row)

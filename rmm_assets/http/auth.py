@@ -161,7 +161,7 @@ class OAuth2Token(NoAuth):
 
 
 class NamedSecrets:
-    """Fills the secrets of `secrets` into the places that refer to them, beside another auth.
+    """Fills the secrets of `secrets` into the places that refer to them, in addition to another auth.
 
     Args:
         auth: The other auth.
@@ -190,7 +190,7 @@ class NamedSecrets:
         return bytes(filled(body, self._texts, write))
 
     def strip(self, url: str) -> str:
-        # A server that repeats the request's parameters in a link repeats the secret, which is masked by now.
+        # A server that repeats the request's parameters in a link repeats the secret, which has already been masked.
         rest, hash_, fragment = self._auth.strip(url).partition("#")
         path, mark, query = rest.partition("?")
         pairs = [(pair, unquote_plus(pair.partition("=")[0])) for pair in query.split("&")]
@@ -205,7 +205,7 @@ class ChangingAuth:
 
     Args:
         build: Builds the auth from the secrets.
-        secrets: The secrets now.
+        secrets: The current secrets.
         again: Looks them up again.
     """
 

@@ -1,6 +1,6 @@
-"""Holds one request as it is asked for.
+"""Defines a request, without the secret.
 
-Apart from `transport`, so that the settings of paginators, which each process of Dagster reads, import no HTTP client.
+It is separate from `transport` so that the settings of paginators, which every Dagster process imports, need no HTTP client.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class _Failure:
         text: The reason, redacted.
         wait: Seconds that the server asked to wait.
         throttled: Whether the request was rate limited.
-        late: Whether the response did not come in time: the server may have too much to do.
+        late: Whether the response timed out, as the server may be overloaded.
     """
 
     text: str
@@ -170,7 +170,7 @@ class Transport:
             wire.close()
 
     def on_throttle(self, callback: Callable[[], None]) -> None:
-        """Registers a callback for responses that are rate limited or late: fewer requests at once are better then."""
+        """Registers a callback for responses that are rate limited or late, after which fewer parallel requests are better."""
         self._on_throttle = callback
 
     def send(
@@ -339,7 +339,7 @@ class Transport:
             too_much = self._received > self._limits.max_total_bytes
         if too_much:
             raise TransportError(
-                f"the responses exceed limits.max_total_bytes ({self._limits.max_total_bytes:,}); if the API holds so much, "
+                f"the responses exceed limits.max_total_bytes ({self._limits.max_total_bytes:,}); if the API has this much, "
                 "raise the limit"
             )
         response_headers = urllib3.HTTPHeaderDict({k: self.redactor.header(v) for k, v in raw.headers.itermerged()})

@@ -193,4 +193,4 @@ def test_a_configured_number_of_rows_is_looked_at_whatever_it_is_called(where: s
         number[0] = 33
         result = audited(tmp_path, server.url, made)
     assert (result.verdict, found(result)) == ("unverified", {})
-    assert any("33 rows, and 20 came" in sentence for sentence in result.unverified)
+    assert any("33 rows, and 20 were received" in sentence for sentence in result.unverified)
