@@ -102,7 +102,7 @@ NO_VALUES = [(None, "null"), ("", "empty"), ([1], "a list"), ({"a": 1}, "an obje
 
 @pytest.mark.parametrize(
     ("place", "key", "what"),
-    [*((place, *value) for place in PLACES for value in NO_VALUES), ("path", "..", "a step"), ("path", ".", "a step")],
+    [*((place, *value) for place in PLACES for value in NO_VALUES), ("path", "..", "`.` or"), ("path", ".", "`.` or")],
 )
 def test_a_value_that_cannot_be_asked_with_is_refused_by_name(place: str, key: Any, what: str, tmp_path: Path) -> None:
     api = Api(customers("fine", key))
