@@ -222,8 +222,8 @@ def test_one_parent_that_fails_leaves_the_absences_of_the_others_alone(policy: s
     [
         (SILENT, INHERITING, {"a2"}, ""),
         (GONE, INHERITING, {"a2", "b0", "b1", "b2"}, ""),
-        # Without the parent's key in the rows, the table does not tell which of them belong to it.
-        (SILENT, {"max_absent_share": 1}, set(), "include_from_parent with the parent's key would tell which"),
+        # Without the parent's key in the rows, the table does not show which of them belong to it.
+        (SILENT, {"max_absent_share": 1}, set(), "include_from_parent with the parent's key would show which"),
         (GONE, {"max_absent_share": 1}, {"a2", "b0", "b1", "b2"}, ""),
     ],
     ids=["403", "404", "403, parent not told", "404, parent not told"],
