@@ -27,7 +27,8 @@ def test_of_two_runs_of_one_resource_one_waits_and_all_are_right(tmp_path: Path)
         first.reaches("fetching")
         again, other = (Running(tmp_path, server.base_url, made, name) for name in ("devices", "alerts"))
         assert first.end()["verdict"] == again.end()["verdict"] == other.end()["verdict"] == "green"
-        assert any("waiting for another run of acme__devices" in line for line in again.log)
+        held_by = f"waiting for another run of acme__devices: process {first.process.pid} on "
+        assert any(line.startswith(held_by) for line in again.log), again.log
     assert rows_of(tmp_path) == devices(300)
     assert rows_of(tmp_path, "alerts") == devices(200)
 

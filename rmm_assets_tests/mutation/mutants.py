@@ -1225,6 +1225,27 @@ ORCHESTRATION = (
         ("loading/test_syncs.py::test_between_loads_the_staging_dataset_holds_no_rows",),
     ),
     Mutant(
+        "a process whose id another one has taken over is gone",
+        "orchestration/lost_runs.py",
+        "return bool(self.started) and abs(started - self.started) > _TOLERANCE",
+        "return False",
+        ("integration/test_lost_runs.py::test_a_process_is_gone_when_its_id_belongs_to_another_one",),
+    ),
+    Mutant(
+        "a run of another machine is left alone",
+        "orchestration/lost_runs.py",
+        "if self.host != socket.gethostname():",
+        "if False:",
+        ("integration/test_lost_runs.py::test_a_run_of_another_machine_or_without_a_process_is_left_alone",),
+    ),
+    Mutant(
+        "pruning keeps the run of each asset's last materialization",
+        "orchestration/prune.py",
+        "            kept.add(event.run_id)",
+        "            kept.discard(event.run_id)",
+        ("orchestration/test_prune.py::test_old_runs_go_with_all_they_left_and_each_asset_s_last_one_stays",),
+    ),
+    Mutant(
         "the table of syncs holds no secret",
         "loading/attempt.py",
         "self.redactor.text(said or sentence_of(error, self.plan.resource.name))",
