@@ -53,6 +53,7 @@ class Attempt:
         sentence = " ".join(said.split())[:_LONGEST_ERROR]
         verdict: syncs.Verdict = "failed_after_load" if isinstance(error, PublishedError) else "failed"
         try:
+            self.store.prepare()
             with self.store.changing(self.plan.source_name, self.log) as client:
                 syncs.write(client, replace(self._sync(verdict), error=sentence))
         except Exception as fault:
