@@ -1,6 +1,6 @@
-"""Lists the errors that a person can act on: one family, each with a sentence on when it is raised.
+"""Defines the errors that a user can act on; catch `RmmError` for all of them.
 
-Their text says what went wrong, where, and what to do, without the secret. Whoever runs a read catches `RmmError`.
+Their messages say what went wrong, where, and what to do, without the secret.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal
 
 
 class RmmError(Exception):
-    """The base class of all errors that a person can act on."""
+    """The base class of all errors that a user can act on."""
 
 
 class ConnectionFileError(RmmError):
@@ -33,8 +33,8 @@ class Fault:
     Attributes:
         path: The key at fault, for example `attributes.resources[0].endpoint.paginator`.
         message: What is wrong and what to write; never a value that could be a secret.
-        file: The file, None where the connection came from elsewhere.
-        line: Line in the file, counted from 1.
+        file: The file; None if the connection is not from a file.
+        line: Line in the file, starting at 1.
     """
 
     path: str
@@ -80,15 +80,15 @@ class IncompleteError(RmmError):
 
 
 class ConflictingRowsError(IncompleteError):
-    """Rows of one read share a primary key and differ, so the key is none: all but one of them would be lost."""
+    """Rows of one read share a primary key but differ, so all but one of them would be lost."""
 
 
 class CursorError(RmmError):
-    """A row does not hold what an incremental read goes by, or its cursor cannot be used as the file says."""
+    """A row lacks the cursor of an incremental read, or its cursor cannot be used as the file says."""
 
 
 class ParentRowError(RmmError):
-    """A row of a parent resource holds no value that can be put into a request for its children."""
+    """A row of a parent resource lacks a value that can be used in a request for its children."""
 
 
 class SchemaContractError(RmmError):
@@ -100,7 +100,7 @@ class ChildTablesError(RmmError):
 
 
 class DatabaseInUseError(RmmError):
-    """Another program has the database file open and does not let go of it."""
+    """Another program keeps the database file open."""
 
 
 class QueryError(RmmError):
@@ -108,12 +108,12 @@ class QueryError(RmmError):
 
 
 class ForeignTableError(RmmError):
-    """A table that is there already belongs to another connection or resource."""
+    """An existing table belongs to another connection or resource."""
 
 
 class PublishedError(RmmError):
-    """The rows of a load are in the table, and something behind the load failed."""
+    """The rows of a load are in the table, but a step after the load failed."""
 
 
 class SuspiciousLossError(RmmError):
-    """The API answered with far fewer rows than last time, as it does for a wrong key."""
+    """The API sent far fewer rows than last time, as it may if the key has lost permissions."""

@@ -60,7 +60,7 @@ def _flat(row: Mapping[str, Any], above: str, columns: Set[str], whole: Set[str]
 
 
 def _says_something(value: Any) -> bool:
-    """Whether an object holds anything but nulls, which become no column."""
+    """Returns whether an object contains anything but nulls, for which dlt creates no columns."""
     if isinstance(value, Mapping):
         return any(_says_something(inner) for inner in value.values())
     return value is not None
