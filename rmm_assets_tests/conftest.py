@@ -9,6 +9,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from rmm_assets_tests.postgres import postgresql
+
 # Before dlt and Dagster are imported by a test, and for the processes that tests start.
 os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
 os.environ["DO_NOT_TRACK"] = "1"
@@ -29,6 +31,13 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder as the working directory: database and working files land below it."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL database for all tests of a worker."""
+    with postgresql() as url:
+        yield url
 
 
 @pytest.fixture

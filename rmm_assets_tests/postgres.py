@@ -1,4 +1,4 @@
-"""Starts a PostgreSQL server of its own for a test, where its programs are installed."""
+"""Runs a PostgreSQL server of the tests' own on this machine."""
 
 from __future__ import annotations
 
@@ -6,43 +6,55 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
-from rmm_assets.tables.store import Store
+STARTS_WITHIN = 300.0  # seconds
 
-_NOBODY = 65534
+
+def program(name: str) -> str | None:
+    """Returns the path of one of PostgreSQL's programs, which Debian keeps out of the PATH."""
+    debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return shutil.which(name) or (str(debian[-1]) if debian else None)
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[Store]:
-    """A store in a server that lives in this folder, on loopback."""
-    if shutil.which("initdb") is None or shutil.which("postgres") is None:
-        pytest.skip("PostgreSQL is not installed: `apt-get install postgresql` and put its programs on the PATH")
-    # It refuses to run as root.
-    as_user = ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"] if os.geteuid() == 0 else []
-    data = folder / "data"
+def postgresql() -> Iterator[str]:
+    """Yields the URL of a new server's database, as dlt takes it. Skips the test if PostgreSQL is not installed."""
+    initdb, postgres = program("initdb"), program("postgres")
+    if initdb is None or postgres is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    # PostgreSQL does not run as root, and pytest lets nobody else into its temporary folders.
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    with TemporaryDirectory(prefix="rmm-postgres-") as folder:
+        yield from _running(Path(folder), initdb, postgres, user)
+
+
+def _running(folder: Path, initdb: str, postgres: str, user: list[str]) -> Iterator[str]:
+    data, password = folder / "data", folder / "password"
     data.mkdir()
-    (folder / "password").write_text("not-secret")
-    if as_user:
-        for place in (data, folder, *list(folder.parents)[:2]):
-            place.chmod(0o755)
-        shutil.chown(data, _NOBODY, _NOBODY)
-    initialize = ["initdb", "-D", str(data), "-U", "rmm", "--auth=password", f"--pwfile={folder / 'password'}", "-N"]
-    subprocess.run([*as_user, *initialize], check=True, capture_output=True)
+    password.write_text("not-secret")
+    if user:
+        folder.chmod(0o755)
+        shutil.chown(data, 65534, 65534)
+    make = [initdb, "-D", str(data), "-U", "rmm", "-E", "UTF8", "--auth=password", f"--pwfile={password}", "-N"]
+    subprocess.run([*user, *make], check=True, capture_output=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = ["postgres", "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", "", "-F"]
-    with subprocess.Popen([*as_user, *command], stderr=subprocess.PIPE, text=True) as server:
+    log = folder / "log"
+    command = [postgres, "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", "", "-F"]
+    with log.open("wb") as output, subprocess.Popen([*user, *command], stderr=output, stdout=output) as server:
         try:
-            assert server.stderr is not None
-            for line in server.stderr:
-                if "ready to accept connections" in line:
-                    break
-            yield Store("postgres", f"postgresql://rmm:not-secret@127.0.0.1:{port}/postgres", "acme", folder / "work")
+            until = time.monotonic() + STARTS_WITHIN
+            while "ready to accept connections" not in log.read_text():
+                assert server.poll() is None and time.monotonic() < until, log.read_text()
+                time.sleep(0.05)
+            yield f"postgresql://rmm:not-secret@127.0.0.1:{port}/postgres"
         finally:
             server.terminate()

@@ -14,6 +14,7 @@ from typing import Any, cast, get_args, get_type_hints
 from pydantic_core import InitErrorDetails
 
 from rmm_assets.config.attributes import Attributes
+from rmm_assets.config.destinations import capabilities, changes_rows, merge_strategies
 from rmm_assets.config.names import normalized_column
 from rmm_assets.config.resource import Resource
 from rmm_assets.http.address import address_fault, read_origin
@@ -252,6 +253,29 @@ def _query_faults(connection: Attributes, dialect: str | None) -> Iterator[InitE
                 yield line_error(("resources", index, "checks", "sql", name), fault)
 
 
+def _merge_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
+    kind = connection.destination.type
+    for index, resource in enumerate(connection.resources):
+        if resource.disposition != "merge":
+            continue
+        strategies = merge_strategies(kind, resource.table_format)
+        into = f"{kind} with table_format {resource.table_format}" if resource.table_format else kind
+        where: Path = ("resources", index)
+        if not strategies:
+            formats = [name for name in ("delta", "iceberg") if merge_strategies(kind, name)]
+            instead = f"set `table_format: {' or '.join(formats)}`, or " if formats else ""
+            yield line_error(
+                (*where, "write_disposition"), f"{into} cannot merge rows; {instead}write append or replace"
+            )
+        elif resource.strategy is not None and resource.strategy not in strategies:
+            message = f"{into} does not merge by {resource.strategy}, only by {', '.join(strategies)}"
+            yield line_error((*where, "write_disposition"), message)
+        elif not changes_rows(kind) and resource.child_tables:
+            yield line_error((*where, "child_tables"), f"{into} cannot delete the items of changed rows; leave it out")
+        elif not changes_rows(kind) and "absent" in resource.model_fields_set and resource.absent != "keep":
+            yield line_error((*where, "absent"), f"{into} cannot change rows that are gone at the source; write keep")
+
+
 # Values that are dlt keywords and so need not be masked.
 _DLT_WORDS = frozenset(
     {"merge", "append", "replace", "GET", "POST", "incremental", "resolve", "delete-insert", "upsert"}
@@ -261,7 +285,6 @@ _DLT_WORDS = frozenset(
 def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
     """Returns what dlt refuses when it validates the config and builds its resources; nothing is fetched."""
     import dlt.destinations
-    from dlt.common.destination import Destination
     from dlt.common.validation import validate_dict
     from dlt.sources.rest_api import rest_api_resources
     from dlt.sources.rest_api.typing import RESTAPIConfig
@@ -271,12 +294,13 @@ def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
         known = [name for name in dlt.destinations.__all__ if name.islower()]
         return [line_error(("destination",), f"dlt has no destination `{kind}`; {did_you_mean(kind, known)}")]
     try:
-        destination = Destination.from_reference(kind)
+        known_of = capabilities(kind)
     except Exception:  # dlt imports what is named, which may raise anything
         return [line_error(("destination",), "dlt cannot import this destination; write a name such as `duckdb`")]
-    capabilities = destination.capabilities() if destination else None
-    formats = (capabilities.supported_table_formats if capabilities else None) or []
-    if errors := list(_query_faults(connection, capabilities.sqlglot_dialect if capabilities else None)):
+    formats = (known_of.supported_table_formats if known_of else None) or []
+    if errors := list(_query_faults(connection, known_of.sqlglot_dialect if known_of else None)):
+        return errors
+    if errors := list(_merge_faults(connection)):
         return errors
     for index, resource in enumerate(connection.resources):
         if resource.table_format is not None and resource.table_format not in formats:

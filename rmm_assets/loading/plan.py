@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 from rmm_assets.config import Connection, Resource
+from rmm_assets.config.destinations import changes_rows, merge_strategies
 from rmm_assets.config.names import normalized_column
 from rmm_assets.loading.cursor import Cursor
 from rmm_assets.loading.dlt_internals import VALIDITY_COLUMNS
@@ -57,6 +58,7 @@ class LoadPlan:
         removes_orphans: Whether children whose row is gone are deleted after a merge. dlt's normalizer may have given the
             rows of an earlier load other ids, by which an upsert finds children.
         skips_unchanged: Whether unchanged rows keep their load id.
+        changes_rows: Whether SQL at the destination can update and delete rows, which it cannot in files.
         compares: Whether the table is compared with a copy from before the load; not needed if versions show the changes.
         history: The validity columns if every version of a row is kept; else None.
         child_tables: Whether lists become child tables.
@@ -77,6 +79,7 @@ class LoadPlan:
     absences: Literal["keep", "mark", "remove"]
     removes_orphans: bool
     skips_unchanged: bool
+    changes_rows: bool
     compares: bool
     history: Validity | None
     child_tables: bool
@@ -95,8 +98,9 @@ def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
     versions, cursor = resource.strategy == "scd2", _cursor(resource)
     skips_unchanged = resource.write_disposition is not None and bool(resource.write_disposition.skip_unchanged_rows)
     arrow = _lands_as_arrow(resource, cursor)
-    strategy = _strategy(resource, arrow)
-    absences = resource.absent if _absences_show(resource, cursor, skips_unchanged) else "keep"
+    kind = connection.destination.type
+    strategy, changes = _strategy(resource, arrow, kind), changes_rows(kind)
+    absences = resource.absent if changes and _absences_show(resource, cursor, skips_unchanged) else "keep"
     return LoadPlan(
         connection=connection.name,
         resource=resource,
@@ -110,7 +114,8 @@ def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
         absences=absences,
         removes_orphans=arrow and resource.child_tables and resource.disposition == "merge",
         skips_unchanged=skips_unchanged,
-        compares=resource.disposition == "merge" and bool(resource.keys) and not versions,
+        changes_rows=changes,
+        compares=changes and resource.disposition == "merge" and bool(resource.keys) and not versions,
         history=_validity(resource) if versions else None,
         child_tables=resource.child_tables,
         row_ids="random" if resource.disposition == "append" or not resource.keys else "key",
@@ -203,14 +208,20 @@ def _lands_as_arrow(resource: Resource, cursor: Cursor | None) -> bool:
     return not (resource.child_tables and ruled)
 
 
-def _strategy(resource: Resource, arrow: bool) -> str | None:
-    """Returns the merge strategy if the file does not set one; else None."""
+def _strategy(resource: Resource, arrow: bool, kind: str) -> str | None:
+    """Returns the merge strategy if the file does not set one; else None.
+
+    Args:
+        kind: dlt's name of the destination.
+    """
     if resource.disposition != "merge" or resource.strategy is not None or resource.merge_key:
         return None
     # Keys are unique when rows land, which upsert requires and delete-insert spends time on. But dlt's upsert inserts a row
     # flagged as deleted and deletes it only at the next load.
     deletes = any(column.hard_delete for column in resource.columns.values())
-    return "upsert" if arrow and not deletes else "delete-insert"
+    first = "upsert" if arrow and not deletes else "delete-insert"
+    known = merge_strategies(kind, resource.table_format)
+    return next((strategy for strategy in (first, "delete-insert", "upsert") if strategy in known), first)
 
 
 def _dedup_sorts(resource: Resource) -> bool:

@@ -111,20 +111,27 @@ class Run:
             outcome.absences = self._resolve_absences(table, outcome.load_id)
             if plan.removes_orphans:
                 remove_orphans(_nested(self.pipeline, table))
-            if reading.rejected:
+            if reading.rejected and plan.changes_rows:
                 keep_once(Table(client, plan.rejected_table), outcome.load_id)
             outcome.rows_new = outcome.rows_loaded
             if outcome.load_id and (self.before.copied or plan.history is not None) and table.columns():
-                counted = compare if plan.history is None else compare_versions
-                changes = counted(table, plan.key, outcome.load_id)
+                if plan.history is None:
+                    changes = compare(table, plan.key, outcome.load_id, self._documents())
+                else:
+                    changes = compare_versions(table, plan.key, outcome.load_id)
                 outcome.rows_new, outcome.rows_changed = changes.new, changes.changed
-            empty_staging(client, [plan.table, *(nested.table.name for nested in _nested(self.pipeline, table))])
+            if plan.changes_rows:
+                empty_staging(client, [plan.table, *(nested.table.name for nested in _nested(self.pipeline, table))])
             outcome.preview_columns, outcome.preview = table.first(PREVIEW_ROWS, plan.key)
             outcome.row_count = table.count()
             outcome.table_name = table.full_name
             outcome.seconds = time.monotonic() - self.started
             self.attempt.loaded(client, outcome)
         return outcome
+
+    def _documents(self) -> list[str]:
+        columns = self.pipeline.default_schema.tables[self.plan.table]["columns"]
+        return [name for name, column in columns.items() if column.get("data_type") == "json"]
 
     def landed(self) -> bool:
         """Returns whether rows of this run's load are in the table; False if that cannot be determined."""
@@ -353,7 +360,7 @@ def _prepare(plan: LoadPlan, pipeline: dlt.Pipeline, table: Table, report: Repor
 def _clear_up(plan: LoadPlan, pipeline: dlt.Pipeline, table: Table) -> None:
     """Removes what a killed run left in append-only tables; a merge overwrites it anyway."""
     schema: str | None = pipeline.default_schema_name
-    if schema is None:
+    if schema is None or not plan.changes_rows:
         return
     forget_unfinished(Table(table.client, plan.rejected_table), schema)
     if plan.resource.disposition == "append":

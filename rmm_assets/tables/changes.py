@@ -6,7 +6,7 @@ first load copies nothing. The next run replaces a copy that a killed run left b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID, Table
@@ -47,21 +47,28 @@ def forget(table: Table) -> None:
             table.client.drop_tables(table.name + _SUFFIX)
 
 
-def compare(table: Table, keys: Sequence[str], load_id: str) -> Changes:
+def compare(table: Table, keys: Sequence[str], load_id: str, documents: Collection[str] = ()) -> Changes:
     """Compares the rows of a load with the copy and drops the copy.
 
     Args:
         table: The table after the load.
         keys: The primary key's columns.
         load_id: Id of the load.
+        documents: JSON columns, which are compared as text: PostgreSQL's `json` has no equality.
     """
     with table.client.with_staging_dataset():
         copy = table.client.make_qualified_table_name(table.name + _SUFFIX)
         before = Table(table.client, table.name + _SUFFIX).columns()
     ours = (LOAD_ID, ABSENT_SINCE, "_dlt_id")
     quote = table.quote
+
+    def value(side: str, name: str) -> str:
+        return table.as_text(name, side) if name in documents else f"{side}.{quote(name)}"
+
     differs = [
-        f"new.{quote(name)} IS DISTINCT FROM old.{quote(name)}" if name in before else f"new.{quote(name)} IS NOT NULL"
+        f"{value('new', name)} IS DISTINCT FROM {value('old', name)}"
+        if name in before
+        else f"new.{quote(name)} IS NOT NULL"
         for name in table.columns()
         if name not in ours and name not in keys
     ]

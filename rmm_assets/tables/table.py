@@ -9,6 +9,7 @@ from typing import Any
 from dlt.common.schema.typing import C_DLT_LOAD_ID
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
+from sqlglot import exp
 
 LOAD_ID = C_DLT_LOAD_ID
 ABSENT_SINCE = "_absent_since"
@@ -44,6 +45,15 @@ class Table:
         """Quotes a column's name."""
         return self.client.escape_column_name(column)
 
+    def as_text(self, column: str, alias: str) -> str:
+        """Returns SQL for a column as text, in the destination's dialect.
+
+        Args:
+            alias: Name of the table in the query.
+        """
+        text = exp.cast(exp.column(column, table=alias, quoted=True), "text")
+        return text.sql(dialect=self.client.capabilities.sqlglot_dialect)
+
     def exists(self) -> bool:
         """Returns whether the table exists."""
         try:
@@ -56,7 +66,9 @@ class Table:
         """Returns the columns' names; empty if there is no table."""
         try:
             with self.client.execute_query(f"SELECT * FROM {self.qualified} WHERE 1 = 0") as cursor:
-                return tuple(column[0] for column in cursor.description or ())
+                # A result of SQLAlchemy names its columns in another way than the other drivers' cursors.
+                keys = getattr(cursor.native_cursor, "keys", None)
+                return tuple(keys()) if keys else tuple(column[0] for column in cursor.description or ())
         except DatabaseUndefinedRelation:
             return ()
 

@@ -9,9 +9,9 @@ import pytest
 from rmm_assets.audit import audit
 from rmm_assets.loading.run import sync
 from rmm_assets.simulator import Simulator
+from rmm_assets.tables.store import Store
 from rmm_assets_tests.audit.auditing import found
 from rmm_assets_tests.audit.test_audit import VALUES
-from rmm_assets_tests.postgres import postgres
 from rmm_assets_tests.syncing import KEY, connection, resource
 
 pytestmark = pytest.mark.slow
@@ -25,9 +25,12 @@ TAMPER = (
 )
 
 
-def test_values_land_in_postgres_exactly_and_an_audit_finds_what_is_not_right_there(tmp_path: Path) -> None:
+def test_values_land_in_postgres_exactly_and_an_audit_finds_what_is_not_right_there(
+    postgres: str, tmp_path: Path
+) -> None:
     made = connection(resource(columns={"at": {"data_type": "timestamp"}}), destination="postgres")
-    with postgres(tmp_path) as store, Simulator(tables={"devices": VALUES}) as rmm:
+    store = Store("postgres", postgres, "acme", tmp_path / "work")
+    with Simulator(tables={"devices": VALUES}) as rmm:
         target = made.resource("devices")
         sync(made, target, KEY, base_url=rmm.base_url, store=store)
         # Empty text stays text. Of a list with a float in it, PostgreSQL does not say how it was written.

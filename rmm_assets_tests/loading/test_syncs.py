@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -62,42 +57,12 @@ def test_what_cannot_be_noted_makes_no_run_red(tmp_path: Path) -> None:
         assert run(tmp_path, server.base_url).row_count == 3
 
 
-@pytest.fixture(scope="module", params=["duckdb", "postgres"])
-def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+@pytest.fixture(params=["duckdb", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """An empty dataset in a database that is there for the test."""
-    folder = tmp_path_factory.mktemp(request.param)
     if request.param == "duckdb":
-        yield store_in(folder)
-        return
-    if shutil.which("initdb") is None or shutil.which("postgres") is None:
-        pytest.skip("PostgreSQL is not installed: `apt-get install postgresql` and put its programs on the PATH")
-    yield from _postgres(folder)
-
-
-def _postgres(folder: Path) -> Iterator[Store]:
-    as_user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
-    data = folder / "data"
-    data.mkdir()
-    if as_user:
-        for place in (data, folder, *list(folder.parents)[:2]):
-            place.chmod(0o755)
-        shutil.chown(data, 65534, 65534)
-    (folder / "password").write_text("not-secret")
-    initialize = ["initdb", "-D", str(data), "-U", "rmm", "--auth=password", f"--pwfile={folder / 'password'}", "-N"]
-    subprocess.run([*as_user, *initialize], check=True, capture_output=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = ["postgres", "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", "", "-F"]
-    with subprocess.Popen([*as_user, *command], stderr=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stderr is not None
-            for line in server.stderr:
-                if "ready to accept connections" in line:
-                    break
-            yield Store("postgres", f"postgresql://rmm:not-secret@127.0.0.1:{port}/postgres", "acme", folder / "work")
-        finally:
-            server.terminate()
+        return store_in(tmp_path)
+    return Store("postgres", request.getfixturevalue("postgres"), "syncs", tmp_path / "work")
 
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)

@@ -1,0 +1,39 @@
+"""Asks dlt what a destination can do. Needs no credentials, and opens nothing."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dlt.common.destination import DestinationCapabilitiesContext
+
+_FILES = ("filesystem", "dlt.destinations.filesystem")
+
+
+@cache
+def capabilities(kind: str) -> DestinationCapabilitiesContext | None:
+    """Returns what dlt says of a destination.
+
+    Args:
+        kind: dlt's name of it.
+    """
+    from dlt.common.destination import Destination
+
+    destination = Destination.from_reference(kind)
+    return destination.capabilities() if destination else None
+
+
+def merge_strategies(kind: str, table_format: str | None) -> tuple[str, ...]:
+    """Returns the strategies by which a destination merges rows into a table of this format."""
+    found = capabilities(kind)
+    strategies: Any = (found.supported_merge_strategies if found else None) or ()
+    if found is not None and found.merge_strategies_selector is not None:
+        table: Any = {"name": "table", "columns": {}, **({"table_format": table_format} if table_format else {})}
+        strategies = found.merge_strategies_selector(strategies, table_schema=table)
+    return tuple(strategies)
+
+
+def changes_rows(kind: str) -> bool:
+    """Returns whether SQL can update and delete rows: dlt shows files as views, which it cannot."""
+    return kind not in _FILES

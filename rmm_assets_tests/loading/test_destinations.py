@@ -1,0 +1,160 @@
+"""Loads into other destinations than DuckDB, and compares the tables with those that DuckDB gets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from rmm_assets.errors import ConnectionFileError
+from rmm_assets.loading.outcome import Outcome
+from rmm_assets.loading.plan import plan_load
+from rmm_assets.loading.run import sync
+from rmm_assets.simulator import Simulator
+from rmm_assets.tables.store import Store
+from rmm_assets.tables.table import Table
+from rmm_assets_tests.syncing import KEY, Row, connection, resource, store_in
+
+HISTORY = {"disposition": "merge", "strategy": "scd2"}
+WAYS: dict[str, dict[str, Any]] = {
+    "lists as JSON": {},
+    "child tables": {"child_tables": True},
+    "dlt's normalizer": {"normalizer": "dlt"},
+    "rows that are gone are removed": {"absent": "remove"},
+    "history": {"write_disposition": HISTORY},
+    "replace": {"write_disposition": "replace"},
+    "append": {"write_disposition": "append"},
+}
+
+
+def fleet(number: int, **more: Any) -> list[Row]:
+    return [
+        {"id": i, "name": f"PC-{i}", "online": i % 2 == 0, "tags": ["a", {"n": i}], "os": {"name": "w"}, **more}
+        for i in range(1, number + 1)
+    ]
+
+
+# What the API holds, run by run: rows change, go, come back and are new; one is rejected, and a column comes.
+RUNS = [
+    fleet(120),
+    [*fleet(100), *fleet(119, name="new")[100:], {"id": 500, "load": 1.5}, {"id": "no number"}],
+    fleet(115),
+]
+
+
+def load(store: Store, **way: Any) -> list[Outcome]:
+    made = connection(resource(**way), destination={"type": store.destination}, dataset=store.dataset)
+    outcomes = []
+    with Simulator(tables={"devices": RUNS[0]}) as server:
+        for rows in RUNS:
+            server.set_rows("devices", rows)
+            outcomes.append(sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store))
+    return outcomes
+
+
+def counts(outcomes: list[Outcome]) -> list[tuple[int, ...]]:
+    return [(one.row_count, one.rows_new, one.rows_changed, one.absences.gone, one.rows_rejected) for one in outcomes]
+
+
+def rows_in(store: Store) -> list[str]:
+    with store.reading("compare") as client:
+        table = Table(client, "devices")
+        names = [name for name in table.columns() if not name.startswith("_dlt")]
+        found = table.rows(f"SELECT {', '.join(map(table.quote, sorted(names)))} FROM {{table}}")
+    return sorted(json.dumps([_plain(name, value) for name, value in zip(sorted(names), row)]) for row in found)
+
+
+def _plain(name: str, value: Any) -> Any:
+    if value is None or name == "_absent_since":
+        return value is not None
+    if isinstance(value, str) and value.startswith(("[", "{", '"')):
+        value = json.loads(value)  # JSON comes back as what it says or as text, from SQLite as a string of JSON
+        return json.loads(value) if isinstance(value, str) else value
+    return int(value) if isinstance(value, bool) else value  # SQLite has no booleans
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """By way, what DuckDB gets; found when it is asked for."""
+
+    class Expected(dict[str, Any]):
+        def __missing__(self, way: str) -> Any:
+            store = store_in(tmp_path_factory.mktemp("duckdb"))
+            self[way] = counts(load(store, **WAYS[way])), rows_in(store)
+            return self[way]
+
+    return Expected()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [
+        *(("postgres", way) for way in WAYS),
+        *(("sqlalchemy", way) for way in ("lists as JSON", "history", "append")),
+    ],
+)
+def test_every_sync_gives_the_tables_that_duckdb_gets(
+    kind: str, way: str, tmp_path: Path, expected: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path}/rmm.db" if kind == "sqlalchemy" else request.getfixturevalue("postgres")
+    store = Store(kind, url, f"acme_{list(WAYS).index(way)}", tmp_path / "work")
+    assert (counts(load(store, **WAYS[way])), rows_in(store)) == expected[way]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["replace", "append"])
+def test_files_are_replaced_and_appended_to(way: str, tmp_path: Path, expected: dict[str, Any]) -> None:
+    (tmp_path / "lake").mkdir()
+    store = Store("filesystem", None, "acme", tmp_path / "work", {"bucket_url": str(tmp_path / "lake")})
+    assert counts(load(store, **WAYS[way])) == expected[way][0]
+    files = duckdb.read_parquet(f"{tmp_path}/lake/acme/devices/*.parquet", union_by_name=True)
+    assert len(files.to_arrow_table()) == len(expected[way][1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "way", "says"),
+    [
+        (
+            "filesystem",
+            {},
+            "filesystem cannot merge rows; set `table_format: delta or iceberg`, or write append or replace",
+        ),
+        (
+            "filesystem",
+            {"table_format": "delta", "write_disposition": HISTORY},
+            "filesystem with table_format delta does not merge by scd2, only by upsert",
+        ),
+        ("filesystem", {"table_format": "delta", "absent": "remove"}, "cannot change rows that are gone at the source"),
+        ("filesystem", {"table_format": "iceberg", "child_tables": True}, "cannot delete the items of changed rows"),
+        (
+            "sqlalchemy",
+            {"write_disposition": {"disposition": "merge", "strategy": "upsert"}},
+            "does not merge by upsert",
+        ),
+        (
+            "clickhouse",
+            {"write_disposition": {"disposition": "merge", "strategy": "upsert"}},
+            "does not merge by upsert",
+        ),
+    ],
+)
+def test_what_a_destination_cannot_do_is_a_fault_of_the_file(kind: str, way: dict[str, Any], says: str) -> None:
+    with pytest.raises((ConnectionFileError, ValueError), match=says):
+        connection(resource(**way), destination={"type": kind})
+
+
+@pytest.mark.parametrize(
+    ("kind", "strategy"),
+    [
+        ("duckdb", "upsert"), ("postgres", "upsert"), ("snowflake", "upsert"), ("bigquery", "upsert"),
+        ("databricks", "upsert"), ("mssql", "upsert"), ("sqlalchemy", "delete-insert"), ("redshift", "delete-insert"),
+        ("clickhouse", "delete-insert"), ("synapse", "delete-insert"), ("dremio", "delete-insert"),
+    ],
+)  # fmt: skip
+def test_rows_are_merged_as_the_destination_can(kind: str, strategy: str) -> None:
+    made = connection(resource(), destination={"type": kind})
+    assert plan_load(made, made.resource("devices")).hints["write_disposition"]["strategy"] == strategy
