@@ -105,7 +105,8 @@ def test_the_page_is_readable_in_light_and_in_dark(browser: Browser, page: Path,
         drawn = sum(number for number, found in counted if contrast(found, ground) >= 3)
         assert drawn > 0.02 * seen.width * seen.height
     if folder := os.environ.get("RMM_PICTURES"):
-        tab.screenshot(path=Path(folder) / f"fleet_page_{scheme}.png", full_page=True)
+        tab.set_viewport_size({"width": 1280, "height": 1240})
+        tab.screenshot(path=Path(folder) / f"fleet_page_{scheme}.png")
     context.close()
 
 

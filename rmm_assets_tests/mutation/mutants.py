@@ -506,8 +506,8 @@ LOADING = (
     Mutant(
         "rows that say they are deleted are deleted each time",
         "loading/plan.py",
-        'return "upsert" if arrow and not deletes else "delete-insert"',
-        'return "upsert" if arrow or deletes else "delete-insert"',
+        'first = "upsert" if arrow and not deletes else "delete-insert"',
+        'first = "upsert" if arrow or deletes else "delete-insert"',
         ("tables/test_store.py::test_rows_that_say_they_are_deleted_are_left_out_each_time",),
     ),
     Mutant(
