@@ -165,12 +165,15 @@ class Store:
         """
         import duckdb
 
-        until = time.monotonic() + PATIENCE
+        path, until = Path(self.credentials), time.monotonic() + PATIENCE
+        is_new = not path.exists()
         while True:
             try:
-                return duckdb.connect(str(self.credentials))
+                return duckdb.connect(str(path))
             except duckdb.IOException as error:
                 if "lock" not in str(error).lower():
+                    if is_new:  # on a full disk, DuckDB leaves the beginning of a file that it could never open again
+                        path.unlink(missing_ok=True)
                     raise
                 if time.monotonic() > until:
                     raise DatabaseInUseError(

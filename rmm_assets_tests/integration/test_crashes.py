@@ -183,7 +183,7 @@ def test_half_a_working_folder_of_a_killed_run_does_not_stop_the_next(tmp_path: 
         with pytest.raises(IncompleteError):
             run(tmp_path, server.base_url, made)
         # The red run left its folder, as a killed one does; a killed one may have a state without its schema.
-        [schemas] = (tmp_path / "work").rglob("schemas")
+        [schemas] = (tmp_path / "work" / "load").rglob("schemas")
         shutil.rmtree(schemas)
         server.set_faults([])
         assert run(tmp_path, server.base_url, made).row_count == 30

@@ -121,6 +121,9 @@ def test_the_daemon_goes_on_after_everything_was_killed(server: Simulator, tmp_p
     (tmp_path / "home" / "dagster.yaml").write_text(
         "telemetry: {enabled: false}\nrun_monitoring: {enabled: true}\nconcurrency: {runs: {max_concurrent_runs: 1}}\n"
     )
+    # Dagster's processes do not bear making one instance's database at the same time.
+    with dg.DagsterInstance.from_config(str(tmp_path / "home")):
+        pass
     server.set_faults(Faults(delay=30))  # until everything is killed
     launch = "dagster", "job", "launch", "-m", "rmm_assets.definitions", "-j", "sync_acme"
     with daemon(tmp_path) as first:
