@@ -127,9 +127,9 @@ class Store:
         """
         if dlt.config.get(_POLL_INTERVAL) is None:
             dlt.config[_POLL_INTERVAL] = 0.001
-        return self._pipeline_in("read" if read_only else "load", name, progress=progress)
+        return self._made_in("read" if read_only else "load", name, progress=progress)
 
-    def _pipeline_in(self, folder: str, name: str, *, progress: Any = None) -> dlt.Pipeline:
+    def _made_in(self, folder: str, name: str, *, progress: Any = None) -> dlt.Pipeline:
         return dlt.pipeline(
             pipeline_name=name,
             destination=self.factory(read_only=folder == "read"),
@@ -214,7 +214,7 @@ class Store:
             self.alone(f"{name}.change", log),
             self.writing(log),
             self.held(),
-            self._pipeline_in("change", name).sql_client() as client,
+            self._made_in("change", name).sql_client() as client,
         ):
             yield client
 
