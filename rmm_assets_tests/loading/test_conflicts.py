@@ -28,7 +28,7 @@ def test_rows_with_one_key_that_differ_are_red_and_named(disposition: str, norma
     rows = [{"id": 0, "agent": number // 10, "day": number} for number in range(108)]
     with serving([{"id": 7, "agent": 1}, *rows]) as server, pytest.raises(ConflictingRowsError) as caught:
         run(tmp_path, server.url, made)
-    assert "devices: rows share the primary key (id) and differ" in str(caught.value)
+    assert "devices: rows share the primary key (id) but differ" in str(caught.value)
     assert "id=0" in str(caught.value)
     assert rows_of(tmp_path) == []
 
@@ -107,4 +107,4 @@ def test_a_connection_that_warns_lands_one_of_each_and_is_not_complete(tmp_path:
         outcome = run(tmp_path, server.url, connection(resource(endpoint=SINGLE, on_incomplete="warn")))
     assert len(rows_of(tmp_path)) == 1
     assert not outcome.report.complete
-    assert "rows share the primary key (id) and differ" in outcome.report.reason
+    assert "rows share the primary key (id) but differ" in outcome.report.reason

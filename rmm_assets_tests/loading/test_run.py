@@ -100,7 +100,7 @@ def test_a_table_gets_child_tables_when_it_is_dropped_as_the_message_says(tmp_pa
     with Simulator(tables={"devices": rows}) as server:
         run(tmp_path, server.base_url)
         nested = connection(resource(child_tables=True))
-        with pytest.raises(ChildTablesError, match="Drop the table and load it anew"):
+        with pytest.raises(ChildTablesError, match="Drop the table and load it again"):
             run(tmp_path, server.base_url, nested)
         change(tmp_path, "DROP TABLE acme.devices")
         run(tmp_path, server.base_url, nested)
@@ -162,7 +162,7 @@ def test_what_fails_after_the_load_does_not_say_that_nothing_was_loaded(tmp_path
         server.set_rows("devices", devices(6))
         store = store_in(tmp_path)
         with pytest.raises(
-            PublishedError, match=r"devices: the rows of load [\d.]+ are in the table, and what follows"
+            PublishedError, match=r"devices: the rows of load [\d.]+ are in the table, but a step after"
         ):
             load_and_lose_the_copy(made, server.base_url, store)
         assert rows_of(tmp_path) == devices(6)

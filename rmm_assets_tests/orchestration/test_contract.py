@@ -101,8 +101,8 @@ def test_only_the_primary_keys_check_blocks(demo: dg.Definitions) -> None:
 def test_the_demos_job_schedule_and_resource_are_these(demo: dg.Definitions) -> None:
     repository = demo.get_repository_def()
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
-    assert jobs == {"sync_demo", "audit_demo"}
-    assert [schedule.name for schedule in repository.schedule_defs] == ["sync_demo_schedule"]
+    assert jobs == {"sync_demo", "audit_demo", "prune"}
+    assert {schedule.name for schedule in repository.schedule_defs} == {"sync_demo_schedule", "prune_schedule"}
     assert set(demo.resources or {}) == {"demo_api"}
 
 
