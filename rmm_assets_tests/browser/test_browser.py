@@ -266,6 +266,6 @@ def test_a_red_run_says_why(ui: Ui, picture: Picture, resource: str, sentence: s
 def test_a_broken_connection_shows_its_error_and_where_it_stands(ui: Ui, picture: Picture) -> None:
     page = ui.open("/assets/contoso/broken_connection")
 
-    expect(page.get_by_text("contoso/defs.yaml:7: attributes.client.paginater")).to_be_visible()
+    expect(page.get_by_text("contoso/defs.yaml:7: attributes.client.paginater").first).to_be_visible()
     expect(page.get_by_text("did you mean").first).to_be_visible()
     picture("broken_connection")
