@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, ClassVar, Self
 
@@ -32,6 +33,17 @@ def messages(error: ValidationError) -> list[tuple[tuple[str | int, ...], str]]:
         (line["loc"], "missing" if line["type"] == "missing" else line["msg"])
         for line in error.errors(include_input=False, include_url=False, include_context=False)
     ]
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """Yields what is neither a mapping nor a list, however deep it is in a value of a connection file."""
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        yield value
+        return
+    for inner in value:
+        yield from leaves(inner)
 
 
 def did_you_mean(word: str, known: list[str]) -> str:

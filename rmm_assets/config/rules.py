@@ -19,7 +19,7 @@ from rmm_assets.config.names import normalized_column
 from rmm_assets.config.resource import Resource
 from rmm_assets.http.address import address_fault, read_origin
 from rmm_assets.reading.paginators import no_paginator
-from rmm_assets.settings import did_you_mean, line_error
+from rmm_assets.settings import did_you_mean, leaves, line_error
 from rmm_assets.tables.syncs import SYNCS
 
 Path = tuple[str | int, ...]
@@ -335,18 +335,8 @@ def _without_values(message: str, config: Mapping[str, Any], names: Collection[s
         path, field, problem = max(details, key=lambda detail: len(detail[0]))
         message = f"{path.removeprefix('./')}: `{field}` {problem}"
     message = message.split(" Provided value ")[0]
-    values = {text for text in _texts(config) if text and text not in names and text not in _DLT_WORDS}
+    texts = {str(value) for value in leaves(config) if value is not None and not isinstance(value, bool)}
+    values = texts - {"", *names, *_DLT_WORDS}
     for text in sorted(values, key=len, reverse=True):
         message = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", "...", message)
     return message
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _texts(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from _texts(inner)
-    elif value is not None and not isinstance(value, bool):
-        yield str(value)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
+
+from rmm_assets.settings import leaves
 
 PLACEHOLDER = re.compile(r"\{secrets\.([A-Za-z_]\w*)\}", re.ASCII)
 _KEY = f"rmm{secrets.token_hex(16)}x"
@@ -26,7 +28,7 @@ def marked(text: str) -> str:
 
 def names_in(value: Any) -> set[str]:
     """Returns the names of the secrets that a value of any kind refers to by marks."""
-    return {_name(match) for text in _texts(value) for match in _MARK.findall(text)}
+    return {_name(match) for text in leaves(value) if isinstance(text, str) for match in _MARK.findall(text)}
 
 
 def filled(value: Any, secret_of: Mapping[str, str], write: Callable[[str], str] = str) -> Any:
@@ -48,14 +50,3 @@ def filled(value: Any, secret_of: Mapping[str, str], write: Callable[[str], str]
 
 def _name(written: str) -> str:
     return bytes.fromhex(written).decode()
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _texts(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from _texts(inner)
-    elif isinstance(value, str):
-        yield value

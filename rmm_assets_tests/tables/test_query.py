@@ -35,7 +35,7 @@ REFUSED = {
     "INSERT INTO {table} SELECT * FROM {table}": "INSERT",
     "WITH gone AS (DELETE FROM {table} RETURNING *) SELECT * FROM gone": "DELETE",
     "SELECT * INTO x FROM {table}": "INTO",
-    "COPY {table} TO '/tmp/x'": "COPY",
+    "COPY {table} TO 'x.csv'": "COPY",
     "ATTACH 'x.db'": "ATTACH",
     "SET memory_limit = '1GB'": "SET",
     "PRAGMA version": "PRAGMA",
