@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from rmm_assets.audit.compare import Compared, Received, compare, scope_of
 from rmm_assets.audit.documents import pack
@@ -61,7 +60,7 @@ def _once(
     try:
         with _transport(connection, resource, secret, store, base_url, log) as transport:
             heard = read(transport, connection, resource, received.add)
-        if store.is_file and not Path(store.credentials).exists():
+        if store.is_missing:
             nothing = Compared(
                 doubts=[f"there is no file {store.credentials}: no rows were loaded, or they are somewhere else"]
             )

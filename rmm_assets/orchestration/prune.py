@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import dagster as dg
 
@@ -73,7 +72,7 @@ def prune(
     rows, problems = 0, {}
     for connection in known:
         store = store_of(connection)
-        if store.is_file and not Path(store.credentials).exists():
+        if store.is_missing:
             continue
         try:
             with store.changing(f"{connection.name}__prune") as client:

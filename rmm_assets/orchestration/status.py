@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -144,8 +143,7 @@ def status_of(
 def _noted(connection: Connection) -> list[dict[str, syncs.Sync]]:
     """The last sync of each resource, and the last one that loaded something."""
     store = store_of(connection)
-    # Reading must not make a database.
-    if store.is_file and not Path(store.credentials).exists():
+    if store.is_missing:
         return [{}, {}]
     with store.reading(f"{connection.name}__status") as client:
         return [syncs.latest(client), syncs.latest_loaded(client)]

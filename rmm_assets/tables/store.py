@@ -81,6 +81,11 @@ class Store:
             and not self.credentials.startswith((":memory:", "md:"))
         )
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is a DuckDB file that does not exist yet: even a reader would create it."""
+        return self.is_file and not Path(self.credentials).exists()
+
     def prepare(self) -> None:
         """Creates the folder of a database file if it is missing.
 
@@ -110,7 +115,7 @@ class Store:
             from rmm_assets.tables.duckdb_file import file_credentials
 
             # DuckDB cannot open a missing file read-only.
-            read_only = read_only and Path(self.credentials).exists()
+            read_only = read_only and not self.is_missing
             credentials = file_credentials(self.credentials, read_only=read_only)
         options = dict(self.options) if credentials is None else {**self.options, "credentials": credentials}
         destination = Destination.from_reference(self.destination, **options)
