@@ -106,6 +106,20 @@ def test_every_sync_gives_the_tables_that_duckdb_gets(
 
 
 @pytest.mark.slow
+def test_json_that_postgres_cannot_compare_is_compared_as_text(postgres: str, tmp_path: Path) -> None:
+    # dlt makes such a column of files that it copies in, `jsonb` of others; `json` has no equality.
+    store = Store("postgres", postgres, "acme_json", tmp_path / "work")
+    made = connection(resource(), destination="postgres", dataset="acme_json")
+    with Simulator(tables={"devices": fleet(5)}) as server:
+        sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
+        with store.changing("alter") as client:
+            client.execute_sql("ALTER TABLE acme_json.devices ALTER COLUMN tags TYPE json")
+        server.set_rows("devices", [*fleet(4), {**fleet(5)[4], "tags": ["b"]}])
+        outcome = sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
+    assert (outcome.rows_new, outcome.rows_changed) == (0, 1)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["replace", "append"])
 def test_files_are_replaced_and_appended_to(way: str, tmp_path: Path, expected: dict[str, Any]) -> None:
     (tmp_path / "lake").mkdir()
