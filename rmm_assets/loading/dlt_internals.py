@@ -6,16 +6,20 @@ those that lower rooms use themselves (row ids, type coercion, paginators).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, MutableMapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import dlt
 from dlt.common import jsonpath
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
+from dlt.common.schema import Schema
 from dlt.common.schema.typing import DEFAULT_VALIDITY_COLUMN_NAMES
 from dlt.common.schema.utils import get_nested_tables
+from dlt.common.versioned_state import compress_state, decompress_state
 from dlt.extract.utils import digest_dedup_value, has_legacy_dedup_hashes
+from dlt.pipeline.state_sync import bump_pipeline_state_version_if_modified
 from dlt.sources.rest_api.config_setup import build_resource_dependency_graph
 
 # The names of scd2's two columns are documented, the constant is not.
@@ -114,3 +118,58 @@ def declare_child_table(name: str, parent: str, columns: dict[str, Any]) -> None
     resource._set_hints(hints, create_table_variant=True)
     tables: dict[str, Any] = dlt.current.source_schema().tables
     tables[name] = _ChildTable(resource.name, tables.get(name) or {"name": name, "parent": parent, "columns": {}})
+
+
+class Stored(NamedTuple):
+    """A schema or a state, as dlt stores it at the destination.
+
+    Attributes:
+        text: Its content.
+        version: Its number, which increases with each change.
+        version_hash: The hash of its content.
+    """
+
+    text: str
+    version: int
+    version_hash: str
+
+
+def renamed_schema(text: str, name: str, tables: Mapping[str, str], resources: Mapping[str, str]) -> Stored:
+    """Renames a stored schema, tables in it and the resources that they belong to (1.31.0: no API of dlt does).
+
+    Args:
+        text: The schema as it is stored.
+        name: Its new name.
+        tables: The tables' new names by the old ones; others keep theirs.
+        resources: The same for resources.
+    """
+    stored = json.loads(text)
+    stored["name"] = name
+    stored["tables"] = {tables.get(table, table): entry for table, entry in stored["tables"].items()}
+    for entry in stored["tables"].values():
+        entry["name"] = tables.get(entry["name"], entry["name"])
+        for key, names in (("parent", tables), ("resource", resources)):
+            if key in entry:
+                entry[key] = names.get(entry[key], entry[key])
+    schema: Any = Schema.from_dict(stored).to_dict()
+    return Stored(json.dumps(schema), schema["version"], schema["version_hash"])
+
+
+def renamed_state(text: str, name: str, dataset: str, resources: Mapping[str, str]) -> Stored:
+    """Renames a stored state's pipeline, which has one schema of the same name (1.31.0: no API of dlt does).
+
+    Args:
+        text: The state as it is stored.
+        name: The new name of the pipeline and of its schema.
+        dataset: The dataset from now on.
+        resources: The resources' new names by the old ones; others keep theirs.
+    """
+    state = decompress_state(text)
+    former, sources = state["pipeline_name"], state.get("sources", {})
+    if former in sources:
+        source = sources[name] = sources.pop(former)
+        source["resources"] = {resources.get(key, key): kept for key, kept in source.get("resources", {}).items()}
+    state |= {"pipeline_name": name, "dataset_name": dataset, "default_schema_name": name, "schema_names": [name]}
+    kept = cast(Any, state)
+    version, version_hash, _ = bump_pipeline_state_version_if_modified(kept)
+    return Stored(compress_state(kept), version, version_hash)

@@ -53,8 +53,7 @@ def look_up(client: JobClientBase, schema: str, table: str) -> Existing:
             raise ForeignTableError(
                 f"{schema}: the table {Table(client.sql_client, table).full_name} was loaded as {owner} by another "
                 "connection or resource: give this connection another `dataset` or the resource another "
-                f"`table_name`. If {owner} is the former name of this resource, delete the rows of _dlt_version in "
-                f"that dataset whose schema_name is '{owner}' and load again"
+                f"`table_name`. If {owner} is the former name of this resource, `rmm rename` gives the table its new one"
             )
         found = dict(client.get_storage_tables([table]))
         return Existing(columns={name: dict(column) for name, column in found.get(table, {}).items()})

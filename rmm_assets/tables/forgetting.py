@@ -11,12 +11,14 @@ from dlt.destinations.sql_client import SqlClientBase
 from rmm_assets.tables.syncs import SYNCS
 from rmm_assets.tables.table import Table
 
-_VERSIONS, _LOADS, _STATES = "_dlt_version", "_dlt_loads", "_dlt_pipeline_state"
+VERSIONS, LOADS, STATES = "_dlt_version", "_dlt_loads", "_dlt_pipeline_state"
+# The tables of a dataset that belong to all of its resources.
+OWN = (VERSIONS, LOADS, STATES, SYNCS)
 
 
 def schemas_like(client: SqlClientBase[Any], prefix: str) -> list[str]:
     """Returns the dlt schemas of a dataset whose name begins like that: one a resource that was ever loaded."""
-    versions = Table(client, _VERSIONS)
+    versions = Table(client, VERSIONS)
     if not versions.exists():
         return []
     names = [str(name) for (name,) in versions.rows("SELECT DISTINCT schema_name FROM {table} ORDER BY schema_name")]
@@ -25,7 +27,7 @@ def schemas_like(client: SqlClientBase[Any], prefix: str) -> list[str]:
 
 def tables_of(client: SqlClientBase[Any], schema: str) -> list[str]:
     """Returns the tables that a dlt schema lists and that are there: rows, children, rejects."""
-    versions = Table(client, _VERSIONS)
+    versions = Table(client, VERSIONS)
     if not versions.exists():
         return []
     found = versions.rows("SELECT schema FROM {table} WHERE schema_name = %s ORDER BY inserted_at DESC LIMIT 1", schema)
@@ -36,6 +38,11 @@ def tables_of(client: SqlClientBase[Any], schema: str) -> list[str]:
 def forget(client: SqlClientBase[Any], schema: str, tables: Sequence[str]) -> None:
     """Drops tables in the dataset and in dlt's staging dataset, and what dlt knows of a schema: versions, loads, state."""
     _forget(client, schema, tables)
+    forget_staging(client, schema, tables)
+
+
+def forget_staging(client: SqlClientBase[Any], schema: str, tables: Sequence[str]) -> None:
+    """Does the same in dlt's staging dataset only."""
     with client.with_staging_dataset():
         if client.has_dataset():
             _forget(client, schema, tables)
@@ -43,16 +50,20 @@ def forget(client: SqlClientBase[Any], schema: str, tables: Sequence[str]) -> No
 
 def drop_own_tables(client: SqlClientBase[Any]) -> None:
     """Drops dlt's tables and `rmm_syncs`, in the dataset and in dlt's staging dataset; tables of yours stay."""
-    own = (_VERSIONS, _LOADS, _STATES, SYNCS)
-    client.drop_tables(*own)
+    client.drop_tables(*OWN)
+    drop_own_staging(client)
+
+
+def drop_own_staging(client: SqlClientBase[Any]) -> None:
+    """Drops dlt's tables in its staging dataset."""
     with client.with_staging_dataset():
         if client.has_dataset():
-            client.drop_tables(*own)
+            client.drop_tables(*OWN)
 
 
 def _forget(client: SqlClientBase[Any], schema: str, tables: Sequence[str]) -> None:
     client.drop_tables(*tables)
-    for name, column in ((_STATES, "pipeline_name"), (_LOADS, "schema_name"), (_VERSIONS, "schema_name")):
+    for name, column in ((STATES, "pipeline_name"), (LOADS, "schema_name"), (VERSIONS, "schema_name")):
         table = Table(client, name)
         if table.exists():
             table.change(f"DELETE FROM {{table}} WHERE {table.quote(column)} = %s", schema)

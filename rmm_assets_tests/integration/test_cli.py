@@ -57,6 +57,7 @@ def command(folder: Path, *words: str, said: str | None = None, **environment: s
             "RMM_CONNECTIONS": str(folder / "connections"),
             **environment,
         },
+        input=said,
         capture_output=True,
         text=True,
         timeout=600,
@@ -205,6 +206,36 @@ def test_a_connection_is_removed_with_all_that_is_known_of_it_once_a_person_agre
         again = sync(tmp_path, ACME_API_KEY="demo-key")
         assert again.returncode == 0
         assert line(again.stdout, "acme/computers")[1:3] == ["250", "first load"]
+
+
+def test_a_connection_and_a_resource_are_renamed_with_what_they_have(rmm: Simulator, tmp_path: Path) -> None:
+    file = tmp_path / "connections" / "acme" / "defs.yaml"
+    with rmm:
+        assert sync(tmp_path, ACME_API_KEY="demo-key").returncode == 0
+        early = command(tmp_path, "rename", "acme", "north", "--yes")
+        assert early.returncode == 2 and "write `name: north` in the connection file of acme" in early.stderr
+        file.write_text(file.read_text().replace("name: acme", "name: north"))
+        asked = command(tmp_path, "rename", "acme", "north", said="n\n")
+        assert asked.returncode == 1
+        assert "acme.computers to north.computers (250 rows)" in asked.stdout
+        assert command(tmp_path, "rename", "acme", "north", "--yes").returncode == 0
+
+        file.write_text(file.read_text().replace("name: tickets", "name: cases"))
+        assert command(tmp_path, "rename", "north", "tickets", "cases", "--yes").returncode == 0
+        found = json.loads(command(tmp_path, "status", "--json").stdout)
+        assert [(one["name"], one["rows"]) for one in found["connections"][0]["resources"]] == [
+            ("computers", 250), ("cases", 30)
+        ]  # fmt: skip
+        again = command(tmp_path, "rename", "acme", "north", "--yes")
+        assert again.returncode == 2 and "the dataset acme has no tables of acme" in " ".join(again.stderr.split())
+
+        done = sync(tmp_path, ACME_API_KEY="demo-key")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert line(done.stdout, "north/cases")[1] == "30"
+    with duckdb.connect(str(tmp_path / "data" / "rmm.duckdb")) as db:
+        assert db.execute("SELECT count(*), count(DISTINCT _dlt_load_id) FROM north.cases").fetchall() == [(30, 1)]
+        schemas = {name for (name,) in db.execute("SELECT DISTINCT schema_name FROM duckdb_tables()").fetchall()}
+    assert schemas == {"north", "north_staging"}
 
 
 def test_the_simulator_runs_alone_and_stops_on_an_interrupt() -> None:
