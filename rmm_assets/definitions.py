@@ -47,7 +47,7 @@ def build_defs(*, folders: Sequence[Path] | None = None, executor: dg.ExecutorDe
     Args:
         folders: Folders that contain one folder per connection, each with its `defs.yaml`. Defaults to those named in
             the environment variable `RMM_CONNECTIONS`, separated like PATH, or else to the package's own.
-        executor: The code location's, for connections with `executor: location` and for what is materialized by hand.
+        executor: The code location's executor, for connections with `executor: location` and for manual materializations.
     """
     loaded: list[dg.Definitions] = []
     known: list[RmmConnection] = []
@@ -88,7 +88,7 @@ def broken_connections(definitions: dg.Definitions) -> dict[str, str]:
 @dg.definitions
 def defs() -> dg.Definitions:
     """Builds the code location when Dagster loads it."""
-    # Dagster warns of its own parameter while it reads the definitions, because some of our checks read two tables.
+    # Dagster warns about its own parameter when it loads checks that read two tables.
     warnings.filterwarnings("ignore", "Parameter `execution_type` of function `AssetsDefinition.__init__`")
     definitions = build_defs()
     # A run's process keeps half a million objects of Dagster and dlt alive until it exits. Without `freeze`, the garbage
@@ -115,7 +115,7 @@ def _connection_folders(folders: Sequence[Path]) -> Iterator[Path]:
 
 
 def connections() -> dict[str, RmmConnection]:
-    """Returns every connection that can be loaded, by name; why another one cannot is a warning."""
+    """Returns every connection that can be loaded, by name; logs a warning for each that cannot."""
     found: dict[str, RmmConnection] = {}
     for folder in _connection_folders(_configured_folders()):
         try:
@@ -210,7 +210,7 @@ def _claim(
     """Records the names and datasets of a folder's connections.
 
     Raises:
-        ValueError: Another connection has the same name or dataset; nothing is recorded then.
+        ValueError: Another connection has the same name or dataset; nothing is recorded.
     """
     new_names, new_datasets = dict(names), dict(datasets)
     for connection in connections:
@@ -275,7 +275,7 @@ def _of_the_file(path: tuple[str | int, ...], message: str, file: str) -> str:
 
 
 def _broken(name: str, problem: str) -> dg.AssetsDefinition:
-    """Builds an asset that replaces a connection that cannot be loaded, says why, and fails with that reason."""
+    """Builds the asset that replaces a connection that cannot be loaded; it shows the reason and fails with it."""
 
     @dg.asset(
         key=[name, "broken_connection"],

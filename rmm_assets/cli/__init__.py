@@ -1,4 +1,4 @@
-"""Defines the `rmm` command, for the few things that Dagster's own commands do not do: a module for each command."""
+"""Defines the `rmm` command, for what Dagster's own commands do not cover; each subcommand has a module."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rmm_assets.cli.sync import sync
 def main() -> None:
     """Loads any RMM API into a warehouse, as Dagster assets."""
     if threading.current_thread() is threading.main_thread():
-        # What a service manager sends ends a command as Ctrl-C does, so that what it does is put away.
+        # Service managers send SIGTERM; handled like Ctrl-C, it lets a command clean up.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 

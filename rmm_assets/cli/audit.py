@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("connection")
 @click.argument("resource", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def audit(connection: str, resource: str | None, as_json: bool) -> None:
-    """Read CONNECTION from the API once more, another way, and compare it with its tables; of one RESOURCE, or of all.
+    """Re-read CONNECTION, or one RESOURCE, from the API by a different route and compare the rows with its tables.
 
-    Writes nothing. Ends with 0 where all is equal, with 1 where something differs, and with 2 where nothing differs and
-    something could not be verified.
+    Writes nothing. Exits with 0 if everything matches, 1 if there are differences, and 2 if there are none but something
+    could not be verified.
     """
     import dagster as dg
 
@@ -36,11 +36,13 @@ def audit(connection: str, resource: str | None, as_json: bool) -> None:
     warnings.simplefilter("ignore", dg.BetaWarning)
     known = connections()
     if connection not in known:
-        raise click.UsageError(f"no connection {connection}; there are: {', '.join(sorted(known)) or 'none'}")
+        raise click.UsageError(
+            f"unknown connection {connection}; known connections: {', '.join(sorted(known)) or 'none'}"
+        )
     found = known[connection]
     names = [one.name for one in found.resources if one.selected]
     if resource is not None and resource not in names:
-        raise click.UsageError(f"{connection} has no resource {resource}; there are: {', '.join(sorted(names))}")
+        raise click.UsageError(f"{connection} has no resource {resource}; its resources: {', '.join(sorted(names))}")
     results = []
     for name in names if resource is None else [resource]:
         try:
@@ -62,7 +64,7 @@ def _print_audits(results: Sequence[Audit], *, as_json: bool) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 120)
     table = Table()
-    for name in ("asset", "verdict", "rows of the API", "rows of the table", "table loaded", "requests"):
+    for name in ("asset", "verdict", "rows in API", "rows in table", "last loaded", "requests"):
         table.add_column(name, justify="right" if name.startswith("r") else "left")
     colors = {"equal": "green", "differences": "red", "unverified": "yellow"}
     for result in results:

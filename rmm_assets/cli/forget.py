@@ -1,4 +1,4 @@
-"""`rmm remove` and `rmm reset`: take tables away, with all that would keep them from being loaded anew."""
+"""`rmm remove` and `rmm reset`: drop tables together with dlt's state, so that nothing prevents a fresh load."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("connection")
 @click.argument("resource", required=False)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def reset(connection: str, resource: str | None, yes: bool) -> None:
-    """Drop the tables of CONNECTION, or of one RESOURCE, so that the next run loads everything from the beginning.
+    """Drop the tables of CONNECTION, or of one RESOURCE; the next run loads everything from scratch.
 
-    Child tables, rejected rows, staging tables and dlt's state (where an incremental range ends) go, too. The history in
-    Dagster stays.
+    Also drops child tables, rejected rows, staging tables and dlt's state (such as the position of incremental reads).
+    Keeps the history in Dagster.
     """
     _forget(connection, resource, yes=yes, history=False)
 
@@ -32,11 +32,11 @@ def reset(connection: str, resource: str | None, yes: bool) -> None:
 @click.command()
 @click.argument("connection")
 @click.argument("resource", required=False)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def remove(connection: str, resource: str | None, yes: bool) -> None:
-    """Remove the tables of CONNECTION, or of one RESOURCE, and their history in Dagster and rmm_syncs.
+    """Drop the tables of CONNECTION, or of one RESOURCE, and delete their history in Dagster and rmm_syncs.
 
-    The connection file stays: delete it, or the resource in it, afterwards.
+    Does not change the connection file: delete it, or the resource in it, afterwards.
     """
     _forget(connection, resource, yes=yes, history=True)
 
@@ -50,23 +50,25 @@ def _forget(connection: str, resource: str | None, *, yes: bool, history: bool) 
     warnings.simplefilter("ignore", dg.BetaWarning)
     known = connections()
     if connection not in known:
-        raise click.UsageError(f"no connection {connection}; there are: {', '.join(sorted(known)) or 'none'}")
+        raise click.UsageError(
+            f"unknown connection {connection}; known connections: {', '.join(sorted(known)) or 'none'}"
+        )
     found = known[connection]
     store = store_of(found)
     tables, rows = _looked_up(found, store, resource)
-    click.echo(f"This drops, in {store.place()}:")
+    click.echo(f"This will drop, in {store.place()}:")
     for name, number in rows.items():
         click.echo(f"  {found.dataset_name}.{name} ({number:,} rows)")
     if not rows:
-        click.echo("  no table, as there is none")
+        click.echo("  nothing: there are no tables")
     what = connection if resource is None else f"{connection}/{resource}"
-    click.echo(f"and what dlt knows of {what}: its schema and state.")
+    click.echo(f"and dlt's schema and state of {what}.")
     if history:
-        click.echo(f"The history of {what} in Dagster and in rmm_syncs is deleted, too.")
+        click.echo(f"It will also delete the history of {what} in Dagster and in rmm_syncs.")
     else:
-        click.echo("The next run loads everything from the beginning.")
+        click.echo("The next run loads everything from scratch.")
     if not yes:
-        click.confirm("Do it?", abort=True)
+        click.confirm("Continue?", abort=True)
     _do(found, store, tables, whole=resource is None and history, history=history)
     if history:
         prepare_dagster_home()
@@ -85,7 +87,7 @@ def _looked_up(
     """Returns the tables of each pipeline, and the rows of each table.
 
     Raises:
-        click.UsageError: There is no such resource, in the file or in the tables.
+        click.UsageError: Neither the file nor the dataset has this resource.
     """
     from rmm_assets.loading.plan import plan_load
     from rmm_assets.tables.forgetting import schemas_like, tables_of
@@ -94,14 +96,14 @@ def _looked_up(
     in_file = {each.name: plan_load(connection, each).source_name for each in connection.resources}
     store.prepare()
     with store.changing(f"{connection.name}__forget") as client:
-        # Of resources that are no longer in the file, too.
+        # Includes resources that are no longer in the file.
         stored = schemas_like(client, f"{connection.name}__")
         wanted = sorted({*in_file.values(), *stored})
         if resource is not None:
             name = in_file.get(resource, f"{connection.name}__{resource}")
             if name not in wanted:
-                there = ", ".join(sorted(in_file))
-                raise click.UsageError(f"{connection.name} has no resource {resource}; there are: {there}")
+                known = ", ".join(sorted(in_file))
+                raise click.UsageError(f"{connection.name} has no resource {resource}; its resources: {known}")
             wanted = [name]
         tables = {name: tables_of(client, name) for name in wanted}
         rows = {table: Table(client, table).count() for names in tables.values() for table in names}
@@ -115,7 +117,7 @@ def _do(connection: Connection, store: Store, tables: Mapping[str, list[str]], *
 
     names_of = {plan_load(connection, each).source_name: each.name for each in connection.resources}
     for pipeline, names in tables.items():
-        # A run of it ends first.
+        # Waits until a run in progress has ended.
         with store.alone(pipeline), store.changing(f"{connection.name}__forget") as client:
             forget(client, pipeline, names)
             if history:

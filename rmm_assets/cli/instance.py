@@ -10,7 +10,7 @@ from typing import NoReturn
 
 
 def prepare_dagster_home() -> None:
-    """Uses the Dagster instance in this folder, as `make dev` does, unless `DAGSTER_HOME` is set."""
+    """Uses the Dagster instance in the working directory, as `make dev` does, unless `DAGSTER_HOME` is set."""
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(Path(".dagster").absolute())))
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "dagster.yaml").exists() and Path("dagster.yaml").exists():
@@ -20,8 +20,8 @@ def prepare_dagster_home() -> None:
 def leave(code: int) -> NoReturn:
     """Ends the process with an exit code.
 
-    Not by sys.exit: when the interpreter shuts down, DuckDB's binding reports objects that Python's caches of generic types
-    still reference as leaks, and prints a page about them. Nor does it wait for a request that is under way.
+    It does not use sys.exit: at interpreter shutdown, DuckDB's binding prints a page of leak reports about objects that
+    Python's caches of generic types still reference, and the process would wait for pending requests.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Shows how far a run in this process is: a line a resource on a terminal, lines as they come in a log."""
+"""Shows the progress of a run in this process: one live line per resource on a terminal, log lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def progress_of(instance: dg.DagsterInstance, run_id: str, asset_of: Mapping[str
     """Shows the progress of a run that this process executes, on standard error.
 
     Args:
-        asset_of: The asset that each step loads, by the step's key; other steps are not shown.
+        asset_of: The asset that each step loads, by step key; other steps are not shown.
     """
     names = {step: key.to_user_string() for step, key in asset_of.items()}
     if not sys.stderr.isatty():
@@ -36,14 +36,14 @@ def progress_of(instance: dg.DagsterInstance, run_id: str, asset_of: Mapping[str
         TimeElapsedColumn(),
         TextColumn("{task.fields[said]}"),
     )
-    # Taken away at the end, when the table says it all.
+    # Cleared at the end, when the summary table is printed.
     with Progress(*columns, console=console, transient=True) as progress:
         instance.add_event_listener(run_id, _Bars(names, progress))
         yield
 
 
 class _Lines:
-    """Prints what happens to each resource, as a log."""
+    """Prints the events of each resource as log lines."""
 
     def __init__(self, names: Mapping[str, str]) -> None:
         self._names = names
@@ -53,11 +53,11 @@ class _Lines:
         if name is None:
             return
         if event is None:
-            # What is only worth a look at a run's page is left out.
+            # Other messages are only of interest on the run's page.
             if int(entry.level) >= logging.WARNING or entry.user_message.startswith("waiting for"):
                 self._print(name, entry.user_message.partition("\n")[0])
         elif event.is_step_start:
-            self._print(name, "reads")
+            self._print(name, "reading")
         elif (said := _end_of(event)) is not None:
             self._print(name, said)
 
@@ -66,7 +66,7 @@ class _Lines:
 
 
 class _Bars:
-    """Keeps a line for each resource that has begun: what its run's log said last."""
+    """Shows the latest log message of each resource that has started."""
 
     def __init__(self, names: Mapping[str, str], progress: Progress) -> None:
         self._names = names
@@ -89,7 +89,7 @@ class _Bars:
 
 
 def _end_of(event: dg.DagsterEvent) -> str | None:
-    """How a step ended, in words; None if it has not."""
+    """Returns how a step ended, as text; None if it has not."""
     if event.is_step_failure:
         failure = event.step_failure_data.user_failure_data
         said = (failure and failure.description) or event.message or ""

@@ -1,4 +1,4 @@
-"""`rmm prune`: deletes what is old."""
+"""`rmm prune`: deletes old runs, ticks and rows of rmm_syncs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rmm_assets.cli.instance import leave, prepare_dagster_home
 
 @click.command()
 @click.option("--older-than", default="90d", show_default=True, help="Age, in days, weeks or hours: 90d, 12w, 36h.")
-@click.option("--keep-last", default=10, show_default=True, help="Runs of each job that stay in any case.")
+@click.option("--keep-last", default=10, show_default=True, help="Runs of each job to keep, however old.")
 def prune(older_than: str, keep_last: int) -> None:
-    """Delete old runs with their events and logs, ticks, and rows of rmm_syncs.
+    """Delete old runs with their events and logs, old ticks, and old rows of rmm_syncs.
 
-    The run of each asset's last materialization and of each check's last result stays, however old. Rows of your tables are
-    never deleted.
+    Always keeps the runs of each asset's last materialization and of each check's last result. Never deletes rows of your
+    tables.
     """
     import dagster as dg
 
@@ -34,8 +34,8 @@ def prune(older_than: str, keep_last: int) -> None:
     with dg.DagsterInstance.get() as instance:
         done = prune_all(instance, connections().values(), before, keep_last)
     click.echo(
-        f"Deleted {done.runs:,} runs and {done.syncs:,} rows of rmm_syncs from before {before:%Y-%m-%d %H:%M} UTC."
+        f"Deleted {done.runs:,} runs and {done.syncs:,} rows of rmm_syncs older than {before:%Y-%m-%d %H:%M} UTC."
     )
     for name, problem in done.problems.items():
-        click.echo(f"{name}: its rows of rmm_syncs could not be deleted: {problem}", err=True)
+        click.echo(f"{name}: cannot delete its rows of rmm_syncs: {problem}", err=True)
     leave(1 if done.problems else 0)

@@ -1,4 +1,4 @@
-"""`rmm status`: says how every connection stands, and whether anything waits for a person."""
+"""`rmm status`: shows the state of every connection, and whether anything needs attention."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
 def status(as_json: bool) -> None:
-    """Say of every connection and resource when it was loaded, how many rows it has, and what failed last.
+    """Show when each resource was last loaded, how many rows it has, and what failed last.
 
-    Reads the tables `rmm_syncs` and Dagster's instance, and asks no API. Ends with 1 where something needs a person: a broken
-    file, a failed load or check, an asset that is stale, a run that hangs.
+    Reads the tables `rmm_syncs` and Dagster's instance; sends no request to an API. Exits with 1 if something needs
+    attention: a broken file, a failed load or check, a stale asset, or a run that hangs.
     """
     import dagster as dg
 

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("connections", nargs=-1)
-@click.option("--strict", is_flag=True, help="End with 1 as well where a check only warns.")
+@click.option("--strict", is_flag=True, help="Also exit with 1 if a check warns.")
 def sync(connections: tuple[str, ...], strict: bool) -> None:
     """Materialize and check every asset of CONNECTIONS (default: all connections).
 
-    Runs in this process, against the Dagster instance in $DAGSTER_HOME, so that `dagster dev` shows the runs. Ends with 0
-    where all is right, and with 1 where a load, a check or a connection file is not; the others are synced all the same.
+    Runs in this process and records the runs in the Dagster instance in $DAGSTER_HOME, where `dagster dev` shows them.
+    Exits with 1 if a load or check fails or a connection file is broken; the other connections are still synced.
     """
     import dagster as dg
 
@@ -51,7 +51,7 @@ def sync(connections: tuple[str, ...], strict: bool) -> None:
     prepare_dagster_home()
     with dg.DagsterInstance.get() as instance:
         for run in end_lost_runs(instance):
-            click.echo(f"Run {run.run_id} of {run.job_name} is ended: its process is gone.", err=True)
+            click.echo(f"Ended run {run.run_id} of {run.job_name}: its process is gone.", err=True)
         right = [_sync_one(definitions, jobs[name], name, instance, strict=strict) for name in wanted]
     for name, problem in problems.items():
         _console().print(f"[red]{name}[/red] is not loaded: {escape(problem)}", highlight=False)
@@ -106,7 +106,7 @@ class _AssetSummary:
 def _sync_one(
     definitions: dg.Definitions, job_name: str, connection: str, instance: dg.DagsterInstance, *, strict: bool
 ) -> bool:
-    """Runs a connection's job, prints its results, and returns whether everything is right."""
+    """Runs a connection's job, prints its results, and returns whether everything succeeded."""
     import dagster as dg
 
     from rmm_assets.orchestration.lost_runs import tag_of_this_process
@@ -164,14 +164,14 @@ def _interrupted(instance: dg.DagsterInstance, run_id: str) -> NoReturn:
     run = instance.get_run_by_id(run_id)
     if run is not None and not run.is_finished:
         instance.report_run_canceled(run, "The command was interrupted.")
-    click.echo(f"\nInterrupted; run {run_id} is ended. What it had not published, the next run reads again.", err=True)
+    click.echo(f"\nInterrupted: canceled run {run_id}. The next run reads again what this one did not load.", err=True)
     leave(130)
 
 
 def _say_where(
     console: Console, definitions: dg.Definitions, connection: str, lines: dict[dg.AssetKey, _AssetSummary]
 ) -> None:
-    """Says where the tables are; of those that are there."""
+    """Prints where the tables are that exist."""
     specs = [spec for spec in definitions.resolve_all_asset_specs() if spec.key in lines]
     places = {spec.key: str(spec.metadata["rmm_assets/place"]) for spec in specs if "rmm_assets/place" in spec.metadata}
     there = {key: place for key, place in places.items() if lines[key].has_table}
@@ -199,7 +199,7 @@ def _table(lines: dict[dg.AssetKey, _AssetSummary]) -> Table:
 
 
 def _row_count(instance: dg.DagsterInstance, key: dg.AssetKey) -> int | None:
-    """Returns the row count noted by the asset's last materialization, or None if there is none."""
+    """Returns the row count in the asset's last materialization, or None if there is none."""
     event = instance.get_latest_materialization_event(key)
     if event is None or event.asset_materialization is None:
         return None

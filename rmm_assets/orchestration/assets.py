@@ -39,7 +39,7 @@ from rmm_assets.orchestration.resources import RmmApi, api_resource
 from rmm_assets.orchestration.schedules import build_job, build_schedule, freshness
 from rmm_assets.tables.table import Table
 
-# Number of loads that the `row_count` check's band is calculated from.
+# Number of loads from which the band of the `row_count` check is calculated.
 HISTORY = 10
 
 Event = dg.MaterializeResult[Any] | dg.AssetCheckResult
@@ -115,7 +115,7 @@ def build_resource_asset(
 
 
 def run_resource(connection: Connection, context: dg.AssetExecutionContext, resource: Resource) -> Iterator[Event]:
-    """Runs what is selected of a resource: its asset, its checks, or both.
+    """Runs the selected part of a resource: its asset, its checks, or both.
 
     Raises:
         dagster.Failure: The load failed; the description says why.
@@ -182,7 +182,7 @@ def _load(
             ) as run,
         ):
             redact = run.redact
-            # Dagster sets its own level on the loggers it manages, at which dlt logs some hundred lines per run.
+            # Dagster sets its own level on the loggers it manages; at that level dlt logs about a hundred lines per run.
             logging.getLogger("dlt").setLevel(dlt.current.run_context().runtime_config.log_level)
             loader = _Loader.of(run)
             [result] = loader.run(
@@ -198,7 +198,7 @@ def _load(
                 for check in checks:
                     yield check.result(key, Table(client, plan.table), loaded)
         return
-    except dg.Failure as failure:  # no secret
+    except dg.Failure as failure:  # a secret is not set
         store = replace(store_of(connection), run_id=context.run.run_id)
         Attempt(store, plan, context.log).failed(failure, str(failure.description))
         raise
@@ -277,7 +277,7 @@ def asset_spec(connection: Connection, resource: Resource, _: DltResourceTransla
     """Builds the spec of a resource's asset, as documented in the contracts."""
     plan = plan_load(connection, resource)
     parent = connection.resource(resource.parent) if resource.parent else None
-    # No phantom upstream asset: dagster-dlt's default dependency would keep `on_cron` from ever firing.
+    # dagster-dlt's default dependency is an asset that is never materialized, so `on_cron` would never fire.
     deps = [asset_key(connection, parent.name)] if parent is not None and parent.selected else []
     return dg.AssetSpec(
         key=asset_key(connection, resource.name),

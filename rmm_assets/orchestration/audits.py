@@ -1,6 +1,6 @@
-"""Builds a connection's audit job: one op a resource, red where table and API differ."""
+"""Builds a connection's audit job: one op per resource, which fails if the table and the API differ."""
 
-# No `from __future__ import annotations`: Dagster reads the type of `context` off the function.
+# No `from __future__ import annotations`: Dagster inspects the type annotation of `context`.
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 
 
 def build_audit_job(connection: Connection, resource_key: str) -> dg.JobDefinition:
-    """Builds the job that compares every table of a connection with the API, and changes none.
+    """Builds the job that compares every table of a connection with the API, without changing any.
 
     Args:
-        resource_key: Of the connection's `RmmApi`.
+        resource_key: Resource key of the connection's `RmmApi`.
     """
     ops = [_audit_op(connection, resource, resource_key) for resource in connection.resources if resource.selected]
 
     @dg.job(
         name=f"audit_{connection.name}",
-        description=f"Reads every resource of {connection.name} another way and compares it with its table. Writes nothing.",
+        description=f"Re-reads every resource of {connection.name} by a different route and compares it with its table. "
+        "Writes nothing.",
         tags={"rmm_assets/audit": connection.name},
         executor_def=executor_of(connection),
     )
@@ -50,7 +51,7 @@ def _audit_op(connection: Connection, resource: Resource, resource_key: str) -> 
         api: RmmApi = getattr(context.resources, resource_key)
         result = audit_resource(connection, resource, api, context.log)
         if result.verdict == "differences":
-            # Examples stay in the metadata: the description is what a webhook is told.
+            # Examples are only in the metadata, because the description is posted to the webhook.
             said = "; ".join(result.sentences(examples=False))
             raise dg.Failure(f"{resource.name}: {said}", metadata=_metadata(result), allow_retries=False)
         for sentence in result.sentences():
@@ -64,9 +65,9 @@ def audit_resource(connection: Connection, resource: Resource, api: RmmApi, log:
     """Audits one resource with the connection's key.
 
     Raises:
-        dagster.Failure: no secret is set, or the audit could not be made at all.
+        dagster.Failure: No secret is set, or the audit could not run.
     """
-    # Only here: a process that loads the definitions audits nothing.
+    # Imported here, because loading the code location does not need it.
     from rmm_assets.audit import audit
 
     with api.session() as (base_url, secret):

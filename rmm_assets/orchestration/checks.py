@@ -33,7 +33,7 @@ NOT_EMPTY = "not_empty"
 # Columns that a load adds; they do not reflect a change of the API.
 _OWN_COLUMNS = ("_dlt_id", "_dlt_load_id", "_absent_since")
 
-# A user's query may select every column of a table.
+# A user's query may select all columns of a table, so examples are truncated.
 _EXAMPLE_LETTERS = 200
 
 
@@ -93,12 +93,12 @@ def checks_of(connection: Connection, resource: Resource) -> tuple[Check, ...]:
         *_further_checks(connection, resource),
         Check(
             NOT_EMPTY,
-            "The table has rows, or had some after an earlier load: to a key without permissions, an API looks empty. "
-            "Set `row_count: {min: 0}` if an empty table is fine.",
+            "The table has rows, or had some after an earlier load: for a key without permissions, an API often returns "
+            "no rows instead of an error. Set `row_count: {min: 0}` if an empty table is fine.",
             partial(_not_empty, resource),
             severity=dg.AssetCheckSeverity.WARN,
         ),
-        Check(COMPLETE, "Every row that the API held was read.", _complete),
+        Check(COMPLETE, "The load read every row of the API.", _complete),
         Check(
             SCHEMA_CHANGE,
             "Columns and types are the same as after the previous load.",
@@ -156,7 +156,7 @@ def _further_checks(connection: Connection, resource: Resource) -> Iterator[Chec
         )
     yield Check(
         "no_sudden_loss",
-        f"At most {resource.max_absent_share:.0%} of the rows disappeared at once.",
+        f"At most {resource.max_absent_share:.0%} of the rows disappeared in one load.",
         _no_sudden_loss,
     )
 
@@ -164,8 +164,8 @@ def _further_checks(connection: Connection, resource: Resource) -> Iterator[Chec
 def reference_checks(connection: Connection, resource: Resource) -> dict[str, Check]:
     """Returns the checks that read another resource's table, by that resource's name.
 
-    They do not run in the op that loads, but after both tables are loaded, so that a resource that fails does not fail
-    others.
+    They do not run in the op that loads, but after both tables are loaded, so that a failed resource does not fail other
+    resources.
     """
     key = tuple(normalized_column(name) for name in resource.keys)
     checks = {}
@@ -209,7 +209,7 @@ def _not_empty(resource: Resource, table: Table, loaded: Loaded) -> tuple[bool, 
     rows = table.count()
     if rows or any(loaded.counts) or (bounds is not None and bounds.min == 0):
         return True, {"rows": rows}
-    return False, {"rows": 0, "reason": "no rows: a key without rights looks like this"}
+    return False, {"rows": 0, "reason": "no rows; a key without permissions gets the same response"}
 
 
 def _no_sudden_loss(_: Table, loaded: Loaded) -> tuple[bool, dict[str, Any]]:

@@ -68,7 +68,7 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
         """Loads the component from a file's attributes; if the file has none, the error says what is missing.
 
         Raises:
-            ConnectionFileError: The file has faults, or something else in it that Dagster would execute as a template.
+            ConnectionFileError: The file has faults, or contains something else that Dagster would execute as a template.
         """
         try:
             refuse(list(_executed(context.component_decl)))
@@ -180,7 +180,7 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
 
 
 def _beside_the_file(attributes: dict[str, Any], context: dg.ResolutionContext) -> dict[str, Any]:
-    """Returns the attributes with the path of the CA's file relative to the connection file instead of the process."""
+    """Returns the attributes with `tls.ca_file` resolved relative to the connection file."""
     tls = attributes.get("tls")
     if not isinstance(tls, dict) or not isinstance(tls.get("ca_file"), str) or not tls["ca_file"]:
         return attributes

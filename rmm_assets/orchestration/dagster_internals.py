@@ -1,7 +1,7 @@
-"""Keeps every private name of Dagster in one place.
+"""Wraps everything private to Dagster that this package uses.
 
-All of them exist in Dagster 1.13.1 and 1.13.27. `rmm_assets_tests/orchestration/test_dagster_internals.py` says which
-one has changed.
+All of these names exist in Dagster 1.13.1 and 1.13.27. If one of them changes,
+`rmm_assets_tests/orchestration/test_dagster_internals.py` fails and says which.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ def ticks(cron: str, timezone: str, count: int) -> list[datetime]:
 def schedule_is_running(
     instance: dg.DagsterInstance, schedule: dg.ScheduleDefinition, location: str | None = None
 ) -> bool:
-    """Returns whether a schedule is on: as switched in the UI or by a command, else as its definition says.
+    """Returns whether a schedule is on: as set in the UI or by a command, else by its definition.
 
     Args:
         location: Its code location; None for any.
     """
-    # An ephemeral instance, as in tests, stores no such state.
+    # An ephemeral instance, as in tests, does not store this state.
     known = instance.schedule_storage is not None
     for state in instance.all_instigator_state(instigator_type=InstigatorType.SCHEDULE) if known else ():
         origin = state.origin.repository_origin.code_location_origin
@@ -88,7 +88,7 @@ def failed_checks(instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]
 
 
 def runs_of_last_checks(instance: dg.DagsterInstance) -> list[str]:
-    """Returns the runs that hold the last result of a check."""
+    """Returns the ids of the runs that produced the last result of each check."""
     storage = instance.event_log_storage
     if not isinstance(storage, SqlEventLogStorage):
         return []
@@ -99,21 +99,21 @@ def runs_of_last_checks(instance: dg.DagsterInstance) -> list[str]:
 
 
 def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Deletes a run with its events, results of checks and logs. Dagster's own `delete_run` leaves the latter two."""
+    """Deletes a run with its events, check results and logs. Dagster's own `delete_run` leaves the latter two."""
     instance.delete_run(run_id)
     storage = instance.event_log_storage
     if isinstance(storage, SqlEventLogStorage):
         with storage.index_connection() as connection:
             connection.execute(AssetCheckExecutionsTable.delete().where(AssetCheckExecutionsTable.c.run_id == run_id))
     if isinstance(storage, SqliteEventLogStorage):
-        # A file a run, which stays when its rows go.
+        # SQLite storage has one file per run, which Dagster only empties.
         for suffix in ("", "-wal", "-shm", "-journal"):
             Path(storage.path_for_shard(run_id) + suffix).unlink(missing_ok=True)
     instance.compute_log_manager.delete_logs(prefix=[run_id])
 
 
 def purge_ticks(instance: dg.DagsterInstance, before: datetime) -> None:
-    """Deletes the ticks of all schedules and sensors from before then."""
+    """Deletes all ticks of schedules and sensors that are older than `before`."""
     if instance.schedule_storage is None:
         return
     for state in instance.all_instigator_state():

@@ -1,6 +1,6 @@
 """Builds `fleet_overview`, an asset downstream of a connection's tables that charts the fleet.
 
-It writes the charts to one HTML page, which its metadata names next to the numbers. See `rmm_assets.overview`.
+It writes the charts to one HTML page; its metadata contains the numbers and the page's path. See `rmm_assets.overview`.
 """
 
 # No `from __future__ import annotations`: Dagster inspects the type annotations of `context` and `config`.
@@ -30,7 +30,7 @@ def build_fleet_overview(connection: Connection, keys: Mapping[str, dg.AssetKey]
     Returns None if the connection does not load devices and alerts, or if the extra `charts` is not installed.
 
     Args:
-        keys: Asset keys of the resources that are loaded, by resource.
+        keys: Asset keys of the loaded resources, by resource name.
     """
     if not all(name in keys for name in NEEDED) or find_spec("matplotlib") is None:
         return None
@@ -55,7 +55,7 @@ def build_fleet_overview(connection: Connection, keys: Mapping[str, dg.AssetKey]
         ),
     )
     def fleet_overview(context: dg.AssetExecutionContext, config: Overview) -> dg.MaterializeResult[Any]:
-        # Imported here, because matplotlib takes a second to import, and loading the code location does not need it.
+        # Imported here, because importing matplotlib takes a second and loading the code location does not need it.
         from rmm_assets.overview.charts import read_overview
         from rmm_assets.overview.drawing import draw
         from rmm_assets.overview.page import page, write

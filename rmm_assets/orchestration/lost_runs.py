@@ -1,8 +1,9 @@
-"""Ends runs whose process is gone: killed, out of memory, or gone with its machine. Nobody else would.
+"""Ends runs whose process was killed, ran out of memory, or died with its machine.
 
-Dagster's code server ends the runs of its own children. What remains are runs whose server died with them and runs that a
-command executed, such as `rmm sync`: Dagster's default launcher never asks whether they live, and takes them for running. So
-a run says in a tag which process it is, and the next `rmm sync`, the schedule and a sensor look whether that is still there.
+Dagster's code server ends the runs of its own child processes. It misses runs whose server died with them and runs that a
+command executed, such as `rmm sync`: Dagster's default launcher does not check their processes and keeps showing them as
+running. So each run stores its process in a tag, and the next `rmm sync`, the schedule and a sensor check whether that
+process still exists.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import dagster as dg
 
 PROCESS_TAG = "rmm_assets/process"
 
-# A command's run has a process from the beginning; one that waits for its launch has none yet.
+# A command's run has a process in every one of these statuses. A queued run has none yet.
 IN_PROGRESS = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -27,16 +28,16 @@ IN_PROGRESS = [
     dg.DagsterRunStatus.CANCELING,
 ]
 
-# Seconds by which two statements of when a process started may differ: clocks are set.
+# Seconds by which two start times of the same process may differ, because clocks are adjusted.
 _TOLERANCE = 5.0
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process of this or another machine.
+    """A process on this machine or another.
 
     Attributes:
-        started: When, in seconds since 1970; 0 where the machine does not say.
+        started: Start time in seconds since 1970; 0 if unknown.
     """
 
     host: str
@@ -45,12 +46,12 @@ class Process:
 
     @classmethod
     def of(cls, pid: int) -> Self:
-        """Returns the process of this machine with that id."""
+        """Returns the process with this id on this machine."""
         return cls(socket.gethostname(), pid, _started(pid) or 0.0)
 
     @classmethod
     def from_tag(cls, tag: str) -> Self | None:
-        """Returns the process that a tag names, None where it names none."""
+        """Returns the process that a tag names, or None if the tag does not name one."""
         try:
             host, pid, started = tag.split(" ")
             return cls(host, int(pid), float(started))
@@ -62,7 +63,7 @@ class Process:
 
     @property
     def gone(self) -> bool:
-        """Whether it is certainly over; of another machine's nothing is certain."""
+        """Whether the process has certainly ended; False for processes on other machines, which cannot be checked."""
         if self.host != socket.gethostname():
             return False
         try:
@@ -72,15 +73,15 @@ class Process:
         except PermissionError:
             pass
         started = _started(self.pid)
-        if started is None:  # it ended just now, or is a zombie; or this machine has no /proc
+        if started is None:  # it has just ended, is a zombie, or this machine has no /proc
             return Path("/proc/self/stat").exists()
         return bool(self.started) and abs(started - self.started) > _TOLERANCE
 
 
 def _started(pid: int) -> float | None:
-    """Returns when a process started, in seconds since 1970; None where it is over or the machine does not say."""
+    """Returns a process's start time in seconds since 1970; None if it has ended or the time is unknown."""
     try:
-        # The name, in parentheses, may hold anything.
+        # The name, in parentheses, may contain any character.
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         booted = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
         if state in "ZX":
@@ -91,14 +92,14 @@ def _started(pid: int) -> float | None:
 
 
 def tag_of_this_process() -> dict[str, str]:
-    """Returns the tag of a run that this process executes."""
+    """Returns the tag for a run that this process executes."""
     return {PROCESS_TAG: str(Process.of(os.getpid()))}
 
 
 def tag_run(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
-    """Writes into a run's tags which process executes it; called in that process, or in one that it started for a step.
+    """Tags a run with the process that executes it; called in that process, or in a child it started for a step.
 
-    A step that runs on another machine, as with Celery, says nothing: its launcher watches over the run.
+    A step on another machine, as with Celery, adds no tag: its launcher monitors the run.
     """
     if PROCESS_TAG in run.tags:
         return
@@ -111,7 +112,7 @@ def end_lost_runs(instance: dg.DagsterInstance, job_name: str | None = None) -> 
     """Ends the runs whose process is gone, and returns them.
 
     Args:
-        job_name: Only those of this job.
+        job_name: Job whose runs are checked; all jobs by default.
     """
     lost = []
     for run, process in find_lost_runs(instance, job_name):
@@ -120,7 +121,7 @@ def end_lost_runs(instance: dg.DagsterInstance, job_name: str | None = None) -> 
             continue
         message = (
             f"The process of this run ({process.pid} on {process.host}) is gone: it was killed, ran out of memory, or its "
-            "machine was restarted. What it had not published is read again by the next run."
+            "machine was restarted. The next run reads again what this one did not load."
         )
         if current.status is dg.DagsterRunStatus.CANCELING:
             instance.report_run_canceled(current, message)
@@ -141,8 +142,8 @@ def find_lost_runs(
 
 
 def _before_its_tag(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Process | None:
-    """The process of a run that had no time to write its tag, from Dagster's events; they do not say which machine."""
-    # With SQLite, all of an instance's processes are on one machine.
+    """Returns the process of a run that was not tagged yet, from Dagster's events, which do not name the machine."""
+    # With SQLite, all processes of an instance are on one machine.
     if type(instance.run_storage).__name__ != "SqliteRunStorage":
         return None
     pid = next(iter(_pids(instance, run)), None)
@@ -150,10 +151,10 @@ def _before_its_tag(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Process
 
 
 def _started_before(instance: dg.DagsterInstance, run: dg.DagsterRun, pid: int) -> float:
-    """When the process of a run must have started: as the one of that id did, unless that is younger than the run."""
+    """Returns when the run's process started, or the time of its event if another process has reused its id since."""
     started, record = _started(pid) or 0.0, instance.get_run_record_by_id(run.run_id)
     created = record.create_timestamp.timestamp() if record is not None else time.time()
-    # A run's process is made after the run, and writes the event before anything else; a later one took over its id.
+    # The process writes this event before anything else, so one that started later is another process.
     event = max((at for at, named in _engine_events(instance, run) if named == pid), default=created)
     return started if started <= event + _TOLERANCE else event
 
@@ -163,7 +164,7 @@ def _pids(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[int]:
 
 
 def _engine_events(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[tuple[float, int]]:
-    """The times and process ids of the events in which the run's process names itself; not those of steps."""
+    """Returns time and process id of the events in which the run's process, not a step's, reports its id."""
     found = []
     for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
         event = entry.dagster_event
@@ -177,9 +178,9 @@ def _engine_events(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[tup
     name="lost_runs",
     minimum_interval_seconds=45,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Ends runs whose process is gone, so that nothing waits for them.",
+    description="Ends runs whose process is gone, because schedules and locks would wait for them.",
 )
 def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Ends runs whose process is gone."""
     ended = end_lost_runs(context.instance)
-    return dg.SkipReason(f"ended {', '.join(run.run_id for run in ended)}" if ended else "every run's process is there")
+    return dg.SkipReason(f"ended {', '.join(run.run_id for run in ended)}" if ended else "no lost runs")

@@ -1,4 +1,4 @@
-"""Finds what needs a person although no run has failed: broken files, stale assets, runs that wait or hang."""
+"""Finds problems that no failed run reports: broken files, stale assets, runs that wait or hang."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rmm_assets.orchestration.schedules import longest_interval, schedule_name
 from rmm_assets.orchestration.webhook import Alert
 
 BROKEN = "rmm_assets/broken"
-"""Tag of an asset that replaces a connection; metadata of this name says why the connection is not loaded."""
+"""Tag of an asset that replaces a broken connection; the metadata of this name says why it is not loaded."""
 
 LOADS = "loads"
-"""Name of its check, which fails."""
+"""Name of the check of such an asset, which always fails."""
 
 WAITS_TOO_LONG = timedelta(minutes=15)
 RUNS_TOO_LONG = timedelta(hours=6)
@@ -78,7 +78,7 @@ def waiting_runs(instance: DagsterInstance, location: str | None, now: datetime)
         if is_ours(record.dagster_run, location):
             age = now - record.create_timestamp.replace(tzinfo=UTC)
             yield _of_run(record.dagster_run, f"has waited to start for {span(age)}")
-    # A run's start is not a filter, and a run is updated at its start.
+    # Dagster cannot filter runs by their start time.
     running = dg.RunsFilter(statuses=_RUNNING, created_before=now - RUNS_TOO_LONG)
     for record in instance.get_run_records(running):
         age = now - datetime.fromtimestamp(record.start_time or now.timestamp(), UTC)
@@ -88,7 +88,7 @@ def waiting_runs(instance: DagsterInstance, location: str | None, now: datetime)
 
 def is_ours(run: DagsterRun, location: str | None) -> bool:
     """Returns whether a run belongs to a code location."""
-    # A run that was executed in process, as by `rmm sync`, has no origin and belongs to no location.
+    # A run that was executed in process, as `rmm sync` does, has no origin and belongs to no location.
     origin = run.remote_job_origin
     return origin is None or location is None or origin.location_name == location
 

@@ -1,7 +1,7 @@
-"""Deletes what is old: runs with their events and logs, ticks of schedules and sensors, rows of `rmm_syncs`.
+"""Deletes old runs with their events and logs, old ticks of schedules and sensors, and old rows of `rmm_syncs`.
 
-What the present state is made of stays, however old: the run of each asset's last materialization and of each check's last
-result, and the last runs of each job. Only runs of ours are touched; a Dagster instance may serve other code locations.
+It keeps what the current state depends on, however old: the run of each asset's last materialization and of each check's
+last result, and the last runs of each job. It deletes no runs of other code locations in the same Dagster instance.
 """
 
 # No `from __future__ import annotations`: Dagster inspects the type annotation of `context`.
@@ -31,11 +31,12 @@ _UNITS = {"d": "days", "w": "weeks", "h": "hours"}
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was deleted.
+    """What a call of `prune` deleted.
 
     Attributes:
-        syncs: Rows of `rmm_syncs`.
-        problems: By connection, why its rows could not be deleted.
+        runs: Number of deleted runs.
+        syncs: Number of deleted rows of `rmm_syncs`.
+        problems: Why rows could not be deleted, by connection.
     """
 
     runs: int
@@ -44,24 +45,24 @@ class Pruned:
 
 
 def age_of(text: str) -> timedelta:
-    """Returns the length of time that a text such as `90d`, `12w` or `36h` says.
+    """Parses an age such as `90d`, `12w` or `36h`.
 
     Raises:
-        ValueError: It says none.
+        ValueError: The text is not an age.
     """
     found = re.fullmatch(r"(\d+)([dwh])", text.strip().lower())
     if found is None:
-        raise ValueError(f"`{text}` is not an age; write days, weeks or hours, such as 90d, 12w or 36h")
+        raise ValueError(f"`{text}` is not a valid age; write days, weeks or hours, such as 90d, 12w or 36h")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 def prune(
     instance: dg.DagsterInstance, connections: Iterable[Connection], before: datetime, keep_last: int = KEEP_LAST
 ) -> Pruned:
-    """Deletes what is older than that.
+    """Deletes runs, ticks and rows of `rmm_syncs` that are older than `before`.
 
     Args:
-        keep_last: How many runs of each job, and rows of each resource, stay in any case.
+        keep_last: How many runs of each job, and rows of each resource, to keep however old they are.
     """
     known, deleted = list(connections), 0
     jobs = {name for each in known for name in (job_name(each), f"audit_{each.name}")} | {JOB}
@@ -77,14 +78,14 @@ def prune(
         try:
             with store.changing(f"{connection.name}__prune") as client:
                 rows += syncs.prune(client, before, keep_last)
-        except Exception as error:  # of whatever database it is; the next time it may be there
+        except Exception as error:  # each database raises its own; the next call may succeed
             problems[connection.name] = str(error).splitlines()[0]
     return Pruned(deleted, rows, problems)
 
 
 def _old_runs(instance: dg.DagsterInstance, jobs: set[str], before: datetime, keep_last: int) -> list[str]:
     filters = dg.RunsFilter(statuses=_FINISHED, created_before=before)
-    # Of other jobs, those that loaded something of ours.
+    # Runs of other jobs are ours if they loaded one of our assets.
     old = [run for run in instance.get_runs(filters) if run.job_name in jobs or PROCESS_TAG in run.tags]
     kept = set(runs_of_last_checks(instance))
     for key in instance.all_asset_keys():
@@ -97,10 +98,10 @@ def _old_runs(instance: dg.DagsterInstance, jobs: set[str], before: datetime, ke
 
 
 def build_prune_job(connections: Iterable[Connection]) -> tuple[dg.JobDefinition, dg.ScheduleDefinition]:
-    """Builds the job that deletes what is old, and its schedule; that is on if `RMM_PRUNE_AFTER` is set."""
+    """Builds the job that prunes, and its schedule, which is on if `RMM_PRUNE_AFTER` is set."""
     known = list(connections)
 
-    @dg.op(out=dg.Out(dg.Nothing), description=f"Deletes what is older than {PRUNE_VARIABLE} says (90d by default).")
+    @dg.op(out=dg.Out(dg.Nothing), description=f"Deletes everything older than {PRUNE_VARIABLE} (default 90d).")
     def delete_old(context: dg.OpExecutionContext) -> None:
         before = datetime.now(UTC) - age_of(os.environ.get(PRUNE_VARIABLE) or "90d")
         pruned = prune(context.instance, known, before)

@@ -1,6 +1,6 @@
 """Defines `RmmApi`, the Dagster resource that looks up a connection's secret when a run starts.
 
-The code location loads without any secret set; a run then fails immediately and names the variable to set.
+The code location loads without any secret; a run without its secret fails immediately and names the variable to set.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class RmmApi(dg.ConfigurableResource[None]):
     simulator: dict[str, int] | None = None
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Has the run say which process executes it, before it does anything."""
+        """Tags the run with the process that executes it, before the run does anything."""
         if context.instance is not None and context.run is not None:
             tag_run(context.instance, context.run)
 
@@ -59,7 +59,7 @@ class RmmApi(dg.ConfigurableResource[None]):
 
             from rmm_assets.simulator import Fleet, Simulator
 
-            # The fleet follows the clock, so that each run of the demo finds changes, but does not change during a run.
+            # The fleet follows the clock, so each run of the demo finds changes, but it does not change during a run.
             settings: dict[str, Any] = dict(self.simulator)
             fleet = Fleet(**settings)
             with Simulator(fleet=fleet, api_key=secrets.token_hex(16), tick=fleet.tick_at(datetime.now(UTC))) as rmm:
@@ -117,7 +117,7 @@ def _dlt_secret(path: str, what: str) -> SecretStr:
 
 
 def api_resource(connection: Connection) -> RmmApi:
-    """Returns the resource of a connection; its secret is still a reference."""
+    """Returns the resource of a connection, with references to its secrets instead of values."""
     if connection.simulator is not None:
         return RmmApi(simulator=connection.simulator.model_dump())
     key, named = connection.api_key, connection.secrets

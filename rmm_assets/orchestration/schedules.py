@@ -13,8 +13,8 @@ from rmm_assets.config.attributes import Schedule
 from rmm_assets.orchestration.dagster_internals import ticks
 from rmm_assets.orchestration.lost_runs import IN_PROGRESS, end_lost_runs
 
-# One process for all resources of a run: a process per resource would spend seconds on imports, several times what
-# loading most resources takes, and DuckDB allows one writer at a time anyway. Pages are read ahead within a resource.
+# One process for all resources of a run: a process per resource would spend seconds on imports, several times as long as
+# loading most resources takes, and DuckDB allows one writer at a time anyway. Pages are prefetched within a resource.
 EXECUTOR = dg.in_process_executor
 
 _IN_PROGRESS = [dg.DagsterRunStatus.QUEUED, *IN_PROGRESS]
@@ -42,7 +42,7 @@ def build_job(connection: Connection, keys: Sequence[dg.AssetKey]) -> dg.JobDefi
 
 
 def executor_of(connection: Connection) -> dg.ExecutorDefinition | None:
-    """Returns the executor of a connection's jobs; None for the one of the code location."""
+    """Returns the executor of a connection's jobs; None for the code location's executor."""
     executors = {"in_process": EXECUTOR, "multiprocess": dg.multiprocess_executor, "location": None}
     return executors[connection.executor]
 
@@ -75,7 +75,7 @@ def build_schedule(schedule: Schedule | None, job: dg.JobDefinition) -> dg.Sched
 def freshness(connection: Connection, resource: Resource) -> dg.FreshnessPolicy | None:
     """Returns when the asset becomes stale: after `fresh_within`, or twice the schedule's longest interval.
 
-    A schedule that the file leaves stopped expects nothing.
+    Without `fresh_within`, the assets of a schedule that the file stops have no policy.
     """
     if resource.fresh_within is not None:
         return dg.FreshnessPolicy.time_window(fail_window=timedelta(minutes=resource.fresh_within))
@@ -85,6 +85,6 @@ def freshness(connection: Connection, resource: Resource) -> dg.FreshnessPolicy 
 
 
 def longest_interval(cron: str) -> timedelta:
-    """Returns the longest interval between consecutive ticks, out of a thousand ticks."""
+    """Returns the longest interval between consecutive ticks, among the first thousand."""
     intervals = [later - earlier for earlier, later in pairwise(ticks(cron, "UTC", 1000))]
     return max(intervals, default=timedelta(days=1))

@@ -1,9 +1,9 @@
-"""Builds the sensors that post to a webhook what fails, what needs a person, and what has recovered.
+"""Builds the sensors that post failures, other problems and recoveries to a webhook.
 
 They are off until `RMM_ALERT_WEBHOOK` is set. A message names assets and checks and says why they failed, but never
-contains values of rows. Everything is reported once, and nothing is lost: a sensor's cursor only advances when the
-receiver has answered, so a tick whose message is not delivered fails, and the next one sends it again. Dagster's own
-`run_failure_sensor` advances either way. See `webhook` for the messages and `problems` for what is found.
+contains values of rows. Everything is reported once, and nothing is lost: a sensor's cursor only advances after the
+receiver has accepted the message, so a tick that cannot deliver its message fails, and the next one sends it again.
+Dagster's own `run_failure_sensor` advances either way. See `webhook` for the messages and `problems` for what is found.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _RUNS_PER_TICK = 100
 
 @dataclass
 class _Seen:
-    """What a sensor remembers between two ticks.
+    """The state that a sensor keeps between ticks.
 
     Attributes:
         events: Cursor of Dagster's event log; None before the first tick.
-        open: Time of each failure that was reported and has not recovered, by its subject.
+        open: Time of each reported failure that has not recovered, by subject.
     """
 
     events: str | None = None
@@ -40,31 +40,31 @@ class _Seen:
 
 
 _Find = Callable[[dg.SensorEvaluationContext, _Seen], list[Alert]]
-"""Returns what to report, and updates what was seen."""
+"""Returns what to report, and updates the sensor's state."""
 
 
 def build_alert_sensors() -> list[dg.SensorDefinition]:
-    """Builds the sensors that watch the code location that they are defined in.
+    """Builds the sensors that watch the code location in which they are defined.
 
     By default they run if `RMM_ALERT_WEBHOOK` is set when the location is loaded, and are stopped otherwise.
     """
     return [
         _sensor(
             "run_failures", _failed_runs, 30,
-            "each failed run: which asset failed, and why; and when an asset that failed is loaded again",
+            "each failed run: which asset failed and why, and when a failed asset is loaded again",
         ),
         _sensor(
             "check_failures", _failed_checks, 30,
             "each check that failed with severity ERROR in a successful run, and when it passes again. Failed checks of "
             "a failed run are part of that run's message; warnings are only shown in the UI",
         ),
-        _sensor("broken_files", _broken_files, 60, "each connection file that cannot be loaded, and when it is mended"),
+        _sensor("broken_files", _broken_files, 60, "each connection file that cannot be loaded, and when it is fixed"),
         _sensor(
             "stale_assets", _stale_assets, 300,
-            "each asset that was not loaded for longer than `fresh_within`, or than twice its schedule's longest "
-            "interval, and when it is loaded again. A stopped schedule makes nothing stale",
+            "each asset that was last loaded longer ago than `fresh_within`, or than twice its schedule's longest "
+            "interval, and when it is loaded again. Assets of a stopped schedule do not become stale",
         ),
-        _sensor("waiting_runs", _waiting_runs, 300, "each run that waits to start, or runs, for too long"),
+        _sensor("waiting_runs", _waiting_runs, 300, "each run that has waited to start, or has been running, for too long"),
     ]  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def _sensor(name: str, find: _Find, seconds: int, posts: str) -> dg.SensorDefini
 def _read(cursor: str | None) -> _Seen:
     try:
         return _Seen(**json.loads(cursor)) if cursor else _Seen()
-    except (ValueError, TypeError):  # as written before 0.2: the cursor of the event log alone
+    except (ValueError, TypeError):  # before 0.2, only the cursor of the event log was stored
         return _Seen(cursor)
 
 
@@ -101,7 +101,7 @@ def _read(cursor: str | None) -> _Seen:
 def _changed(
     context: dg.SensorEvaluationContext, seen: _Seen, ended: DagsterEventType
 ) -> Iterator[tuple[DagsterRun, float]]:
-    """Yields our runs that ended since the last tick, with the time of their end."""
+    """Yields our runs that ended since the last tick, with their end times."""
     log = context.instance
     if seen.events is None:
         # Failures from before the sensor was started are not reported.
@@ -139,7 +139,7 @@ def _failed_runs(context: dg.SensorEvaluationContext, seen: _Seen) -> list[Alert
 
 
 def _succeeded_since(log: DagsterInstance, subject: str, since: float) -> bool:
-    """Returns whether an asset was materialized, or a job ran to its end, after a point in time."""
+    """Returns whether an asset was materialized, or a job succeeded, after a point in time."""
     event = log.get_latest_materialization_event(dg.AssetKey.from_user_string(subject))
     if event is not None:
         return event.timestamp > since
@@ -205,14 +205,14 @@ def _finding(check: dg.AssetCheckEvaluation) -> str:
     return ". ".join([*parts, *filter(None, [check.description])]) or "see its metadata"
 
 
-# What needs a person, as it stands at a tick
+# Current problems, without events
 
 
 def _broken_files(context: dg.SensorEvaluationContext, seen: _Seen) -> list[Alert]:
     found = list(broken_files(_repository(context)))
     for alert in found:
         if alert.subject not in seen.open:
-            # The connection is red in the UI, too, although nothing of it has run.
+            # Marks the connection as failed in the UI, too, although none of its assets has run.
             key = dg.AssetKey.from_user_string(alert.subject)
             failed = dg.AssetCheckEvaluation(asset_key=key, check_name=LOADS, passed=False, description=alert.text)
             context.instance.report_runless_asset_event(failed)
@@ -239,7 +239,7 @@ def _compare(found: Iterable[Alert], seen: _Seen) -> list[Alert]:
 
 def _repository(context: dg.SensorEvaluationContext) -> dg.RepositoryDefinition:
     if context.repository_def is None:
-        raise ValueError("this sensor must be ticked by Dagster, or with the code location's definitions")
+        raise ValueError("this sensor needs the code location's definitions; let Dagster evaluate it, or pass them")
     return context.repository_def
 
 

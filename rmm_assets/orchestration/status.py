@@ -1,4 +1,4 @@
-"""Finds out how every connection stands: what is loaded and when, what failed last, what waits for a person."""
+"""Collects the status of every connection: what was loaded and when, what failed last, what needs attention."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from rmm_assets.tables import syncs
 
 @dataclass
 class ResourceStatus:
-    """How one resource stands.
+    """The status of one resource.
 
     Attributes:
         last_success: When it was last loaded (UTC); None if it never was.
-        last_run: Dagster's id of the run that dealt with it last.
-        verdict: Of that run, as in `rmm_syncs`.
+        last_run: Id of the Dagster run that last tried to load it.
+        verdict: The verdict of that run, as in `rmm_syncs`.
         error: Why that run failed; empty if it did not.
-        stale: What is said about its age; empty if it is young enough.
-        failed_checks: Checks whose last result is a failure, warnings left out.
+        stale: The alert if the asset is stale, else empty.
+        failed_checks: Checks whose last result is a failure; warnings are left out.
     """
 
     name: str
@@ -49,12 +49,12 @@ class ResourceStatus:
 
 @dataclass
 class ConnectionStatus:
-    """How one connection stands.
+    """The status of one connection.
 
     Attributes:
         schedule: Its cron expression; empty if the file sets none.
-        running: Whether the schedule is switched on.
-        problem: Why the connection is not loaded, or why its tables cannot be asked.
+        running: Whether the schedule is on.
+        problem: Why the connection is not loaded, or why its tables cannot be read; empty if neither.
     """
 
     name: str
@@ -70,10 +70,10 @@ class ConnectionStatus:
 
 @dataclass
 class Status:
-    """How everything stands.
+    """The status of all connections.
 
     Attributes:
-        runs: What is said about runs that hang, by run id.
+        runs: Why a run needs attention, by run id: it waits or runs too long, or its process is gone.
     """
 
     connections: list[ConnectionStatus]
@@ -84,7 +84,7 @@ class Status:
         return bool(self.runs) or any(connection.needs_a_person for connection in self.connections)
 
     def as_json(self, now: datetime) -> dict[str, Any]:
-        """Returns it as plain values; times in ISO 8601, ages in seconds."""
+        """Returns the status as plain values, with times in ISO 8601 and ages in seconds."""
         connections = []
         for connection in self.connections:
             resources = []
@@ -101,11 +101,11 @@ class Status:
 def status_of(
     connections: Mapping[str, Connection], definitions: dg.Definitions, instance: dg.DagsterInstance, now: datetime
 ) -> Status:
-    """Returns how everything stands, from the tables `rmm_syncs` and from Dagster's instance.
+    """Collects the status of all connections from the tables `rmm_syncs` and from Dagster's instance.
 
     Args:
-        connections: Those that can be loaded, by name.
-        definitions: Of all of them, broken ones included.
+        connections: The connections that can be loaded, by name.
+        definitions: The definitions of all connections, including broken ones.
     """
     repository = definitions.get_repository_def()
     stale = {alert.subject: alert.text for alert in stale_assets(instance, repository, None, now)}
@@ -122,8 +122,8 @@ def status_of(
         noted: list[dict[str, syncs.Sync]] = [{}, {}]
         try:
             noted = _noted(connection)
-        except Exception as error:  # of whatever database it is
-            status.problem = f"its tables cannot be asked: {error}".splitlines()[0]
+        except Exception as error:  # each database raises its own
+            status.problem = f"cannot read its tables: {error}".splitlines()[0]
         for resource in connection.resources:
             if resource.selected:
                 key = asset_key(connection, resource.name)
@@ -141,7 +141,7 @@ def status_of(
 
 
 def _noted(connection: Connection) -> list[dict[str, syncs.Sync]]:
-    """The last sync of each resource, and the last one that loaded something."""
+    """Returns the last sync of each resource, and the last one that loaded something, by resource."""
     store = store_of(connection)
     if store.is_missing:
         return [{}, {}]

@@ -1,8 +1,8 @@
-"""Posts alerts to a webhook of Slack, Mattermost or Microsoft Teams, or of anything that accepts one of their forms.
+"""Posts alerts to a webhook of Slack, Mattermost or Microsoft Teams, or one that accepts the same format.
 
-An alert may quote what an API sent, so its text is sent as plain text: it cannot mention people, make links or be
-formatted. The webhook's URL is a secret, because anyone who knows it can post: it is read when a message is sent, and
-appears in no message, error or log.
+An alert may quote what an API sent, so it is posted as plain text, without mentions, links or formatting. The webhook's
+URL is a secret, because anyone who knows it can post: it is read when a message is sent, and appears in no message, error
+or log.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _HOSTS = {
     "slack": ("hooks.slack.com", "hooks.slack-gov.com"),
     "teams": (".webhook.office.com", ".logic.azure.com", ".api.powerplatform.com"),
 }
-_TIMEOUT = 10.0  # seconds; Dagster allows sixty per tick
+_TIMEOUT = 10.0  # seconds; Dagster allows 60 per tick
 _MAX_LINES = 20  # per message; receivers truncate longer ones
 _MAX_LINE_LENGTH = 500
 
 
 class WebhookError(Exception):
-    """Raised when a message is not delivered; the text says why, without the webhook's URL."""
+    """Raised when a message cannot be delivered; the text says why, without the webhook's URL."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Alert:
     """One line of a message.
 
     Attributes:
-        subject: What it is about, and the same as long as it is: `demo/devices`.
+        subject: What the alert is about, such as `demo/devices`; identical for as long as the problem lasts.
         text: What happened; may contain what an API sent.
         run_id: The run to link to.
     """
@@ -60,7 +60,7 @@ class Alert:
 
     @property
     def place(self) -> str:
-        """The run as text: its URL, or its id if the URL of Dagster's UI is not known."""
+        """The run's URL, or its id if the URL of Dagster's UI is not set."""
         return self.url or (f"(run {self.run_id})" if self.run_id else "")
 
 
@@ -77,16 +77,14 @@ def post(alerts: Sequence[Alert]) -> None:
     more = len(alerts) - _MAX_LINES
     shown = [*alerts[:_MAX_LINES], Alert(f"and {more}", "more")] if more > 0 else alerts
     # urllib does not log, and the URL is a secret.
-    problem = (
-        _send(webhook, _FORMS[form](shown)) if _is_address(webhook) else "it must be a URL that starts with https://"
-    )
+    problem = _send(webhook, _FORMS[form](shown)) if _is_address(webhook) else "the URL must start with https://"
     # Raised outside of the `except` block: the original error's text may contain the URL.
     if problem:
         raise WebhookError(f"the message could not be delivered to the webhook in {WEBHOOK}: {problem}")
 
 
 def _slack(alerts: Sequence[Alert]) -> dict[str, Any]:
-    """Returns Slack's form: three characters are escaped, as mentions and links are in angle brackets."""
+    """Returns Slack's format, with the three characters escaped that mentions and links consist of."""
     lines = [
         f"{alert.line.replace('&', '&amp;').replace('<', '&lt;').replace('>', '&gt;')} {alert.place}".rstrip()
         for alert in alerts
@@ -95,12 +93,12 @@ def _slack(alerts: Sequence[Alert]) -> dict[str, Any]:
 
 
 def _mattermost(alerts: Sequence[Alert]) -> dict[str, Any]:
-    """Returns Mattermost's form: Markdown, which has neither mentions nor links within a code span."""
+    """Returns Mattermost's format: Markdown, in code spans, where mentions and links have no effect."""
     return {"text": "\n".join(f"`{alert.line.replace('`', chr(39))}` {alert.place}".rstrip() for alert in alerts)}
 
 
 def _teams(alerts: Sequence[Alert]) -> dict[str, Any]:
-    """Returns an adaptive card: of its elements, a text run is the one that is not read as Markdown."""
+    """Returns an adaptive card of text runs, the only element that is not rendered as Markdown."""
     blocks = []
     for alert in alerts:
         inlines: list[dict[str, Any]] = [{"type": "TextRun", "text": alert.line}]
@@ -119,7 +117,7 @@ _FORMS = {"slack": _slack, "mattermost": _mattermost, "teams": _teams}
 
 
 def form_of(webhook: str) -> str:
-    """Returns the form that a webhook takes, by its host; Mattermost's if it is not known."""
+    """Returns the format that a webhook's host accepts; Mattermost's for unknown hosts."""
     try:
         host = urlsplit(webhook).hostname or ""
     except ValueError:
@@ -138,14 +136,14 @@ def _is_address(webhook: str) -> bool:
 
 
 class _NoRedirect(HTTPRedirectHandler):
-    """Refuses redirects: a redirected POST would be sent as a GET without the message."""
+    """Refuses redirects, because urllib would follow them with a GET without the message."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
 
 
 def _send(webhook: str, body: dict[str, Any]) -> str:
-    """Posts a message, and returns what went wrong, or an empty string."""
+    """Posts a message; returns what went wrong, or an empty string."""
     try:
         request = Request(webhook, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
         with build_opener(_NoRedirect).open(request, timeout=_TIMEOUT):

@@ -124,7 +124,7 @@ def test_a_check_that_warns_fails_the_command_only_if_it_is_strict(rmm: Simulato
         assert sync(tmp_path, "acme", "--strict", ACME_API_KEY="demo-key").returncode == 1
     # A log has a line for what begins and what ends.
     said = done.stderr.splitlines()
-    assert said.index("acme/computers: reads") < said.index("acme/computers: done")
+    assert said.index("acme/computers: reading") < said.index("acme/computers: done")
 
 
 def test_a_broken_file_fails_the_command_and_stops_no_other_connection(rmm: Simulator, tmp_path: Path) -> None:

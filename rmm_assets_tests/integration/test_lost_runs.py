@@ -71,7 +71,7 @@ def test_an_interrupt_ends_the_command_and_its_run_within_seconds(sent: int, ser
         process.send_signal(sent)
         said, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 130, said
-    assert "Interrupted; run" in said
+    assert "Interrupted: canceled run" in said
     assert "Traceback" not in said
     [run] = runs(tmp_path)
     assert run.is_finished and run.status is not dg.DagsterRunStatus.SUCCESS
@@ -85,7 +85,7 @@ def test_after_a_kill_the_next_sync_ends_the_lost_run_and_goes_through(server: S
         assert not killed.is_finished
     done = command(tmp_path, "sync", ACME_API_KEY="demo-key")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"Run {killed.run_id} of sync_acme is ended: its process is gone." in done.stderr
+    assert f"Ended run {killed.run_id} of sync_acme: its process is gone." in done.stderr
     last, first = runs(tmp_path)
     assert (last.status, first.status) == (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE)
 

@@ -79,4 +79,4 @@ def test_tables_that_cannot_be_asked_are_a_problem_of_their_connection(
     DATABASE.parent.mkdir()
     DATABASE.write_text("this is no database")
     [acme] = stands(connection("http://127.0.0.1:9"), instance).connections
-    assert acme.needs_a_person and "cannot be asked" in acme.problem
+    assert acme.needs_a_person and "cannot read its tables" in acme.problem

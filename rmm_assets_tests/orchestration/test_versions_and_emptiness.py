@@ -59,7 +59,7 @@ def test_a_first_load_without_rows_carries_a_warning(workplace: Path, instance: 
         found = checks(first)["not_empty"]
         assert not found.passed
         assert found.severity is dg.AssetCheckSeverity.WARN
-        assert found.metadata["reason"].value == "no rows: a key without rights looks like this"
+        assert found.metadata["reason"].value == "no rows; a key without permissions gets the same response"
         # As long as no load brings a row.
         assert not checks(sync(target, instance))["not_empty"].passed
         server.set_rows("devices", devices(2))
