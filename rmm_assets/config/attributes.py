@@ -22,9 +22,9 @@ from rmm_assets.tables.settings import Destination, as_destination
 
 
 class Simulator(Settings):
-    """The embedded RMM, which runs for the duration of a run: for the demo and for trying things out."""
+    """The embedded RMM, which runs for the duration of a run: for the demo and for experiments."""
 
-    seed: int = Field(default=7, description="Simulators with the same seed hold the same rows.")
+    seed: int = Field(default=7, description="The same seed gives the same rows.")
     organizations: int = Field(default=12, ge=1, description="Number of organizations.")
     devices: int = Field(default=400, ge=0, description="Number of devices.")
     alerts: int = Field(default=250, ge=0, description="Number of alerts.")
@@ -94,7 +94,7 @@ class Attributes(Settings):
     )
     secrets: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], ApiKey] = Field(
         default_factory=dict,
-        description="Further secrets by name, each a reference like `api_key`. `{secrets.NAME}` stands for one in headers, "
+        description="Further secrets by name, each a reference like `api_key`. Refer to them as `{secrets.NAME}` in headers, "
         "auth, query parameters and request bodies.",
     )
     simulator: Simulator | None = Field(
@@ -130,17 +130,16 @@ class Attributes(Settings):
     )
     executor: Literal["in_process", "multiprocess", "location"] = Field(
         default="in_process",
-        description="Where the resources of a run are loaded: in the run's process, each in a process of its own, or as the "
-        "code location says (`Definitions(executor=...)`, `build_defs(executor=...)`), such as with Celery or Kubernetes.",
+        description="Where the resources of a run are loaded: in the run's process, each in its own process, or by the code "
+        "location's executor (`Definitions(executor=...)`, `build_defs(executor=...)`), for example Celery or Kubernetes.",
     )
     schedule: Schedule | None = Field(
-        default=None, description="When the connection's job runs automatically; without it, it never does."
+        default=None, description="When the connection's job runs automatically; by default never."
     )
-
     audit: Schedule | None = Field(
         default=None,
-        description="When the tables are compared with the API by themselves (`rmm audit` does it at any time); never by "
-        "default.",
+        description="When the audit job, which compares the tables with the API, runs automatically; by default never. "
+        "`rmm audit` runs the same comparison on demand.",
     )
 
     @field_validator("resources")
@@ -149,7 +148,7 @@ class Attributes(Settings):
         if not resources:
             refuse([line_error((), "write at least one resource")])
         defaults, client = info.data.get("resource_defaults"), info.data.get("client")
-        if defaults is None or client is None:  # they are invalid themselves
+        if defaults is None or client is None:  # they failed validation
             return resources
         return tuple(resolved(defaults, client, resource) for resource in resources)
 

@@ -28,8 +28,8 @@ class RowCount(Settings):
     band: float | None = Field(
         default=None,
         gt=0,
-        description="How far the number may deviate from the median of the previous ten loads, as a share of it: 0.2 is "
-        "a fifth, up or down.",
+        description="How far the number may deviate from the median of the previous ten loads, as a share of it: 0.2 "
+        "allows 20 % more or fewer.",
     )
 
 
@@ -50,19 +50,19 @@ class Checks(Settings):
     not_null: Names = Field(default=(), description="Columns that must not contain nulls.")
     accepted_values: dict[str, tuple[Scalar, ...]] = Field(
         default_factory=dict,
-        description="By column, the values that it may contain; nulls are ignored.",
+        description="The values that a column may contain, by column; nulls are ignored.",
     )
     row_count: RowCount | None = Field(
         default=None, description="Bounds for the number of rows, or a band around its history."
     )
     references: dict[str, Annotated[str, Field(pattern=r"^[^.]+\.[^.]+$")]] = Field(
         default_factory=dict,
-        description="By column, the `resource.column` that must contain its values, for example "
+        description="The `resource.column` that must contain a column's values, by column, for example "
         "`organization__id: organizations.id`; nulls are ignored.",
     )
     sql: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], str] = Field(
         default_factory=dict,
-        description="By name, a query that selects rows at fault; the check passes if there are none. `{table}` is "
-        "replaced by this table, `{name}` by the table of the resource with that name. It is one SELECT that only reads "
-        "tables.",
+        description="Queries that select faulty rows, by name; a check passes if its query returns none. `{table}` is "
+        "replaced by this table, `{name}` by the table of the resource with that name. A query is one SELECT that only "
+        "reads tables.",
     )

@@ -1,4 +1,4 @@
-"""Asks dlt what a destination can do. Needs no credentials, and opens nothing."""
+"""Looks up in dlt what a destination can do, without credentials and without connecting to it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _FILES = ("filesystem", "dlt.destinations.filesystem")
 
 @cache
 def capabilities(kind: str) -> DestinationCapabilitiesContext | None:
-    """Returns what dlt says of a destination.
+    """Returns the capabilities that dlt declares for a destination.
 
     Args:
-        kind: dlt's name of it.
+        kind: dlt's name of the destination.
     """
     from dlt.common.destination import Destination
 
@@ -25,7 +25,7 @@ def capabilities(kind: str) -> DestinationCapabilitiesContext | None:
 
 
 def merge_strategies(kind: str, table_format: str | None) -> tuple[str, ...]:
-    """Returns the strategies by which a destination merges rows into a table of this format."""
+    """Returns the merge strategies that a destination supports for a table of this format."""
     found = capabilities(kind)
     strategies: Any = (found.supported_merge_strategies if found else None) or ()
     if found is not None and found.merge_strategies_selector is not None:
@@ -35,5 +35,5 @@ def merge_strategies(kind: str, table_format: str | None) -> tuple[str, ...]:
 
 
 def changes_rows(kind: str) -> bool:
-    """Returns whether SQL can update and delete rows: dlt shows files as views, which it cannot."""
+    """Returns whether SQL can update and delete rows. It cannot in files, which dlt presents as views."""
     return kind not in _FILES

@@ -19,8 +19,8 @@ class ResponseAction(Settings):
         default=None, min_length=1, description="Text that the body of such a response contains."
     )
     action: Literal["ignore"] = Field(
-        description="`ignore`: as the first response, for example for one parent's rows, it counts as an empty list. On a "
-        "later page, or for all parents, it is an error; so is a rate-limited response."
+        description="`ignore`: a first response, for example for one parent's rows, counts as an empty list. On a later "
+        "page, or for all parents, such a response is an error, and so is a rate-limited one."
     )
 
 
@@ -39,7 +39,9 @@ class Incremental(Settings):
     end_value: Any = Field(default=None, description="Where the range ends; for backfills.")
     start_param: str | None = Field(default=None, description="Query parameter that takes the start.")
     end_param: str | None = Field(default=None, description="Query parameter that takes the end.")
-    last_value_func: Literal["min", "max"] = Field(default="max", description="Which of the values seen is the newest.")
+    last_value_func: Literal["min", "max"] = Field(
+        default="max", description="Whether the largest or the smallest cursor value is the newest."
+    )
     primary_key: Names | None = Field(default=None, description="Key that distinguishes rows at the boundary.")
     lag: float | None = Field(
         default=None, ge=0, description="How far before the last value to start: seconds, days or units."
@@ -91,7 +93,7 @@ def _known_mappings(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_words(value: Any) -> Any:
-    """One word or a list of words; YAML reads `null` as nothing."""
+    """Converts one word or a list of words to a tuple; YAML parses `null` as None."""
     words = value if isinstance(value, (list, tuple)) else [value]
     return tuple("null" if word is None else word for word in words)
 
@@ -145,8 +147,8 @@ class Endpoint(Settings):
     )
     wrong_signals: Names = Field(
         default=(),
-        description="Not dlt's: headers or fields in which this API makes wrong statements about more rows, for example `total`, "
-        "`meta.has_more`, `X-Total-Count` or `Link`. They are ignored.",
+        description="Not dlt's: headers or fields to ignore because this API sends wrong totals or next-page signals in "
+        "them, for example `total`, `meta.has_more`, `X-Total-Count` or `Link`.",
     )
     empty_as: Annotated[
         tuple[EmptyAs, ...], BeforeValidator(_as_words, json_schema_input_type=EmptyAs | list[EmptyAs | None] | None)
@@ -158,7 +160,7 @@ class Endpoint(Settings):
     )
     single_object: bool = Field(
         default=False,
-        description="Not dlt's: whether an object at the data selector is a row, for paths that return a single object.",
+        description="Not dlt's: whether an object at the data selector is one row, for paths that return a single object.",
     )
     auth: Auth | None = Field(default=None, description="Another way to send the same secret, for this endpoint.")
 

@@ -51,7 +51,7 @@ class ResourceDefaults(Settings):
             "write it under `endpoint`",
         ),
         "incremental": "write it under `endpoint`",
-        "parallelized": "pages are always read ahead, `limits.max_concurrency` at once; leave it out",
+        "parallelized": "pages are always prefetched, up to `limits.max_concurrency` at a time; leave it out",
         "parent_table_name": "lists become child tables with `child_tables: true`; leave it out",
         "processing_steps": PYTHON_ONLY,
         "validator": PYTHON_ONLY,
@@ -123,8 +123,8 @@ class ResourceDefaults(Settings):
         default=0.5,
         ge=0,
         le=1,
-        description="The share of a table's rows, 0 to 1, that may disappear at once; above it, the run fails and the "
-        "table is not changed, because to a key without permissions, a fleet can look empty.",
+        description="The share of a table's rows, 0 to 1, that may disappear in one load. Above it, the run fails and the "
+        "table is not changed, because a key that has lost permissions may see an empty fleet.",
     )
     history: bool = Field(default=False, description="Keep every version of a row (dlt's scd2).")
     child_tables: bool = Field(
@@ -208,7 +208,7 @@ class Resource(ResourceDefaults):
 
     @property
     def strategy(self) -> str | None:
-        """Returns the merge strategy in the file; None leaves the choice to the loader."""
+        """Returns the merge strategy that the file sets; None lets the loader choose."""
         if self.history:
             return "scd2"
         return self.write_disposition.strategy if self.write_disposition else None
@@ -290,7 +290,7 @@ def _is_known_to_dlt(paginator: str) -> bool:
     return paginator in PAGINATOR_MAP
 
 
-# Keys that dlt does not have; neither does it have `sensitive` on columns.
+# Keys that dlt does not have. It has no `sensitive` on columns, either.
 OUR_KEYS = {
     *("description", "docs", "tags", "owners", "checks"),
     *("absent", "max_absent_share", "history", "child_tables"),
@@ -300,7 +300,7 @@ OUR_KEYS = {
 
 
 def as_lists(value: Any) -> Any:
-    """Converts tuples to lists, because dlt's validation refuses tuples."""
+    """Converts tuples to lists, because dlt's validation rejects tuples."""
     if isinstance(value, dict):
         return {key: as_lists(inner) for key, inner in value.items()}
     return [as_lists(inner) for inner in value] if isinstance(value, (list, tuple)) else value

@@ -1,4 +1,4 @@
-"""Checks the rules between the keys of a connection; each key on its own is validated by its model.
+"""Checks the rules between the keys of a connection; the models validate each key on its own.
 
 Every rule yields errors with the path of the key at fault and a message that says what to write. No message repeats a
 value that could be a secret.
@@ -35,7 +35,7 @@ def faults(connection: Attributes) -> list[InitErrorDetails]:
         *(fault for index, resource in enumerate(connection.resources) for fault in _resource_faults(
             connection, resource, ("resources", index)))
     ]  # fmt: skip
-    # dlt's messages are less precise about the position, so dlt is only asked if there are no other errors.
+    # dlt's messages are less precise about the position, so dlt only validates if there are no other errors.
     return errors or _dlt_faults(connection)
 
 
@@ -58,7 +58,7 @@ def _address_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
         elif base_url is None or (not base_fault and read_origin(resource.path) != read_origin(base_url)):
             yield line_error(
                 where,
-                "the secret would be sent to another origin than client.base_url; move it to a connection of its own",
+                "the secret would be sent to another origin than client.base_url; move this resource to its own connection",
             )
 
 
@@ -112,7 +112,9 @@ def _name_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
         names[resource.name] = index
         if resource.table == SYNCS:
             key = "table_name" if resource.table_name else "name"
-            said = f"the table `{SYNCS}` holds what each run did; give `{resource.name}` another `table_name`"
+            said = (
+                f"the table `{SYNCS}` is reserved for the history of runs; give `{resource.name}` another `table_name`"
+            )
             yield line_error(("resources", index, key), said)
         # Rejected rows go to a second table of each resource.
         for table in (resource.table, f"{resource.table}_rejected"):
@@ -139,7 +141,8 @@ def _resource_faults(connection: Attributes, resource: Resource, where: Path) ->
         if hints.dedup_sort and (resource.disposition != "merge" or resource.strategy not in (None, "delete-insert")):
             yield line_error(
                 (*where, "columns", column_name, "dedup_sort"),
-                "chooses among rows that share a key in a merge with `strategy: delete-insert`; leave one of the two out",
+                "only works in a merge with `strategy: delete-insert`, where it picks one of several rows with the same "
+                "key; leave it out, or use that strategy",
             )
     yield from _disposition_faults(resource, (*where, "write_disposition"))
     if resource.disposition == "replace" and (path := resource.incremental_at) is not None:
@@ -283,7 +286,7 @@ _DLT_WORDS = frozenset(
 
 
 def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
-    """Returns what dlt refuses when it validates the config and builds its resources; nothing is fetched."""
+    """Returns what dlt rejects when it validates the config and builds its resources; nothing is fetched."""
     import dlt.destinations
     from dlt.common.validation import validate_dict
     from dlt.sources.rest_api import rest_api_resources
@@ -295,7 +298,7 @@ def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
         return [line_error(("destination",), f"dlt has no destination `{kind}`; {did_you_mean(kind, known)}")]
     try:
         known_of = capabilities(kind)
-    except Exception:  # dlt imports what is named, which may raise anything
+    except Exception:  # dlt imports the named module, which may raise anything
         return [line_error(("destination",), "dlt cannot import this destination; write a name such as `duckdb`")]
     formats = (known_of.supported_table_formats if known_of else None) or []
     if errors := list(_query_faults(connection, known_of.sqlglot_dialect if known_of else None)):
@@ -319,7 +322,7 @@ def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
         names = {resource.name: index for index, resource in enumerate(connection.resources)}
         message = _without_values(" ".join(str(error).split()), config, names.keys())
         named = [index for name, index in names.items() if re.search(rf"['`]{name}['`]", message)]
-        return [line_error(("resources", *named[:1]), f"dlt refuses this: {message}")]
+        return [line_error(("resources", *named[:1]), f"dlt rejects this: {message}")]
     return []
 
 
@@ -330,7 +333,7 @@ _DLT_DETAILS = re.compile(
 
 def _without_values(message: str, config: Mapping[str, Any], names: Collection[str]) -> str:
     """Masks every value from the file, except names, in a dlt message, which may quote other keys' values."""
-    # dlt appends the whole value at fault, with all keys below it; what it says of the deepest key comes without.
+    # dlt appends the whole invalid value, with all keys below it; its message about the deepest key does not.
     if details := _DLT_DETAILS.findall(message):
         path, field, problem = max(details, key=lambda detail: len(detail[0]))
         message = f"{path.removeprefix('./')}: `{field}` {problem}"

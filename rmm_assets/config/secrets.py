@@ -1,4 +1,4 @@
-"""Finds secrets in a connection file, by the names and positions of its values, and references to secrets."""
+"""Finds secrets in a connection file, by the names and positions of its values, and resolves references to secrets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rmm_assets.settings import did_you_mean, line_error
 
 Path = tuple[str | int, ...]
 
-# Names that end in `key` and hold none.
+# Names that end in `key` but are not secrets.
 _PLAIN_KEYS = (
     *(
         "primary",
@@ -64,7 +64,7 @@ def is_secret_name(name: str, *, chosen: bool = False) -> bool:
 
 
 def with_marks(attributes: Mapping[str, Any]) -> tuple[dict[str, Any], list[InitErrorDetails]]:
-    """Returns a connection's attributes with a mark for every `{secrets.NAME}`, and what is wrong with these references."""
+    """Replaces every `{secrets.NAME}` in a connection's attributes by a mark; also returns what is wrong with them."""
     errors: list[InitErrorDetails] = []
     named = attributes.get("secrets")
     known = [str(name) for name in named] if isinstance(named, Mapping) else []
@@ -160,7 +160,7 @@ def _secret_paths(value: Any, path: Path) -> Iterator[Path]:
 
 
 def _is_placeholder(value: Any) -> bool:
-    """Returns whether a text stands for a value that is filled in later; a scheme may precede a secret."""
+    """Returns whether a text is a placeholder for a value that is filled in later; a scheme may precede a secret."""
     if not isinstance(value, str):
         return False
     return (

@@ -15,9 +15,7 @@ class Column(Settings):
 
     elsewhere: ClassVar[dict[str, str]] = {
         "merge_key": "write `merge_key` on the resource",
-        **dict.fromkeys(
-            ("row_key", "parent_key", "root_key", "variant"), "dlt sets it where it is needed; leave it out"
-        ),
+        **dict.fromkeys(("row_key", "parent_key", "root_key", "variant"), "dlt sets it itself; leave it out"),
         "incremental": "write `incremental: {cursor_path: ...}` under `endpoint`",
     }
 

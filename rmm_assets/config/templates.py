@@ -1,7 +1,7 @@
 """Fills environment variables into a connection file: `{{ env('NAME') }}` and `{{ env('NAME', 'default') }}`.
 
-Dagster renders a component's file as Jinja, whose expressions run any Python. Here a template does this one thing, so a
-file is read and never executed.
+Dagster renders a component's file as Jinja, whose expressions can run any Python. Here, a template can only read an
+environment variable, so loading a file never executes it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ Path = tuple[str | int, ...]
 _TEMPLATE = re.compile(
     r"""\{\{\s*env\(\s*(['"])(?P<name>[A-Za-z_]\w*)\1\s*(,\s*(['"])(?P<default>[^'"{}]*)\4\s*)?\)\s*\}\}""", re.ASCII
 )
-# Variables such as PGPASSWORD, which are refused rather once too often.
+# Also matches names such as PGPASSWORD; a false positive is better than a secret in a file.
 _SECRET = re.compile("passw|secret|token|credential|apikey", re.IGNORECASE)
 _DOTTED = re.compile(r"\{\{\s*env\.(?P<name>[A-Za-z_]\w*)\s*\}\}", re.ASCII)
-LANGUAGE = "a template is `{{ env('NAME') }}` or `{{ env('NAME', 'default') }}` and nothing else"
+LANGUAGE = "the only templates are `{{ env('NAME') }}` and `{{ env('NAME', 'default') }}`"
 
 
 def filled(attributes: Mapping[str, Any]) -> tuple[dict[str, Any], list[InitErrorDetails]]:
-    """Returns a connection's attributes with their templates filled in, and what is wrong with the templates.
+    """Fills in the templates in a connection's attributes; also returns what is wrong with the templates.
 
-    The value of a template is text. A variable that holds a secret is not read.
+    The value of a template is text. Variables that contain a secret are not read.
     """
     errors: list[InitErrorDetails] = []
     references = {key: attributes.get(key) for key in ("api_key", "secrets")}
@@ -39,7 +39,7 @@ def filled(attributes: Mapping[str, Any]) -> tuple[dict[str, Any], list[InitErro
 
 
 def refused(value: Any, path: Path, message: str) -> Iterator[InitErrorDetails]:
-    """Yields an error for each template in a value where there must be none."""
+    """Yields an error for each template in a value that must not contain any."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from refused(inner, (*path, str(key)), message)

@@ -48,7 +48,7 @@ def address_fault(url: str, *, allow_http: bool) -> str | None:
     except ValueError as error:
         return f"{error}; write https://host/path"
     if "@" in url.partition("://")[2].partition("/")[0]:
-        return "a URL must not contain a user name or password; write `auth` and `api_key` instead"
+        return "a URL must not contain a user name or password; use `auth` and `api_key` instead"
     if scheme == "http" and not allow_http and not is_loopback(host):
         return (
             "plain http would send the key unencrypted; write https, or `allow_http: true` next to `client` if you "

@@ -201,7 +201,7 @@ class NamedSecrets:
 
 
 class ChangingAuth:
-    """Looks the secrets up again when the API refuses them, so that a changed secret takes effect during a run.
+    """Looks up the secrets again when the API refuses them, so a rotated secret takes effect during a run.
 
     Args:
         build: Builds the auth from the secrets.
@@ -293,7 +293,7 @@ class ApiKeyAuth(AuthSettings):
     @model_validator(mode="after")
     def _prefix_in_a_header(self) -> Self:
         if self.prefix is not None and self.location != "header":
-            refuse([line_error(("prefix",), "only a header has one; leave it out, or write `location: header`")])
+            refuse([line_error(("prefix",), "only a header has a prefix; leave it out, or write `location: header`")])
         return self
 
     def build(self, secret: str, redactor: Redactor) -> Auth:
@@ -343,7 +343,7 @@ def _after_scheme(scheme: str, secret: str) -> str:
     """
     if secret.lower().startswith(f"{scheme.lower()} "):
         raise ValueError(
-            f"the secret begins with `{scheme}`, which auth adds as well; store the key alone, without `{scheme}`"
+            f"the secret already starts with `{scheme}`, which auth adds; store the key without `{scheme}`"
         )
     return f"{scheme}{'' if scheme[-1] in '=:' else ' '}{secret}"
 
@@ -355,7 +355,7 @@ class Secrets:
     Attributes:
         api_key: The secret of `api_key`; None if there is none.
         named: The secrets of `secrets`, by name.
-        again: Looks all of them up once more; None if one cannot be found now.
+        again: Looks up all of them again; returns None if one is missing.
     """
 
     api_key: SecretStr | None = None
@@ -377,7 +377,7 @@ def hidden(secret: Secret) -> Secrets:
 def build_auth(
     settings: AuthSettings | None, secret: Secret, redactor: Redactor, params: Mapping[str, Any] | None = None
 ) -> Auth:
-    """Builds the auth of a run, and disables core files for this process, because they would contain the secret.
+    """Builds the auth of a run, and disables core dumps of this process, because they would contain the secret.
 
     Args:
         settings: `client.auth` or `endpoint.auth`; None for an API that does not need a key.
@@ -416,14 +416,14 @@ def _built(settings: AuthSettings | None, known: Secrets, redactor: Redactor, pa
 
 
 def no_core_files() -> None:
-    """Disables core files for this process and its children.
+    """Disables core dumps of this process and its children.
 
     Only the soft limit is set, so that it can be raised again to debug a crash. systemd-coredump and apport, to which
     the kernel pipes cores regardless of the limit, also respect it.
     """
     try:
         import resource
-    except ImportError:  # Windows does not write core files unless an administrator enables them
+    except ImportError:  # Windows does not write core dumps unless an administrator enables them
         return
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))

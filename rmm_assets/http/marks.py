@@ -1,7 +1,7 @@
 """Replaces `{secrets.NAME}` in a connection file by a mark that only this process can write, and marks by secrets.
 
-A mark consists of letters and digits, so that it is the same in a URL, a form, a header and JSON. It is random, so that
-neither a server nor a row can have a secret written into a request.
+A mark consists of letters and digits, so it is the same in a URL, a form, a header and JSON. It is random, so neither a
+server nor a row can inject one and have a secret filled in.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def filled(value: Any, secret_of: Mapping[str, str], write: Callable[[str], str]
     """Returns a text, body or mapping of texts with every mark replaced by its secret.
 
     Args:
-        value: What contains marks.
+        value: The text, body or mapping with marks.
         secret_of: The secrets by name.
-        write: Encodes a secret for its place.
+        write: Encodes a secret for the place where it is filled in.
     """
     if isinstance(value, Mapping):
         return {key: filled(inner, secret_of, write) for key, inner in value.items()}

@@ -1,8 +1,8 @@
 """Issues permits under a connection's limits: how many requests may run at once, and when the next one may start.
 
 Resources of one connection may run in separate processes, so the shared state is in small lock files in a folder, not in
-memory. Processes that do not share the folder, such as those on other machines, share no limits: give each a part of
-the limit.
+memory. Processes that do not share the folder, such as those on other machines, do not share the limits: give each a
+part of the limit.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class RateLimit:
 
     @contextmanager
     def permit(self, *, stop: threading.Event | None = None, until: float = inf) -> Iterator[None]:
-        """Waits for permission to send one request, and holds it until the response is read.
+        """Waits for a permit to send one request, and keeps it until the response is read.
 
         Args:
             stop: Ends the wait when it is set.

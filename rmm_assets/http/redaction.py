@@ -14,13 +14,13 @@ from urllib.parse import quote, quote_plus
 
 MASK = "***"
 
-# What separates a key from its scheme, its name or its user.
+# Separates a key from its scheme, its name or its user.
 _SEPARATORS = re.compile(r"""[\s:=,;"']+""")
 _SHORTEST_PART = 4
 _SCHEMES = frozenset(
     {"token", "bearer", "basic", "apikey", "api_key", "api-key", "digest", "key", "user", "username", "password"}
 )
-# One or two words, perhaps with a year, or a number such as an ID or a date: they are everyday values of a row.
+# One or two words, perhaps with a year, or a number such as an ID or a date: ordinary values of a row.
 _ORDINARY = re.compile(
     r"([A-Z]?[a-z]{1,15}|[A-Z]{1,15})([-_. ]([A-Z]?[a-z]{1,15}|[A-Z]{1,15})|[A-Z][a-z]{1,14})?([-_. ]?\d{1,4}!?)?|[\d\W_]{1,12}"
 )
@@ -34,8 +34,8 @@ class Redactor:
     A secret of several parts, such as `Token 0a1b2c3d4e`, is redacted as a whole and by its parts.
 
     Attributes:
-        spared: Names of the secrets that are redacted from messages but not from rows and links, because they could be
-            ordinary values there.
+        spared: Names of the secrets that are redacted from messages but not from rows and links, where they could be
+            ordinary values.
     """
 
     # Shorter secrets could be ordinary words.
@@ -80,7 +80,7 @@ class Redactor:
                 _longest_first({form.encode() for form in packed}),
             )  # fmt: skip
             self._in_bodies = (*self._in_bodies, bodies)
-        # UTF-16 decoded as UTF-8, which happens to an error page in another encoding.
+        # UTF-16 decoded as UTF-8, as happens with error pages in another encoding.
         packed.add("\0".join(secret))
         messages = _Forms(core, _longest_first(written), _longest_first(packed))
         self._in_messages = (*self._in_messages, messages)
@@ -89,8 +89,8 @@ class Redactor:
         """Logs which secrets are not redacted from rows."""
         for name in self.spared:
             log.warning(
-                "%s is too short or too common a word to be redacted from rows; if the API repeats it there, it is loaded. "
-                "Choose a longer, random secret if you can",
+                "%s is too short or too common to be redacted from rows; if the API echoes it in a row, it is loaded. "
+                "Use a longer, random secret if you can",
                 name,
             )
 

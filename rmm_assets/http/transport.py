@@ -1,9 +1,8 @@
 """Sends one request and returns one response: handles retries, redirects and limits, and keeps the secret out of errors.
 
-The secret is added in `wire`, by the connection that writes to the socket, so that anything that could log, store or
-raise a URL (such as urllib3 at DEBUG) sees it without the secret. Every error leaves this module as a new
-`TransportError`, without a cause or context that contains the request as sent. See `reading` for whether the rows of a
-response are complete.
+`wire` adds the secret in the connection that writes to the socket, so code that could log, store or raise a URL (such as
+urllib3 at DEBUG) never sees the secret. This module raises every error as a new `TransportError`, without a cause or
+context that contains the request as sent. See `reading` for whether the rows of a response are complete.
 """
 
 from __future__ import annotations
@@ -339,8 +338,8 @@ class Transport:
             too_much = self._received > self._limits.max_total_bytes
         if too_much:
             raise TransportError(
-                f"the responses exceed limits.max_total_bytes ({self._limits.max_total_bytes:,}); if the API has this much, "
-                "raise the limit"
+                f"the responses exceed limits.max_total_bytes ({self._limits.max_total_bytes:,}); raise the limit if the "
+                "API really has this much data"
             )
         response_headers = urllib3.HTTPHeaderDict({k: self.redactor.header(v) for k, v in raw.headers.itermerged()})
         return Reply(raw.status, response_headers, self.redactor.body(raw.body), url)
@@ -420,7 +419,7 @@ class Transport:
         return _Failure(text, reply.status, retryable, self._wait_asked_for(reply, throttled), throttled)
 
     def _throttles(self, reply: Reply, *, tolerated: bool = False) -> bool:
-        """Returns whether a response is rate limited; one that would be tolerated is checked for more signals."""
+        """Returns whether a response is rate limited; a tolerated response is checked for more signals."""
         if throttles(reply.status, reply.body, self._limits.throttle):
             return True
         return tolerated and reply.status >= 400 and looks_throttled(reply.status, reply.headers, reply.body)

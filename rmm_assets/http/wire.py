@@ -1,7 +1,7 @@
-"""Exchanges single requests with one origin on kept-alive connections, and adds the secret as they are written.
+"""Exchanges single requests with one origin over kept-alive connections, and adds the secret as each request is written.
 
-The connection pool is bound to this origin, so that no URL can send the key anywhere else. This module handles proxies,
-TLS, and limits of time and size. See `transport` for how responses are judged and retried.
+The connection pool is bound to that origin, so no URL can send the key elsewhere. This module handles proxies, TLS, and
+limits of time and size. See `transport` for how responses are judged and retried.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class RawReply:
 
 
 class Wire:
-    """A client of one origin.
+    """An HTTP client for one origin.
 
     Args:
         url: Any URL of the origin.
@@ -125,7 +125,7 @@ class Wire:
                 self._responses.discard(response)
         response.release_conn()
         if self._aborts != aborts:
-            # Aborted within the headers, or within a body without a length, it looks like a complete response.
+            # An abort within the headers, or within a body without a length, looks like a complete response.
             raise LateError
         return RawReply(response.status, response.headers, content)
 
@@ -136,7 +136,7 @@ class Wire:
             connections, responses = list(self._connections), list(self._responses)
         for connection in connections:
             connection.hang_up()
-        # A connection that the server closes after its response leaves the first list while its body is still being read.
+        # If the server closes the connection after its response, only the second list has it while the body is being read.
         for response in responses:
             with suppress(OSError, RuntimeError, ValueError):  # it has just ended
                 response.shutdown()
@@ -295,7 +295,7 @@ def may_pass(error: BaseException) -> bool:
 
 
 def describe(error: BaseException, limits: Limits) -> str:
-    """Describes a network error; the description is not redacted yet."""
+    """Describes a network error, without redacting secrets."""
     known = urllib3.exceptions
     tls = _tls_error(error)
     if isinstance(tls, ssl.SSLCertVerificationError):

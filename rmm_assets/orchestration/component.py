@@ -175,7 +175,7 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
                     dg.AssetSpec(resource.name, **options)
                 except dg.DagsterInvalidDefinitionError as error:
                     sentence = str(error).replace(f" for asset '{dg.AssetKey(resource.name)}'", "")
-                    found.append(line_error(("resources", index, key), f"Dagster refuses this: {sentence}"))
+                    found.append(line_error(("resources", index, key), f"Dagster rejects this: {sentence}"))
         return found
 
 

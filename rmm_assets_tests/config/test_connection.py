@@ -474,7 +474,7 @@ REFUSED = {
     "what only dlt knows": (
         "- name: devices\n      endpoint: {path: /v1/devices,",
         "- name: devices # <-\n      endpoint: {path: '/v1/{site}/devices',",
-        ["dlt refuses this", "requires a param named 'site'"],
+        ["dlt rejects this", "requires a param named 'site'"],
     ),
     "a range without a cursor": (
         "path: /v1/devices, data_selector: data}",
@@ -585,7 +585,7 @@ REFUSED = {
     "a prefix of a parameter": (
         "auth: {type: api_key, name: key, location: query}",
         "auth: {type: api_key, name: key, location: query, prefix: Token} # <-",
-        ["client.auth.prefix", "only a header has one"],
+        ["client.auth.prefix", "only a header has a prefix"],
     ),
     "the simulator and an address": (
         "  client:\n    base_url: https://rmm.example.com/api",
@@ -638,7 +638,7 @@ def test_a_table_may_not_hold_another_ones_rejects_in_any_order() -> None:
 
 
 def test_no_resource_may_have_the_table_of_what_runs_did() -> None:
-    with pytest.raises(ValueError, match="the table `rmm_syncs` holds what each run did"):
+    with pytest.raises(ValueError, match="the table `rmm_syncs` is reserved"):
         Connection.model_validate(attributes(resources=["rmm_syncs"]))
 
 
