@@ -64,7 +64,7 @@ NOT_STATED = "not stated"
 SHOWN = 12
 """Organizations and agents that a chart names; the rest are only counted."""
 LISTED = 20_000
-"""Agents not seen that the page lists at most."""
+"""Maximum number of agents not seen that the page lists."""
 SILENT_AFTER = timedelta(days=1)
 LOOKED_BACK = timedelta(days=180)
 BIN_WIDTHS = tuple(timedelta(hours=hours) for hours in (1, 3, 6, 24, 7 * 24))
@@ -83,7 +83,7 @@ class Chart:
         name: Identifier for metadata and URLs: lowercase letters and underscores.
         headline: A one-line summary of the numbers.
         labels: Labels along the axis.
-        series: By name, one number per label. Empty if there is nothing to draw.
+        series: One number per label, by series name. Empty if there is nothing to draw.
         unit: What is counted.
         bars: `horizontal` for names, `vertical` for time.
         note: What is left out, and why.
@@ -118,7 +118,7 @@ class Agent:
 
 @dataclass(frozen=True)
 class Overview:
-    """The charts of one connection, and the agents not seen lately, the longest first."""
+    """The charts of one connection, and the agents not seen lately, sorted by how long ago they were seen."""
 
     connection: str
     charts: tuple[Chart, ...]
@@ -180,8 +180,8 @@ def read_overview(
 
     Args:
         tables: Tables by resource; `devices`, `alerts`, `patches` and `organizations` are used, and any may be missing.
-        hidden: By resource, the columns whose values must not be shown.
-        loaded_at: By resource, when its table was last loaded; by default, when the table's newest row was.
+        hidden: Columns whose values must not be shown, by resource.
+        loaded_at: When each table was last loaded, by resource; by default, when its newest row was.
     """
     hidden, loaded_at = hidden or {}, loaded_at or {}
     candidates = {name: _Rows(table, hidden.get(name, ()), loaded_at.get(name)) for name, table in tables.items()}
@@ -238,7 +238,7 @@ def _status(devices: _Rows | None, names: Mapping[str, str]) -> Chart:
 
 
 def _silent_agents(devices: _Rows | None, names: Mapping[str, str]) -> list[Agent]:
-    """Returns the agents not seen for longer than `SILENT_AFTER`, those not seen for longest first."""
+    """Returns the agents not seen for longer than `SILENT_AFTER`, sorted by how long ago they were seen."""
     if devices is None or (as_of := devices.loaded_at) is None:
         return []
     seen, name = devices.find(SEEN), devices.find(NAME)
@@ -276,7 +276,7 @@ def _silent(devices: _Rows | None, silent: Sequence[Agent]) -> Chart:
     count = int(devices.ask("count(*)", "", limit, where=f"{column} < %s")[0][0])
     longest = silent[:SHOWN]
     if count > len(longest):
-        note = f"Only the {len(longest)} not seen for longest are drawn. {note}".strip()
+        note = f"Only the {len(longest)} agents not seen for longest are drawn. {note}".strip()
     return replace(
         chart,
         headline=_many(count, "agent was", "agents were") + " not seen for more than a day"
@@ -448,7 +448,7 @@ def _is_day(value: Any) -> bool:
 
 
 def _in_milliseconds(value: float | Decimal) -> bool:
-    # Read as seconds, it would be after the year 5000.
+    # In seconds, the time would be after the year 5000.
     return value > 1e11
 
 

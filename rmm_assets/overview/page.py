@@ -1,7 +1,7 @@
 """Renders an overview as one self-contained HTML page, in light or dark mode.
 
-Names from an API are text of the page, in any script. The browser is told to make no requests and to run nothing but the
-few lines that sort the list of agents.
+Names from an API are inserted as text, in any script. A content security policy blocks all requests and all scripts but
+the few lines that sort the list of agents.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def page(overview: Overview, images: Mapping[str, str]) -> str:
     """Renders the page as HTML.
 
     Args:
-        images: SVG by the chart's name; for a chart without one, its note says why.
+        images: SVG by chart name; the note of a chart without one says why.
     """
     newest = max((chart.as_of for chart in overview.charts if chart.as_of), default=None)
     figures = [_figure(chart, images.get(chart.name), newest) for chart in overview.charts]
@@ -97,7 +97,7 @@ def page(overview: Overview, images: Mapping[str, str]) -> str:
 
 
 def write(html: str, file: Path) -> None:
-    """Writes the page atomically, so that a reader never sees half of it.
+    """Writes the page atomically, so a reader never sees a partial one.
 
     Raises:
         OSError: The file cannot be written.
@@ -125,7 +125,7 @@ def _list(agents: Sequence[Agent]) -> str:
         f"<th{' aria-sort=descending' if head == 'days' else ''}><button>{head}</button></th>"
         for head in ("agent", "organization", "last seen", "days")
     )
-    limit = f"<p>Only the {LISTED:,} not seen for longest are listed.</p>" if len(agents) == LISTED else ""
+    limit = f"<p>Only the {LISTED:,} agents not seen for longest are listed.</p>" if len(agents) == LISTED else ""
     return (
         f'<figure id="agents">\n<figcaption><h2>All agents not seen lately</h2>{limit}</figcaption>\n'
         f'<div class="scroll"><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>\n</figure>'

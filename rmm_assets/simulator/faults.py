@@ -1,6 +1,6 @@
 """Defines the simulator's faults as values: what goes wrong, and for which requests.
 
-`server` carries the faults out, except for rows that move, which `Mover` handles here.
+`server` applies the faults, except for moving rows, which `Mover` handles here.
 """
 
 from __future__ import annotations

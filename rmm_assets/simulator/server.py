@@ -8,7 +8,7 @@
     POST /oauth/token                   client credentials; returns a bearer token
 
 Each accepts `updated_since` if its rows have `updated_at`. Pages have 100 rows by default and at most 1000. See `fleet`
-for the rows, `pages` for paging, and `faults` for what goes wrong.
+for the rows, `pages` for paging, and `faults` for the faults.
 """
 
 from __future__ import annotations
