@@ -167,7 +167,7 @@ def test_a_chart_refers_to_the_last_load_of_its_own_table(tmp_path: Path) -> Non
     assert silent.headline == "23 agents were not seen for more than a day" and len(later.silent) == 23
     assert silent.as_of == loaded.replace(microsecond=0)
     assert chart(later, "alerts_by_severity").as_of == loaded + timedelta(days=3)
-    assert len(silent.labels) == 12 and silent.note == "Only the 12 not seen for longest are drawn."
+    assert len(silent.labels) == 12 and silent.note == "Only the 12 agents not seen for longest are drawn."
 
 
 @pytest.mark.parametrize("ddl", [{}, {"devices": "SELECT 1 AS id WHERE false", "alerts": "SELECT 1 AS id WHERE false"}])
