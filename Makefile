@@ -1,12 +1,12 @@
-# Every command of the project; `make help` lists them.
+# The project's commands; `make help` lists them.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Runs, schedules and logs of this folder; `make sync` and `make dev` share it.
+# Dagster's runs, schedules and logs; `make sync` and `make dev` share them.
 export DAGSTER_HOME ?= $(CURDIR)/.dagster
-# Old runs, logs and rows of rmm_syncs are deleted every night; empty for never.
+# Age at which old runs, logs and rows of rmm_syncs are deleted every night; empty to keep them.
 export RMM_PRUNE_AFTER ?= 90d
 export DO_NOT_TRACK := 1
 export RUNTIME__DLTHUB_TELEMETRY := false
@@ -19,7 +19,7 @@ help: ## List the commands
 
 $(STAMP): setup.cfg constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing into $(VENV) what constraints.txt pins ..."
+	@echo "Installing the versions in constraints.txt into $(VENV) ..."
 	@$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
@@ -27,9 +27,9 @@ $(STAMP): setup.cfg constraints.txt
 $(DAGSTER_HOME)/dagster.yaml:
 	@mkdir -p $(DAGSTER_HOME) && cp -n dagster.yaml $@
 
-install: $(STAMP) ## Install into .venv
+install: $(STAMP) ## Install everything into .venv
 
-sync: $(STAMP) $(DAGSTER_HOME)/dagster.yaml ## Install, materialize the demo connection, print a summary
+sync: $(STAMP) $(DAGSTER_HOME)/dagster.yaml ## Install, materialize the demo connection and print a summary
 	@$(BIN)/rmm sync demo
 
 WORKSPACES ?= workspace.yaml
@@ -39,17 +39,17 @@ dev: $(STAMP) $(DAGSTER_HOME)/dagster.yaml ## Open Dagster's UI on 127.0.0.1
 test: $(STAMP) ## Run all tests
 	@$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
 
-test-fast: $(STAMP) ## Run the tests that start no processes and load nothing (a minute)
+test-fast: $(STAMP) ## Run the tests that neither start processes nor load data (a minute)
 	@$(BIN)/pytest -n 2 -m 'not slow'
 
-# An environment of its own, with other versions: $(call other,NAME,PIP ARGUMENTS,PYTEST ARGUMENTS)
+# Runs tests in a separate environment with other versions: $(call other,NAME,PIP ARGUMENTS,PYTEST ARGUMENTS)
 define other
 	@test -x .venv-$(1)/bin/python || $(PYTHON) -m venv .venv-$(1)
 	@.venv-$(1)/bin/pip install -qq --disable-pip-version-check $(2)
 	@PATH="$(CURDIR)/.venv-$(1)/bin:$$PATH" .venv-$(1)/bin/pytest -n 2 $(3)
 endef
 FAST := -m 'not slow'
-# A comma would end the argument.
+# In a variable, because a comma would end the argument.
 EMBEDDED := '.[embedded-elt,dev]'
 
 test-newest: ## Run the fast tests with the newest versions allowed by setup.cfg
@@ -61,7 +61,7 @@ test-oldest: ## Run the fast tests with the oldest versions allowed by setup.cfg
 test-embedded-elt: ## Run all tests with dagster-embedded-elt (ONLY='-m "not slow"' for the fast tests)
 	$(call other,embedded-elt,-c constraints-embedded-elt.txt -e $(EMBEDDED),--dist loadscope --no-loadscope-reorder $(ONLY))
 
-lint: $(STAMP) ## Check style (ruff), imports between rooms (import-linter) and types (mypy, strict)
+lint: $(STAMP) ## Check style (ruff), imports between packages (import-linter) and types (mypy, strict)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
 
 format: $(STAMP) ## Format the code
@@ -70,7 +70,7 @@ format: $(STAMP) ## Format the code
 clean: ## Remove the environments, data, logs and build files
 	@rm -rf $(VENV) .venv-* .dagster data build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
-# `make sync-acme` is `rmm sync acme` with this folder's Dagster instance.
+# `make sync-acme` runs `rmm sync acme` with this folder's Dagster instance.
 sync-%: $(STAMP) $(DAGSTER_HOME)/dagster.yaml
 	@$(BIN)/rmm sync $*
 
@@ -86,18 +86,18 @@ bench: $(STAMP) ## Benchmark against plain dlt and a hand-written load (takes ha
 	@$(BIN)/pip install -qq --disable-pip-version-check -r benchmarks/requirements.txt
 	@mkdir -p data && $(BIN)/python -m benchmarks.run main --latency 0,20 --markdown data/bench.md --json data/bench.json --plot data/bench.svg
 
-bench-peers: $(STAMP) ## Benchmark against singer-sdk and PyAirbyte as well
+bench-peers: $(STAMP) ## Benchmark against singer-sdk and PyAirbyte, too
 	@$(BIN)/pip install -qq --disable-pip-version-check -r benchmarks/requirements.txt
 	@mkdir -p data && $(BIN)/python -m benchmarks.run main --latency 0,20 --peers --markdown data/bench.md --json data/bench.json --plot data/bench.svg
 
 .PHONY: bench bench-peers
 
-property: $(STAMP) ## Try 2,000 generated servers (a minute) and 300 sequences of runs (RMM_SERVERS, RMM_SEQUENCES for others)
+property: $(STAMP) ## Test 2,000 generated servers (a minute) and 300 sequences of runs (set RMM_SERVERS, RMM_SEQUENCES to change)
 	@RMM_SERVERS=$${RMM_SERVERS:-2000} RMM_SEQUENCES=$${RMM_SEQUENCES:-300} $(BIN)/pytest -n 2 --dist load -q rmm_assets_tests/integration/test_property_completeness.py rmm_assets_tests/integration/test_property_landing.py
 
 .PHONY: property
 
-mutants: $(STAMP) ## Break promises in a copy of the code one at a time, and print which no test notices (ONLY=reading for some)
+mutants: $(STAMP) ## Break promises in a copy of the code one at a time, and print those that no test notices (ONLY=reading for some)
 	@$(BIN)/python -m rmm_assets_tests.mutation.run $(ONLY)
 
 .PHONY: mutants

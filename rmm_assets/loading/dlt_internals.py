@@ -1,7 +1,7 @@
 """Wraps the undocumented parts of dlt in one place, so that a new version of dlt needs checking only here.
 
 They are those of dlt 1.31.0; `loading/test_dlt_internals.py` says which of them a newer version has changed. It also tests
-those that lower rooms use themselves (row ids, type coercion, paginators).
+those that lower packages use themselves (row ids, type coercion, paginators).
 """
 
 from __future__ import annotations

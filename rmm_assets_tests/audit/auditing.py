@@ -1,4 +1,4 @@
-"""Tables with faults, servers with tricks, and audits of both: what the tests of this room share."""
+"""Provides tables with faults, misbehaving servers, and audits of both; shared by the tests of audit."""
 
 from __future__ import annotations
 

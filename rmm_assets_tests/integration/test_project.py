@@ -130,5 +130,5 @@ def test_an_import_that_goes_up_or_round_is_refused(tmp_path: Path, file: str, l
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
-    # An import of a room that knows Dagster breaks several contracts at once.
+    # Importing a package that uses Dagster breaks several contracts at once.
     assert re.search(r"[1-9] broken", done.stdout)

@@ -37,7 +37,7 @@ def pipeline(tmp_path: Path) -> dlt.Pipeline:
                         pipelines_dir=str(tmp_path / "work"))  # fmt: skip
 
 
-# By module, the names that rooms below `loading` and `config` need; each is imported where it is used.
+# The names that packages below `loading` and `config` need, by module; each is imported where it is used.
 NAMES = {
     "dlt.common.jsonpath": ["compile_path", "find_values"],
     "dlt.common.data_types.type_helpers": ["coerce_value", "py_type_to_sc_type"],

@@ -1,4 +1,4 @@
-"""Connections on the simulator, run in this process against real DuckDB files: what the tests of this room share."""
+"""Runs connections against the simulator and real DuckDB files, in this process; shared by the tests of orchestration."""
 
 from __future__ import annotations
 
