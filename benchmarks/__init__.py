@@ -1,1 +1,1 @@
-"""Speed and memory of this project beside plain dlt, stock dagster-dlt, peers and a hand-written ceiling."""
+"""Measures speed and memory of this project, plain dlt, stock dagster-dlt, other tools and a hand-written ceiling."""

@@ -1,7 +1,7 @@
-"""Measures how much Dagster's instance grows with each run: a connection's, and empty assets' with as many checks.
+"""Measures how much each run adds to Dagster's instance: of a connection, and of empty assets with as many checks.
 
-`python -m benchmarks.growth [--runs 50] [--prune] [--markdown FILE]`. Everything is on this machine. With `--prune`, old
-runs are deleted after each run, all but the last ten, to see that the folder stops growing.
+`python -m benchmarks.growth [--runs 50] [--prune] [--markdown FILE]`. It uses only this machine. With `--prune`, it deletes
+all but the last ten runs after each run, to show that the folder stops growing.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CONNECTION: dict[str, Any] = {
 
 
 def empty(like: dg.Definitions) -> dg.Definitions:
-    """Returns assets and checks with the names of others that do nothing and say nothing."""
+    """Returns assets and checks with the same names that load nothing and have no metadata."""
 
     def one(keys: list[dg.AssetKey], checks: list[dg.AssetCheckKey], name: str) -> dg.AssetsDefinition:
         specs = [dg.AssetCheckSpec(check.name, asset=check.asset_key) for check in checks]
@@ -66,7 +66,7 @@ def empty(like: dg.Definitions) -> dg.Definitions:
 
 
 def sizes(definitions: dg.Definitions, runs: int, after: Callable[[dg.DagsterInstance], object]) -> list[int]:
-    """Runs a job that often in an instance of its own, and returns the bytes that the instance takes after each run."""
+    """Runs a job `runs` times in its own instance, and returns the instance's size in bytes after each run."""
     found = []
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         home = Path(folder) / "home"
@@ -86,7 +86,7 @@ def sizes(definitions: dg.Definitions, runs: int, after: Callable[[dg.DagsterIns
 @click.command()
 @click.option("--runs", default=50, show_default=True)
 @click.option("--prune", "pruning", is_flag=True, help="Delete all but the last ten runs after each run.")
-@click.option("--markdown", type=Path, help="Write the table to this file as well.")
+@click.option("--markdown", type=Path, help="Also write the table to this file.")
 def main(runs: int, pruning: bool, markdown: Path | None) -> None:
     """Print the size of Dagster's instance after each run."""
     warnings.simplefilter("ignore")

@@ -1,6 +1,6 @@
-"""Turns a command into what its whole process tree cost: seconds, processor seconds, memory.
+"""Runs a command and measures its whole process tree: seconds, CPU seconds, memory.
 
-What the command does, and whether it did it right, is not its business. Linux only: it reads ``/proc``.
+It does not check the command's results. Linux only, because it reads ``/proc``.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 
 @dataclass(frozen=True)
 class Usage:
-    """What one process tree took.
+    """The resources that one process tree used.
 
     Attributes:
         wall_s: Seconds from start to end.
         cpu_s: User and system seconds of the process and of every descendant that was waited for.
-        peak_mb: Highest resident memory of the largest single process, in 10^6 bytes, as the kernel kept it.
-        tree_mb: Highest sum over all processes, sampled four times a second; pages shared between them count
-            once for each.
-        problem: Why it did not end well; empty where it did.
+        peak_mb: Peak resident memory of the largest single process, in 10^6 bytes, as recorded by the kernel.
+        tree_mb: Highest sum over all processes, sampled four times per second; shared pages count once per process.
+        problem: Why it failed or was killed; empty if it succeeded.
     """
 
     wall_s: float
@@ -47,7 +46,7 @@ def run_measured(
     memory_mb: float,
     log: Path,
 ) -> Usage:
-    """Run ``command`` to its end, or end it at a limit.
+    """Runs ``command`` until it ends or exceeds a limit.
 
     Args:
         command: Program and arguments.
@@ -55,10 +54,10 @@ def run_measured(
         environment: Its whole environment.
         timeout_s: Seconds after which it is killed.
         memory_mb: Sum of resident memory, in 10^6 bytes, above which it is killed.
-        log: File that takes its output.
+        log: File for its output.
 
     Returns:
-        What it took, also where it failed.
+        The resources it used, even if it failed.
     """
     problem = ""
     tree_mb = 0.0
@@ -90,13 +89,13 @@ def run_measured(
 
 
 def session_memory_mb(session: int) -> float:
-    """Resident memory of every process of a session, in 10^6 bytes."""
+    """Returns the resident memory of all processes of a session, in 10^6 bytes."""
     total = 0.0
     for entry in os.scandir("/proc"):
         if entry.name.isdecimal():
             try:
                 with open(f"/proc/{entry.name}/stat") as stat:
-                    # The name in parentheses may hold spaces and parentheses itself.
+                    # The name in parentheses may contain spaces and parentheses.
                     fields = stat.read().rpartition(")")[2].split()
             except (FileNotFoundError, ProcessLookupError):
                 continue

@@ -1,4 +1,4 @@
-"""Turns results into a Markdown table, a verdict on the goals, and a plot.
+"""Turns results into a Markdown table, a comparison with the goals, and a plot.
 
 Usage: ``python -m benchmarks.report RESULT.json --markdown FILE --plot FILE.svg``
 """
@@ -18,22 +18,22 @@ from benchmarks.results import Cell, Results, read
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-AXES = {"rows": "rows", "latency_ms": "latency, ms a page", "page": "rows a page"}
+AXES = {"rows": "rows", "latency_ms": "latency, ms per page", "page": "rows per page"}
 FIGURES = (("wall_s", "wall time, s"), ("peak_mb", "peak memory of the largest process, MB"))
 LINES_FROM = 3
-"""Fewer settings than that are drawn as bars."""
+"""Fewer settings than this are drawn as bars."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What one contender's figure divided by another's should be.
+    """A target for the ratio of two contenders' figures.
 
     Attributes:
         figure: The field of ``Run`` that is compared.
-        over: Letters of the dividend; the smallest figure of them counts.
+        over: Letters of the dividend; the smallest of their figures counts.
         under: Letter of the divisor.
-        limit: What the quotient should be at least, or at most where ``at_most`` is set.
-        less: Letter whose figure is taken off the dividend first.
+        limit: The least value of the ratio, or the greatest if ``at_most`` is set.
+        less: Letter whose figure is subtracted from the dividend first.
     """
 
     text: str
@@ -46,22 +46,22 @@ class Goal:
 
 
 def goals(cell: Cell) -> list[Goal]:
-    """The goals that the project set itself for this setting."""
+    """Returns the project's goals for this setting."""
     if cell.resources and not cell.latency_ms:
-        text = "ours through Dagster, Dagster's own start taken off, takes so many times plain dlt"
+        text = "time of ours through Dagster, without Dagster's start-up, divided by plain dlt's"
         return [Goal(text, "wall_s", "d", "a", 1, at_most=True, less="z")]
     if cell.second or cell.resources or (cell.rows, cell.page) != (100_000, 100):
         return []
     found = [
-        Goal("ours without Dagster is so many times faster than plain dlt", "wall_s", "a", "e", 15),
-        Goal("ours through Dagster is so many times faster than stock @dlt_assets", "wall_s", "c", "d", 9),
-        Goal("ours without Dagster takes so many times the ceiling", "wall_s", "e", "f", 1.5, at_most=True),
-        Goal("plain dlt's peak memory is so many times ours without Dagster", "peak_mb", "a", "e", 10),
-        Goal("plain dlt's peak memory is so many times ours through Dagster", "peak_mb", "a", "d", 10),
+        Goal("plain dlt's time divided by ours without Dagster", "wall_s", "a", "e", 15),
+        Goal("stock @dlt_assets' time divided by ours through Dagster", "wall_s", "c", "d", 9),
+        Goal("our time without Dagster divided by the ceiling's", "wall_s", "e", "f", 1.5, at_most=True),
+        Goal("plain dlt's peak memory divided by ours without Dagster", "peak_mb", "a", "e", 10),
+        Goal("plain dlt's peak memory divided by ours through Dagster", "peak_mb", "a", "d", 10),
     ]
     peers = {0.0: 2.0, 20.0: 4.0}.get(cell.latency_ms)
     if peers is not None:
-        text = "ours through Dagster is so many times faster than the faster of singer-sdk and PyAirbyte"
+        text = "time of the faster of singer-sdk and PyAirbyte divided by ours through Dagster"
         found.append(Goal(text, "wall_s", "sp", "d", peers))
     return found
 
@@ -102,7 +102,7 @@ def _row(cell: Cell, letter: str, baseline: float | None) -> str:
 
 
 def markdown(results: Results) -> str:
-    """The results as Markdown: machine, command, one table a setting, and the goals that can be judged."""
+    """Returns the results as Markdown: machine, command, one table per setting, and the goals that were measured."""
     facts = (f"Machine: {results.machine}", f"Versions: {results.versions}", f"    {results.command}")
     lines = [line for fact in facts for line in (fact, "")]
     for cell in results.cells:
@@ -118,14 +118,14 @@ def markdown(results: Results) -> str:
         lines.append("")
         judged = list(_goal_lines(cell))
         if judged:
-            lines += ["| goal | wanted | measured | |", "|---|---|---|---|", *judged, ""]
+            lines += ["| goal | target | measured | |", "|---|---|---|---|", *judged, ""]
     lines += _summary(results)
     lines += _growth(results)
     return "\n".join(lines)
 
 
 def _summary(results: Results) -> list[str]:
-    """Wall time of every contender in every setting, a line a setting, where there are several."""
+    """Returns a table of every contender's wall time, one line per setting; empty if there are fewer than three."""
     letters = list(dict.fromkeys(letter for cell in results.cells for letter in cell.contenders()))
     if len(results.cells) < LINES_FROM:
         return []
@@ -139,13 +139,13 @@ def _summary(results: Results) -> list[str]:
 
 
 def _growth(results: Results) -> list[str]:
-    """How cost a row grows from 100,000 to 1,000,000 rows, where both were measured."""
+    """Returns a table of how memory and CPU per row grow from 100,000 to 1,000,000 rows, if both were measured."""
     by_rows = {cell.rows: cell for cell in results.cells if not cell.second and not cell.resources}
     small, large = by_rows.get(100_000), by_rows.get(1_000_000)
     if small is None or large is None:
         return []
     lines = ["### 1,000,000 rows against 100,000", ""]
-    lines += ["| contender | peak memory, times | CPU a row, times |", "|---|---|---|"]
+    lines += ["| contender | peak memory, times | CPU per row, times |", "|---|---|---|"]
     for letter in small.contenders():
         pairs = [(small.median(letter, name), large.median(letter, name)) for name in ("peak_mb", "cpu_s")]
         if CONTENDERS[letter].loads and all(low and high for low, high in pairs):
@@ -155,9 +155,9 @@ def _growth(results: Results) -> list[str]:
 
 
 def plot(results: Results, file: Path) -> None:
-    """Draw wall time and peak memory as an SVG.
+    """Draws wall time and peak memory as an SVG.
 
-    Lines where three settings or more differ in one thing, else bars with the spread.
+    Draws lines if at least three settings differ in one value, else bars with the spread.
     """
     import matplotlib
 
@@ -215,7 +215,7 @@ def _draw_bars(place: Axes, cell: Cell, figure: str, title: str) -> None:
 
 
 def main() -> None:
-    """Write the report of results that were measured before."""
+    """Writes the report of results that were measured earlier."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path, help="JSON file of benchmarks.run")
     parser.add_argument("--markdown", type=Path)

@@ -1,6 +1,6 @@
-"""What a benchmark measured, as plain values, and the way to a JSON file and back.
+"""Holds the results of a benchmark as plain values, and writes and reads them as JSON.
 
-How a figure is taken is in ``benchmarks.process``, how it is shown in ``benchmarks.report``.
+See ``benchmarks.process`` for how figures are measured, and ``benchmarks.report`` for how they are shown.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Run:
     """One run of one contender; see ``benchmarks.process.Usage`` for the units.
 
     Attributes:
-        problem: Why the figures do not count: killed, failed, WRONG or skipped, and the reason; else empty.
+        problem: Why the figures do not count: killed, failed, WRONG or skipped, with the reason; empty if they do.
         load: The machine's load average over the last minute, before the run.
     """
 
@@ -31,15 +31,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Cell:
-    """One setting, and every run in it.
+    """One setting, and all runs with it.
 
     Attributes:
-        rows: Rows of the large resource, or of all the small ones together.
-        page: Rows a page.
-        latency_ms: Milliseconds that the server waits before it answers a page.
-        resources: Small resources; 0 for the one large resource.
-        second: Whether a first sync went before the measured one, with 1 % of the rows changed between them.
-        server: The server's own ceiling, in words.
+        rows: Rows of the large resource, or of all small ones together.
+        page: Rows per page.
+        latency_ms: Milliseconds that the server waits before it sends a page.
+        resources: Number of small resources; 0 for the one large resource.
+        second: Whether the measured sync is the second, with 1 % of the rows changed since the first.
+        server: The throughput of the server alone, as text.
     """
 
     rows: int
@@ -51,37 +51,37 @@ class Cell:
     runs: list[Run] = field(default_factory=list)
 
     def title(self) -> str:
-        """The setting in words."""
+        """Returns the setting as text."""
         what = f"{self.resources} resources, {self.rows:,} rows" if self.resources else f"{self.rows:,} rows"
         second = ", second sync with 1 % changed" if self.second else ""
-        return f"{what}, pages of {self.page}, {self.latency_ms:g} ms a page{second}"
+        return f"{what}, pages of {self.page}, {self.latency_ms:g} ms per page{second}"
 
     def good(self, contender: str) -> list[Run]:
-        """The contender's runs that count."""
+        """Returns the contender's runs that count."""
         return [run for run in self.runs if run.contender == contender and not run.problem]
 
     def contenders(self) -> list[str]:
-        """The letters seen, in the order they first ran."""
+        """Returns the contenders' letters, in the order they first ran."""
         return list(dict.fromkeys(run.contender for run in self.runs))
 
     def problems(self, contender: str) -> list[str]:
-        """Why some of the contender's runs do not count, each reason once."""
+        """Returns why some of the contender's runs do not count, each reason once."""
         mine = (run.problem for run in self.runs if run.contender == contender)
         return list(dict.fromkeys(problem for problem in mine if problem))
 
     def median(self, contender: str, figure: str) -> float | None:
-        """The median of one of ``Run``'s figures; None where no run counts."""
+        """Returns the median of one of ``Run``'s figures; None if no run counts."""
         values = self.values(contender, figure)
         return median(values) if values else None
 
     def values(self, contender: str, figure: str) -> list[float]:
-        """One of ``Run``'s figures in every run that counts."""
+        """Returns one of ``Run``'s figures for every run that counts."""
         return [float(getattr(run, figure)) for run in self.good(contender)]
 
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that one command measured."""
+    """The results of one command."""
 
     suite: str
     command: str
@@ -92,13 +92,13 @@ class Results:
 
 
 def write(results: Results, file: Path) -> None:
-    """Write ``results`` as JSON."""
+    """Writes ``results`` as JSON."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(asdict(results), indent=1) + "\n")
 
 
 def read(file: Path) -> Results:
-    """Read what ``write`` wrote."""
+    """Reads results that ``write`` wrote."""
     raw = json.loads(file.read_text())
     cells = [Cell(**{**cell, "runs": [Run(**run) for run in cell["runs"]]}) for cell in raw.pop("cells")]
     return Results(**raw, cells=cells)

@@ -1,8 +1,8 @@
-"""Turns a suite into results: each contender as a whole process, in turns, its table counted after each run.
+"""Runs a suite: contenders take turns, each as a whole process, and its table is checked after each run.
 
     python -m benchmarks.run main --runs 3 --markdown FILE --json FILE --plot FILE.svg
 
-What a contender does is in ``benchmarks.contenders``; how the figures are shown is in ``benchmarks.report``.
+See ``benchmarks.contenders`` for what each contender does, and ``benchmarks.report`` for how the figures are shown.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ ROOT = Path(__file__).parents[1]
 SMALL_RESOURCES = 20
 
 SUITES = {
-    "main": "100,000 rows at 0 and at 20 ms a page: what the goals are judged by",
+    "main": "100,000 rows at 0 and at 20 ms per page, for comparison with the goals",
     "sizes": "10,000, 100,000 and 1,000,000 rows",
-    "latency": "0, 20 and 100 ms a page",
+    "latency": "0, 20 and 100 ms per page",
     "pages": "pages of 100 and of 1,000 rows",
-    "small": f"{SMALL_RESOURCES} resources of {SMALL_ROWS} rows: what a run costs whatever it loads",
+    "small": f"{SMALL_RESOURCES} resources of {SMALL_ROWS} rows: the fixed cost of a run",
     "second-sync": "a second sync in which 1 % of the rows changed",
-    "million": "1,000,000 rows beside 100,000: whether cost a row and memory grow",
+    "million": "1,000,000 rows and 100,000: whether memory and CPU per row grow",
 }
 
 
 def cells(suite: str, *, rows: Sequence[int], pages: Sequence[int], latencies: Sequence[float]) -> list[Cell]:
-    """The settings of a suite; what the command line names goes before what the suite would take."""
+    """Returns the settings of a suite; values from the command line override the suite's."""
     if suite == "small":
         settings = product((SMALL_RESOURCES * SMALL_ROWS,), pages or (100,), latencies or (0.0,))
         return [Cell(r, page, latency, resources=SMALL_RESOURCES) for r, page, latency in settings]
@@ -55,7 +55,7 @@ def cells(suite: str, *, rows: Sequence[int], pages: Sequence[int], latencies: S
 
 
 def wrong(database: Path, cell: Cell, revision: int) -> str:
-    """What is wrong with the tables that a contender left; empty where nothing is."""
+    """Returns what is wrong with a contender's tables; empty if nothing is."""
     names = [f"resource_{number:02d}" for number in range(cell.resources)] or ["resource"]
     wanted = expected(SMALL_ROWS if cell.resources else cell.rows, revision)
     try:
@@ -64,18 +64,18 @@ def wrong(database: Path, cell: Cell, revision: int) -> str:
                 query = f"SELECT count(*), count(DISTINCT id), sum(revision) FROM {DATASET}.{name}"
                 found = connection.execute(query).fetchone()
                 if found != wanted:
-                    return f"WRONG: {name} holds (rows, ids, revisions) {found} instead of {wanted}"
+                    return f"WRONG: {name} has (rows, ids, revisions) {found} instead of {wanted}"
     except duckdb.Error as error:
         return f"WRONG: {error}"
     return ""
 
 
 def one_run(contender: Contender, cell: Cell, server: RunningServer, given: argparse.Namespace) -> Run:
-    """One measured run in an empty folder, its tables checked; of two syncs the second counts."""
+    """Measures one run in an empty folder and checks its tables; of two syncs, the second counts."""
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="bench-", dir=given.work) as name:
         folder = Path(name)
-        database = folder / "loaded.duckdb"  # DuckDB refuses a schema that has its file's name
+        database = folder / "loaded.duckdb"  # DuckDB rejects a schema with the name of its file
         command = [contender.python(), "-m", f"benchmarks.contenders.{contender.module}"]
         command += ["--base-url", server.base_url, "--database", str(database), "--rows", str(cell.rows)]
         command += ["--page", str(cell.page), "--resources", str(cell.resources)]
@@ -101,7 +101,7 @@ def one_run(contender: Contender, cell: Cell, server: RunningServer, given: argp
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """A contender's environment: the project on its path, its own home, nothing that reports home."""
+    """Returns a contender's environment: the project on its path, its own home, telemetry off."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TMPDIR") if name in os.environ}
     return kept | {
         "PYTHONPATH": str(ROOT),
@@ -115,7 +115,7 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def run_cell(cell: Cell, contenders: Sequence[Contender], given: argparse.Namespace) -> None:
-    """Run every contender ``given.runs`` times in turns, and add the runs to ``cell``."""
+    """Runs every contender ``given.runs`` times, in turns, and adds the runs to ``cell``."""
     print(f"\n{cell.title()}", flush=True)
     left_out: dict[str, str] = {}
     for contender in contenders:
@@ -127,7 +127,7 @@ def run_cell(cell: Cell, contenders: Sequence[Contender], given: argparse.Namesp
         rows=large or SMALL_ROWS, page_size=cell.page, latency_ms=cell.latency_ms, resources=cell.resources
     ) as server:
         for connections in (1, given.concurrency):
-            # With latency a connection waits most of the time; fewer pages say the same.
+            # With latency, a connection waits most of the time, and fewer pages give the same figure.
             pages = 200 if cell.latency_ms else 2000
             ceiling = measure(server.port, limit=cell.page, pages=pages, connections=connections)
             cell.server.append(str(ceiling))
@@ -148,7 +148,7 @@ def run_cell(cell: Cell, contenders: Sequence[Contender], given: argparse.Namesp
 
 
 def machine() -> str:
-    """Processor, cores, memory, Python: what a reader needs to place the figures."""
+    """Describes the machine: cores, processor, memory, Python."""
     facts = Path("/proc/cpuinfo").read_text()
     model = next((line.partition(":")[2].strip() for line in facts.splitlines() if "model name" in line), "")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
@@ -158,7 +158,7 @@ def machine() -> str:
 
 
 def versions(contenders: Sequence[Contender]) -> str:
-    """The packages that the figures depend on."""
+    """Returns the versions of the packages that the figures depend on."""
     names = ("dagster", "dagster-dlt", "dlt", "duckdb", "pyarrow", "aiohttp")
     found = [f"{name} {version(name)}" for name in names]
     found += [f"{line} (own environment)" for contender in contenders for line in contender.requirements()]
@@ -178,33 +178,35 @@ def _letters(text: str) -> list[str]:
     unknown = [letter for letter in letters if letter not in CONTENDERS]
     if unknown:
         known = ", ".join(CONTENDERS)
-        raise argparse.ArgumentTypeError(f"no contender {', '.join(unknown)}; there are {known}")
+        raise argparse.ArgumentTypeError(f"unknown contender {', '.join(unknown)}; known contenders: {known}")
     return letters
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parses the command line."""
     known = "\n".join(f"  {name:12} {text}" for name, text in SUITES.items())
     who = "\n".join(f"  {letter}  {contender.title}" for letter, contender in CONTENDERS.items())
     parser = argparse.ArgumentParser(
-        description=f"Measure contenders side by side.\n\nsuites:\n{known}\n\ncontenders:\n{who}",
+        description=f"Measures contenders side by side.\n\nsuites:\n{known}\n\ncontenders:\n{who}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("suite", nargs="?", choices=SUITES, default="main")
-    parser.add_argument("--rows", type=_numbers, default=[], help="one or more, with commas")
-    parser.add_argument("--page", type=_numbers, default=[], help="rows a page, one or more, with commas")
-    parser.add_argument("--latency", type=_floats, default=[], help="ms a page, one or more, with commas")
+    parser.add_argument("--rows", type=_numbers, default=[], help="one or more, separated by commas")
+    parser.add_argument("--page", type=_numbers, default=[], help="rows per page, one or more, separated by commas")
+    parser.add_argument("--latency", type=_floats, default=[], help="ms per page, one or more, separated by commas")
     parser.add_argument("--runs", type=int, default=3, help="runs of each contender in each setting")
-    parser.add_argument("--only", type=_letters, default=list("abcdef"), help="contenders, with commas")
+    parser.add_argument("--only", type=_letters, default=list("abcdef"), help="contenders, separated by commas")
     parser.add_argument("--peers", action="store_true", help="add singer-sdk and PyAirbyte")
-    parser.add_argument("--concurrency", type=int, default=8, help="pages in flight, for those that can")
-    parser.add_argument("--baseline", choices=CONTENDERS, default="a", help="what ratios are taken against")
-    parser.add_argument("--timeout", type=float, default=600, help="seconds a process may take")
+    parser.add_argument("--concurrency", type=int, default=8, help="concurrent pages, for contenders that support it")
+    parser.add_argument(
+        "--baseline", choices=CONTENDERS, default="a", help="the contender that others are compared with"
+    )
+    parser.add_argument("--timeout", type=float, default=600, help="maximum seconds per process")
     parser.add_argument(
         "--memory",
         type=float,
         default=0.7 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6,
-        help="MB that a contender's processes may take together; default: 70 %% of the machine's",
+        help="maximum MB of all processes of a contender together; default: 70 %% of the machine's",
     )
     parser.add_argument("--work", type=Path, help="folder for the runs' files; default: a temporary one")
     parser.add_argument("--markdown", type=Path)
@@ -214,12 +216,12 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure, print, write; exits with 1 where a contender left a wrong table or failed."""
+    """Measures, prints and writes results; exits with 1 if a contender failed or left a wrong table."""
     given = arguments()
     letters = list(dict.fromkeys([*given.only, *("sp" if given.peers else "")]))
     contenders = [CONTENDERS[letter] for letter in letters]
     for contender in contenders:
-        contender.python()  # a missing environment is made here, not inside a measured run
+        contender.python()  # creates a missing environment here, not in a measured run
     settings = cells(given.suite, rows=given.rows, pages=given.page, latencies=given.latency)
     command = shlex.join(["python", "-m", "benchmarks.run", *sys.argv[1:]])
     measured = Results(given.suite, command, machine(), versions(contenders), given.baseline, settings)
@@ -227,7 +229,7 @@ def main() -> None:
     for cell in settings:
         run_cell(cell, contenders, given)
         if given.json:
-            results.write(measured, given.json)  # after each: a long suite that is stopped keeps what it has
+            results.write(measured, given.json)  # after each cell, so that an interrupted suite keeps its results
     text = report.markdown(measured)
     print(f"\n{text}")
     if given.markdown:

@@ -1,10 +1,10 @@
-"""Turns a number of rows into an HTTP API that answers faster than any contender can ask.
+"""Serves rows over an HTTP API that responds faster than any contender can request.
 
 Every row is serialized once, before the first request. A page is a slice of one long byte string between two
-constants, so any offset and limit costs the same, and the latency a page is a timer, not work. The API is the
-generic one: ``GET /v1/resource?offset=&limit=&api_key=`` gives ``{"data": [...], "total": N}``.
+constants, so every offset and limit costs the same, and the latency per page is a timer, not work. The API is the
+generic one: ``GET /v1/resource?offset=&limit=&api_key=`` returns ``{"data": [...], "total": N}``.
 
-Faults, drift and other paging styles are not its business: ``rmm_assets.simulator`` has those.
+See ``rmm_assets.simulator`` for faults, changing rows and other paging styles.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from benchmarks.contenders.task import API_KEY
 HOST = "127.0.0.1"
 SMALL_ROWS = 200
 CHANGED_EVERY = 100
-"""One row in so many differs between a revision and the next: 1 %."""
+"""One of this many rows changes in each revision: 1 %."""
 
 _STATUSES = ("online", "offline", "warning")
 _SYSTEMS = ("Windows 11 Pro", "Windows Server 2025", "macOS 26", "Ubuntu 24.04 LTS", "Debian 13")
@@ -40,9 +40,9 @@ _TAGS = ("server", "laptop", "vip", "backup", "kiosk", "lab", "remote")
 
 
 def row(number: int, revision: int) -> dict[str, Any]:
-    """Device ``number`` (1 and up) as the API shows it: 24 fields, about 600 bytes of JSON.
+    """Returns device ``number`` (from 1) as the API returns it: 24 fields, about 600 bytes of JSON.
 
-    One row in ``CHANGED_EVERY`` follows ``revision``; the others stay as they are in every revision.
+    One of ``CHANGED_EVERY`` rows changes with ``revision``; the others are the same in every revision.
     """
     mixed = number * 2654435761 % 4294967296
     changes = revision if number % CHANGED_EVERY == 0 else 0
@@ -77,12 +77,12 @@ def row(number: int, revision: int) -> dict[str, Any]:
 
 
 def expected(rows: int, revision: int) -> tuple[int, int, int]:
-    """What a right table holds: its rows, its distinct ids, and the sum of its column ``revision``."""
+    """Returns rows, distinct ids and sum of the column ``revision`` of a correct table."""
     return rows, rows, revision * (rows // CHANGED_EVERY)
 
 
 class Rows:
-    """The rows of one revision, serialized: one byte string, and where each row begins in it."""
+    """The rows of one revision, serialized as one byte string, with the position of each row."""
 
     def __init__(self, count: int, revision: int) -> None:
         self.count = count
@@ -99,20 +99,20 @@ class Rows:
         self._tail = b'],"total":%d}' % count
 
     def page(self, offset: int, limit: int) -> tuple[bytes, memoryview, bytes]:
-        """The body of one page in three parts: before the rows, the rows, after the rows."""
+        """Returns the body of one page in three parts: before the rows, the rows, after the rows."""
         first = min(max(offset, 0), self.count)
         last = min(first + max(limit, 0), self.count)
         start, end = self.starts[first], self.starts[last]
         return b'{"data":[', self.text[start : max(start, end - 1)], self._tail
 
     def page_bytes(self, limit: int) -> int:
-        """Size of the first page's body in bytes."""
+        """Returns the size of the first page's body in bytes."""
         return sum(len(part) for part in self.page(0, limit))
 
 
 @dataclass
 class State:
-    """What the server answers from; ``rows`` is replaced whole when the revision changes."""
+    """The server's data and settings; ``rows`` is replaced as a whole when the revision changes."""
 
     rows: Rows
     small: Rows
@@ -130,7 +130,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one without inheriting from it
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's class does not inherit from it
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -174,7 +174,7 @@ class Connection(asyncio.Protocol):
 
 @dataclass(frozen=True)
 class Ceiling:
-    """How fast the server answers a client that does nothing with the answer."""
+    """How fast the server responds to a client that discards the responses."""
 
     connections: int
     pages_per_second: float
@@ -188,9 +188,9 @@ class Ceiling:
 
 
 def measure(port: int, *, limit: int, pages: int = 1000, connections: int = 1) -> Ceiling:
-    """Read ``pages`` pages of ``limit`` rows over raw sockets and throw them away.
+    """Reads ``pages`` pages of ``limit`` rows over raw sockets and discards them.
 
-    The client takes a core of its own, so on two cores this is the most that any contender can get.
+    The client uses one core itself, so on two cores this is the most that any contender can get.
     """
     target = f"/v1/resource?offset=0&limit={limit}&api_key={API_KEY}"
     request = f"GET {target} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
@@ -219,17 +219,17 @@ def measure(port: int, *, limit: int, pages: int = 1000, connections: int = 1) -
 
 
 def _gone() -> int:
-    raise ConnectionError("the benchmark server closed the connection in the middle of an answer")
+    raise ConnectionError("the benchmark server closed the connection in the middle of a response")
 
 
 class RunningServer:
-    """The server in a process of its own; a context manager that ends it.
+    """The server in its own process, as a context manager that ends it.
 
     Args:
         rows: Rows of ``/v1/resource``.
-        page_size: Rows a page where the request names no limit.
-        latency_ms: Milliseconds that each answer waits.
-        resources: How many small resources of ``SMALL_ROWS`` rows stand beside it.
+        page_size: Rows per page if a request sets no limit.
+        latency_ms: Milliseconds before each response.
+        resources: Number of additional resources of ``SMALL_ROWS`` rows.
     """
 
     def __init__(self, *, rows: int, page_size: int, latency_ms: float, resources: int) -> None:
@@ -253,7 +253,7 @@ class RunningServer:
         self.base_url = f"http://{HOST}:{self.port}"
 
     def set_revision(self, revision: int) -> None:
-        """Change 1 % of the rows; returns when the next request sees them."""
+        """Changes 1 % of the rows; returns when requests see the change."""
         urlopen(f"{self.base_url}/control/revision?to={revision}", timeout=300).close()
 
     def __enter__(self) -> RunningServer:
@@ -272,14 +272,14 @@ async def _serve(state: State) -> None:
 
 
 def main() -> None:
-    """Serve until terminated; or, with ``--measure``, print the ceiling and end."""
+    """Serves until terminated; with ``--measure``, prints the server's throughput and exits."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--page-size", type=int, default=100, help="rows a page where none are asked for")
-    parser.add_argument("--latency", type=float, default=0.0, help="milliseconds that each answer waits")
-    parser.add_argument("--resources", type=int, default=0, help=f"resources of {SMALL_ROWS} rows beside it")
-    parser.add_argument("--revision", type=int, default=0, help="1 changes 1 %% of the rows against 0")
-    parser.add_argument("--measure", action="store_true", help="print what the server can do, and end")
+    parser.add_argument("--page-size", type=int, default=100, help="rows per page if a request sets no limit")
+    parser.add_argument("--latency", type=float, default=0.0, help="milliseconds before each response")
+    parser.add_argument("--resources", type=int, default=0, help=f"additional resources of {SMALL_ROWS} rows")
+    parser.add_argument("--revision", type=int, default=0, help="1 changes 1 %% of the rows of 0")
+    parser.add_argument("--measure", action="store_true", help="print the server's throughput and exit")
     options = parser.parse_args()
     if options.measure:
         with RunningServer(

@@ -1,10 +1,10 @@
-"""Turns one load without Dagster into the time that each of its steps takes: the profile behind docs/performance.md.
+"""Measures how long each step of a load without Dagster takes: the profile in docs/performance.md.
 
     python -m benchmarks.steps                  # 100,000 rows
-    python -m benchmarks.steps --resources 20   # what a small resource costs, whatever it loads
+    python -m benchmarks.steps --resources 20   # the fixed cost of a small resource
     python -m benchmarks.steps --keys '{"child_tables": true}'   # with further keys of each resource
 
-Steps are timed from outside, by wrapping the functions that do them; what is left of the whole is the last line.
+Steps are timed by wrapping the functions that perform them; the line before the total is the remaining time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks.server import SMALL_ROWS, RunningServer
 
 
 class Stopwatch:
-    """Seconds by step. A step within another one counts for the inner one only."""
+    """Counts seconds by step. The time of a step within another counts only for the inner one."""
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
@@ -40,7 +40,7 @@ class Stopwatch:
         self._since = now
 
     def timed(self, step: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, its time counted as that step."""
+        """Wraps a function so that its time counts as a step."""
 
         @functools.wraps(function)
         def run(*args: Any, **options: Any) -> Any:
@@ -56,14 +56,14 @@ class Stopwatch:
 
 
 def main() -> None:
-    """Load once and print the steps."""
+    """Loads once and prints the steps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--page", type=int, default=100, help="rows a page")
-    parser.add_argument("--latency", type=float, default=0, help="ms a page")
-    parser.add_argument("--resources", type=int, default=0, help="load so many resources of 200 rows instead")
+    parser.add_argument("--page", type=int, default=100, help="rows per page")
+    parser.add_argument("--latency", type=float, default=0, help="ms per page")
+    parser.add_argument("--resources", type=int, default=0, help="load this many resources of 200 rows instead")
     parser.add_argument("--keys", type=json.loads, default={}, help="further keys of each resource, as JSON")
-    parser.add_argument("--times", type=int, default=1, help="load so many times; the last one is shown")
+    parser.add_argument("--times", type=int, default=1, help="load this many times; the last time is shown")
     given = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -95,9 +95,9 @@ def _load(task: Task, keys: dict[str, Any], times: int) -> None:
     for place, name, step in (
         (rmm_assets.loading.source, "read", "requests, decoding, columns, keys"),
         (pipeline, "_sync_destination", "dlt: state and schema from the destination"),
-        (pipeline, "extract", "types settled, parquet written"),
+        (pipeline, "extract", "types resolved, parquet written"),
         (pipeline, "normalize", "dlt: normalize step"),
-        (pipeline, "load", "dlt: load step, DuckDB's insert in it"),
+        (pipeline, "load", "dlt: load step, including DuckDB's insert"),
         (rmm_assets.loading.run.Run, "finish", "counts, changes, preview"),
     ):
         setattr(place, name, watch.timed(step, getattr(place, name)))
@@ -116,11 +116,11 @@ def _load(task: Task, keys: dict[str, Any], times: int) -> None:
     whole = time.perf_counter() - began
     count = max(task.resources, 1)
     for step, seconds in watch.seconds.items():
-        each = f"{seconds / count * 1000:8.0f} ms a resource" if task.resources and step != "imports" else ""
+        each = f"{seconds / count * 1000:8.0f} ms per resource" if task.resources and step != "imports" else ""
         print(f"{seconds:7.2f} s  {step}{each}")
-    print(f"{whole - sum(watch.seconds.values()):7.2f} s  pipelines made, DuckDB's file opened and closed")
+    print(f"{whole - sum(watch.seconds.values()):7.2f} s  creating pipelines, opening and closing DuckDB's file")
     peak_mb = getrusage(RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{whole:7.2f} s  together; {peak_mb:,.0f} MB at the peak")
+    print(f"{whole:7.2f} s  total; {peak_mb:,.0f} MB at the peak")
 
 
 def _imports() -> None:

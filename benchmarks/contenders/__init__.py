@@ -1,1 +1,1 @@
-"""One module a contender: each loads the benchmark server's rows into DuckDB as one whole process."""
+"""Contains a module for each contender, which loads the benchmark server's rows into DuckDB as a whole process."""

@@ -1,4 +1,4 @@
-"""The code location of contender z: one asset that does nothing."""
+"""Defines the code location of contender z: one asset that does nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dagster as dg
 
 @dg.asset
 def nothing() -> None:
-    """Do nothing."""
+    """Does nothing."""
 
 
 defs = dg.Definitions(assets=[nothing])

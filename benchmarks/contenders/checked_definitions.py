@@ -1,4 +1,4 @@
-"""One empty asset for each resource of the task, with as many checks as ours have, in one op each: no row is loaded."""
+"""Defines one empty asset per resource of the task, each an op with as many checks as ours; no rows are loaded."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Contender z: one empty asset through ``dagster asset materialize``: what Dagster's own start costs.
+"""Contender z: one empty asset through ``dagster asset materialize``, to measure Dagster's start-up.
 
-Taken off the Dagster contenders' figures, it leaves what their loading costs.
+Subtract it from the figures of the Dagster contenders to get the cost of loading alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Contender y: an empty asset with checks for each resource: what Dagster itself notes of a run like ours."""
+"""Contender y: an empty asset with checks for each resource, to measure what Dagster records for a run like ours."""
 
 from __future__ import annotations
 

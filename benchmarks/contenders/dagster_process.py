@@ -1,6 +1,6 @@
-"""Turns a module of definitions into one command that materializes all of it, as a person would type it.
+"""Materializes all assets of a module with the same command that a user would type.
 
-``dagster asset materialize`` runs each step in a process of its own; its time and memory count as well.
+``dagster asset materialize`` runs each step in its own process, whose time and memory count, too.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-# Every contender has its own, so nothing is shared and nothing is left over; telemetry needs a network.
+# Every contender has its own instance, so that nothing is shared or left over; telemetry needs a network.
 _INSTANCE = "telemetry:\n  enabled: false\n"
 
 
 def become_materialize(module: str, environment: Mapping[str, str], *, select: str = "*") -> NoReturn:
-    """Replace this process by ``dagster asset materialize`` on ``module``; never returns.
+    """Replaces this process by ``dagster asset materialize`` on ``module``; never returns.
 
     Args:
-        module: Dotted name of the module that holds the definitions.
+        module: Dotted name of the module with the definitions.
         environment: Variables to add to this process's own.
         select: Dagster asset selection.
     """

@@ -1,6 +1,6 @@
-"""Turns a task into the generic config of dlt's ``rest_api`` source, as its documentation writes one.
+"""Turns a task into the generic config of dlt's ``rest_api`` source, as in its documentation.
 
-Plain dlt and stock dagster-dlt load exactly this. What they do with it is theirs.
+Plain dlt and stock dagster-dlt load exactly this config.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from benchmarks.contenders.task import API_KEY, Task
 
 
 def rest_api_config(task: Task) -> RESTAPIConfig:
-    """The config: API key in the query, merge by id, offset paging."""
+    """Returns the config: API key in the query, merge by id, offset paging."""
     return {
         "client": {
             "base_url": task.base_url,

@@ -8,7 +8,7 @@ KEY_VARIABLE = "BENCH_API_KEY"
 
 
 def connection_file(task: Task) -> str:
-    """The connection in YAML; the secret is in the variable ``KEY_VARIABLE``."""
+    """Returns the connection file's YAML; the secret is in the variable ``KEY_VARIABLE``."""
     resources = "".join(
         f"""
     - name: {name}

@@ -1,4 +1,4 @@
-"""Contender e: the generic config as our connection file, resource after resource, without Dagster."""
+"""Contender e: the generic config as our connection file, one resource after the other, without Dagster."""
 
 from __future__ import annotations
 

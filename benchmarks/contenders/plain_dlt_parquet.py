@@ -1,4 +1,4 @@
-"""Contender b: as contender a, with the load files in parquet: the one setting that helps dlt most."""
+"""Contender b: like contender a, with load files in parquet, the single setting that speeds up dlt most."""
 
 from __future__ import annotations
 

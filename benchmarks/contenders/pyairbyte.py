@@ -1,10 +1,10 @@
 """Contender p: PyAirbyte with a declarative manifest, into its DuckDB cache.
 
-Runs in an environment of its own (``pyairbyte.requirements.txt``).
+Runs in its own environment (``pyairbyte.requirements.txt``).
 """
 
 # mypy: disable-error-code="import-not-found,misc"
-# The packages are in the environment of this contender alone.
+# The packages are only in this contender's environment.
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.contenders.task import API_KEY, DATASET, Task, task_from_argumen
 
 
 def manifest(task: Task) -> dict[str, Any]:
-    """The generic config in the words of Airbyte's low-code manifest."""
+    """Returns the generic config as an Airbyte low-code manifest."""
     return {
         "version": "6.0.0",
         "type": "DeclarativeSource",

@@ -1,4 +1,4 @@
-"""The contenders by letter: which module to run, in which environment, and where one is left out."""
+"""Lists the contenders by letter: the module to run, its environment, and its limits."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Contender:
     """One way to load the rows.
 
     Attributes:
-        letter: How the command line names it.
-        title: How tables and plots name it.
-        module: Module beside this one that does it.
+        letter: Its name on the command line.
+        title: Its name in tables and plots.
+        module: The module in this package that runs it.
         environment: Name of its own environment; empty for the project's.
-        max_rows: More rows than that are not tried.
-        why_max: The reason, for the report.
+        max_rows: Maximum number of rows; None for no limit.
+        why_max: The reason for the limit, for the report.
         loads: Whether it loads rows at all.
     """
 
@@ -34,15 +34,15 @@ class Contender:
     loads: bool = True
 
     def python(self) -> str:
-        """The interpreter that runs it; makes its environment the first time."""
+        """Returns the interpreter that runs it; creates its environment if needed."""
         return python_of(self.environment) if self.environment else sys.executable
 
     def requirements(self) -> list[str]:
-        """The pinned packages of its own environment; empty for the project's."""
+        """Returns the pinned packages of its own environment; empty for the project's."""
         return _requirements(self.environment) if self.environment else []
 
 
-_TOO_MUCH = "dlt's default for DuckDB takes about 75 MB of memory for every 1,000 rows"
+_TOO_MUCH = "with its defaults for DuckDB, dlt takes about 75 MB of memory per 1,000 rows"
 
 CONTENDERS = {
     contender.letter: contender
@@ -67,13 +67,13 @@ def _requirements(environment: str) -> list[str]:
 
 
 def python_of(environment: str) -> str:
-    """The interpreter of a peer's environment under ``benchmarks/.venvs``, made where it is missing."""
+    """Returns the interpreter of an environment under ``benchmarks/.venvs``, which it creates if missing."""
     folder = _ENVIRONMENTS / environment
     python = folder / "bin" / "python"
     installed = folder / "installed.txt"
     wanted = "\n".join(_requirements(environment))
     if not installed.is_file() or installed.read_text() != wanted:
-        print(f"making the environment of {environment}: {wanted.replace(chr(10), ', ')}", flush=True)
+        print(f"creating the environment of {environment}: {wanted.replace(chr(10), ', ')}", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
         file = str(_HERE / f"{environment}.requirements.txt")
         subprocess.run([str(python), "-m", "pip", "install", "-qq", "-r", file], check=True)

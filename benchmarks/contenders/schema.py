@@ -1,6 +1,6 @@
-"""The rows' schema as JSON Schema, for the tools that want to be told it before they load.
+"""Builds the rows' JSON Schema, for the tools that need it before they load.
 
-dlt, the ceiling and this project find it out by themselves.
+dlt, the ceiling and this project infer it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _TEXTS = "uid hostname display_name status ip_address mac_address os_name os_ver
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema of one row; every field but the id may be null."""
+    """Returns the schema of one row; every field except the id may be null."""
     properties: dict[str, Any] = {name: {"type": ["null", kind]} for kind, names in _KINDS.items() for name in names}
     properties |= {name: {"type": ["null", "string"], "format": "date-time"} for name in _TIMESTAMPS}
     properties |= {name: {"type": ["null", "string"]} for name in _TEXTS.split()}

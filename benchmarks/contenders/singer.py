@@ -1,6 +1,6 @@
 """Contender s: a singer-sdk tap piped into target-duckdb, two processes, as ``tap | target``.
 
-Runs in an environment of its own (``singer.requirements.txt``).
+Runs in its own environment (``singer.requirements.txt``).
 """
 
 from __future__ import annotations
@@ -33,5 +33,5 @@ if __name__ == "__main__":
         stdout=subprocess.DEVNULL,
     )
     assert tap.stdout is not None
-    tap.stdout.close()  # the target alone must hold the pipe, or its death would not end the tap
+    tap.stdout.close()  # only the target may keep the pipe open, or the tap would not notice that the target died
     sys.exit(target.wait() or tap.wait())

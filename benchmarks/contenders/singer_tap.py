@@ -1,7 +1,7 @@
-"""The tap of contender s: the generic config in singer-sdk's words."""
+"""Implements the tap of contender s: the generic config for singer-sdk."""
 
 # mypy: disable-error-code="import-not-found,misc"
-# The packages are in the environment of this contender alone.
+# The packages are only in this contender's environment.
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from benchmarks.contenders.task import API_KEY, Task, task_from_arguments
 
 
 class Pages(OffsetPaginator):
-    """Offset paging that stops where the stated total is reached."""
+    """Offset paging that stops at the stated total."""
 
     def has_more(self, response: requests.Response) -> bool:
-        """Whether rows lie behind this page."""
+        """Returns whether there are rows after this page."""
         return bool(self.current_value + self._page_size < response.json()["total"])
 
 
@@ -38,31 +38,31 @@ class Resource(RESTStream[int]):
 
     @property
     def url_base(self) -> str:
-        """Where the server listens."""
+        """Returns the server's URL."""
         return self._task.base_url
 
     @property
     def authenticator(self) -> APIKeyAuthenticator:
-        """The key, in the query."""
+        """Returns an authenticator that sends the key in the query."""
         return APIKeyAuthenticator(key="api_key", value=API_KEY, location="params")
 
     def get_new_paginator(self) -> Pages:
-        """A pager from offset 0."""
+        """Returns a paginator that starts at offset 0."""
         return Pages(0, self._task.page)
 
     def get_url_params(self, context: Context | None, next_page_token: int | None) -> dict[str, Any]:
-        """The query of one page."""
+        """Returns the query of one page."""
         return {"offset": next_page_token or 0, "limit": self._task.page}
 
 
 class BenchTap(Tap):
-    """Every resource of the task."""
+    """The tap, with a stream for every resource of the task."""
 
     name = "tap-bench"
     config_jsonschema = {"type": "object", "properties": {}}  # noqa: RUF012 - singer-sdk's own way
 
     def discover_streams(self) -> list[Resource]:
-        """The streams to read."""
+        """Returns the streams to read."""
         task = task_from_arguments()
         return [Resource(self, name, task) for name in task.names]
 

@@ -1,4 +1,4 @@
-"""The code location of contender c: ``@dlt_assets`` as dagster-dlt's documentation has it: one op."""
+"""Defines the code location of contender c: ``@dlt_assets`` as in dagster-dlt's documentation, with one op."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +19,7 @@ _task = task_from_environment()
     dlt_pipeline=dlt.pipeline("stock", destination=dlt.destinations.duckdb(str(_task.database)), dataset_name=DATASET),
 )
 def bench(context: dg.AssetExecutionContext, dlt_resource: DagsterDltResource) -> Iterator[Any]:
-    """Load every resource of the generic config."""
+    """Loads every resource of the generic config."""
     yield from dlt_resource.run(context=context)
 
 

@@ -1,7 +1,7 @@
-"""Turns a contender's command line into what it has to load.
+"""Parses a contender's command line into the load that it has to run.
 
-Every contender takes the same arguments, so that ``benchmarks.run`` can start any of them. How rows are
-loaded is each contender's own business. Standard library only: peers run in environments of their own.
+Every contender takes the same arguments, so ``benchmarks.run`` can start any of them. This module only uses the standard
+library, because some contenders run in their own environments.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class Task:
     """One load, from the API into a DuckDB file.
 
     Attributes:
-        base_url: Where the API listens, without a trailing slash.
-        database: The DuckDB file, absolute; made if it is not there.
-        rows: Rows that ``/v1/resource`` holds.
-        page: Rows a page.
-        resources: How many small resources to load; 0 is the one large ``/v1/resource``.
-        concurrency: Pages in flight at once, for contenders that can.
+        base_url: The API's URL, without a trailing slash.
+        database: Absolute path of the DuckDB file; created if missing.
+        rows: Number of rows of ``/v1/resource``.
+        page: Rows per page.
+        resources: Number of small resources to load; 0 for the one large ``/v1/resource``.
+        concurrency: Concurrent pages, for contenders that support it.
     """
 
     base_url: str
@@ -38,11 +38,11 @@ class Task:
 
     @property
     def names(self) -> list[str]:
-        """The resources to load, which are also their table names; each has the path ``/v1/<name>``."""
+        """Returns the names of the resources, which are also their tables; each has the path ``/v1/<name>``."""
         return [f"resource_{number:02d}" for number in range(self.resources)] or ["resource"]
 
     def environment(self) -> dict[str, str]:
-        """The task as environment variables, for code that a tool imports instead of running it."""
+        """Returns the task as environment variables, for code that a tool imports instead of running."""
         return {
             "BENCH_BASE_URL": self.base_url,
             "BENCH_DATABASE": str(self.database),
@@ -54,20 +54,20 @@ class Task:
 
 
 def task_from_arguments() -> Task:
-    """Read the task from the command line."""
+    """Parses the task from the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--base-url", required=True)
     parser.add_argument("--database", required=True, type=Path, help="DuckDB file")
     parser.add_argument("--rows", type=int, required=True)
-    parser.add_argument("--page", type=int, default=100, help="rows a page")
-    parser.add_argument("--resources", type=int, default=0, help="load so many small resources instead")
-    parser.add_argument("--concurrency", type=int, default=8, help="pages in flight at once")
+    parser.add_argument("--page", type=int, default=100, help="rows per page")
+    parser.add_argument("--resources", type=int, default=0, help="load this many small resources instead")
+    parser.add_argument("--concurrency", type=int, default=8, help="concurrent pages")
     given = parser.parse_args()
     return Task(given.base_url, given.database.resolve(), given.rows, given.page, given.resources, given.concurrency)
 
 
 def task_from_environment() -> Task:
-    """Read the task that a parent process passed with ``Task.environment``."""
+    """Reads the task that a parent process passed in ``Task.environment``."""
     read = os.environ
     return Task(
         read["BENCH_BASE_URL"],

@@ -4,11 +4,10 @@ It relies only on the documented contracts: asset keys, check names, and the met
 ways to react, from the most flexible to the strictest:
 
 1. `devices_changed`, a sensor, starts a job if the last load changed rows.
-2. `device_report`, an asset with `AutomationCondition.eager()`, follows loads, whether or not they changed anything.
-3. `licence_bill`, an asset that waits until blocking checks have passed, does not miss a load, because money is at stake.
+2. `device_report`, an asset with `AutomationCondition.eager()`, runs after loads, whether or not they changed anything.
+3. `licence_bill`, an asset that waits until blocking checks have passed, never misses a load, because money is at stake.
 
-Its sensors are stopped by default, so that nothing runs unless you start it: switch them on under Automation in the UI,
-materialize `demo/devices`, and watch.
+The sensors are stopped by default: switch them on under Automation in the UI, materialize `demo/devices`, and watch.
 """
 
 from collections.abc import Mapping
@@ -58,7 +57,7 @@ def devices_changed(
     return dg.RunRequest(run_key=load_id, tags={"load_id": load_id})
 
 
-# 2. An asset that follows
+# 2. An asset that runs after loads
 
 
 @dg.asset(
@@ -78,15 +77,15 @@ def device_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any
 
 
 def after_every_load() -> dg.AutomationCondition[dg.AssetKey]:
-    """Returns a condition that is true from a load of an upstream until a run is requested after it.
+    """Returns a condition that is true from an upstream's load until a run is requested after it.
 
     `eager()` treats every load before the end of the asset's own run as handled (tested with Dagster 1.13), even one that
-    ended while that run was in progress, too late to be read by it. Here, only a request handles a load.
+    ended too late to be read by that run. Here, a load only counts as handled once a run is requested after it.
     """
     condition = dg.AutomationCondition
     loaded = condition.any_deps_updated()
-    # A load that ended right after a request is seen in the same tick as the request, which would handle it, so it counts
-    # for one more tick. At worst, this causes an unnecessary run.
+    # A load that ended right after a request is seen in the same tick as the request and would count as handled, so it
+    # counts for one more tick. At worst, this causes an unnecessary run.
     loaded_a_tick_ago = (~loaded).newly_true()
     return (
         (loaded | loaded_a_tick_ago).since(condition.newly_requested() | condition.initial_evaluation())
@@ -105,7 +104,7 @@ def after_every_load() -> dg.AutomationCondition[dg.AssetKey]:
     automation_condition=after_every_load() & dg.AutomationCondition.all_deps_blocking_checks_passed(),
 )
 def licence_bill(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-    """Calculates the cost of the devices; a device that is in the table twice would be paid for twice."""
+    """Calculates the cost of the devices; a device that is in the table twice would be billed twice."""
     devices = _device_metadata(context)
     return dg.MaterializeResult(metadata={**devices, "licences": devices["devices"]})
 
