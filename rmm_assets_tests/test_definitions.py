@@ -65,14 +65,14 @@ def test_each_asset_links_to_the_line_of_the_file_that_describes_it(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_loading_the_location_says_nothing() -> None:
+def test_loading_the_location_logs_nothing() -> None:
     # What is said here is said at every start, before a newcomer has seen anything else.
     code = "from rmm_assets.definitions import build_defs; build_defs().get_repository_def()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout + done.stderr == ""
 
 
-def test_one_broken_file_leaves_the_good_connections_standing(tmp_path: Path) -> None:
+def test_one_broken_file_does_not_affect_other_connections(tmp_path: Path) -> None:
     write(tmp_path, "acme", GOOD.format(name="acme"))
     write(tmp_path, "bad", GOOD.format(name="bad").replace("paginator", "paginater"))
     write(tmp_path, "worse", "type: [")
@@ -85,7 +85,7 @@ def test_one_broken_file_leaves_the_good_connections_standing(tmp_path: Path) ->
     build_defs(folders=[tmp_path]).get_repository_def().load_all_definitions()
 
 
-def test_a_broken_connection_is_seen_in_the_ui_with_file_line_and_what_to_write(tmp_path: Path) -> None:
+def test_the_ui_shows_file_line_and_remedy_of_a_broken_connection(tmp_path: Path) -> None:
     write(tmp_path, "bad", GOOD.format(name="bad").replace("paginator", "paginater"))
 
     spec = specs(tmp_path)["bad/broken_connection"]
@@ -128,12 +128,12 @@ def test_no_secret_of_a_broken_file_reaches_ui_or_log(
     assert SECRET not in repr(spec) + caplog.text + "".join(capfd.readouterr())
 
 
-def test_bad_yaml_is_told_with_its_line(tmp_path: Path) -> None:
+def test_bad_yaml_is_reported_with_its_line(tmp_path: Path) -> None:
     write(tmp_path, "bad", "type: rmm_assets.RmmConnection\nattributes:\n  name: bad\n client: x\n")
     assert "bad/defs.yaml:4: " in broken(tmp_path, "bad")
 
 
-def test_a_key_beside_the_attributes_is_told_with_its_line(tmp_path: Path) -> None:
+def test_an_unknown_top_level_key_is_reported_with_its_line(tmp_path: Path) -> None:
     write(tmp_path, "bad", "type: rmm_assets.RmmConnection\natributes: {}\n")
     assert "bad/defs.yaml:2: atributes: unknown key `atributes`; did you mean `attributes`?" in broken(tmp_path, "bad")
 
@@ -144,24 +144,24 @@ def test_a_file_without_attributes_says_what_is_missing(tmp_path: Path) -> None:
     assert "bad/defs.yaml" in told and "name: missing" in told and "resources: missing" in told
 
 
-def test_a_key_written_twice_is_not_lost_silently(tmp_path: Path) -> None:
+def test_a_duplicate_key_is_an_error(tmp_path: Path) -> None:
     write(tmp_path, "bad", GOOD.format(name="bad") + "  resources: [patches]\n")
     told = broken(tmp_path, "bad")
     assert "bad/defs.yaml:10: " in told and "duplicate key `resources`" in told
 
 
-def test_an_unknown_type_is_told(tmp_path: Path) -> None:
+def test_an_unknown_type_is_reported(tmp_path: Path) -> None:
     write(tmp_path, "bad", "type: rmm_assets.RmmConnecton\nattributes: {}\n")
     assert "bad/defs.yaml" in broken(tmp_path, "bad") and "RmmConnecton" in broken(tmp_path, "bad")
 
 
-def test_a_misnamed_file_and_a_missing_folder_are_told(tmp_path: Path) -> None:
+def test_a_misnamed_file_and_a_missing_folder_are_reported(tmp_path: Path) -> None:
     write(tmp_path, "bad", GOOD.format(name="bad"), file="defs.yml")
     assert "give the connection file that name" in broken(tmp_path, "bad")
     assert "does not exist" in (specs(tmp_path / "gone")["gone/broken_connection"].description or "")
 
 
-def test_of_two_connections_with_one_name_the_second_is_broken(tmp_path: Path) -> None:
+def test_the_second_of_two_connections_with_the_same_name_is_broken(tmp_path: Path) -> None:
     write(tmp_path, "a", GOOD.format(name="acme"))
     write(tmp_path, "b", GOOD.format(name="acme"))
     found = specs(tmp_path)
@@ -170,20 +170,20 @@ def test_of_two_connections_with_one_name_the_second_is_broken(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("first", "second"), [("a", "a"), ("AcmeNorth", "acme_north"), ("acme_north", "Acme_North")])
-def test_of_two_connections_with_one_dataset_the_second_is_broken(first: str, second: str, tmp_path: Path) -> None:
+def test_the_second_of_two_connections_with_the_same_dataset_is_broken(first: str, second: str, tmp_path: Path) -> None:
     write(tmp_path, "a", GOOD.format(name="a") + f"  dataset: {first}\n")
     write(tmp_path, "b", GOOD.format(name="b") + f"  dataset: {second}\n")
     assert "`b` and `a` would both load into the dataset" in broken(tmp_path, "b")
 
 
-def test_one_dataset_in_two_databases_is_two(tmp_path: Path) -> None:
+def test_the_same_dataset_in_two_databases_is_allowed(tmp_path: Path) -> None:
     for name in ("a", "b"):
         place = f"  dataset: shared\n  destination: {{type: duckdb, credentials: data/{name}.duckdb}}\n"
         write(tmp_path, name, GOOD.format(name=name) + place)
     assert set(specs(tmp_path)) == {"a/devices", "a/tickets", "b/devices", "b/tickets"}
 
 
-def test_two_broken_folders_with_one_name_do_not_break_the_location(tmp_path: Path) -> None:
+def test_two_broken_folders_with_the_same_name_do_not_break_the_location(tmp_path: Path) -> None:
     for root in ("one", "two"):
         write(tmp_path / root, "bad", "type: [")
     found = specs(tmp_path / "one", tmp_path / "two")
@@ -195,7 +195,7 @@ def test_a_connection_loads_from_a_folder_of_folders_or_from_its_own(tmp_path: P
     assert set(specs(tmp_path)) == set(specs(folder)) == {"acme/devices", "acme/tickets"}
 
 
-def test_the_environment_names_the_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_variable_sets_the_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "one", "acme", GOOD.format(name="acme"))
     write(tmp_path / "two", "zeta", GOOD.format(name="zeta"))
     monkeypatch.setenv(FOLDERS_VARIABLE, os.pathsep.join([str(tmp_path / "one"), str(tmp_path / "two")]))

@@ -122,7 +122,7 @@ def test_the_reference_has_every_key_with_a_description(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("block", [block for block in ALL if block.language == "bash" and not block.mark], ids=str)
-def test_a_command_that_is_not_run_is_one_that_there_is(block: Block) -> None:
+def test_a_command_that_is_not_run_exists(block: Block) -> None:
     for line in block.text.splitlines():
         words = shlex.split(line, comments=True)
         while words and re.match(r"[A-Z_]+=", words[0]):
@@ -159,7 +159,7 @@ UNITS = [block for block in ALL if block.mark.startswith("unit ")]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is missing: install systemd")
-def test_systemd_takes_the_units_as_they_are_written(tmp_path: Path) -> None:
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     assert len(UNITS) == 2
     for block in UNITS:
         unit = tmp_path / block.mark.split()[1]
@@ -174,7 +174,7 @@ def test_systemd_takes_the_units_as_they_are_written(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES_THAT_RUN)
-def test_the_commands_of_a_page_do_what_it_says(page: str, tmp_path: Path) -> None:
+def test_the_commands_of_a_page_work_as_described(page: str, tmp_path: Path) -> None:
     copy = tmp_path / "project"
     _copy_project(copy)
     port = _free_port()
@@ -259,7 +259,7 @@ def _first_column(page: str, heading: str) -> set[str]:
 
 
 @pytest.mark.slow
-def test_the_contract_lists_the_metadata_and_the_checks_that_a_run_leaves(
+def test_the_contract_lists_the_metadata_and_the_checks_of_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import dagster as dg
@@ -281,7 +281,7 @@ def test_the_contract_lists_the_metadata_and_the_checks_that_a_run_leaves(
         assert any(re.fullmatch(name, check.check_name) for name in listed), check.check_name
 
 
-def test_the_contract_lists_every_kind_of_check_that_a_file_can_ask_for() -> None:
+def test_the_contract_lists_every_kind_of_check_that_a_file_can_set() -> None:
     listed = {name.split("_<")[0] for name in _first_column("docs/reference/contracts.md", "Checks")}
     assert set(Checks.model_fields) <= listed
 
@@ -297,7 +297,7 @@ def test_the_environment_variables_are_those_that_the_code_reads() -> None:
 
 
 @pytest.mark.parametrize("page", NAMES)
-def test_every_link_and_picture_of_a_page_is_there(page: str) -> None:
+def test_every_link_and_picture_of_a_page_exists(page: str) -> None:
     text = re.sub(r"```.*?```", "", (PROJECT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         if "://" not in target:
@@ -319,7 +319,7 @@ def test_the_readme_stays_short() -> None:
 
 
 @pytest.mark.slow
-def test_the_site_builds_without_a_warning_and_fetches_nothing_from_elsewhere(tmp_path: Path) -> None:
+def test_the_site_builds_without_warnings_and_loads_nothing_from_other_hosts(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="needs the extra `docs`")
     built = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],

@@ -24,7 +24,7 @@ NOT_SEEN_YET: set[str] = set()
 # By module and test, the keys whose effect it sees.
 SEEN: dict[str, dict[str, tuple[str, ...]]] = {
     "rmm_assets_tests/integration/test_executors.py": {
-        "test_each_resource_may_be_loaded_in_a_process_of_its_own": ("executor",),
+        "test_each_resource_can_be_loaded_in_its_own_process": ("executor",),
     },
     "rmm_assets_tests/loading/test_evidence_keys.py": {
         "test_total_header_is_evidence": ("resources[].endpoint.total_header",),
@@ -34,22 +34,22 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "resources[].endpoint.count.params",
             "resources[].endpoint.count.total_path",
         ),
-        "test_a_count_may_stand_in_the_header_of_an_answer_to_head": (
+        "test_a_count_can_be_in_a_header_of_a_head_response": (
             "resources[].endpoint.count.method",
             "resources[].endpoint.count.total_header",
         ),
         "test_wrong_signals_are_not_believed": ("resources[].endpoint.wrong_signals",),
-        "test_empty_as_says_what_means_no_rows": ("resources[].endpoint.empty_as",),
+        "test_empty_as_defines_no_rows": ("resources[].endpoint.empty_as",),
         "test_single_object_makes_an_object_a_row": ("resources[].endpoint.single_object",),
     },
     "rmm_assets_tests/http/test_auth.py": {
-        "test_the_server_gets_the_secret_whole": (
+        "test_the_server_receives_the_whole_secret": (
             "resources[].endpoint.auth.api_key.name",
             "resources[].endpoint.auth.api_key.location",
         ),
     },
     "rmm_assets_tests/reading/test_bounds.py": {
-        "test_what_a_server_sends_without_end_is_red_with_what_to_set": (
+        "test_endless_responses_are_red_with_the_limit_to_set": (
             "limits.max_total_bytes",
             "limits.max_pages",
             "limits.max_columns",
@@ -57,48 +57,46 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "rmm_assets_tests/http/test_named_secrets.py": {
-        "test_a_named_secret_reaches_the_server_whole_and_nothing_else": ("secrets",),
+        "test_only_the_server_receives_a_named_secret": ("secrets",),
         "test_a_prefix_precedes_the_key_in_its_header": ("resources[].endpoint.auth.api_key.prefix",),
     },
     "rmm_assets_tests/http/test_rate_limit.py": {
         "test_three_processes_share_one_limit_of_requests_a_minute": ("limits.requests_per_minute",),
     },
     "rmm_assets_tests/reading/test_paging.py": {
-        "test_a_style_brings_every_row_once_and_in_order": (
+        "test_a_style_returns_every_row_once_and_in_order": (
             "resources[].endpoint.paginator.page_number.base_page",
             "resources[].endpoint.paginator.cursor.cursor_body_path",
         ),
-        "test_single_page_asks_once": ("resources[].endpoint.paginator.single_page.type",),
+        "test_single_page_sends_one_request": ("resources[].endpoint.paginator.single_page.type",),
     },
     "rmm_assets_tests/loading/test_source.py": {
-        "test_a_second_run_asks_for_what_changed_since_also_without_its_working_folder": (
+        "test_a_second_run_requests_changes_even_without_its_working_folder": (
             "resources[].endpoint.incremental",
             "resources[].endpoint.incremental.cursor_path",
             "resources[].endpoint.incremental.initial_value",
             "resources[].endpoint.incremental.start_param",
         ),
-        "test_a_key_that_holds_the_parent_keeps_equal_children_of_two_parents_apart": ("resources[].primary_key",),
-        "test_a_frozen_schema_is_red_and_the_table_untouched": (
+        "test_a_key_with_the_parent_distinguishes_equal_children_of_two_parents": ("resources[].primary_key",),
+        "test_a_change_of_a_frozen_schema_is_red_and_the_table_unchanged": (
             "resources[].schema_contract",
             "resources[].schema_contract.columns",
             "resources[].schema_contract.data_type",
         ),
-        "test_each_parent_s_children_come_with_what_the_file_takes_from_the_parent": (
-            "resources[].include_from_parent",
-        ),
-        "test_an_endpoint_that_bears_fewer_requests_at_once_gets_no_more": ("resources[].max_concurrency",),
-        "test_children_that_wait_for_their_turn_are_few": ("limits.max_concurrency",),
+        "test_children_of_every_parent_have_the_parent_s_fields": ("resources[].include_from_parent",),
+        "test_an_endpoint_s_own_max_concurrency_is_not_exceeded": ("resources[].max_concurrency",),
+        "test_only_a_few_children_wait_for_their_turn": ("limits.max_concurrency",),
     },
     "rmm_assets_tests/http/test_transport.py": {
         "test_waits_double": ("retry.backoff_factor",),
-        "test_a_silent_server_hits_the_read_timeout_and_is_tried_again": ("limits.read_timeout",),
-        "test_a_private_authority_is_trusted_when_given": (
+        "test_a_read_timeout_is_retried": ("limits.read_timeout",),
+        "test_a_private_ca_is_trusted_if_configured": (
             "tls",
             "tls.ca_file",
         ),
     },
     "rmm_assets_tests/orchestration/test_contract.py": {
-        "test_a_dataset_of_its_own_changes_the_table_and_not_the_asset": (
+        "test_setting_a_dataset_changes_the_table_but_not_the_asset": (
             "destination.credentials",
             "dataset",
         ),
@@ -108,8 +106,8 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "resources[].columns.*.description",
         ),
         "test_the_preview_shows_ten_rows_and_masks_what_is_sensitive": ("resources[].columns.*.sensitive",),
-        "test_a_child_hangs_under_its_parent_in_the_graph": ("resources[].selected",),
-        "test_an_asset_says_where_it_comes_from": ("resources[].description",),
+        "test_a_child_is_downstream_of_its_parent_in_the_graph": ("resources[].selected",),
+        "test_an_assets_description_says_where_its_rows_come_from": ("resources[].description",),
         "test_an_asset_links_to_the_vendors_documentation_and_a_resources_own_wins": (
             "resources[].docs",
             "docs",
@@ -125,40 +123,40 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "test_a_row_count_outside_the_band_of_its_history_fails": ("resources[].checks.row_count.band",),
         "test_a_reference_to_nothing_is_found_once_both_tables_are_loaded": ("resources[].checks.references",),
-        "test_a_users_own_query_finds_rows_at_fault": ("resources[].checks.sql",),
-        "test_the_file_may_say_when_an_asset_is_stale": ("resources[].fresh_within",),
+        "test_a_users_own_query_finds_faulty_rows": ("resources[].checks.sql",),
+        "test_fresh_within_sets_when_an_asset_is_stale": ("resources[].fresh_within",),
     },
     "rmm_assets_tests/orchestration/test_resources.py": {
-        "test_dlt_finds_the_secret_in_any_of_its_places": (
+        "test_dlt_finds_the_secret_in_all_of_its_providers": (
             "api_key",
             "api_key.dlt_secret",
         ),
         "test_a_connection_without_its_secret_leaves_the_others_runnable": ("api_key.env",),
     },
     "rmm_assets_tests/orchestration/test_schedules.py": {
-        "test_status_of_the_file_is_the_default_status": (
+        "test_the_status_in_the_file_is_the_default_status": (
             "schedule",
             "schedule.status",
         ),
-        "test_the_next_ticks_are_those_of_the_cron_line_in_its_time_zone": (
+        "test_ticks_follow_the_cron_expression_in_its_time_zone": (
             "schedule.cron",
             "schedule.timezone",
         ),
     },
     "rmm_assets_tests/orchestration/test_audits.py": {
-        "test_an_audit_runs_by_itself_only_where_the_file_says_when": ("audit",),
+        "test_an_audit_runs_automatically_only_if_scheduled": ("audit",),
     },
     "rmm_assets_tests/config/test_connection.py": {
         "test_defaults_are_merged_as_dlt_merges_them": (
             "resources",
             "resource_defaults",
         ),
-        "test_plain_http_is_fine_on_loopback_and_where_it_is_allowed": ("allow_http",),
+        "test_plain_http_is_accepted_on_loopback_and_with_allow_http": ("allow_http",),
     },
     "rmm_assets_tests/test_keys_of_the_file.py": {
-        "test_a_table_format_reaches_dlt_where_the_destination_has_it": ("resources[].table_format",),
-        "test_of_rows_that_share_a_key_the_one_lands_that_the_file_says": ("resources[].columns.*.dedup_sort",),
-        "test_a_request_is_what_the_file_says": (
+        "test_a_table_format_reaches_dlt_if_the_destination_supports_it": ("resources[].table_format",),
+        "test_dedup_sort_picks_one_of_the_rows_that_share_a_key": ("resources[].columns.*.dedup_sort",),
+        "test_a_request_is_built_as_configured": (
             "resources[].endpoint",
             "resources[].endpoint.path",
             "resources[].endpoint.method",
@@ -187,22 +185,22 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "client.headers",
             "client.paginator",
         ),
-        "test_a_total_is_where_the_file_says": (
+        "test_the_total_is_at_the_configured_path": (
             "resources[].endpoint.paginator.offset.total_path",
             "resources[].endpoint.paginator.page_number.total_path",
             "resources[].total_path",
         ),
-        "test_an_empty_page_between_others_is_the_end_where_the_file_says_so": (
+        "test_stop_after_empty_page_is_configurable": (
             "resources[].endpoint.paginator.offset.stop_after_empty_page",
             "resources[].endpoint.paginator.page_number.stop_after_empty_page",
             "resources[].endpoint.paginator.cursor.stop_after_empty_page",
         ),
-        "test_a_mark_of_the_file_says_that_there_is_no_more": (
+        "test_the_configured_end_mark_ends_the_read": (
             "resources[].endpoint.paginator.offset.has_more_path",
             "resources[].endpoint.paginator.page_number.has_more_path",
             "resources[].endpoint.paginator.cursor.has_more_path",
         ),
-        "test_the_next_page_is_where_the_file_says": (
+        "test_the_next_page_is_at_the_configured_path": (
             "resources[].endpoint.paginator.cursor.type",
             "resources[].endpoint.paginator.cursor.cursor_path",
             "resources[].endpoint.paginator.cursor.cursor_param",
@@ -214,28 +212,28 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "resources[].endpoint.paginator.json_link.type",
             "resources[].endpoint.paginator.json_link.next_url_path",
         ),
-        "test_rows_stand_where_the_file_says": ("resources[].endpoint.data_selector",),
-        "test_an_answer_that_the_file_ignores_holds_no_rows": (
+        "test_rows_are_at_the_configured_selector": ("resources[].endpoint.data_selector",),
+        "test_an_ignored_response_has_no_rows": (
             "resources[].endpoint.response_actions",
             "resources[].endpoint.response_actions[].status_code",
             "resources[].endpoint.response_actions[].content",
             "resources[].endpoint.response_actions[].action",
         ),
-        "test_a_range_s_end_is_sent_and_kept_to": (
+        "test_the_end_of_a_range_is_sent_and_enforced": (
             "resources[].endpoint.incremental.end_value",
             "resources[].endpoint.incremental.end_param",
             "resources[].endpoint.incremental.range_end",
         ),
-        "test_the_newest_value_is_the_least_where_the_file_says_so": (
+        "test_last_value_func_min_makes_the_smallest_value_the_newest": (
             "resources[].endpoint.incremental.last_value_func",
         ),
-        "test_rows_at_the_border_are_told_apart_by_the_file_s_key": ("resources[].endpoint.incremental.primary_key",),
-        "test_a_range_begins_earlier_by_the_lag": ("resources[].endpoint.incremental.lag",),
-        "test_a_row_without_the_cursor_s_field_fares_as_the_file_says": (
+        "test_the_configured_key_distinguishes_rows_at_the_boundary": ("resources[].endpoint.incremental.primary_key",),
+        "test_a_range_starts_earlier_by_the_lag": ("resources[].endpoint.incremental.lag",),
+        "test_a_row_without_a_cursor_is_treated_as_configured": (
             "resources[].endpoint.incremental.on_cursor_value_missing",
         ),
-        "test_a_range_s_start_is_in_it_where_the_file_says_so": ("resources[].endpoint.incremental.range_start",),
-        "test_a_token_s_lifetime_is_the_file_s_where_the_server_states_none": (
+        "test_range_start_decides_whether_the_start_is_included": ("resources[].endpoint.incremental.range_start",),
+        "test_the_configured_token_lifetime_applies_if_the_server_states_none": (
             "resources[].endpoint.auth.oauth2_client_credentials.type",
             "resources[].endpoint.auth.oauth2_client_credentials.access_token_url",
             "resources[].endpoint.auth.oauth2_client_credentials.client_id",
@@ -243,17 +241,17 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "resources[].endpoint.auth.oauth2_client_credentials.default_token_expiration",
         ),
         "test_rows_of_one_merge_key_are_replaced_as_a_whole": ("resources[].merge_key",),
-        "test_a_merge_deletes_within_the_file_s_scope_only": (
+        "test_a_merge_only_deletes_within_the_configured_scope": (
             "resources[].write_disposition.strategy",
             "resources[].write_disposition.destination_scope",
         ),
-        "test_history_s_columns_are_named_as_the_file_says": ("resources[].write_disposition.validity_column_names",),
-        "test_a_valid_version_is_marked_as_the_file_says": ("resources[].write_disposition.active_record_timestamp",),
-        "test_versions_change_at_the_time_that_the_file_says": ("resources[].write_disposition.boundary_timestamp",),
-        "test_a_version_is_new_only_where_the_file_s_column_says_so": (
+        "test_history_s_columns_have_the_configured_names": ("resources[].write_disposition.validity_column_names",),
+        "test_a_valid_version_has_the_configured_end": ("resources[].write_disposition.active_record_timestamp",),
+        "test_versions_change_at_the_configured_time": ("resources[].write_disposition.boundary_timestamp",),
+        "test_only_the_configured_column_makes_a_new_version": (
             "resources[].write_disposition.row_version_column_name",
         ),
-        "test_columns_are_of_the_type_that_the_file_says": (
+        "test_columns_have_the_configured_types": (
             "resources[].columns",
             "resources[].columns.*.data_type",
             "resources[].columns.*.nullable",
@@ -261,24 +259,24 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "resources[].columns.*.scale",
             "resources[].columns.*.timezone",
         ),
-        "test_a_column_may_be_named_as_the_primary_key": (
+        "test_a_column_can_be_marked_as_the_primary_key": (
             "resources[].columns.*.name",
             "resources[].columns.*.primary_key",
         ),
-        "test_a_hint_is_in_the_schema_by_which_dlt_makes_the_table": (
+        "test_a_hint_reaches_dlt_s_schema_of_the_table": (
             "resources[].columns.*.partition",
             "resources[].columns.*.cluster",
             "resources[].columns.*.sort",
         ),
-        "test_options_of_the_destination_reach_dlt": (
+        "test_destination_options_reach_dlt": (
             "resources[].columns.*.unique",
             "destination",
             "destination.type",
             "destination.options",
         ),
-        "test_a_frozen_set_of_tables_lets_no_new_one_in": ("resources[].schema_contract.tables",),
-        "test_a_table_has_the_name_that_the_file_says": ("resources[].table_name",),
-        "test_references_and_the_file_format_are_in_the_schema_by_which_dlt_makes_the_table": (
+        "test_a_frozen_set_of_tables_allows_no_new_table": ("resources[].schema_contract.tables",),
+        "test_a_table_has_the_configured_name": ("resources[].table_name",),
+        "test_references_and_the_file_format_reach_dlt_s_schema_of_the_table": (
             "resources[].file_format",
             "resources[].references",
             "resources[].references[].columns",
@@ -287,16 +285,16 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "resources[].references[].label",
             "resources[].references[].cardinality",
         ),
-        "test_values_that_the_file_does_not_accept_are_told": (
+        "test_values_that_are_not_accepted_are_reported": (
             "resources[].checks",
             "resources[].checks.unique",
             "resources[].checks.not_null",
             "resources[].checks.accepted_values",
         ),
-        "test_rejected_rows_are_as_grave_as_the_file_says": ("resources[].on_rejected",),
-        "test_a_read_is_verified_as_the_file_says": ("resources[].verify",),
-        "test_rows_go_through_the_normalizer_that_the_file_says": ("resources[].normalizer",),
-        "test_trouble_is_borne_as_the_file_says": (
+        "test_rejected_rows_have_the_configured_severity": ("resources[].on_rejected",),
+        "test_a_read_is_verified_as_configured": ("resources[].verify",),
+        "test_rows_use_the_configured_normalizer": ("resources[].normalizer",),
+        "test_failures_are_retried_as_configured": (
             "resources[].deadline",
             "retry",
             "retry.status_codes",
@@ -310,15 +308,15 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "limits.throttle[].text",
             "limits.wait_path",
         ),
-        "test_the_names_of_connection_and_resource_are_the_asset_s_key": (
+        "test_the_asset_key_consists_of_connection_and_resource": (
             "resources[].name",
             "name",
         ),
-        "test_a_resource_of_a_path_alone_is_asked_at_the_client_s_base_url": (
+        "test_a_resource_with_only_a_path_uses_the_client_s_base_url": (
             "client.base_url",
             "client.auth",
         ),
-        "test_the_embedded_rmm_is_as_large_as_the_file_says": (
+        "test_the_embedded_rmm_has_the_configured_size": (
             "simulator",
             "simulator.seed",
             "simulator.organizations",
@@ -326,31 +324,29 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "simulator.alerts",
             "simulator.patches",
         ),
-        "test_a_connection_that_nobody_takes_is_given_up_when_the_file_says": ("limits.connect_timeout",),
+        "test_connecting_times_out_as_configured": ("limits.connect_timeout",),
     },
     "rmm_assets_tests/loading/test_absences.py": {
         "test_after_a_partial_read_nothing_is_marked": ("resources[].endpoint.paginator.offset.maximum_offset",),
         "test_after_a_partial_read_of_a_parent_or_of_a_child_nothing_is_marked": (
             "resources[].endpoint.paginator.page_number.maximum_page",
         ),
-        "test_replace_holds_what_the_api_holds": ("resources[].write_disposition",),
-        "test_marks_are_the_same_whatever_way_rows_are_merged": ("resources[].write_disposition.disposition",),
-        "test_where_rows_that_did_not_change_are_skipped_nothing_is_marked": (
-            "resources[].write_disposition.skip_unchanged_rows",
-        ),
+        "test_replace_contains_the_rows_of_the_api": ("resources[].write_disposition",),
+        "test_marks_are_the_same_for_every_merge_strategy": ("resources[].write_disposition.disposition",),
+        "test_skip_unchanged_rows_marks_nothing": ("resources[].write_disposition.skip_unchanged_rows",),
         "test_absent_remove_deletes_rows_and_absent_keep_leaves_them": ("resources[].absent",),
-        "test_the_share_is_that_of_the_rows_that_were_there_before": ("resources[].max_absent_share",),
-        "test_history_keeps_every_version_and_ends_rows_that_are_gone": ("resources[].history",),
-        "test_child_rows_stay_with_a_marked_row_and_go_with_a_removed_one": ("resources[].child_tables",),
-        "test_on_incomplete_warn_lands_what_came_though_rows_kept_moving": ("resources[].on_incomplete",),
+        "test_max_absent_share_is_relative_to_the_rows_before": ("resources[].max_absent_share",),
+        "test_history_keeps_every_version_and_ends_missing_rows": ("resources[].history",),
+        "test_child_rows_stay_with_a_marked_row_and_are_deleted_with_a_removed_one": ("resources[].child_tables",),
+        "test_on_incomplete_warn_loads_the_received_rows_although_rows_kept_moving": ("resources[].on_incomplete",),
     },
     "rmm_assets_tests/loading/test_child_tables.py": {
-        "test_what_has_rules_of_its_own_for_child_tables_goes_through_dlt_s_normalizer": ("resources[].nested_hints",),
+        "test_child_tables_with_contracts_or_hints_use_dlt_s_normalizer": ("resources[].nested_hints",),
         "test_max_table_nesting_leaves_deeper_lists_as_json": ("resources[].max_table_nesting",),
     },
     "rmm_assets_tests/tables/test_store.py": {
-        "test_a_first_load_keeps_to_the_condition_of_a_merge": ("resources[].write_disposition.source_filter",),
-        "test_rows_that_say_they_are_deleted_are_left_out_each_time": ("resources[].columns.*.hard_delete",),
+        "test_a_first_load_applies_the_source_filter_of_a_merge": ("resources[].write_disposition.source_filter",),
+        "test_rows_marked_as_deleted_are_always_left_out": ("resources[].columns.*.hard_delete",),
     },
 }
 SEEN_BY = {key: f"{module}::{test}" for module, tests in SEEN.items() for test, keys in tests.items() for key in keys}
@@ -441,7 +437,7 @@ def test_every_key_is_seen_by_a_test_or_listed_as_not_seen_yet() -> None:
 
 
 @pytest.mark.parametrize("key", SEEN_BY)
-def test_the_test_that_is_named_for_a_key_is_there_and_writes_it(key: str) -> None:
+def test_the_test_listed_for_a_key_exists_and_sets_it(key: str) -> None:
     module, _, name = SEEN_BY[key].partition("::")
     assert name.startswith("test_"), name
     assert (ROOT / module).is_file(), module

@@ -73,13 +73,13 @@ def last_load_and_last_read(condition: Condition, happenings: Iterable[str]) -> 
 
 
 @pytest.mark.parametrize("when", LATE)
-def test_a_load_that_ends_before_the_bills_own_run_is_billed_all_the_same(when: str) -> None:
+def test_a_load_that_ends_during_the_bills_run_is_billed(when: str) -> None:
     loads, read = last_load_and_last_read(EXAMPLE["after_every_load"](), LATE[when].split())
     assert loads == read == 2
 
 
 @pytest.mark.slow
-def test_no_order_of_loads_ticks_and_runs_makes_a_load_overlooked() -> None:
+def test_no_order_of_loads_ticks_and_runs_misses_a_load() -> None:
     dice = random.Random(5)
     for _ in range(25):
         happenings = ["tick", *dice.choices(["tick", "load", "start", "end"], k=12)]
@@ -87,7 +87,7 @@ def test_no_order_of_loads_ticks_and_runs_makes_a_load_overlooked() -> None:
         assert loads == read, happenings
 
 
-def test_eager_overlooks_such_a_load_as_the_docs_say() -> None:
+def test_eager_misses_such_a_load_as_documented() -> None:
     # Where this fails, Dagster has learned it: `eager()` will do, and what docs and example say of it can go.
     for when in LATE.values():
         eager: Any = dg.AutomationCondition.eager()
@@ -102,7 +102,7 @@ def test_the_assets_of_the_example_have_these_conditions() -> None:
     )
 
 
-def test_the_code_in_the_how_to_does_what_the_example_does() -> None:
+def test_the_code_in_the_how_to_behaves_like_the_example() -> None:
     page = Path(rmm_assets.__file__).parents[1] / "docs" / "how-to" / "downstream.md"
     inventory = dg.JobDefinition(name="inventory", graph_def=dg.GraphDefinition("inventory"))
     found: dict[str, Any] = {"dg": dg, "inventory": inventory}

@@ -134,7 +134,7 @@ ASKS: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[Seen], Any], Any
 
 
 @pytest.mark.parametrize("case", ASKS)
-def test_a_request_is_what_the_file_says(case: str, tmp_path: Path) -> None:
+def test_a_request_is_built_as_configured(case: str, tmp_path: Path) -> None:
     endpoint, client, shown, expected = ASKS[case]
     with Scripted(lambda seen: Say({"data": [], "total": 0})) as server:
         auth = {"type": "api_key", "name": "api_key", "location": "query"}
@@ -145,7 +145,7 @@ def test_a_request_is_what_the_file_says(case: str, tmp_path: Path) -> None:
     assert shown(server.seen[0]) == expected
 
 
-def test_a_resource_of_a_path_alone_is_asked_at_the_client_s_base_url(tmp_path: Path) -> None:
+def test_a_resource_with_only_a_path_uses_the_client_s_base_url(tmp_path: Path) -> None:
     with Scripted(lambda seen: Say({"data": []})) as server:
         client = {"base_url": f"{server.url}/api", "paginator": "single_page", "auth": "bearer"}
         made = connection(resource(endpoint={"path": "devices", "paginator": None}), client=client)
@@ -154,7 +154,7 @@ def test_a_resource_of_a_path_alone_is_asked_at_the_client_s_base_url(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_token_s_lifetime_is_the_file_s_where_the_server_states_none(tmp_path: Path) -> None:
+def test_the_configured_token_lifetime_applies_if_the_server_states_none(tmp_path: Path) -> None:
     issued: dict[int, int] = {}
 
     def answer(seen: Seen) -> Say:
@@ -183,7 +183,7 @@ def test_a_token_s_lifetime_is_the_file_s_where_the_server_states_none(tmp_path:
 
 
 @pytest.mark.parametrize("action", [{"status_code": 404}, {"content": "no devices"}], ids=["status_code", "content"])
-def test_an_answer_that_the_file_ignores_holds_no_rows(action: dict[str, Any], tmp_path: Path) -> None:
+def test_an_ignored_response_has_no_rows(action: dict[str, Any], tmp_path: Path) -> None:
     made = connection(resource(endpoint={"response_actions": [{**action, "action": "ignore"}]}))
     with Scripted(lambda seen: Say({"error": "no devices here"}, 404)) as server:
         assert run(tmp_path, server.url, made).report.complete
@@ -191,7 +191,7 @@ def test_an_answer_that_the_file_ignores_holds_no_rows(action: dict[str, Any], t
             run(tmp_path, server.url, connection())
 
 
-def test_rows_stand_where_the_file_says(tmp_path: Path) -> None:
+def test_rows_are_at_the_configured_selector(tmp_path: Path) -> None:
     body = {"data": [{"id": 99}], "result": {"rows": ROWS}}
     with Scripted(lambda seen: Say(body)) as server:
         endpoint = {"data_selector": "result.rows", "paginator": {"type": "single_page"}}
@@ -224,7 +224,7 @@ PAGED: dict[str, tuple[dict[str, Any], Callable[[str, int | None], dict[str, Any
 
 
 @pytest.mark.parametrize("case", PAGED)
-def test_the_next_page_is_where_the_file_says(case: str, tmp_path: Path) -> None:
+def test_the_next_page_is_at_the_configured_path(case: str, tmp_path: Path) -> None:
     paginator, said = PAGED[case]
 
     def answer(seen: Seen) -> Say:
@@ -239,7 +239,7 @@ def test_the_next_page_is_where_the_file_says(case: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("kind", ["offset", "page_number", "cursor"])
 @pytest.mark.parametrize("stops", [True, False])
-def test_an_empty_page_between_others_is_the_end_where_the_file_says_so(kind: str, stops: bool, tmp_path: Path) -> None:
+def test_stop_after_empty_page_is_configurable(kind: str, stops: bool, tmp_path: Path) -> None:
     # Pages 0 and 2 hold ten rows each; page 1 is empty.
     paginators: dict[str, dict[str, Any]] = {
         "offset": {"type": "offset", "limit": 10, "maximum_offset": 30, "total_path": None},
@@ -265,7 +265,7 @@ def test_an_empty_page_between_others_is_the_end_where_the_file_says_so(kind: st
 
 
 @pytest.mark.parametrize("kind", ["offset", "page_number", "cursor"])
-def test_a_mark_of_the_file_says_that_there_is_no_more(kind: str, tmp_path: Path) -> None:
+def test_the_configured_end_mark_ends_the_read(kind: str, tmp_path: Path) -> None:
     paginators: dict[str, dict[str, Any]] = {
         "offset": {"type": "offset", "limit": 10, "total_path": None},
         "page_number": {"type": "page_number", "base_page": 0, "total_path": None},
@@ -280,7 +280,7 @@ def test_a_mark_of_the_file_says_that_there_is_no_more(kind: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("place", ["resource", "offset", "page_number"])
-def test_a_total_is_where_the_file_says(place: str, tmp_path: Path) -> None:
+def test_the_total_is_at_the_configured_path(place: str, tmp_path: Path) -> None:
     paginators: dict[str, dict[str, Any]] = {
         "resource": {"type": "cursor", "cursor_path": "next"},
         "offset": {"type": "offset", "limit": 100, "total_path": "meta.count"},
@@ -301,7 +301,7 @@ def test_a_total_is_where_the_file_says(place: str, tmp_path: Path) -> None:
 STAMPED = [{**row, "updated_at": f"2024-01-{row['id']:02}T00:00:00Z"} for row in ROWS]
 
 
-def test_a_range_s_end_is_sent_and_kept_to(tmp_path: Path) -> None:
+def test_the_end_of_a_range_is_sent_and_enforced(tmp_path: Path) -> None:
     landed = {}
     for end in ("open", "closed"):
         incremental = {
@@ -318,7 +318,7 @@ def test_a_range_s_end_is_sent_and_kept_to(tmp_path: Path) -> None:
     assert landed == {"open": [3, 4], "closed": [3, 4, 5]}
 
 
-def test_a_range_begins_earlier_by_the_lag(tmp_path: Path) -> None:
+def test_a_range_starts_earlier_by_the_lag(tmp_path: Path) -> None:
     incremental = {"cursor_path": "id", "initial_value": 1, "start_param": "since", "lag": 5}
     with Simulator(tables={"devices": STAMPED}) as server:
         made = connection(resource(endpoint={"incremental": incremental}))
@@ -329,20 +329,20 @@ def test_a_range_begins_earlier_by_the_lag(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("start", "first"), [("closed", 3), ("open", 4)])
-def test_a_range_s_start_is_in_it_where_the_file_says_so(start: str, first: int, tmp_path: Path) -> None:
+def test_range_start_decides_whether_the_start_is_included(start: str, first: int, tmp_path: Path) -> None:
     incremental = {"cursor_path": "updated_at", "initial_value": "2024-01-03T00:00:00Z", "range_start": start}
     made = resource(endpoint={"incremental": incremental}, write_disposition="append")
     assert ids(loads(tmp_path, made, STAMPED))[0] == first
 
 
 @pytest.mark.parametrize(("said", "landed"), [("include", [1, 2, 26]), ("exclude", [1, 2])])
-def test_a_row_without_the_cursor_s_field_fares_as_the_file_says(said: str, landed: list[int], tmp_path: Path) -> None:
+def test_a_row_without_a_cursor_is_treated_as_configured(said: str, landed: list[int], tmp_path: Path) -> None:
     incremental = {"cursor_path": "updated_at", "on_cursor_value_missing": said}
     made = resource(endpoint={"incremental": incremental})
     assert ids(loads(tmp_path, made, [*STAMPED[:2], *devices(1, first=26)])) == landed
 
 
-def test_the_newest_value_is_the_least_where_the_file_says_so(tmp_path: Path) -> None:
+def test_last_value_func_min_makes_the_smallest_value_the_newest(tmp_path: Path) -> None:
     incremental = {"cursor_path": "id", "initial_value": 100, "start_param": "before", "last_value_func": "min"}
     with Simulator(tables={"devices": ROWS[9:]}) as server:
         made = connection(resource(endpoint={"incremental": incremental}))
@@ -353,7 +353,7 @@ def test_the_newest_value_is_the_least_where_the_file_says_so(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("key", "landed"), [("id", [1, 2]), ("name", [1])])
-def test_rows_at_the_border_are_told_apart_by_the_file_s_key(key: str, landed: list[int], tmp_path: Path) -> None:
+def test_the_configured_key_distinguishes_rows_at_the_boundary(key: str, landed: list[int], tmp_path: Path) -> None:
     # The second read brings another row with the same name, and the cursor that the first one ended at.
     incremental = {"cursor_path": "updated_at", "primary_key": key}
     made = resource(endpoint={"incremental": incremental}, write_disposition="append")
@@ -364,13 +364,13 @@ def test_rows_at_the_border_are_told_apart_by_the_file_s_key(key: str, landed: l
 
 
 @pytest.mark.parametrize(("normalizer", "own_ids"), [("arrow", False), ("dlt", True)])
-def test_rows_go_through_the_normalizer_that_the_file_says(normalizer: str, own_ids: bool, tmp_path: Path) -> None:
+def test_rows_use_the_configured_normalizer(normalizer: str, own_ids: bool, tmp_path: Path) -> None:
     [row] = loads(tmp_path, resource(normalizer=normalizer), ROWS[:1])
     # Only dlt's own gives each row an id.
     assert ("_dlt_id" in row) is own_ids
 
 
-def test_columns_are_of_the_type_that_the_file_says(tmp_path: Path) -> None:
+def test_columns_have_the_configured_types(tmp_path: Path) -> None:
     columns = {
         "name": {"data_type": "text", "nullable": False},
         "price": {"data_type": "decimal", "precision": 10, "scale": 3},
@@ -387,13 +387,13 @@ def test_columns_are_of_the_type_that_the_file_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("hint", ["partition", "cluster", "sort", "unique"])
-def test_a_hint_is_in_the_schema_by_which_dlt_makes_the_table(hint: str, tmp_path: Path) -> None:
+def test_a_hint_reaches_dlt_s_schema_of_the_table(hint: str, tmp_path: Path) -> None:
     # DuckDB has none of these; destinations that have them are told by this schema.
     loads(tmp_path, resource(columns={"name": {"data_type": "text", hint: True}}), ROWS)
     assert dlt_table(tmp_path)["columns"]["name"][hint] is True
 
 
-def test_references_and_the_file_format_are_in_the_schema_by_which_dlt_makes_the_table(tmp_path: Path) -> None:
+def test_references_and_the_file_format_reach_dlt_s_schema_of_the_table(tmp_path: Path) -> None:
     reference = {
         "columns": ["name"], "referenced_table": "sites", "referenced_columns": ["id"], "label": "stands at",
         "cardinality": "many_to_one",
@@ -404,18 +404,18 @@ def test_references_and_the_file_format_are_in_the_schema_by_which_dlt_makes_the
     assert ids(rows_of(tmp_path)) == ids(ROWS)
 
 
-def test_a_table_has_the_name_that_the_file_says(tmp_path: Path) -> None:
+def test_a_table_has_the_configured_name(tmp_path: Path) -> None:
     loads(tmp_path, resource(table_name="Machines"), ROWS)
     assert rows_of(tmp_path, "machines") == ROWS
     assert rows_of(tmp_path) == []
 
 
-def test_a_column_may_be_named_as_the_primary_key(tmp_path: Path) -> None:
+def test_a_column_can_be_marked_as_the_primary_key(tmp_path: Path) -> None:
     made = resource(primary_key=None, columns=[{"name": "id", "data_type": "bigint", "primary_key": True}])
     assert len(loads(tmp_path, made, ROWS, ROWS)) == 25
 
 
-def test_a_frozen_set_of_tables_lets_no_new_one_in(tmp_path: Path) -> None:
+def test_a_frozen_set_of_tables_allows_no_new_table(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="`tables` are frozen"):
         loads(tmp_path, resource(schema_contract={"tables": "freeze"}), ROWS)
     assert rows_of(tmp_path) == []
@@ -430,7 +430,7 @@ def test_rows_of_one_merge_key_are_replaced_as_a_whole(tmp_path: Path) -> None:
     assert ids(found) == [1, 2, 4]
 
 
-def test_a_merge_deletes_within_the_file_s_scope_only(tmp_path: Path) -> None:
+def test_a_merge_only_deletes_within_the_configured_scope(tmp_path: Path) -> None:
     disposition = {"disposition": "merge", "strategy": "delete-insert", "destination_scope": "id <> 2"}
     made = resource(write_disposition=disposition, absent="keep")
     found = loads(tmp_path, made, devices(3), devices(3, site="new"))
@@ -445,7 +445,7 @@ def versions(folder: Path, options: dict[str, Any]) -> list[Row]:
     return loads(folder, resource(write_disposition=disposition), first, second)
 
 
-def test_history_s_columns_are_named_as_the_file_says(tmp_path: Path) -> None:
+def test_history_s_columns_have_the_configured_names(tmp_path: Path) -> None:
     found = versions(tmp_path, {"validity_column_names": ["since", "until"]})
     assert [(row["id"], row["since"] is None, row["until"] is None) for row in found if row["id"] == 2] == [
         (2, False, True)
@@ -454,19 +454,19 @@ def test_history_s_columns_are_named_as_the_file_says(tmp_path: Path) -> None:
     assert "_dlt_valid_to" not in found[0]
 
 
-def test_a_valid_version_is_marked_as_the_file_says(tmp_path: Path) -> None:
+def test_a_valid_version_has_the_configured_end(tmp_path: Path) -> None:
     found = versions(tmp_path, {"active_record_timestamp": "9999-12-31"})
     ends = [row["_dlt_valid_to"] for row in found]
     assert ends.count(datetime(9999, 12, 31, tzinfo=UTC)) == 2
     assert len(ends) == 3
 
 
-def test_versions_change_at_the_time_that_the_file_says(tmp_path: Path) -> None:
+def test_versions_change_at_the_configured_time(tmp_path: Path) -> None:
     found = versions(tmp_path, {"boundary_timestamp": "2024-05-01"})
     assert {row["_dlt_valid_from"] for row in found} == {datetime(2024, 5, 1, tzinfo=UTC)}
 
 
-def test_a_version_is_new_only_where_the_file_s_column_says_so(tmp_path: Path) -> None:
+def test_only_the_configured_column_makes_a_new_version(tmp_path: Path) -> None:
     # The name changed and the version did not.
     assert len(versions(tmp_path / "told", {"row_version_column_name": "version"})) == 2
     assert len(versions(tmp_path / "found", {})) == 3
@@ -499,7 +499,7 @@ TROUBLE: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[], Say], int]
 
 
 @pytest.mark.parametrize("case", TROUBLE)
-def test_trouble_is_borne_as_the_file_says(case: str, tmp_path: Path) -> None:
+def test_failures_are_retried_as_configured(case: str, tmp_path: Path) -> None:
     changes, more, answer, requests = TROUBLE[case]
     with Scripted(lambda seen: answer()) as server:
         with pytest.raises(TransportError):
@@ -508,7 +508,7 @@ def test_trouble_is_borne_as_the_file_says(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux leaves a connection waiting when the queue is full")
-def test_a_connection_that_nobody_takes_is_given_up_when_the_file_says(tmp_path: Path) -> None:
+def test_connecting_times_out_as_configured(tmp_path: Path) -> None:
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -524,7 +524,7 @@ def test_a_connection_that_nobody_takes_is_given_up_when_the_file_says(tmp_path:
 
 
 @pytest.mark.parametrize(("verify", "requests"), [(True, 2), (False, 1), (None, 1)])
-def test_a_read_is_verified_as_the_file_says(verify: bool | None, requests: int, tmp_path: Path) -> None:
+def test_a_read_is_verified_as_configured(verify: bool | None, requests: int, tmp_path: Path) -> None:
     with Simulator(tables={"devices": ROWS[:24]}) as server:
         assert run(tmp_path, server.base_url, connection(resource(verify=verify))).report.passes == requests
         assert len(server.requests) == requests
@@ -533,7 +533,7 @@ def test_a_read_is_verified_as_the_file_says(verify: bool | None, requests: int,
 @pytest.mark.parametrize(
     ("said", "severity"), [("warn", dg.AssetCheckSeverity.WARN), ("fail", dg.AssetCheckSeverity.ERROR)]
 )
-def test_rejected_rows_are_as_grave_as_the_file_says(
+def test_rejected_rows_have_the_configured_severity(
     said: str, severity: dg.AssetCheckSeverity, workplace: Path, instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -545,7 +545,7 @@ def test_rejected_rows_are_as_grave_as_the_file_says(
     assert found.severity is severity
 
 
-def test_the_embedded_rmm_is_as_large_as_the_file_says(workplace: Path, instance: dg.DagsterInstance) -> None:
+def test_the_embedded_rmm_has_the_configured_size(workplace: Path, instance: dg.DagsterInstance) -> None:
     sizes = {"organizations": 3, "devices": 5, "alerts": 7, "patches": 11}
     names = []
     for seed in (1, 2):
@@ -559,7 +559,7 @@ def test_the_embedded_rmm_is_as_large_as_the_file_says(workplace: Path, instance
     assert names[0] != names[1]
 
 
-def test_the_names_of_connection_and_resource_are_the_asset_s_key() -> None:
+def test_the_asset_key_consists_of_connection_and_resource() -> None:
     made = {"name": "machines", "endpoint": {"path": "/v1/devices"}}
     (spec,) = build_connection_defs(
         dagster_connection("https://rmm.example.com", [made], name="beta")
@@ -567,7 +567,7 @@ def test_the_names_of_connection_and_resource_are_the_asset_s_key() -> None:
     assert spec.key == dg.AssetKey(["beta", "machines"])
 
 
-def test_values_that_the_file_does_not_accept_are_told(
+def test_values_that_are_not_accepted_are_reported(
     workplace: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ACME_API_KEY", KEY)
@@ -580,7 +580,7 @@ def test_values_that_the_file_does_not_accept_are_told(
     assert failed == {"accepted_values_status", "unique_name", "not_null_status"}
 
 
-def test_options_of_the_destination_reach_dlt(
+def test_destination_options_reach_dlt(
     workplace: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ACME_API_KEY", KEY)
@@ -595,7 +595,7 @@ def test_options_of_the_destination_reach_dlt(
     assert (["serial"],) in found
 
 
-def test_a_table_format_reaches_dlt_where_the_destination_has_it() -> None:
+def test_a_table_format_reaches_dlt_if_the_destination_supports_it() -> None:
     destination = {"type": "filesystem", "options": {"bucket_url": "lake"}}
     made = connection(resource(table_format="delta"), destination=destination)
     source = build_source(made, plan_load(made, made.resource("devices")))
@@ -603,7 +603,7 @@ def test_a_table_format_reaches_dlt_where_the_destination_has_it() -> None:
 
 
 @pytest.mark.parametrize(("dedup_sort", "kept"), [("asc", "b"), ("desc", "a")])
-def test_of_rows_that_share_a_key_the_one_lands_that_the_file_says(dedup_sort: str, kept: str, tmp_path: Path) -> None:
+def test_dedup_sort_picks_one_of_the_rows_that_share_a_key(dedup_sort: str, kept: str, tmp_path: Path) -> None:
     # Several versions of a row in one read, neither first nor last the one that is wanted.
     rows = [{"id": 1, "n": 2, "name": "x"}, {"id": 1, "n": 3, "name": "a"}, {"id": 1, "n": 1, "name": "b"}]
     rows += [{"id": 1, "n": 2, "name": "y"}, {"id": 2, "n": 1, "name": "other"}]

@@ -10,7 +10,7 @@ TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "security.md"
 
 
-def test_every_line_of_the_security_page_names_tests_that_are_there() -> None:
+def test_every_line_of_the_security_page_names_existing_tests() -> None:
     rows = [
         row for row in PAGE.read_text(encoding="utf-8").splitlines() if row.startswith("| ") and "| Test |" not in row
     ]

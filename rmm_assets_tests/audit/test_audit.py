@@ -30,7 +30,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # A right table
 
 
-def test_a_right_table_is_equal_and_the_audit_changes_nothing(tmp_path: Path) -> None:
+def test_a_correct_table_is_equal_and_the_audit_changes_nothing(tmp_path: Path) -> None:
     with Simulator() as rmm:
         for name in ("devices", "organizations"):
             run(tmp_path, rmm.base_url, connection(resource(name)), name)
@@ -41,7 +41,7 @@ def test_a_right_table_is_equal_and_the_audit_changes_nothing(tmp_path: Path) ->
             assert (tmp_path / "rmm.duckdb").read_bytes() == before
 
 
-def test_it_reads_other_pages_than_the_load_one_after_the_other(tmp_path: Path) -> None:
+def test_it_reads_different_pages_than_the_load_sequentially(tmp_path: Path) -> None:
     with Scripted(listing(devices(200), around=lambda offset, number: {"total": 200})) as server:
         run(tmp_path, server.url)
         server.seen.clear()
@@ -71,7 +71,7 @@ VALUES: list[dict[str, Any]] = [
 VALUES_IN = connection(resource(columns={"at": {"data_type": "timestamp"}}))
 
 
-def test_values_that_land_in_another_form_are_the_same_values(loaded: Path, tmp_path: Path) -> None:
+def test_values_that_are_stored_in_another_form_are_equal(loaded: Path, tmp_path: Path) -> None:
     copied(loaded / "values", tmp_path)
     with Simulator(tables={"devices": VALUES}) as rmm:
         assert audited(tmp_path, rmm.base_url, VALUES_IN).sentences() == []
@@ -134,7 +134,7 @@ def test_each_kind_of_value_is_compared_exactly(column: str, loaded: Path, tmp_p
     assert result.columns == {column.strip('"'): 1}
 
 
-def test_a_row_that_changes_while_it_is_read_is_read_once_more(tmp_path: Path) -> None:
+def test_a_row_that_changes_during_the_audit_is_read_again(tmp_path: Path) -> None:
     rows = devices(100)
     with Scripted(lambda seen: listing(rows)(seen)) as server:
         run(tmp_path, server.url)

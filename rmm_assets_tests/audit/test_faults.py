@@ -62,7 +62,7 @@ def kinto(seen: Seen) -> Say:
     return Say({"data": page}, headers=(("Next-Page", following),) if start + 100 < 1500 else ())
 
 
-def test_a_next_page_under_another_name_than_the_configured_link_is_followed(table: Callable[..., Path]) -> None:
+def test_a_next_link_with_another_name_than_configured_is_followed(table: Callable[..., Path]) -> None:
     with Scripted(kinto) as server:
         assert found(audited(table(100), server.url, paged_by("header_link"))) == {"missing": 1400}
 
@@ -72,14 +72,14 @@ def datasette(seen: Seen) -> Say:
     return Say({"rows": page, "next": str(start + 100) if start + 100 < 3333 else None, "truncated": False})
 
 
-def test_a_cursor_under_another_name_than_the_configured_one_is_followed(table: Callable[..., Path]) -> None:
+def test_a_cursor_with_another_name_than_configured_is_followed(table: Callable[..., Path]) -> None:
     made = paged_by({"type": "cursor", "cursor_path": "next_token", "cursor_param": "after"}, "rows")
     with Scripted(datasette) as server:
         assert found(audited(table(100), server.url, made)) == {"missing": 3233}
 
 
 @pytest.mark.parametrize("total", [None, "total", "X-Total-Count", "Total-Records", "unknown"])
-def test_a_link_that_is_lost_on_a_full_page_is_no_end(total: str | None, table: Callable[..., Path]) -> None:
+def test_a_missing_link_on_a_full_page_is_not_an_end(total: str | None, table: Callable[..., Path]) -> None:
     def answer(seen: Seen) -> Say:
         start, page = page_of(devices(950), seen, 100)
         following = f'<http://{seen.headers["host"]}/v1/devices?after={start + 100}>; rel="next"'
@@ -103,9 +103,7 @@ def test_a_useless_total_with_a_capped_page_hides_nothing(total: Any, table: Cal
 @pytest.mark.parametrize(
     "beside", [{"total": 55}, {"pages": 3}, {"has_more": True}, {"links": {"next": {"href": "/x?p=2"}}}]
 )
-def test_rows_that_the_server_states_and_never_sends_are_not_equal(
-    beside: dict[str, Any], table: Callable[..., Path]
-) -> None:
+def test_stated_rows_that_are_never_sent_are_not_equal(beside: dict[str, Any], table: Callable[..., Path]) -> None:
     with Scripted(listing(devices(54), around=lambda offset, number: beside)) as server:
         assert audited(table(54), server.url, paged_by({"type": "offset", "limit": 50})).verdict == "unverified"
         assert audited(table(50), server.url, paged_by("single_page")).verdict == "unverified"
@@ -115,14 +113,14 @@ def test_rows_that_the_server_states_and_never_sends_are_not_equal(
     ("word", "end"),
     [("null", Say({"data": None})), ("missing", Say({})), ("object", Say({"data": {}})), ("no_content", Say(b"", 204))],
 )
-def test_what_the_file_calls_empty_is_empty(word: str, end: Say, table: Callable[..., Path]) -> None:
+def test_empty_as_applies_to_an_audit(word: str, end: Say, table: Callable[..., Path]) -> None:
     made = paged_by({"type": "offset", "limit": 50}, empty_as=[word])
     rows = listing(devices(54))
     with Scripted(lambda seen: end if int(parameters(seen)["offset"]) >= 54 else rows(seen)) as server:
         assert audited(table(54), server.url, made).sentences() == []
 
 
-def test_a_signal_that_the_file_calls_wrong_is_not_looked_at(table: Callable[..., Path]) -> None:
+def test_wrong_signals_are_ignored_in_an_audit(table: Callable[..., Path]) -> None:
     made = paged_by({"type": "offset", "limit": 50}, wrong_signals=["meta.total"])
     with Scripted(listing(devices(54), around=lambda offset, number: {"meta": {"total": 60}})) as server:
         assert audited(table(54), server.url, made).sentences() == []
@@ -133,12 +131,12 @@ def test_a_signal_that_the_file_calls_wrong_is_not_looked_at(table: Callable[...
     [(("Content-Range", "0-49/120"),), (("Content-Range", "items 0-49/120"),), ()],
     ids=["glpi", "items", "none"],
 )
-def test_partial_content_is_not_all(headers: tuple[tuple[str, str], ...], table: Callable[..., Path]) -> None:
+def test_partial_content_is_not_complete(headers: tuple[tuple[str, str], ...], table: Callable[..., Path]) -> None:
     with Scripted(lambda seen: Say(devices(49), 206, headers)) as server:
         assert audited(table(49), server.url, paged_by("single_page", "$")).verdict == "unverified"
 
 
-def test_a_hidden_page_in_the_middle_is_no_end(table: Callable[..., Path]) -> None:
+def test_a_hidden_page_in_the_middle_is_not_an_end(table: Callable[..., Path]) -> None:
     hidden = range(194, 244)
 
     def answer(seen: Seen) -> Say:
@@ -153,7 +151,7 @@ def test_a_hidden_page_in_the_middle_is_no_end(table: Callable[..., Path]) -> No
         assert found(audited(table(194), server.url, paged_by({"type": "offset", "limit": 50}))) == {"missing": 100}
 
 
-def test_a_page_before_the_configured_first_one_is_looked_at(table: Callable[..., Path]) -> None:
+def test_the_page_before_the_configured_first_one_is_checked(table: Callable[..., Path]) -> None:
     def from_zero(seen: Seen) -> Say:
         number = int(parameters(seen)["page"])
         return Say({"data": devices(130)[number * 50 : number * 50 + 50]})
@@ -164,7 +162,7 @@ def test_a_page_before_the_configured_first_one_is_looked_at(table: Callable[...
         assert found(audited(folder, server.url, made)) == {"missing": 50}
 
 
-def test_pages_that_count_from_one_are_read_from_zero_as_well(table: Callable[..., Path]) -> None:
+def test_pages_numbered_from_one_are_also_read_from_zero(table: Callable[..., Path]) -> None:
     def from_one(seen: Seen) -> Say:
         number = int(parameters(seen)["page"])
         return Say({"data": devices(130)[(number - 1) * 50 : number * 50] if number else []})
@@ -197,7 +195,9 @@ NO_PAGES: dict[str, Say] = {
 
 @pytest.mark.parametrize("kind", NO_PAGES)
 @pytest.mark.parametrize("heals", [True, False], ids=["heals", "stays"])
-def test_rows_behind_an_answer_that_is_no_page_are_not_gone(kind: str, heals: bool, table: Callable[..., Path]) -> None:
+def test_rows_after_a_response_that_is_not_a_page_are_not_missing(
+    kind: str, heals: bool, table: Callable[..., Path]
+) -> None:
     def answer(seen: Seen) -> Say:
         start, page = page_of(devices(600), seen, 100)
         if start == 200 and not heals:
@@ -211,7 +211,7 @@ def test_rows_behind_an_answer_that_is_no_page_are_not_gone(kind: str, heals: bo
     assert (result.verdict, found(result)) == (("differences", {"marked_absent": 400}) if heals else ("unverified", {}))
 
 
-def test_rows_of_the_table_behind_an_answer_that_is_no_page_are_not_extra(table: Callable[..., Path]) -> None:
+def test_rows_of_the_table_after_a_response_that_is_not_a_page_are_not_extra(table: Callable[..., Path]) -> None:
     def answer(seen: Seen) -> Say:
         start, page = page_of(devices(600), seen, 100)
         return Say({"rows": page, "next": start + 100}) if start < 200 else Say({"rows": None})
@@ -223,7 +223,7 @@ def test_rows_of_the_table_behind_an_answer_that_is_no_page_are_not_extra(table:
     assert any("400 rows are in the table only" in doubt for doubt in result.unverified)
 
 
-def test_an_error_that_landed_as_a_row_is_extra(table: Callable[..., Path]) -> None:
+def test_an_error_that_was_loaded_as_a_row_is_extra(table: Callable[..., Path]) -> None:
     folder = table(
         600,
         "UPDATE acme.devices SET _absent_since = now() WHERE id > 153",
@@ -234,7 +234,7 @@ def test_an_error_that_landed_as_a_row_is_extra(table: Callable[..., Path]) -> N
         assert found(audited(folder, server.url, made)) == {"marked_absent": 447, "extra": 1}
 
 
-def test_an_error_object_where_one_object_may_be_a_row_is_no_row(table: Callable[..., Path]) -> None:
+def test_an_error_object_is_not_a_row_even_with_single_object(table: Callable[..., Path]) -> None:
     with Scripted(lambda seen: Say({"error": "no rights"})) as server:
         assert audited(table(0), server.url, paged_by("single_page", "$")).verdict == "unverified"
 
@@ -248,7 +248,7 @@ def test_no_rows_at_all_are_never_equal(total: int | None, table: Callable[..., 
         assert audited(table(10), server.url).verdict == "unverified"
 
 
-def test_an_answer_without_a_named_list_is_not_guessed_at(table: Callable[..., Path]) -> None:
+def test_a_response_without_the_selected_list_is_not_guessed(table: Callable[..., Path]) -> None:
     two = {"devices": devices(20), "owners": devices(3)}
     made = connection({"name": "devices", "primary_key": "id", "write_disposition": "merge",
                        "endpoint": {"path": "/v1/devices", "paginator": "single_page"}})  # fmt: skip
@@ -286,7 +286,7 @@ def of_customers(**endpoint: Any) -> Connection:
     return connection(customers, resource(endpoint={"path": path, "paginator": "single_page", **endpoint}))
 
 
-def test_rows_below_parents_with_odd_names_are_asked_for_as_they_are_called(table: Callable[..., Path]) -> None:
+def test_keys_of_parents_with_special_characters_are_encoded_in_requests(table: Callable[..., Path]) -> None:
     folder = table(62, "DELETE FROM acme.devices WHERE id <= 40")
     with Scripted(family()) as server:
         assert found(audited(folder, server.url, of_customers())) == {"missing": 40}
@@ -301,7 +301,7 @@ def test_rows_below_parents_with_odd_names_are_asked_for_as_they_are_called(tabl
         (404, "no", "equal"),
     ],
 )
-def test_parents_whose_answer_is_ignored_are_believed_only_where_nothing_is_there(
+def test_an_ignored_response_is_only_believed_if_its_status_means_no_rows(
     status: int, text: str, verdict: str, table: Callable[..., Path]
 ) -> None:
     made = of_customers(response_actions=[{"status_code": status, "action": "ignore"}])
@@ -312,7 +312,7 @@ def test_parents_whose_answer_is_ignored_are_believed_only_where_nothing_is_ther
     assert (str(status) in " ".join(result.unverified)) == (verdict == "unverified")
 
 
-def test_parents_that_all_answer_what_is_ignored_are_unverified(table: Callable[..., Path]) -> None:
+def test_ignored_responses_for_all_parents_are_unverified(table: Callable[..., Path]) -> None:
     made = of_customers(response_actions=[{"status_code": 404, "action": "ignore"}])
     with Scripted(family(len(PARENTS), 404, "no")) as server:
         result = audited(table(0), server.url, made)
@@ -320,7 +320,7 @@ def test_parents_that_all_answer_what_is_ignored_are_unverified(table: Callable[
 
 
 @pytest.mark.parametrize("value", [None, "", ".."])
-def test_a_parent_that_cannot_be_asked_for_is_named(value: Any, table: Callable[..., Path]) -> None:
+def test_a_parent_whose_children_cannot_be_requested_is_named(value: Any, table: Callable[..., Path]) -> None:
     def answer(seen: Seen) -> Say:
         parents = [{"name": "plain"}, {"name": value}]
         return Say({"data": parents if seen.target.split("?")[0].endswith("customers") else devices(10)})
@@ -331,7 +331,7 @@ def test_a_parent_that_cannot_be_asked_for_is_named(value: Any, table: Callable[
     assert "customers" in " ".join(result.unverified)
 
 
-def test_rows_that_share_a_key_are_not_in_one_row_of_the_table(table: Callable[..., Path]) -> None:
+def test_different_rows_of_the_api_with_the_same_key_are_reported(table: Callable[..., Path]) -> None:
     patches = [{**row, "id": row["id"] % 40 + 1, "kb": row["id"]} for row in devices(263)]
     with Scripted(lambda seen: Say({"data": patches, "total": 263})) as server:
         result = audited(table(40), server.url, paged_by("single_page"))
@@ -341,7 +341,7 @@ def test_rows_that_share_a_key_are_not_in_one_row_of_the_table(table: Callable[.
         assert audited(table(0), server.url).found["same_key"] == 1
 
 
-def test_fields_of_the_parent_are_compared_and_may_be_of_the_key(tmp_path: Path) -> None:
+def test_fields_of_the_parent_are_compared_and_can_be_part_of_the_key(tmp_path: Path) -> None:
     path = "/v1/customers/{resources.customers.id}/devices"
     made = connection(
         resource("customers", endpoint={"paginator": "single_page"}),
@@ -400,7 +400,7 @@ def test_objects_that_moved_to_another_column_are_different(tmp_path: Path) -> N
     assert result.columns == {"location": 20, "location__city": 20}
 
 
-def test_fields_that_are_called_alike_have_a_column_each(tmp_path: Path) -> None:
+def test_fields_with_equal_names_have_separate_columns(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [{"id": n, "a b": n, "a_b": f"x{n}", "o": {"K": 1, "k": 2}} for n in range(1, 9)]
     rows.append({"id": 9, "a b": 3})
     with Simulator(tables={"devices": rows}) as rmm:
@@ -425,7 +425,7 @@ def test_rejected_rows_are_accounted_for(tmp_path: Path) -> None:
         assert found(audited(tmp_path, rmm.base_url, made)) == {"missing": 1}
 
 
-def test_of_a_table_of_versions_the_valid_ones_are_compared(tmp_path: Path) -> None:
+def test_only_valid_versions_are_compared(tmp_path: Path) -> None:
     made = connection(resource(history=True, endpoint={"paginator": "single_page"}))
     rows = [{**row, "o": {"a": 1}, "l": [1]} for row in devices(5)]
     with Simulator(tables={"devices": rows}) as rmm:
@@ -435,7 +435,7 @@ def test_of_a_table_of_versions_the_valid_ones_are_compared(tmp_path: Path) -> N
         assert found(audited(tmp_path, rmm.base_url, made)) == {"missing": 1}
 
 
-def test_rows_without_a_key_are_compared_as_they_are_and_as_often_as_they_are(tmp_path: Path) -> None:
+def test_rows_without_a_key_are_compared_by_content_and_count(tmp_path: Path) -> None:
     made = connection(resource(primary_key=None, write_disposition="replace"))
     rows: list[dict[str, Any]] = [
         {"event": "login", "n": 1.5},
@@ -453,7 +453,7 @@ def test_rows_without_a_key_are_compared_as_they_are_and_as_often_as_they_are(tm
         assert found(audited(tmp_path, rmm.base_url, made)) == {"missing": 1, "extra": 1}
 
 
-def test_child_tables_are_never_said_to_be_right(tmp_path: Path) -> None:
+def test_child_tables_are_never_reported_as_equal(tmp_path: Path) -> None:
     made = connection(resource(child_tables=True))
     with Simulator(tables={"devices": [{**row, "disks": [{"name": "C"}]} for row in devices(5)]}) as rmm:
         run(tmp_path, rmm.base_url, made)
@@ -465,7 +465,7 @@ def test_child_tables_are_never_said_to_be_right(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [3, 49, 50, 100, 101, 150, 3333])
-def test_a_right_table_behind_any_paging_is_equal(rows: int, table: Callable[..., Path]) -> None:
+def test_a_correct_table_is_equal_with_any_paging_style(rows: int, table: Callable[..., Path]) -> None:
     everything = devices(rows)
 
     def linked(seen: Seen) -> Say:

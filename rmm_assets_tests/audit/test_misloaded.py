@@ -169,7 +169,7 @@ def test_what_was_loaded_with_a_fault_is_found(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("where", ["body", "header", "count", "head"])
-def test_a_configured_number_of_rows_is_looked_at_whatever_it_is_called(where: str, tmp_path: Path) -> None:
+def test_a_configured_total_is_checked_whatever_its_name(where: str, tmp_path: Path) -> None:
     """The audit goes by `total_path`, `total_header` and `count`, as the load does: a number that is not reached is unverified."""
     number = [20]
 

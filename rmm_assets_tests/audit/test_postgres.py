@@ -25,9 +25,7 @@ TAMPER = (
 )
 
 
-def test_values_land_in_postgres_exactly_and_an_audit_finds_what_is_not_right_there(
-    postgres: str, tmp_path: Path
-) -> None:
+def test_values_are_stored_exactly_in_postgres_and_an_audit_finds_faults_there(postgres: str, tmp_path: Path) -> None:
     made = connection(resource(columns={"at": {"data_type": "timestamp"}}), destination="postgres")
     store = Store("postgres", postgres, "acme", tmp_path / "work")
     with Simulator(tables={"devices": VALUES}) as rmm:

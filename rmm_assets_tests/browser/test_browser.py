@@ -248,7 +248,7 @@ def test_a_check_can_be_run_alone(ui: Ui) -> None:
         ("patches", "patches page 1 (offset 0): HTTP 200, application/json"),
     ],
 )
-def test_a_red_run_says_why(ui: Ui, picture: Picture, resource: str, sentence: str) -> None:
+def test_a_failed_run_shows_why(ui: Ui, picture: Picture, resource: str, sentence: str) -> None:
     run = ui.materialize(f"acme/{resource}")
 
     expect(run.get_by_text("Failure", exact=True).first).to_be_visible(timeout=RUN_WITHIN)
@@ -263,7 +263,7 @@ def test_a_red_run_says_why(ui: Ui, picture: Picture, resource: str, sentence: s
     expect(page.get_by_text(sentence).first).to_be_visible()
 
 
-def test_a_broken_connection_shows_its_error_and_where_it_stands(ui: Ui, picture: Picture) -> None:
+def test_a_broken_connection_shows_its_error_with_file_and_line(ui: Ui, picture: Picture) -> None:
     page = ui.open("/assets/contoso/broken_connection")
 
     expect(page.get_by_text("contoso/defs.yaml:7: attributes.client.paginater").first).to_be_visible()

@@ -111,7 +111,7 @@ def test_the_page_is_readable_in_light_and_in_dark(browser: Browser, page: Path,
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_words_of_a_picture_lie_over_others_and_all_can_be_read(
+def test_words_in_a_chart_do_not_overlap_and_are_readable(
     browser: Browser, page: Path, tmp_path: Path, scheme: Scheme
 ) -> None:
     pictures = re.findall(r"<svg.*?</svg>", page.read_text(encoding="utf-8"), re.DOTALL)

@@ -29,7 +29,7 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-def test_the_search_finds_a_key_that_is_made_from_the_code_and_a_how_to(tmp_path: Path) -> None:
+def test_the_search_finds_a_generated_key_and_a_how_to(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
     subprocess.run(build, cwd=PROJECT, check=True, capture_output=True)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))

@@ -172,7 +172,7 @@ def _one_thing(client: dict[str, str], **endpoint: Any) -> Connection:
     )
 
 
-def test_a_path_that_names_one_thing_guesses_no_paginator_and_no_selector() -> None:
+def test_a_path_to_a_single_object_implies_no_paginator_and_no_selector() -> None:
     with pytest.raises(ValueError, match="`one` has no paginator, and guessing one loses rows"):
         _one_thing({})
     one = _one_thing({"paginator": "header_link"}).resource("one")
@@ -182,7 +182,7 @@ def test_a_path_that_names_one_thing_guesses_no_paginator_and_no_selector() -> N
     assert one.endpoint.single_object
 
 
-def test_the_clients_paginator_reaches_resources_that_name_none() -> None:
+def test_the_clients_paginator_applies_to_resources_without_one() -> None:
     connection = Connection.model_validate(
         {
             "name": "x",
@@ -193,7 +193,7 @@ def test_the_clients_paginator_reaches_resources_that_name_none() -> None:
     assert connection.resources[0].endpoint.paginator == paginators.HeaderLinkPaginator()
 
 
-def test_a_connection_can_be_made_in_python() -> None:
+def test_a_connection_can_be_created_in_python() -> None:
     connection = Connection(
         name="x",
         client=client.Client(base_url="https://h", paginator=paginators.OffsetPaginator(limit=5)),
@@ -205,7 +205,7 @@ def test_a_connection_can_be_made_in_python() -> None:
     }
 
 
-def test_a_template_stands_for_a_value_of_any_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_can_be_used_for_a_value_of_any_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_BASE_URL", "https://other.example.com")
     monkeypatch.setenv("ACME_CONCURRENCY", "3")
     text = ACME.replace("https://rmm.example.com/api", "\"{{ env('ACME_BASE_URL') }}\"")
@@ -262,7 +262,7 @@ def test_the_database_is_a_file_unless_the_file_or_the_environment_says_otherwis
     assert Destination(type="postgres").resolved_credentials() is None
 
 
-def test_the_demo_runs_on_the_simulator_and_stands_still_until_somebody_starts_it() -> None:
+def test_the_demo_uses_the_simulator_and_its_schedule_is_stopped() -> None:
     (demo,) = load_connections(PACKAGE / "defs" / "demo")
     assert demo.simulator is not None and demo.api_key is None and demo.client.base_url is None
     assert [resource.name for resource in demo.resources] == ["organizations", "devices", "alerts", "patches"]
@@ -308,7 +308,7 @@ def _literals(model: type[Settings], key: str) -> list[str]:
     return list(get_args(literal))
 
 
-def test_dlt_builds_its_resources_from_what_a_connection_says() -> None:
+def test_dlt_builds_its_resources_from_a_connection() -> None:
     connection = Connection.model_validate(
         {
             "name": "full",
@@ -596,7 +596,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_fault_is_refused_with_its_line_and_what_to_write(tmp_path: Path, case: str) -> None:
+def test_a_fault_is_reported_with_its_line_and_what_to_write(tmp_path: Path, case: str) -> None:
     right, wrong, words = REFUSED[case]
     assert right in ACME
     text = ACME.replace(right, wrong, 1)
@@ -626,23 +626,23 @@ def test_an_error_about_one_key_prints_no_other_value_of_the_file(tmp_path: Path
     assert SECRET not in message and "4711008" not in message, message
 
 
-def test_a_fault_that_the_defaults_brought_in_is_told_where_it_stands(tmp_path: Path) -> None:
+def test_a_fault_in_the_defaults_is_reported_at_its_line(tmp_path: Path) -> None:
     text = ACME.replace("    primary_key: id\n", "    primary_key: id\n    checks: {not_null: [deviceId]}\n")
     assert "defs.yaml:10: attributes.resource_defaults.checks.not_null: " in refusal(tmp_path, text)
 
 
-def test_a_table_may_not_hold_another_ones_rejects_in_any_order() -> None:
+def test_a_table_cannot_share_its_name_with_anothers_rejects() -> None:
     for names in (["devices", "devices_rejected"], ["devices_rejected", "devices"]):
         with pytest.raises(ValueError, match="both write the table"):
             Connection.model_validate(attributes(resources=names))
 
 
-def test_no_resource_may_have_the_table_of_what_runs_did() -> None:
+def test_no_resource_can_use_the_table_rmm_syncs() -> None:
     with pytest.raises(ValueError, match="the table `rmm_syncs` is reserved"):
         Connection.model_validate(attributes(resources=["rmm_syncs"]))
 
 
-def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     text = (
         ACME.replace("base_url:", "bas_url:")
         .replace("limit: 100", "limit: 0")
@@ -652,13 +652,13 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     assert {f":{line}: " in message for line in (5, 12, 16)} == {True}, message
 
 
-def test_plain_http_is_fine_on_loopback_and_where_it_is_allowed(tmp_path: Path) -> None:
+def test_plain_http_is_accepted_on_loopback_and_with_allow_http(tmp_path: Path) -> None:
     for address in ("http://127.0.0.1:8099", "http://localhost:1/x", "http://[::1]:5"):
         assert load(tmp_path, ACME.replace("https://rmm.example.com/api", address)).client.base_url == address
     load(tmp_path, ACME.replace("https:", "http:") + "  allow_http: true\n")
 
 
-def test_a_ca_file_is_looked_for_beside_the_connection_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ca_file_is_relative_to_the_connection_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
     (tmp_path / "acme" / "certs").mkdir(parents=True)
     file = tmp_path / "acme" / "certs" / "ca.pem"
@@ -751,12 +751,12 @@ def test_a_secret_in_the_file_is_refused_and_never_repeated(tmp_path: Path, case
         ("the destination", "DESTINATION__POSTGRES__CREDENTIALS"),
     ],
 )
-def test_a_refused_secret_comes_with_what_to_write(tmp_path: Path, case: str, advice: str) -> None:
+def test_the_error_about_a_secret_says_what_to_write(tmp_path: Path, case: str, advice: str) -> None:
     right, wrong = PLAIN[case]
     assert advice in refusal(tmp_path, ACME.replace(right, wrong, 1))
 
 
-def test_a_template_that_would_read_a_secret_is_refused_without_reading_it(
+def test_a_template_that_reads_a_secret_is_refused_without_reading_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ACME_API_KEY", raising=False)  # reading it would fail with another sentence
@@ -769,9 +769,7 @@ def test_a_template_that_would_read_a_secret_is_refused_without_reading_it(
         assert "or come from a template" in message and "is not set" not in message
 
 
-def test_a_url_that_brings_a_secret_from_the_environment_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_url_with_a_secret_from_the_environment_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_BASE_URL", f"https://h/?token={SECRET}")
     message = refusal(tmp_path, ACME.replace("https://rmm.example.com/api", "\"{{ env('ACME_BASE_URL') }}\""))
     assert "defs.yaml:5: attributes.client.base_url" in message and SECRET not in message
@@ -797,11 +795,11 @@ def test_a_url_that_brings_a_secret_from_the_environment_is_refused(
         ),
     ],
 )
-def test_names_that_hold_secrets_are_told_from_names_that_do_not(name: str, secret: bool) -> None:
+def test_names_of_secrets_are_recognized(name: str, secret: bool) -> None:
     assert secrets.is_secret_name(name.removeprefix("chosen "), chosen=name.startswith("chosen ")) is secret
 
 
-def test_columns_and_parent_fields_may_be_called_as_secrets_are() -> None:
+def test_columns_and_parent_fields_can_be_named_like_secrets() -> None:
     Connection.model_validate(
         attributes(
             resources=[
@@ -835,7 +833,7 @@ def test_every_key_is_described() -> None:
     assert undescribed == []
 
 
-def test_the_schema_that_editors_see_accepts_the_shipped_files_and_refuses_a_wrong_key() -> None:
+def test_the_json_schema_accepts_the_shipped_files_and_rejects_a_wrong_key() -> None:
     model = RmmConnection.get_model_cls()
     assert model is not None
     schema = model.model_json_schema()
@@ -845,6 +843,6 @@ def test_the_schema_that_editors_see_accepts_the_shipped_files_and_refuses_a_wro
         jsonschema.validate(attributes(client={"base_url": "https://h", "paginater": "auto"}), schema)
 
 
-def test_reading_a_connection_takes_no_dagster() -> None:
+def test_reading_a_connection_does_not_import_dagster() -> None:
     check = "import sys, rmm_assets.config, rmm_assets.http.settings; sys.exit('dagster' in sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True, cwd=PACKAGE.parent)

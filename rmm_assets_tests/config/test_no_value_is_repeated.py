@@ -136,13 +136,13 @@ def told(attributes: dict[str, Any]) -> str:
     return ""
 
 
-def test_the_full_file_is_right() -> None:
+def test_the_full_file_is_valid() -> None:
     assert told(FULL) == ""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("top", FULL)
-def test_a_fault_of_any_key_repeats_the_value_of_no_other(top: str) -> None:
+def test_an_error_about_one_key_never_repeats_the_value_of_another(top: str) -> None:
     leaks, refused = [], 0
     for path in [(top,), *places(FULL[top], (top,))]:
         for change in (*BAD, UNKNOWN):

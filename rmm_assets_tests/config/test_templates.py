@@ -62,7 +62,7 @@ def test_the_rest_of_jinja_is_refused_and_not_executed(
     assert not (tmp_path / "PWNED").exists()
 
 
-def test_dagsters_dotted_form_is_refused_with_what_to_write(tmp_path: Path) -> None:
+def test_dagsters_dotted_form_is_refused_with_a_suggestion(tmp_path: Path) -> None:
     # Dagster renders `env.NAME` to None where the variable is not set.
     assert "write `{{ env('HOME') }}`" in refusal(tmp_path, in_docs("{{ env.HOME }}"))
 
@@ -83,7 +83,7 @@ def test_the_variable_of_the_files_own_secret_is_refused(
         assert f"`{name}` names a secret" in message and SECRET not in message
 
 
-def test_a_template_is_not_a_key(tmp_path: Path) -> None:
+def test_a_template_cannot_be_a_key(tmp_path: Path) -> None:
     text = ACME.replace("data_selector: data}", "params: {\"{{ env('HOME') }}\": 1}}", 1)
     assert "a template cannot be a key" in refusal(tmp_path, text)
 
@@ -136,7 +136,7 @@ def module_of(folder: Path) -> ModuleType:
     return module
 
 
-def test_a_folder_of_ours_holds_connections_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_connections_can_only_contain_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "acme"
     folder.mkdir()

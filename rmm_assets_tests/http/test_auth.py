@@ -34,7 +34,7 @@ KEYS = [PLAIN, ODD]
 
 @pytest.mark.parametrize("form", WRITTEN)
 @pytest.mark.parametrize("key", KEYS)
-def test_a_written_form_is_struck_out_of_messages_bodies_and_headers(key: str, form: str) -> None:
+def test_every_written_form_is_redacted_from_messages_bodies_and_headers(key: str, form: str) -> None:
     redactor = Redactor()
     redactor.add(key)
     written = WRITTEN[form](key)
@@ -46,7 +46,7 @@ def test_a_written_form_is_struck_out_of_messages_bodies_and_headers(key: str, f
 
 @pytest.mark.parametrize("before", ["", "u", "us", "user:"])
 @pytest.mark.parametrize("key", KEYS)
-def test_base64_is_struck_out_at_every_alignment(key: str, before: str) -> None:
+def test_base64_is_redacted_at_every_alignment(key: str, before: str) -> None:
     redactor = Redactor()
     redactor.add(key)
     for after in ("", "a", "ab", "abc"):
@@ -59,7 +59,7 @@ def test_base64_is_struck_out_at_every_alignment(key: str, before: str) -> None:
             assert redactor.text(written.decode()) == masked.decode()
 
 
-def test_a_short_secret_is_struck_out_of_messages_but_leaves_rows_alone() -> None:
+def test_a_short_secret_is_redacted_from_messages_but_not_from_rows() -> None:
     redactor = Redactor()
     redactor.add("id")
     assert redactor.text("the id was refused") == f"the {MASK} was refused"
@@ -67,7 +67,7 @@ def test_a_short_secret_is_struck_out_of_messages_but_leaves_rows_alone() -> Non
     assert redactor.header('</a?id=1>; rel="next"') == '</a?id=1>; rel="next"'
 
 
-def test_what_is_not_the_secret_stays_as_it_is() -> None:
+def test_other_text_is_not_redacted() -> None:
     redactor = Redactor()
     redactor.add(ODD)
     body = json.dumps([{"name": "Ünïcode/+=&%", "key": "k3y"}]).encode()
@@ -117,7 +117,7 @@ def ask(transport: Transport) -> bytes:
         ({"type": "http_basic", "username": "me"}, "authorization"),
     ],
 )
-def test_the_server_gets_the_secret_whole(make: Callable[..., Transport], auth: Any, place: str, key: str) -> None:
+def test_the_server_receives_the_whole_secret(make: Callable[..., Transport], auth: Any, place: str, key: str) -> None:
     with Scripted(lambda seen: Say()) as server:
         ask(make(server.url, auth, key))
     [seen] = server.seen
@@ -133,7 +133,7 @@ def test_the_server_gets_the_secret_whole(make: Callable[..., Transport], auth: 
     assert value == expected.encode("latin-1" if key == PLAIN else "utf-8")
 
 
-def test_the_secret_takes_the_place_of_a_header_of_that_name(make: Callable[..., Transport]) -> None:
+def test_the_secret_replaces_a_header_with_the_same_name(make: Callable[..., Transport]) -> None:
     with Scripted(lambda seen: Say()) as server:
         ask(make(server.url, "bearer", PLAIN, headers={"authorization": "nobody", "X-Tenant": "7"}))
     assert server.seen[0].headers["authorization"] == f"Bearer {PLAIN}"
@@ -204,7 +204,7 @@ def test_one_token_serves_many_requests(make: Callable[..., Transport]) -> None:
 
 
 @pytest.mark.parametrize("lifetime", [0.4, "0.4"])
-def test_a_token_is_renewed_before_it_ends(make: Callable[..., Transport], lifetime: Any) -> None:
+def test_a_token_is_renewed_before_it_expires(make: Callable[..., Transport], lifetime: Any) -> None:
     issuer = Issuer(lifetime=lifetime)
     with Scripted(issuer) as server:
         transport = make(server.url, oauth(server), PLAIN)
@@ -225,7 +225,7 @@ def test_eight_workers_that_are_refused_together_fetch_one_new_token(make: Calla
     assert (issuer.issued, transport.traffic.retries) == (2, 0)
 
 
-def test_a_server_that_gives_the_same_token_again_is_understood(make: Callable[..., Transport]) -> None:
+def test_a_server_may_return_the_same_token_again(make: Callable[..., Transport]) -> None:
     issuer = Issuer(same=True)
     with Scripted(issuer) as server:
         transport = make(server.url, oauth(server), PLAIN)
@@ -235,7 +235,7 @@ def test_a_server_that_gives_the_same_token_again_is_understood(make: Callable[.
     assert issuer.issued == 2
 
 
-def test_a_token_that_is_refused_for_good_is_renewed_once(make: Callable[..., Transport]) -> None:
+def test_a_token_that_is_always_refused_is_renewed_once(make: Callable[..., Transport]) -> None:
     issuer = Issuer()
     with (
         Scripted(lambda seen: issuer(seen) if seen.target == "/token" else Say({"token": seen.headers}, 401)) as server,
@@ -246,7 +246,7 @@ def test_a_token_that_is_refused_for_good_is_renewed_once(make: Callable[..., Tr
     assert "token-number" not in str(caught.value)
 
 
-def test_a_token_endpoint_that_is_down_for_a_moment_is_asked_again(make: Callable[..., Transport]) -> None:
+def test_a_token_request_is_retried_if_the_endpoint_is_down(make: Callable[..., Transport]) -> None:
     issuer = Issuer()
     issuer.troubles = [Say(status=503, headers=(("Retry-After", "0.3"),)), Say(status=500)]
     with Scripted(issuer) as server:
@@ -268,7 +268,7 @@ def test_a_token_endpoint_that_is_down_for_a_moment_is_asked_again(make: Callabl
         Say([], 200, (("Content-Type", f"application/json; secret={PLAIN}"),)),
     ],
 )
-def test_an_answer_without_a_token_fails_at_once_and_says_so(make: Callable[..., Transport], answer: Say) -> None:
+def test_a_response_without_a_token_fails_immediately_and_says_so(make: Callable[..., Transport], answer: Say) -> None:
     with Scripted(lambda seen: answer) as server, pytest.raises(TransportError, match="devices page 1: ") as caught:
         ask(make(server.url, oauth(server), PLAIN))
     assert len(server.seen) == 1
@@ -276,7 +276,7 @@ def test_an_answer_without_a_token_fails_at_once_and_says_so(make: Callable[...,
 
 
 @pytest.mark.parametrize("shown", [4, 12])
-def test_a_secret_at_the_end_of_a_long_token_answer_is_in_no_error_by_half(
+def test_no_error_contains_part_of_a_secret_at_the_end_of_a_long_token_response(
     make: Callable[..., Transport], shown: int
 ) -> None:
     # Only the beginning of a long body is looked at for an excerpt: the secret is struck out before.
@@ -308,7 +308,7 @@ os.abort()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no core files")
-def test_a_process_that_holds_a_secret_leaves_no_core_file(tmp_path: Path) -> None:
+def test_a_process_with_a_secret_leaves_no_core_dump(tmp_path: Path) -> None:
     import resource
 
     if resource.getrlimit(resource.RLIMIT_CORE)[1] != resource.RLIM_INFINITY:
@@ -358,6 +358,6 @@ except ValueError as error:
 """
 
 
-def test_a_kind_of_auth_is_added_by_one_class() -> None:
+def test_one_class_adds_a_kind_of_auth() -> None:
     done = subprocess.run([sys.executable, "-c", NEW_KIND], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["Key s3cret", "True"]

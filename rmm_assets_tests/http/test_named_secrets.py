@@ -68,7 +68,7 @@ PLACES: dict[str, tuple[dict[str, Any], Callable[[Seen], Any], Any]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
-def test_a_named_secret_reaches_the_server_whole_and_nothing_else(place: str, tmp_path: Path) -> None:
+def test_only_the_server_receives_a_named_secret(place: str, tmp_path: Path) -> None:
     endpoint, look, expected = PLACES[place]
 
     def answer(seen: Seen) -> Say:
@@ -85,7 +85,7 @@ def test_a_named_secret_reaches_the_server_whole_and_nothing_else(place: str, tm
     assert searched and not finds, finds
 
 
-def test_auth_and_every_header_of_the_client_take_named_secrets(tmp_path: Path) -> None:
+def test_auth_and_every_header_of_the_client_accept_named_secrets(tmp_path: Path) -> None:
     with Scripted(lambda _: Say({"data": devices(1)})) as server:
         auth = {"type": "http_basic", "username": "{secrets.USER}"}
         load(
@@ -99,7 +99,7 @@ def test_auth_and_every_header_of_the_client_take_named_secrets(tmp_path: Path) 
     assert sent["dd-application-key"] == NAMED["APP"]
 
 
-def test_an_audit_sends_named_secrets_as_well(tmp_path: Path) -> None:
+def test_an_audit_sends_named_secrets_too(tmp_path: Path) -> None:
     with Scripted(lambda _: Say({"data": devices(1)})) as server:
         made = made_of({"params": {"code": "{secrets.ODD}"}})
         load(tmp_path, server.url, made)
@@ -121,7 +121,7 @@ def test_a_next_link_that_repeats_the_secret_is_followed_with_it(tmp_path: Path)
     assert len(rows_of(tmp_path)) == 4
 
 
-def test_a_row_cannot_have_a_secret_written_into_a_request(tmp_path: Path) -> None:
+def test_a_row_cannot_inject_a_secret_into_a_request(tmp_path: Path) -> None:
     """The rows of an API become paths, parameters and bodies of further requests."""
     parent = resource("sites", endpoint={**SINGLE, "headers": {"X-App": "{secrets.APP}"}})
     child = resource(
@@ -192,7 +192,7 @@ def test_basic_credentials_are_redacted_as_they_are_sent() -> None:
         *((key, False) for key in ("0a1b2c3d4e5f6g7h", ODD, "correct horse battery staple", "tr0ub4dor&3x")),
     ],
 )
-def test_a_run_says_which_secret_is_too_plain_to_be_redacted_from_rows(
+def test_a_run_warns_about_a_secret_that_is_not_redacted_from_rows(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, secret: str, spared: bool
 ) -> None:
     with Scripted(lambda _: Say({"data": devices(1, note=f"x {secret}")})) as server, caplog.at_level(logging.WARNING):
@@ -231,7 +231,7 @@ class Changing:
 
 
 @pytest.mark.parametrize("kind", ["bearer", "oauth2_client_credentials"])
-def test_a_secret_that_changes_while_a_run_reads_is_right_in_the_next_request(kind: str, tmp_path: Path) -> None:
+def test_a_secret_that_is_rotated_during_a_run_is_used_in_the_next_request(kind: str, tmp_path: Path) -> None:
     api = Changing()
     with Scripted(api) as server:
         oauth = {"type": kind, "access_token_url": f"{server.url}/token", "client_id": "me"}
@@ -243,7 +243,7 @@ def test_a_secret_that_changes_while_a_run_reads_is_right_in_the_next_request(ki
     assert leaks_in(tmp_path, ["key-number-0000001", "key-number-0000002"])[1] == []
 
 
-def test_a_secret_that_is_refused_and_has_not_changed_is_red_at_once(tmp_path: Path) -> None:
+def test_a_refused_secret_that_has_not_changed_fails_immediately(tmp_path: Path) -> None:
     api = Changing()
     api.kept = "key-number-0000009"
     made = made_of({"paginator": {"type": "offset", "limit": 100}}, "bearer")

@@ -97,7 +97,7 @@ def test_a_pause_stops_every_process_of_a_connection(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_process_gives_its_permits_back(tmp_path: Path) -> None:
+def test_a_killed_process_releases_its_permits(tmp_path: Path) -> None:
     code = WORKER.replace("time.sleep(float(hold))", "print('held', flush=True); time.sleep(60)")
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path), "1", "0", "1", "0"],
@@ -130,7 +130,7 @@ def test_threads_share_the_limit(tmp_path: Path) -> None:
         assert most_at_once(sorted(workers.map(one, range(24)))) == 2
 
 
-def test_a_longer_pause_wins_and_a_shorter_one_takes_nothing_away(tmp_path: Path) -> None:
+def test_a_longer_pause_wins_and_a_shorter_one_has_no_effect(tmp_path: Path) -> None:
     rate_limit = RateLimit(tmp_path, max_concurrency=2)
     began = time.monotonic()
     rate_limit.pause(0.3)
@@ -139,7 +139,7 @@ def test_a_longer_pause_wins_and_a_shorter_one_takes_nothing_away(tmp_path: Path
         assert time.monotonic() - began >= 0.29
 
 
-def test_a_clock_that_was_set_back_does_not_stop_a_connection_for_ever(tmp_path: Path) -> None:
+def test_a_clock_that_was_set_back_does_not_block_a_connection_forever(tmp_path: Path) -> None:
     rate_limit = RateLimit(tmp_path, max_concurrency=1)
     rate_limit.pause(7200)  # what a pause of an hour ago looks like once the clock is two hours behind
     with rate_limit.permit(until=time.monotonic() + 60):
@@ -147,7 +147,7 @@ def test_a_clock_that_was_set_back_does_not_stop_a_connection_for_ever(tmp_path:
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"far too long for a moment"])
-def test_a_damaged_clock_file_is_no_limit(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_clock_file_does_not_limit(tmp_path: Path, content: bytes) -> None:
     rate_limit = RateLimit(tmp_path, max_concurrency=1)
     (tmp_path / "clock").write_bytes(content)
     with rate_limit.permit(until=time.monotonic() + 60):

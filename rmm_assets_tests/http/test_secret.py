@@ -128,7 +128,7 @@ def test_the_secret_is_in_no_file_log_output_or_exception(
 
 @pytest.mark.parametrize("form", [*WRITTEN, "base64 0", "base64 1", "base64 2"])
 @pytest.mark.parametrize("key", [PLAIN, ODD], ids=["plain", "odd"])
-def test_the_search_finds_a_key_where_there_is_one(tmp_path: Path, key: str, form: str) -> None:
+def test_the_search_finds_planted_keys(tmp_path: Path, key: str, form: str) -> None:
     kind, _, number = form.partition(" ")
     written = base64_cores(key)[int(number)] if kind == "base64" else WRITTEN[form](key)
     places = tmp_path / "places"

@@ -99,7 +99,7 @@ def failing(*statuses: int, headers: tuple[tuple[str, str], ...] = (), text: Any
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_a_passing_fault_costs_four_requests_at_most(make: Make, status: int) -> None:
+def test_a_temporary_failure_takes_at_most_four_requests(make: Make, status: int) -> None:
     with Scripted(failing(*[status] * 9)) as server:
         transport = make(server.url)
         with pytest.raises(TransportError, match=rf"devices page 1: HTTP {status}.*after 4 requests") as caught:
@@ -113,13 +113,13 @@ def test_a_passing_fault_costs_four_requests_at_most(make: Make, status: int) ->
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 501])
-def test_other_statuses_are_not_tried_again(make: Make, status: int) -> None:
+def test_other_statuses_are_not_retried(make: Make, status: int) -> None:
     with Scripted(failing(status)) as server, pytest.raises(TransportError, match=f"HTTP {status}"):
         get(make(server.url))
     assert len(server.seen) == 1
 
 
-def test_the_file_says_which_statuses_are_tried_again(make: Make) -> None:
+def test_retried_statuses_are_configurable(make: Make) -> None:
     with Scripted(failing(429)) as server, pytest.raises(TransportError, match="429"):
         get(make(server.url, retry=Retry(status_codes=(500,), backoff_factor=0.01)))
     assert len(server.seen) == 1
@@ -152,13 +152,13 @@ class Impatient(threading.Event):
         return self.is_set()
 
 
-def test_retry_after_in_seconds_is_waited(make: Make) -> None:
+def test_retry_after_in_seconds_is_honoured(make: Make) -> None:
     with Scripted(failing(503, headers=(("Retry-After", "0.3"),))) as server:
         get(make(server.url))
     assert server.seen[1].at - server.seen[0].at >= 0.3
 
 
-def test_retry_after_as_a_date_is_waited(make: Make) -> None:
+def test_retry_after_as_a_date_is_honoured(make: Make) -> None:
     with Scripted(failing(429, headers=(("Retry-After", formatdate(time.time() + 2, usegmt=True)),))) as server:
         get(make(server.url))
     assert server.seen[1].at - server.seen[0].at >= 0.9  # a date knows whole seconds only
@@ -182,7 +182,7 @@ def test_retry_after_is_capped(make: Make, value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["soon", "-5", "nan", "Wed, 99 Foo 2020", ""])
-def test_a_retry_after_that_says_nothing_does_no_harm(make: Make, value: str) -> None:
+def test_an_unreadable_retry_after_is_ignored(make: Make, value: str) -> None:
     with Scripted(failing(429, headers=(("Retry-After", value),))) as server:
         get(make(server.url))
     assert len(server.seen) == 2
@@ -202,7 +202,9 @@ def test_retry_after_stops_every_worker(make: Make) -> None:
 
 
 @pytest.mark.parametrize(("status", "others_wait"), [(429, True), (503, False), (500, False)])
-def test_without_a_stated_time_only_a_429_slows_the_others_too(make: Make, status: int, others_wait: bool) -> None:
+def test_without_a_stated_time_only_a_429_also_delays_other_requests(
+    make: Make, status: int, others_wait: bool
+) -> None:
     with Scripted(failing(status)) as server:
         transport = make(server.url, retry=Retry(backoff_factor=0.5))
         with ThreadPoolExecutor(2) as workers:
@@ -215,7 +217,7 @@ def test_without_a_stated_time_only_a_429_slows_the_others_too(make: Make, statu
 
 
 @pytest.mark.parametrize(("status", "calls"), [(429, 1), (503, 1), (500, 0)])
-def test_only_a_throttled_answer_narrows_the_window(make: Make, status: int, calls: int) -> None:
+def test_only_a_rate_limited_response_narrows_the_window(make: Make, status: int, calls: int) -> None:
     called: list[int] = []
     with Scripted(failing(status)) as server:
         transport = make(server.url)
@@ -224,7 +226,7 @@ def test_only_a_throttled_answer_narrows_the_window(make: Make, status: int, cal
     assert (len(called), transport.traffic.throttled) == (calls, calls)
 
 
-def test_a_configured_status_and_text_mean_slower(make: Make) -> None:
+def test_a_configured_status_and_text_mean_rate_limited(make: Make) -> None:
     throttle = [Throttle(status=403, text="rate LIMIT")]
     with Scripted(failing(403, text="API Rate Limit exceeded")) as server:
         get(make(server.url, throttle=throttle))
@@ -234,20 +236,20 @@ def test_a_configured_status_and_text_mean_slower(make: Make) -> None:
     assert len(server.seen) == 1
 
 
-def test_a_200_that_means_slower_gives_no_rows(make: Make) -> None:
+def test_a_rate_limited_200_has_no_rows(make: Make) -> None:
     with Scripted(failing(200, text="slow down")) as server:
         transport = make(server.url, throttle=[Throttle(status=200, text="slow down")])
         assert get(transport) == b'{"data": []}'
     assert transport.traffic.throttled == 1
 
 
-def test_a_wait_in_the_body_is_waited(make: Make) -> None:
+def test_a_wait_in_the_body_is_honoured(make: Make) -> None:
     with Scripted(failing(429, text={"wait": 0.3})) as server:
         get(make(server.url, wait_path="error.wait"))
     assert server.seen[1].at - server.seen[0].at >= 0.3
 
 
-def test_a_damaged_body_is_asked_for_again(make: Make) -> None:
+def test_a_damaged_body_is_requested_again(make: Make) -> None:
     def accept(reply: Reply) -> str:
         if b"good" not in reply.body:
             raise BodyFault("the body is no JSON")
@@ -259,7 +261,7 @@ def test_a_damaged_body_is_asked_for_again(make: Make) -> None:
     assert len(server.seen) == 3
 
 
-def test_what_the_caller_raises_is_not_taken_for_the_network(make: Make) -> None:
+def test_an_error_raised_by_the_caller_is_not_retried(make: Make) -> None:
     def accept(reply: Reply) -> None:
         raise OSError("disk full")
 
@@ -271,24 +273,24 @@ def test_what_the_caller_raises_is_not_taken_for_the_network(make: Make) -> None
 # What the network does
 
 
-def test_nobody_listening_is_tried_four_times_and_said_plainly(make: Make) -> None:
+def test_a_refused_connection_is_tried_four_times_and_reported(make: Make) -> None:
     with pytest.raises(TransportError, match=r"page 1: no connection: Connection refused \(after 4 requests\)$"):
         get(make(f"http://127.0.0.1:{free_port()}"))
 
 
-def test_a_reset_connection_is_tried_again(make: Make) -> None:
+def test_a_reset_connection_is_retried(make: Make) -> None:
     with raw_server(reset) as (url, accepted), pytest.raises(TransportError, match="dropped: Connection reset by peer"):
         get(make(url))
     assert len(accepted) == 4
 
 
-def test_a_connection_closed_without_an_answer_is_tried_again(make: Make) -> None:
+def test_a_connection_closed_without_a_response_is_retried(make: Make) -> None:
     answers = [None, Say({"data": []})]
     with Scripted(lambda seen: answers.pop(0)) as server:
         assert get(make(server.url)) == b'{"data": []}'
 
 
-def test_a_body_cut_short_is_never_taken_for_whole(make: Make) -> None:
+def test_a_truncated_body_is_never_accepted(make: Make) -> None:
     answers = [Say({"data": [1, 2]}, length=1000), Say({"data": [1, 2, 3]})]
     with Scripted(lambda seen: answers.pop(0)) as server:
         assert get(make(server.url)) == b'{"data": [1, 2, 3]}'
@@ -297,7 +299,7 @@ def test_a_body_cut_short_is_never_taken_for_whole(make: Make) -> None:
     assert len(server.seen) == 4
 
 
-def test_chunks_cut_short_are_never_taken_for_whole(make: Make) -> None:
+def test_truncated_chunks_are_never_accepted(make: Make) -> None:
     def talk(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n[1,2]\r\n")
@@ -307,7 +309,7 @@ def test_chunks_cut_short_are_never_taken_for_whole(make: Make) -> None:
     assert len(accepted) == 4
 
 
-def test_damaged_compression_is_tried_again(make: Make) -> None:
+def test_damaged_compression_is_retried(make: Make) -> None:
     whole = gzip.compress(b'{"data": []}')
     packed = (("Content-Encoding", "gzip"),)
     bodies = [b"no gzip at all", whole]
@@ -316,7 +318,7 @@ def test_damaged_compression_is_tried_again(make: Make) -> None:
     assert len(server.seen) == 2
 
 
-def test_a_silent_server_hits_the_read_timeout_and_is_tried_again(make: Make) -> None:
+def test_a_read_timeout_is_retried(make: Make) -> None:
     narrowed: list[int] = []
     with raw_server(silent) as (url, accepted):
         transport = make(url, read_timeout=0.1)
@@ -338,7 +340,7 @@ DRIPS = {
 
 
 @pytest.mark.parametrize("where", DRIPS)
-def test_a_server_that_drips_meets_the_deadline(make: Make, where: str) -> None:
+def test_a_response_that_trickles_in_is_ended_by_the_deadline(make: Make, where: str) -> None:
     began = time.monotonic()
     with (
         raw_server(drip(DRIPS[where], b"x")) as (url, accepted),
@@ -349,12 +351,12 @@ def test_a_server_that_drips_meets_the_deadline(make: Make, where: str) -> None:
     assert len(accepted) == 1
 
 
-def test_a_tls_handshake_that_drips_meets_the_deadline(make: Make) -> None:
+def test_a_tls_handshake_that_trickles_in_is_ended_by_the_deadline(make: Make) -> None:
     with raw_server(drip(b"\x16\x03\x03\x40\x00", b"\0")) as (url, _), pytest.raises(TransportError, match="deadline"):
         get(make(url.replace("http:", "https:"), deadline=0.5))
 
 
-def test_the_deadline_counts_from_the_first_request_over_all(make: Make) -> None:
+def test_the_deadline_starts_with_the_first_request(make: Make) -> None:
     with Scripted(failing()) as server:
         transport = make(server.url, deadline=0.3)
         time.sleep(0.35)
@@ -365,7 +367,7 @@ def test_the_deadline_counts_from_the_first_request_over_all(make: Make) -> None
     assert len(server.seen) == 1
 
 
-def test_a_wait_beyond_the_deadline_is_not_begun(make: Make) -> None:
+def test_a_wait_beyond_the_deadline_is_not_started(make: Make) -> None:
     began = time.monotonic()
     with (
         Scripted(failing(503, headers=(("Retry-After", "50"),))) as server,
@@ -375,7 +377,7 @@ def test_a_wait_beyond_the_deadline_is_not_begun(make: Make) -> None:
     assert time.monotonic() - began < 30
 
 
-def test_a_pause_of_others_ends_at_the_deadline(make: Make, tmp_path: Path) -> None:
+def test_a_pause_caused_by_others_ends_at_the_deadline(make: Make, tmp_path: Path) -> None:
     rate_limit = RateLimit(tmp_path, max_concurrency=2)
     rate_limit.pause(30)
     with Scripted(failing()) as server, pytest.raises(TransportError, match="deadline"):
@@ -384,7 +386,7 @@ def test_a_pause_of_others_ends_at_the_deadline(make: Make, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("where", ["silence", *DRIPS])
-def test_closing_ends_what_is_under_way(make: Make, where: str) -> None:
+def test_closing_aborts_requests_in_progress(make: Make, where: str) -> None:
     with raw_server(silent if where == "silence" else drip(DRIPS[where], b"x")) as (url, accepted):
         transport = make(url)
         with ThreadPoolExecutor(1) as workers:
@@ -399,7 +401,7 @@ def test_closing_ends_what_is_under_way(make: Make, where: str) -> None:
     assert time.monotonic() - began < 20
 
 
-def test_closing_ends_a_wait_between_tries(make: Make) -> None:
+def test_closing_ends_a_wait_between_attempts(make: Make) -> None:
     with Scripted(failing(500)) as server, ThreadPoolExecutor(1) as workers:
         transport = make(server.url, retry=Retry(backoff_factor=30))
         job = workers.submit(get, transport)
@@ -423,7 +425,7 @@ def test_a_body_that_announces_too_much_is_not_read(make: Make) -> None:
     assert len(server.seen) == 1
 
 
-def test_a_small_packed_body_that_is_huge_is_stopped_early(make: Make) -> None:
+def test_a_gzip_bomb_is_stopped_early(make: Make) -> None:
     bomb = gzip.compress(gzip.compress(bytes(300 << 20), 9), 9)
     assert len(bomb) < 5000
     packed = (("Content-Encoding", "gzip, gzip"),)
@@ -437,7 +439,7 @@ def test_a_small_packed_body_that_is_huge_is_stopped_early(make: Make) -> None:
     assert grown < 30, f"{grown} MB"
 
 
-def test_a_body_given_up_half_way_costs_no_connection(make: Make) -> None:
+def test_an_aborted_body_does_not_leak_a_connection(make: Make) -> None:
     def talk(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -455,7 +457,7 @@ def test_a_body_given_up_half_way_costs_no_connection(make: Make) -> None:
 # Connections
 
 
-def test_connections_are_kept(make: Make) -> None:
+def test_connections_are_reused(make: Make) -> None:
     with Scripted(failing()) as server:
         transport = make(server.url)
         for _ in range(30):
@@ -463,7 +465,7 @@ def test_connections_are_kept(make: Make) -> None:
     assert (len(server.seen), server.connections) == (30, 1)
 
 
-def test_no_more_connections_than_permits(make: Make) -> None:
+def test_there_are_no_more_connections_than_permits(make: Make) -> None:
     def slowly(_: Seen) -> Say:
         time.sleep(0.01)
         return Say()
@@ -484,7 +486,7 @@ def test_a_connection_that_the_server_closed_meanwhile_is_replaced_without_a_ret
     assert (server.connections, transport.traffic.retries) == (3, 0)
 
 
-def test_headers_that_come_twice_are_both_there(make: Make) -> None:
+def test_repeated_headers_are_all_kept(make: Make) -> None:
     links = (("Link", '</a>; rel="prev"'), ("Link", '</b>; rel="next"'))
     with Scripted(lambda seen: Say(headers=links)) as server:
         found = make(server.url).send(Request("/v1/devices"), lambda reply: reply.headers["Link"])
@@ -509,7 +511,7 @@ def test_a_redirect_within_the_origin_is_followed_with_the_key(make: Make, statu
 
 
 @pytest.mark.parametrize(("status", "method"), [(302, "GET"), (303, "GET"), (307, "POST"), (308, "POST")])
-def test_a_redirected_post_becomes_what_clients_make_of_it(make: Make, status: int, method: str) -> None:
+def test_a_redirected_post_uses_the_same_method_as_other_clients(make: Make, status: int, method: str) -> None:
     def answer(seen: Seen) -> Say:
         return Say(status=status, headers=(("Location", "/v2"),)) if seen.target == "/v1" else Say()
 
@@ -518,14 +520,14 @@ def test_a_redirected_post_becomes_what_clients_make_of_it(make: Make, status: i
     assert (server.seen[1].method, server.seen[1].body) == (method, b'{"page": 1}' if method == "POST" else b"")
 
 
-def test_a_circle_of_redirects_ends(make: Make) -> None:
+def test_a_redirect_loop_ends(make: Make) -> None:
     circle = Say(status=302, headers=(("Location", "/v1/devices"),))
     with Scripted(lambda seen: circle) as server, pytest.raises(TransportError, match="more than 5 redirects"):
         get(make(server.url))
     assert len(server.seen) == 6
 
 
-def test_a_redirect_without_a_place_to_go_is_no_answer(make: Make) -> None:
+def test_a_redirect_without_a_location_is_an_error(make: Make) -> None:
     with (
         Scripted(lambda seen: Say(status=302)) as server,
         pytest.raises(TransportError, match="a redirect that cannot be followed"),
@@ -591,12 +593,12 @@ def test_plain_http_beyond_this_machine_is_refused(make: Make, url: str) -> None
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1", "http://127.8.9.1:80/x", "http://[::1]:1", "http://localhost:8"])
-def test_plain_http_on_this_machine_is_fine(make: Make, url: str) -> None:
+def test_plain_http_on_this_machine_is_accepted(make: Make, url: str) -> None:
     make(url)
 
 
 @pytest.mark.parametrize("url", ["ftp://x/y", "rmm.example.com", "http://", "https://me:s3cret-word@rmm.example.com/"])
-def test_an_address_that_is_none_or_holds_a_password_is_refused_without_repeating_it(make: Make, url: str) -> None:
+def test_an_invalid_url_or_one_with_a_password_is_refused_without_repeating_it(make: Make, url: str) -> None:
     with pytest.raises(ValueError, match=r"client\.base_url") as caught:
         make(url)
     assert "s3cret-word" not in str(caught.value)
@@ -605,7 +607,7 @@ def test_an_address_that_is_none_or_holds_a_password_is_refused_without_repeatin
 # TLS
 
 
-def test_a_private_authority_is_trusted_when_given(make: Make, tmp_path: Path) -> None:
+def test_a_private_ca_is_trusted_if_configured(make: Make, tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path)
     with Scripted(failing(), context=certificates.context()) as server:
         transport = make(server.url, auth="bearer", tls=Tls(ca_file=str(certificates.authority)))
@@ -623,7 +625,7 @@ def test_a_private_authority_is_trusted_when_given(make: Make, tmp_path: Path) -
         ({"days": -1}, True, "not trusted: certificate has expired"),
     ],
 )
-def test_a_certificate_that_is_not_trusted_is_refused_at_once(
+def test_an_untrusted_certificate_is_refused_immediately(
     make: Make, tmp_path: Path, options: dict[str, Any], given: bool, sentence: str
 ) -> None:
     certificates = make_certificates(tmp_path, **options)
@@ -634,7 +636,7 @@ def test_a_certificate_that_is_not_trusted_is_refused_at_once(
     assert server.connections == 1
 
 
-def test_a_port_that_speaks_no_tls_is_named_at_once(make: Make) -> None:
+def test_a_port_without_tls_is_reported_immediately(make: Make) -> None:
     with (
         Scripted(failing()) as server,
         pytest.raises(TransportError, match=r"TLS failed: .*Does this port speak https\?$"),
@@ -647,7 +649,7 @@ def _read_and_hang_up(connection: socket.socket) -> None:
     connection.recv(100)
 
 
-def test_a_connection_cut_during_tls_is_tried_again(make: Make) -> None:
+def test_a_connection_cut_during_tls_is_retried(make: Make) -> None:
     with (
         raw_server(_read_and_hang_up) as (url, accepted),
         pytest.raises(TransportError, match=r"cut during TLS|connection was dropped"),
@@ -656,7 +658,7 @@ def test_a_connection_cut_during_tls_is_tried_again(make: Make) -> None:
     assert len(accepted) == 4
 
 
-def test_a_file_that_is_no_authority_is_named(make: Make, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_ca_is_named(make: Make, tmp_path: Path) -> None:
     (tmp_path / "empty.pem").write_text("nothing")
     with pytest.raises(ValueError, match=r"tls\.ca_file: .*empty\.pem does not contain a PEM certificate"):
         make("https://127.0.0.1:1", tls=Tls(ca_file=str(tmp_path / "empty.pem")))
@@ -676,7 +678,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_this_machine_is_never_asked_through_a_proxy(make: Make, environment: pytest.MonkeyPatch) -> None:
+def test_requests_to_this_machine_never_use_a_proxy(make: Make, environment: pytest.MonkeyPatch) -> None:
     with Scripted(failing()) as proxy, Scripted(failing()) as server:
         environment.setenv("HTTP_PROXY", proxy.url)
         get(make(server.url, auth="bearer"))
@@ -715,7 +717,7 @@ def test_https_goes_through_the_environments_proxy_and_the_proxy_sees_no_key(
     assert "pr@xy-word" not in transport.redactor.text("pr@xy-word")
 
 
-def test_plain_http_through_a_proxy_asks_for_the_whole_address(make: Make, environment: pytest.MonkeyPatch) -> None:
+def test_plain_http_through_a_proxy_requests_the_whole_url(make: Make, environment: pytest.MonkeyPatch) -> None:
     with Scripted(failing()) as proxy:
         environment.setenv("HTTP_PROXY", proxy.url)
         get(make("http://rmm.example.com/api", auth=QUERY, allow_http=True))
@@ -726,7 +728,7 @@ def test_plain_http_through_a_proxy_asks_for_the_whole_address(make: Make, envir
     assert [seen.target for seen in proxy.seen] == [f"http://rmm.example.com/api/v1/devices?api_key={KEY}"]
 
 
-def test_a_proxy_that_repeats_what_it_was_sent_puts_no_password_into_an_error(
+def test_a_proxy_that_echoes_requests_does_not_leak_its_password_into_an_error(
     make: Make, environment: pytest.MonkeyPatch
 ) -> None:
     # Too short to be looked for in base64 by itself; the header that holds it is not.
@@ -739,7 +741,9 @@ def test_a_proxy_that_repeats_what_it_was_sent_puts_no_password_into_an_error(
     assert "dXNlcjpwdy0xNw" not in str(caught.value)
 
 
-def test_a_proxy_that_is_down_or_of_another_kind_is_named(make: Make, environment: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_is_down_or_of_an_unsupported_kind_is_reported(
+    make: Make, environment: pytest.MonkeyPatch
+) -> None:
     environment.setenv("HTTPS_PROXY", f"127.0.0.1:{free_port()}")
     with pytest.raises(TransportError, match="the environment's proxy failed: no connection: Connection refused"):
         get(make("https://rmm.example.com"))
@@ -751,7 +755,7 @@ def test_a_proxy_that_is_down_or_of_another_kind_is_named(make: Make, environmen
 # What errors say
 
 
-def test_an_error_holds_at_most_200_characters_of_a_body(make: Make) -> None:
+def test_an_error_contains_at_most_200_characters_of_a_body(make: Make) -> None:
     body = Say(b"secret of a customer \n\t\x00" * 500, 400)
     with Scripted(lambda seen: body) as server, pytest.raises(TransportError) as caught:
         get(make(server.url))
@@ -766,7 +770,7 @@ def test_a_parameter_is_sent_as_apis_expect_it(make: Make) -> None:
     assert server.seen[0].target == "/api/v1?all=true&id=1&id=2&q=a+b%26c"
 
 
-def test_throttle_words_in_a_row_are_a_row(make: Make) -> None:
+def test_throttle_words_in_a_row_do_not_throttle(make: Make) -> None:
     throttle = [Throttle(status=200, text="slow down")]
     rows = {"data": [{"id": 1, "note": "slow down", "message": "please slow down"}], "meta": {"note": "slow down"}}
     with Scripted(lambda _: Say(rows)) as server:
@@ -787,7 +791,7 @@ def test_throttle_words_in_a_row_are_a_row(make: Make) -> None:
         ({"error": "forbidden"}, (("X-RateLimit-Remaining", "0"),)),
     ],
 )
-def test_a_tolerated_answer_that_throttles_is_sent_again(make: Make, body: Any, headers: Any) -> None:
+def test_a_tolerated_response_that_is_rate_limited_is_retried(make: Make, body: Any, headers: Any) -> None:
     answers = iter([Say(body, 403, headers), Say({"error": "not licensed"}, 403)])
     with Scripted(lambda _: next(answers)) as server:
         transport = make(server.url)

@@ -105,7 +105,7 @@ def test_dg_lists_the_component_with_its_documentation(project: Project) -> None
 
 
 @pytest.mark.slow
-def test_a_scaffolded_connection_loads_as_it_is_and_runs_once_filled_in(project: Project) -> None:
+def test_a_scaffolded_connection_loads_unchanged_and_runs_once_filled_in(project: Project) -> None:
     project.dg("scaffold", "defs", "rmm_assets.RmmConnection", "acme")
     file = project.folder / "src" / "fleet" / "defs" / "acme" / "defs.yaml"
     assert "name: acme" in file.read_text()

@@ -94,7 +94,7 @@ def test_a_second_run_says_what_changed(rmm: Simulator, tmp_path: Path) -> None:
         assert line(second.stdout, "acme/tickets")[1] == "30"
 
 
-def test_a_failing_asset_shows_its_sentence_and_the_command_fails(rmm: Simulator, tmp_path: Path) -> None:
+def test_a_failing_asset_shows_its_error_and_the_command_fails(rmm: Simulator, tmp_path: Path) -> None:
     with rmm:
         rmm.set_faults(Faults(resource="tickets", status=404, text="no [such] thing"))
         done = sync(tmp_path, ACME_API_KEY="demo-key")
@@ -127,7 +127,7 @@ def test_a_check_that_warns_fails_the_command_only_if_it_is_strict(rmm: Simulato
     assert said.index("acme/computers: reading") < said.index("acme/computers: done")
 
 
-def test_a_broken_file_fails_the_command_and_stops_no_other_connection(rmm: Simulator, tmp_path: Path) -> None:
+def test_a_broken_file_fails_the_command_but_other_connections_are_synced(rmm: Simulator, tmp_path: Path) -> None:
     (tmp_path / "connections" / "bad").mkdir()
     (tmp_path / "connections" / "bad" / "defs.yaml").write_text(
         "type: rmm_assets.RmmConnection\nattributes: {name: bad, resuorces: [devices]}\n"
@@ -152,14 +152,14 @@ def test_a_missing_variable_is_named_without_a_traceback(rmm: Simulator, tmp_pat
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_an_unknown_connection_is_answered_with_those_there_are(rmm: Simulator, tmp_path: Path) -> None:
+def test_the_error_about_an_unknown_connection_lists_the_known_ones(rmm: Simulator, tmp_path: Path) -> None:
     rmm.close()
     done = sync(tmp_path, "acne")
     assert done.returncode == 2
     assert "unknown connection acne; known connections: acme" in done.stderr
 
 
-def test_an_audit_ends_with_what_it_found(rmm: Simulator, tmp_path: Path) -> None:
+def test_the_exit_code_of_an_audit_is_its_result(rmm: Simulator, tmp_path: Path) -> None:
     with rmm:
         assert sync(tmp_path, ACME_API_KEY="demo-key").returncode == 0
         equal = command(tmp_path, "audit", "acme", ACME_API_KEY="demo-key")
@@ -182,9 +182,7 @@ def test_an_audit_ends_with_what_it_found(rmm: Simulator, tmp_path: Path) -> Non
     assert command(tmp_path, "audit", "acme", "nothing").returncode == 2
 
 
-def test_a_connection_is_removed_with_all_that_is_known_of_it_once_a_person_agrees(
-    rmm: Simulator, tmp_path: Path
-) -> None:
+def test_a_connection_is_removed_with_its_history_after_confirmation(rmm: Simulator, tmp_path: Path) -> None:
     with rmm:
         assert sync(tmp_path, ACME_API_KEY="demo-key").returncode == 0
         asked = command(tmp_path, "remove", "acme", said="n\n")
@@ -208,7 +206,7 @@ def test_a_connection_is_removed_with_all_that_is_known_of_it_once_a_person_agre
         assert line(again.stdout, "acme/computers")[1:3] == ["250", "first load"]
 
 
-def test_a_connection_and_a_resource_are_renamed_with_what_they_have(rmm: Simulator, tmp_path: Path) -> None:
+def test_a_connection_and_a_resource_are_renamed_with_their_tables(rmm: Simulator, tmp_path: Path) -> None:
     file = tmp_path / "connections" / "acme" / "defs.yaml"
     with rmm:
         assert sync(tmp_path, ACME_API_KEY="demo-key").returncode == 0
@@ -238,7 +236,7 @@ def test_a_connection_and_a_resource_are_renamed_with_what_they_have(rmm: Simula
     assert schemas == {"north", "north_staging"}
 
 
-def test_the_simulator_runs_alone_and_stops_on_an_interrupt() -> None:
+def test_the_simulator_runs_standalone_and_stops_on_an_interrupt() -> None:
     process = subprocess.Popen([RMM, "simulate", "--port", "0"], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -19,7 +19,7 @@ from rmm_assets_tests.syncing import KEY, connection, devices, resource, rows_of
 pytestmark = pytest.mark.slow
 
 
-def test_of_two_runs_of_one_resource_one_waits_and_all_are_right(tmp_path: Path) -> None:
+def test_one_of_two_concurrent_runs_waits_and_both_are_correct(tmp_path: Path) -> None:
     made = connection(resource("devices"), resource("alerts"))
     tables = {"devices": devices(300), "alerts": devices(200)}
     with Simulator(tables=tables, faults=Faults(delay=0.1)) as server:
@@ -33,7 +33,7 @@ def test_of_two_runs_of_one_resource_one_waits_and_all_are_right(tmp_path: Path)
     assert rows_of(tmp_path, "alerts") == devices(200)
 
 
-def test_a_run_that_is_killed_while_another_one_waits_lets_that_one_in(tmp_path: Path) -> None:
+def test_a_killed_run_releases_the_lock_to_a_waiting_one(tmp_path: Path) -> None:
     with Simulator(tables={"devices": devices(300)}, faults=Faults(delay=0.2)) as server:
         first = Running(tmp_path, server.base_url, connection())
         first.reaches("fetching")
@@ -51,7 +51,7 @@ def _hold(database: str, held: Any, free: Any) -> None:
         free.wait(60)
 
 
-def test_a_database_that_another_process_holds_is_red_with_the_cause(tmp_path: Path) -> None:
+def test_a_database_that_another_process_has_open_is_red_with_the_cause(tmp_path: Path) -> None:
     with Simulator(tables={"devices": devices(30)}) as server:
         run(tmp_path, server.base_url)
         held, free = context.Event(), context.Event()
@@ -67,7 +67,7 @@ def test_a_database_that_another_process_holds_is_red_with_the_cause(tmp_path: P
 
 
 @pytest.mark.parametrize("largest_file", [100, 20_000, 300_000])
-def test_a_full_disk_is_red_with_the_cause_and_the_next_run_is_right(largest_file: int, tmp_path: Path) -> None:
+def test_a_full_disk_is_red_with_the_cause_and_the_next_run_is_correct(largest_file: int, tmp_path: Path) -> None:
     # 100 bytes stop the pages on their way, 20,000 the load files, 300,000 the database.
     rows = devices(5000, note="x" * 100)
     with Simulator(tables={"devices": rows}) as server:

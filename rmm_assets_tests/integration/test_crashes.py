@@ -67,7 +67,7 @@ class Killer:
             self._length *= 0.9
 
 
-def test_a_run_killed_anywhere_is_put_right_by_the_next(tmp_path: Path) -> None:
+def test_the_next_run_repairs_the_table_after_a_kill_at_any_moment(tmp_path: Path) -> None:
     rng = random.Random(7)
     made = connection(resource(max_absent_share=1))
     rows = devices(600)
@@ -132,7 +132,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_other_ways_to_write_survive_kills_too(kind: str, tmp_path: Path) -> None:
+def test_other_dispositions_survive_kills_too(kind: str, tmp_path: Path) -> None:
     rng = random.Random(kind)
     made = connection(resource(**OTHERS[kind]))
     rows = table_of(kind, devices(300))
@@ -175,7 +175,7 @@ def assert_holds(kind: str, folder: Path, made: Connection, rows: list[dict[str,
         )
 
 
-def test_half_a_working_folder_of_a_killed_run_does_not_stop_the_next(tmp_path: Path) -> None:
+def test_an_incomplete_working_folder_of_a_killed_run_does_not_stop_the_next(tmp_path: Path) -> None:
     made = connection()
     with Simulator(tables={"devices": devices(30)}) as server:
         run(tmp_path, server.base_url, made)

@@ -133,7 +133,7 @@ def test_the_jobs_run_succeeds_and_every_asset_is_materialized(demo_run: dict[st
     assert keys >= {"demo/organizations", "demo/devices", "demo/alerts", "demo/patches"}
 
 
-def test_metadata_comes_back_as_numbers(demo_run: dict[str, Any]) -> None:
+def test_metadata_is_returned_as_numbers(demo_run: dict[str, Any]) -> None:
     by_key = {event["assetKey"]["path"][-1]: event for event in events(demo_run, "MaterializationEvent")}
     entries = {entry["label"]: value(entry) for entry in by_key["devices"]["metadataEntries"]}
     assert entries["dagster/row_count"] == entries["rows_loaded"] > 300
@@ -144,7 +144,7 @@ def test_metadata_comes_back_as_numbers(demo_run: dict[str, Any]) -> None:
     assert entries["load_id"]
 
 
-def test_check_results_come_back(demo_run: dict[str, Any]) -> None:
+def test_check_results_are_returned(demo_run: dict[str, Any]) -> None:
     found = [event["evaluation"] for event in events(demo_run, "AssetCheckEvaluationEvent")]
     assert len(found) >= 29
     assert all(evaluation["success"] for evaluation in found)
@@ -158,7 +158,7 @@ def test_check_results_come_back(demo_run: dict[str, Any]) -> None:
     assert numbers["rows_at_fault"] == 0
 
 
-def test_a_check_is_run_alone(ask: Ask, demo_run: dict[str, Any]) -> None:
+def test_a_check_runs_alone(ask: Ask, demo_run: dict[str, Any]) -> None:
     key = {"path": ["demo", "devices"]}
     run_id = launch(
         ask, "__ASSET_JOB", assetSelection=[], assetCheckSelection=[{"assetKey": key, "name": "not_null_status"}]
@@ -179,14 +179,14 @@ def test_without_its_secret_a_run_fails_with_the_variables_name(ask: Ask) -> Non
     assert not events(run, "MaterializationEvent")
 
 
-def test_a_connection_without_its_secret_and_one_that_is_broken_are_there_to_see(ask: Ask) -> None:
+def test_the_ui_shows_a_connection_without_its_secret_and_a_broken_one(ask: Ask) -> None:
     nodes = ask("{ assetNodes { assetKey { path } description groupName } }")["assetNodes"]
     found = {"/".join(node["assetKey"]["path"]): node for node in nodes}
     assert {"locked/tickets", "torn/broken_connection", "demo/devices"} <= found.keys()
     assert "defs.yaml:1" in found["torn/broken_connection"]["description"]
 
 
-def test_schedules_wait_until_somebody_starts_them(ask: Ask) -> None:
+def test_schedules_are_stopped_by_default(ask: Ask) -> None:
     answer = ask(
         """query($s: RepositorySelector!) { schedulesOrError(repositorySelector: $s) { ... on Schedules { results {
           name cronSchedule executionTimezone scheduleState { status } } } } }""",

@@ -176,7 +176,7 @@ def dagster(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Ite
             yield Dagster(url), folder / "data" / "rmm.duckdb"
 
 
-def test_downstream_runs_when_rows_changed_and_holds_back_when_none_did_or_a_blocking_check_failed(
+def test_downstream_runs_if_rows_changed_but_not_if_none_did_or_a_blocking_check_failed(
     dagster: tuple[Dagster, Path], receiver: Receiver
 ) -> None:
     here, database = dagster

@@ -25,7 +25,7 @@ def folder_with(tmp_path: Path, base_url: str, executor: str) -> Path:
 
 
 @pytest.mark.slow
-def test_each_resource_may_be_loaded_in_a_process_of_its_own(tmp_path: Path) -> None:
+def test_each_resource_can_be_loaded_in_its_own_process(tmp_path: Path) -> None:
     with Simulator(tables={"computers": rows(250), "tickets": rows(30)}) as server:
         folder_with(tmp_path, server.base_url, "multiprocess")
         assert environment(tmp_path)["RMM_CONNECTIONS"]
@@ -48,7 +48,7 @@ def test_each_resource_may_be_loaded_in_a_process_of_its_own(tmp_path: Path) -> 
         assert process is not None and process.pid == pid != os.getpid()
 
 
-def test_a_connection_may_leave_the_executor_to_its_code_location(tmp_path: Path) -> None:
+def test_a_connection_can_use_the_executor_of_its_code_location(tmp_path: Path) -> None:
     @dg.executor(name="of_the_location")
     def executor(_: dg.InitExecutorContext) -> dg.Executor:
         raise AssertionError("no run is executed")

@@ -43,7 +43,7 @@ def sync(folder: Path, base_url: str, **environment: str) -> subprocess.Complete
 
 
 @pytest.mark.parametrize("place", ["environment", "secrets.toml"])
-def test_every_row_lands_with_the_key_from_dlts_secrets(place: str, tmp_path: Path) -> None:
+def test_every_row_is_loaded_with_the_key_from_dlts_secrets(place: str, tmp_path: Path) -> None:
     environment = {"API_KEY": KEY} if place == "environment" else {}
     if place == "secrets.toml":
         (tmp_path / ".dlt").mkdir()

@@ -77,7 +77,7 @@ def test_an_interrupt_ends_the_command_and_its_run_within_seconds(sent: int, ser
     assert run.is_finished and run.status is not dg.DagsterRunStatus.SUCCESS
 
 
-def test_after_a_kill_the_next_sync_ends_the_lost_run_and_goes_through(server: Simulator, tmp_path: Path) -> None:
+def test_after_a_kill_the_next_sync_ends_the_lost_run_and_succeeds(server: Simulator, tmp_path: Path) -> None:
     with syncing(tmp_path, server) as process:
         process.kill()
         process.wait()
@@ -90,7 +90,7 @@ def test_after_a_kill_the_next_sync_ends_the_lost_run_and_goes_through(server: S
     assert (last.status, first.status) == (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE)
 
 
-def test_a_process_is_gone_when_its_id_belongs_to_another_one() -> None:
+def test_a_process_is_gone_if_its_id_belongs_to_another_one() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         process = Process.of(other.pid)
         alive = not process.gone
@@ -115,7 +115,7 @@ def test_a_run_of_another_machine_or_without_a_process_is_left_alone() -> None:
         assert not end_lost_runs(instance)
 
 
-def test_the_daemon_goes_on_after_everything_was_killed(server: Simulator, tmp_path: Path) -> None:
+def test_the_daemon_recovers_after_everything_was_killed(server: Simulator, tmp_path: Path) -> None:
     """A run launched from the queue, its daemon and its code server are killed at once; the queue goes on by itself."""
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "dagster.yaml").write_text(

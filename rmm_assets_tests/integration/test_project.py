@@ -120,7 +120,7 @@ def test_the_core_is_imported_without_dagster() -> None:
         ("overview/page.py", "import urllib3"),
     ],
 )
-def test_an_import_that_goes_up_or_round_is_refused(tmp_path: Path, file: str, line: str) -> None:
+def test_an_upward_or_circular_import_fails(tmp_path: Path, file: str, line: str) -> None:
     clone = tmp_path / "clone"
     shutil.copytree(PROJECT / "rmm_assets", clone / "rmm_assets")
     shutil.copy(PROJECT / "pyproject.toml", clone)

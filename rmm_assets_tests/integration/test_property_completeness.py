@@ -211,7 +211,7 @@ def judge(api: Api, rows: list[dict[str, Any]], world: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("style", SERVERS)
-def test_every_row_held_throughout_a_read_is_there_or_the_read_is_red(
+def test_every_row_that_exists_throughout_a_read_is_received_or_the_read_is_red(
     style: Style, served: Worlds, pagers: dict[int, Pager], tmp_path: Path
 ) -> None:
     verdicts: Counter[str] = Counter()
@@ -240,7 +240,7 @@ def test_every_row_held_throughout_a_read_is_there_or_the_read_is_red(
 
 
 @pytest.mark.slow
-def test_what_a_generated_server_held_is_in_the_table_or_the_table_is_untouched(served: Worlds, tmp_path: Path) -> None:
+def test_the_rows_of_a_generated_server_are_in_the_table_or_it_is_unchanged(served: Worlds, tmp_path: Path) -> None:
     for number in range(END_TO_END):
         world = world_of(STYLES[number % len(STYLES)], number)
         path, api = served.add(world)

@@ -367,7 +367,7 @@ class Continuing(Machine):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("machine", "share"), [(Merging, 2), (Keeping, 4), (Continuing, 4)])
-def test_after_every_run_the_table_is_what_the_server_holds_or_as_it_was(machine: type[Machine], share: int) -> None:
+def test_after_every_run_the_table_matches_the_server_or_is_unchanged(machine: type[Machine], share: int) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(

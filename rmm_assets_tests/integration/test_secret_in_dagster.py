@@ -59,7 +59,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     "api_key", [{"env": "ACME_API_KEY"}, {"dlt_secret": "sources.acme.api_key"}], ids=["env", "dlt"]
 )
-def test_dagsters_instance_holds_no_secret(
+def test_dagsters_instance_contains_no_secret(
     api_key: dict[str, str], work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -104,7 +104,7 @@ def test_the_resource_does_not_print_its_key() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="command lines are read from /proc")
-def test_a_real_dagster_process_holds_the_secret_in_no_file_and_no_command_line(work: Path, tmp_path: Path) -> None:
+def test_no_file_or_command_line_of_a_real_dagster_process_contains_the_secret(work: Path, tmp_path: Path) -> None:
     hostile = Hostile("bearer", ODD, tmp_path / "certificates")
     home = work / "home"
     home.mkdir()

@@ -52,7 +52,7 @@ def fleet(tmp_path: Path) -> Fleet:
     return Fleet(tmp_path)
 
 
-def test_a_row_that_is_gone_is_marked_once_and_cleared_when_it_comes_back(fleet: Fleet) -> None:
+def test_a_missing_row_is_marked_once_and_cleared_when_it_returns(fleet: Fleet) -> None:
     fleet.holds(devices(10))
     assert fleet.absent == set()
 
@@ -68,7 +68,7 @@ def test_a_row_that_is_gone_is_marked_once_and_cleared_when_it_comes_back(fleet:
     assert fleet.rows == devices(10)
 
 
-def test_a_mark_stays_as_it_was_when_another_row_goes(fleet: Fleet) -> None:
+def test_a_mark_does_not_change_when_another_row_disappears(fleet: Fleet) -> None:
     fleet.holds(devices(10))
     fleet.holds(devices(9))
     first = fleet.since(10)
@@ -79,7 +79,7 @@ def test_a_mark_stays_as_it_was_when_another_row_goes(fleet: Fleet) -> None:
     assert fleet.since(10) == first < second
 
 
-def test_rows_that_are_gone_are_kept_as_they_were(fleet: Fleet) -> None:
+def test_missing_rows_keep_their_values(fleet: Fleet) -> None:
     fleet.holds(devices(10))
     assert fleet.holds(devices(9, name="renamed")).row_count == 10
     assert fleet.rows[9] == devices(1, first=10)[0]
@@ -98,7 +98,7 @@ def test_absent_remove_deletes_rows_and_absent_keep_leaves_them(tmp_path: Path) 
     assert "_absent_since" not in rows_of(keeps.folder, own=True)[0]
 
 
-def test_a_marked_row_goes_too_once_the_connection_says_remove(fleet: Fleet) -> None:
+def test_a_row_marked_earlier_is_deleted_after_switching_to_remove(fleet: Fleet) -> None:
     fleet.holds(devices(10))
     fleet.holds(devices(9))
     fleet.holds(devices(9), connection=connection(resource(absent="remove")))
@@ -106,7 +106,7 @@ def test_a_marked_row_goes_too_once_the_connection_says_remove(fleet: Fleet) -> 
 
 
 @pytest.mark.parametrize(("absent_is", "normalizer"), [("mark", "arrow"), ("remove", "arrow"), ("remove", "dlt")])
-def test_child_rows_stay_with_a_marked_row_and_go_with_a_removed_one(
+def test_child_rows_stay_with_a_marked_row_and_are_deleted_with_a_removed_one(
     absent_is: str, normalizer: str, tmp_path: Path
 ) -> None:
     fleet = Fleet(tmp_path, connection(resource(absent=absent_is, child_tables=True, normalizer=normalizer)))
@@ -129,7 +129,7 @@ def test_child_rows_stay_with_a_marked_row_and_go_with_a_removed_one(
 TOO_MANY = "more than max_absent_share ({}%) of the rows that were present"
 
 
-def test_too_many_other_rows_are_held_back_and_said_so(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_read_of_mostly_different_rows_marks_none_and_warns(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
     # As many rows as before, but other ones: another customer's fleet, say. Their number alone shows nothing.
     fleet.holds(devices(10))
     with caplog.at_level(logging.WARNING, "rmm_assets"):
@@ -140,7 +140,7 @@ def test_too_many_other_rows_are_held_back_and_said_so(fleet: Fleet, caplog: pyt
     )
 
 
-def test_the_share_is_that_of_the_rows_that_were_there_before(tmp_path: Path) -> None:
+def test_max_absent_share_is_relative_to_the_rows_before(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, connection(resource(max_absent_share=0.2)))
     fleet.holds(devices(10))
     # 3 of 10 are gone, above the share, though the table has 100 rows by now.
@@ -151,7 +151,7 @@ def test_the_share_is_that_of_the_rows_that_were_there_before(tmp_path: Path) ->
     assert fleet.holds([*devices(7), *devices(90, first=101)]).absences == Absences(gone=3, marked=3)
 
 
-def test_a_table_that_empties_is_red_and_untouched(fleet: Fleet) -> None:
+def test_an_empty_read_of_a_filled_table_is_red_and_the_table_unchanged(fleet: Fleet) -> None:
     fleet.holds(devices(10))
     before = rows_of(fleet.folder, own=True)
     for left in (0, 4):
@@ -161,7 +161,7 @@ def test_a_table_that_empties_is_red_and_untouched(fleet: Fleet) -> None:
     assert fleet.holds(devices(5)).absences.marked == 5
 
 
-def test_a_wrong_key_that_answers_200_and_nothing_is_red_and_the_table_untouched(fleet: Fleet) -> None:
+def test_an_empty_200_for_a_wrong_key_is_red_and_the_table_unchanged(fleet: Fleet) -> None:
     fleet.holds(devices(10))
     fleet.server.set_faults(Faults(empty=True))
     with pytest.raises(SuspiciousLossError, match="This also happens if the key has lost permissions"):
@@ -169,7 +169,7 @@ def test_a_wrong_key_that_answers_200_and_nothing_is_red_and_the_table_untouched
     assert fleet.absent == set()
 
 
-def test_an_empty_fleet_is_believed_where_the_connection_allows_it(tmp_path: Path) -> None:
+def test_an_empty_fleet_is_accepted_if_the_connection_allows_it(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, connection(resource(max_absent_share=1)))
     fleet.holds(devices(3))
     outcome = fleet.holds([])
@@ -190,7 +190,7 @@ def test_after_an_incomplete_read_nothing_is_marked(tmp_path: Path) -> None:
     assert fleet.holds(devices(290)).absences.marked == 10
 
 
-def test_on_incomplete_warn_lands_what_came_though_rows_kept_moving(tmp_path: Path) -> None:
+def test_on_incomplete_warn_loads_the_received_rows_although_rows_kept_moving(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, connection(resource(on_incomplete="warn")))
     fleet.server.set_faults(Faults(move=Move(delete=1)))
     outcome = fleet.holds(devices(600))
@@ -200,7 +200,7 @@ def test_on_incomplete_warn_lands_what_came_though_rows_kept_moving(tmp_path: Pa
         fleet.holds(devices(600), connection=connection())
 
 
-def test_on_incomplete_warn_reads_on_to_the_end_where_each_pass_saw_rows_move(tmp_path: Path) -> None:
+def test_on_incomplete_warn_reads_to_the_end_if_rows_moved_in_every_pass(tmp_path: Path) -> None:
     # The second page is where it should be, the third one never is: each of the three passes ends there.
     rows = devices(450)
 
@@ -270,7 +270,7 @@ def test_after_an_incremental_read_nothing_is_marked(tmp_path: Path) -> None:
     assert fleet.absent == set()
 
 
-def test_a_rejected_row_is_not_gone(tmp_path: Path) -> None:
+def test_a_rejected_row_is_not_marked(tmp_path: Path) -> None:
     columns = {"id": {"data_type": "bigint"}, "age": {"data_type": "bigint"}}
     for policy in ("mark", "remove"):
         fleet = Fleet(tmp_path / policy, connection(resource(columns=columns, absent=policy)))
@@ -284,7 +284,7 @@ def test_a_rejected_row_is_not_gone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_where_more_than_1000_rows_cannot_land_none_is_gone(tmp_path: Path) -> None:
+def test_if_more_than_1000_rows_are_rejected_none_is_marked(tmp_path: Path) -> None:
     columns = {"id": {"data_type": "bigint"}, "age": {"data_type": "bigint"}}
     fleet = Fleet(tmp_path, connection(resource(columns=columns, absent="remove")))
     fleet.holds(devices(2100, age=1))
@@ -309,7 +309,7 @@ def versions(fleet: Fleet) -> list[tuple[int, str, bool]]:
     return sorted((row["id"], row["name"], row["_dlt_valid_to"] is None) for row in found)
 
 
-def test_history_keeps_every_version_and_ends_rows_that_are_gone(tmp_path: Path) -> None:
+def test_history_keeps_every_version_and_ends_missing_rows(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, connection(resource(history=True)))
     fleet.holds(devices(3))
     fleet.holds([*devices(1), *devices(1, first=2, name="new")])
@@ -320,7 +320,7 @@ def test_history_keeps_every_version_and_ends_rows_that_are_gone(tmp_path: Path)
     assert [version for version in versions(fleet) if version[2]] == [(i, f"PC-{i:04}", True) for i in (1, 2, 3)]
 
 
-def test_history_is_not_ended_by_a_loss_that_is_not_believed(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_accepted_does_not_end_history(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, connection(resource(history=True)))
     fleet.holds(devices(10))
     fleet.holds([*devices(9), *devices(1, first=10, name="renamed")])
@@ -329,7 +329,7 @@ def test_history_is_not_ended_by_a_loss_that_is_not_believed(tmp_path: Path) -> 
         fleet.holds(devices(4))
 
 
-def test_history_is_not_ended_by_an_incomplete_or_partial_read(tmp_path: Path) -> None:
+def test_an_incomplete_or_partial_read_does_not_end_history(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, connection(resource(history=True, on_incomplete="warn")))
     fleet.holds(devices(300))
     fleet.server.set_faults(Faults(total_off=1))
@@ -343,7 +343,7 @@ def test_history_is_not_ended_by_an_incomplete_or_partial_read(tmp_path: Path) -
     assert [(number, valid) for number, _, valid in versions(fleet)] == [(i, True) for i in range(1, 301)]
 
 
-def test_history_ends_every_version_when_an_empty_fleet_is_believed(tmp_path: Path) -> None:
+def test_history_ends_every_version_if_an_empty_fleet_is_accepted(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, connection(resource(history=True, max_absent_share=1)))
     fleet.holds(devices(3))
     assert fleet.holds([]).load_id
@@ -352,7 +352,7 @@ def test_history_ends_every_version_when_an_empty_fleet_is_believed(tmp_path: Pa
     assert [number for number, _, valid in versions(fleet) if valid] == [1, 2]
 
 
-def test_history_with_an_incremental_range_ends_what_changed_and_nothing_else(tmp_path: Path) -> None:
+def test_history_with_an_incremental_range_only_ends_changed_rows(tmp_path: Path) -> None:
     stamped = [{**row, "updated_at": f"2024-01-{row['id']:02}T00:00:00Z"} for row in devices(5)]
     incremental = {"cursor_path": "updated_at", "start_param": "updated_since", "initial_value": "2024-01-01T00:00:00Z"}
     fleet = Fleet(tmp_path, connection(resource(history=True, endpoint={"incremental": incremental})))
@@ -366,7 +366,7 @@ def test_history_with_an_incremental_range_ends_what_changed_and_nothing_else(tm
 # Other ways to write
 
 
-def test_replace_holds_what_the_api_holds(tmp_path: Path) -> None:
+def test_replace_contains_the_rows_of_the_api(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, connection(resource(write_disposition="replace")))
     fleet.holds(devices(10))
     fleet.holds(devices(8, first=3))
@@ -376,7 +376,7 @@ def test_replace_holds_what_the_api_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("normalizer", ["arrow", "dlt"])
-def test_replace_empties_the_table_when_an_empty_fleet_is_believed(normalizer: str, tmp_path: Path) -> None:
+def test_replace_empties_the_table_if_an_empty_fleet_is_accepted(normalizer: str, tmp_path: Path) -> None:
     made = connection(resource(write_disposition="replace", max_absent_share=1, normalizer=normalizer))
     fleet = Fleet(tmp_path, made)
     fleet.holds(devices(3))
@@ -386,7 +386,7 @@ def test_replace_empties_the_table_when_an_empty_fleet_is_believed(normalizer: s
     assert fleet.rows == []
 
 
-def test_a_loss_is_judged_by_the_last_load_and_not_by_all_that_the_table_ever_held(tmp_path: Path) -> None:
+def test_a_loss_is_relative_to_the_last_load_not_to_the_whole_table(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, connection(resource(absent="keep")))
     for first in (1, 11, 21, 31):
         fleet.holds(devices(10, first=first))
@@ -397,7 +397,7 @@ def test_a_loss_is_judged_by_the_last_load_and_not_by_all_that_the_table_ever_he
 
 @pytest.mark.parametrize("strategy", ["upsert", "delete-insert"])
 @pytest.mark.parametrize("normalizer", ["arrow", "dlt"])
-def test_marks_are_the_same_whatever_way_rows_are_merged(strategy: str, normalizer: str, tmp_path: Path) -> None:
+def test_marks_are_the_same_for_every_merge_strategy(strategy: str, normalizer: str, tmp_path: Path) -> None:
     disposition = {"disposition": "merge", "strategy": strategy}
     fleet = Fleet(tmp_path, connection(resource(write_disposition=disposition, normalizer=normalizer)))
     fleet.holds(devices(6))
@@ -408,7 +408,7 @@ def test_marks_are_the_same_whatever_way_rows_are_merged(strategy: str, normaliz
     assert fleet.rows == devices(6)
 
 
-def test_where_rows_that_did_not_change_are_skipped_nothing_is_marked(tmp_path: Path) -> None:
+def test_skip_unchanged_rows_marks_nothing(tmp_path: Path) -> None:
     # They keep their load id, so that it tells nothing.
     disposition = {"disposition": "merge", "strategy": "upsert", "skip_unchanged_rows": True}
     fleet = Fleet(tmp_path, connection(resource(write_disposition=disposition)))
@@ -426,7 +426,7 @@ def test_where_rows_that_did_not_change_are_skipped_nothing_is_marked(tmp_path: 
     ],
     ids=["insert-only", "source_filter"],
 )
-def test_a_row_that_a_merge_leaves_as_it_was_is_not_gone(disposition: dict[str, str], tmp_path: Path) -> None:
+def test_a_row_that_a_merge_leaves_unchanged_is_not_marked(disposition: dict[str, str], tmp_path: Path) -> None:
     made = connection(resource(write_disposition=disposition, max_absent_share=1))
     with Simulator(tables={"devices": devices(30)}) as server:
         run(tmp_path, server.base_url, connection(resource()))

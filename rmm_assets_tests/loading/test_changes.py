@@ -47,11 +47,11 @@ def loader(tmp_path: Path) -> Loader:
     return Loader(tmp_path)
 
 
-def test_there_is_nothing_to_remember_before_the_first_load(loader: Loader) -> None:
+def test_nothing_is_copied_before_the_first_load(loader: Loader) -> None:
     assert loader.remember() is False
 
 
-def test_new_changed_and_equal_rows_are_told_apart(loader: Loader) -> None:
+def test_new_changed_and_equal_rows_are_distinguished(loader: Loader) -> None:
     loader.load([{"id": 1, "name": "a", "load": 1.5}, {"id": 2, "name": "b", "load": None}, {"id": 3, "name": "c"}])
     assert loader.remember() is True
     load_id = loader.load(
@@ -65,14 +65,14 @@ def test_new_changed_and_equal_rows_are_told_apart(loader: Loader) -> None:
     assert loader.compare(load_id) == Changes(new=1, changed=2)
 
 
-def test_a_value_in_a_new_column_is_a_change_and_a_null_there_is_none(loader: Loader) -> None:
+def test_a_value_in_a_new_column_is_a_change_but_a_null_is_not(loader: Loader) -> None:
     loader.load([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}])
     loader.remember()
     load_id = loader.load([{"id": 1, "name": "a", "site": "HQ"}, {"id": 2, "name": "b", "site": None}])
     assert loader.compare(load_id) == Changes(new=0, changed=1)
 
 
-def test_no_copy_stays_behind(loader: Loader) -> None:
+def test_no_copy_is_left_behind(loader: Loader) -> None:
     loader.load([{"id": 1}])
     loader.remember()
     assert "devices__before" in loader.tables()

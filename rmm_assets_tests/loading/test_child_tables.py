@@ -69,7 +69,7 @@ STRATEGIES: list[Any] = ["merge", {"disposition": "merge", "strategy": "delete-i
 
 
 @pytest.mark.parametrize("disposition", [*STRATEGIES, "replace"])
-def test_items_that_come_go_or_change_do_so_in_their_table(disposition: Any, tmp_path: Path) -> None:
+def test_added_removed_and_changed_items_are_updated_in_their_table(disposition: Any, tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, write_disposition=disposition)
     first = [{"id": 1, "disks": ["C", "D", "E"]}, {"id": 2, "disks": ["C"]}, {"id": 3, "disks": ["X", "Y"]}]
     fleet.holds(*first)
@@ -99,7 +99,7 @@ def test_inner_lists_follow_their_outer_ones(disposition: Any, tmp_path: Path) -
 
 @pytest.mark.parametrize("normalizer", ["arrow", "dlt"])
 @pytest.mark.parametrize(("policy", "left"), [("mark", {1, 2}), ("remove", {1}), ("keep", {1, 2})])
-def test_children_of_a_row_that_is_gone_fare_as_it_does(
+def test_children_are_kept_or_deleted_with_their_row(
     policy: str, left: set[int], normalizer: str, tmp_path: Path
 ) -> None:
     fleet = Fleet(tmp_path, absent=policy, normalizer=normalizer)
@@ -110,7 +110,7 @@ def test_children_of_a_row_that_is_gone_fare_as_it_does(
     assert {key for key, *_ in fleet.items("disks.parts")} == left
 
 
-def test_a_row_that_came_twice_has_the_children_of_the_one_that_landed(tmp_path: Path) -> None:
+def test_a_row_received_twice_has_the_children_of_the_loaded_version(tmp_path: Path) -> None:
     # The spool takes more than one batch, so that a row and its repetition are in two of them.
     shape = RowShape("t", ("id",), row_ids="key", nesting=Nesting())
     spool = Spool(shape, tmp_path, batch_rows=2)
@@ -128,7 +128,7 @@ def test_a_row_that_came_twice_has_the_children_of_the_one_that_landed(tmp_path:
     assert [(keys[row["_dlt_parent_id"]], row["value"]) for row in found["t__disks"]] == [(1, "new")]
 
 
-def test_rows_that_repeat_across_pages_land_once_with_their_children(fleet: Fleet) -> None:
+def test_rows_repeated_across_pages_are_loaded_once_with_their_children(fleet: Fleet) -> None:
     rows = [{"id": number, "disks": [f"{number}"] * (number % 3)} for number in range(1, 251)]
     fleet.server.set_faults(Faults(duplicate_every=100))
     outcome = fleet.holds(*rows)
@@ -136,7 +136,7 @@ def test_rows_that_repeat_across_pages_land_once_with_their_children(fleet: Flee
     assert fleet.items() == expected(rows)
 
 
-def test_a_rejected_row_takes_no_children_along(tmp_path: Path) -> None:
+def test_the_children_of_a_rejected_row_are_not_loaded(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, columns={"age": {"data_type": "bigint"}})
     rows = [
         {"id": key, "age": "?" if key % 2 else key, "disks": [{"name": f"{key}", "parts": [key]}]} for key in range(6)
@@ -146,7 +146,7 @@ def test_a_rejected_row_takes_no_children_along(tmp_path: Path) -> None:
     assert fleet.items("disks.parts") == {(key, 0, 0, key): 1 for key in (0, 2, 4)}
 
 
-def test_a_row_whose_child_cannot_land_is_rejected_as_a_whole(tmp_path: Path) -> None:
+def test_a_row_with_a_child_that_cannot_be_loaded_is_rejected_as_a_whole(tmp_path: Path) -> None:
     spool = Spool(RowShape("t", ("id",), row_ids="key", nesting=Nesting()), tmp_path)
     inner = {"parts": [{"name": "C"}, {"name": "\ud800"}]}
     spool.add(read_page(json.dumps([{"id": 1, "disks": [{}]}, {"id": 2, "disks": [{}, inner]}]).encode(), None))
@@ -170,7 +170,7 @@ def test_appended_twice_no_two_rows_share_an_id_and_each_has_its_children(tmp_pa
 
 
 @pytest.mark.parametrize("disposition", ["append", "replace"])
-def test_without_a_primary_key_rows_that_differ_in_a_list_only_are_two(disposition: str, tmp_path: Path) -> None:
+def test_without_a_primary_key_rows_that_differ_only_in_a_list_are_distinct(disposition: str, tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, write_disposition=disposition, primary_key=None)
     # More than one page: of rows that are alike, those of one page are rows, and those of another one are the same.
     rows: list[Row] = [{"disks": ["E"]}, *({"name": "a", "disks": [f"{number}"]} for number in range(250))]
@@ -179,7 +179,7 @@ def test_without_a_primary_key_rows_that_differ_in_a_list_only_are_two(dispositi
     assert {row["value"] for row in rows_of(tmp_path, "devices__disks")} == {"E", *(f"{n}" for n in range(250))}
 
 
-def test_nothing_lands_of_a_read_that_is_not_complete(fleet: Fleet) -> None:
+def test_nothing_is_loaded_from_an_incomplete_read(fleet: Fleet) -> None:
     fleet.server.set_faults(Faults(total_off=1))
     with pytest.raises(IncompleteError):
         fleet.holds({"id": 1, "disks": ["C"]})
@@ -189,7 +189,7 @@ def test_nothing_lands_of_a_read_that_is_not_complete(fleet: Fleet) -> None:
 # Types and names
 
 
-def test_types_are_those_of_the_whole_read(fleet: Fleet) -> None:
+def test_types_are_inferred_from_the_whole_read(fleet: Fleet) -> None:
     rows: list[Row] = [
         {"id": key, "disks": [{"size": 0.5 if key == 250 else key, "at": "2024-01-01"}]} for key in range(1, 251)
     ]
@@ -199,7 +199,7 @@ def test_types_are_those_of_the_whole_read(fleet: Fleet) -> None:
     assert fleet.items(value="size") == {(row["id"], 0, row["disks"][0]["size"]): 1 for row in rows}
 
 
-def test_what_the_type_of_a_child_table_s_column_cannot_hold_goes_to_a_column_beside_it(fleet: Fleet) -> None:
+def test_values_that_do_not_fit_a_child_column_go_to_a_variant_column(fleet: Fleet) -> None:
     fleet.holds({"id": 1, "disks": [{"size": 1}]})
     outcome = fleet.holds({"id": 1, "disks": [{"size": "big"}, {"size": "2"}]})
     assert outcome.changed_types == {"devices__disks.size": ("bigint", "text")}
@@ -207,13 +207,13 @@ def test_what_the_type_of_a_child_table_s_column_cannot_hold_goes_to_a_column_be
     assert fleet.items(value="size__v_text") == {(1, 0, "big"): 1, (1, 1, None): 1}
 
 
-def test_lists_that_are_null_absent_or_empty_make_no_table(fleet: Fleet) -> None:
+def test_lists_that_are_always_null_missing_or_empty_create_no_table(fleet: Fleet) -> None:
     fleet.holds({"id": 1, "disks": []}, {"id": 2, "disks": None}, {"id": 3})
     assert rows_of(fleet.folder) == [{"id": 1}, {"id": 2}, {"id": 3}]
     assert rows_of(fleet.folder, "devices__disks", own=True) == []
 
 
-def test_what_is_a_list_in_one_row_and_an_object_or_a_value_in_others_lands_in_each_form(fleet: Fleet) -> None:
+def test_a_field_that_is_a_list_an_object_or_a_value_is_loaded_in_each_form(fleet: Fleet) -> None:
     fleet.holds(
         {"id": 1, "disks": [{"name": "C", "parts": [1]}]}, {"id": 2, "disks": {"name": "D", "parts": [2]}},
         {"id": 3, "disks": "E"},
@@ -236,14 +236,14 @@ def tables_of(folder: Path) -> list[str]:
         return [str(name) for (name,) in client.execute(query).fetchall()]
 
 
-def test_two_lists_that_want_one_table_both_land(fleet: Fleet) -> None:
+def test_two_lists_with_the_same_table_name_are_both_loaded(fleet: Fleet) -> None:
     fleet.holds({"id": 1, "disks": ["C"], "Disks": ["D"]})
     found = {row["value"] for name in tables_of(fleet.folder) if "disks" in name for row in rows_of(fleet.folder, name)}
     assert found == {"C", "D"}
     assert fleet.items() == {(1, 0, "C"): 1}
 
 
-def test_fields_named_like_dlt_s_own_columns_land_beside_them(fleet: Fleet) -> None:
+def test_fields_named_like_dlt_s_own_columns_get_other_columns(fleet: Fleet) -> None:
     fleet.holds({"id": 1, "_dlt_id": "mine", "disks": [{"_dlt_parent_id": "his", "_dlt_list_idx": 7}]})
     assert sum(fleet.items().values()) == 1
     assert "mine" in rows_of(fleet.folder, own=True)[0].values()
@@ -261,7 +261,7 @@ def test_max_table_nesting_leaves_deeper_lists_as_json(tmp_path: Path) -> None:
     assert json.loads(rows_of(one.folder)[0]["a__b"]) == [3]
 
 
-def test_names_and_ids_are_dlt_s_where_names_are_cut(tmp_path: Path) -> None:
+def test_names_and_ids_match_dlt_s_if_names_are_shortened(tmp_path: Path) -> None:
     row = {"id": "a", "very_long_name" * 4: [{"another_long_name" * 4: [1, [2]]}], "short": [{"n" * 70: 1}]}
     capabilities = DestinationCapabilitiesContext.generic_capabilities()
     capabilities.max_identifier_length = 63
@@ -289,7 +289,7 @@ def test_names_and_ids_are_dlt_s_where_names_are_cut(tmp_path: Path) -> None:
     assert max(len(name) for name, *_ in ours) == 63
 
 
-def test_a_list_nested_beyond_reason_stays_json_from_there_on(tmp_path: Path) -> None:
+def test_lists_nested_too_deeply_stay_json(tmp_path: Path) -> None:
     deep: Any = 1
     for _ in range(300):
         deep = [deep]
@@ -305,7 +305,7 @@ def test_a_list_nested_beyond_reason_stays_json_from_there_on(tmp_path: Path) ->
 # Tables that were there before
 
 
-def test_a_row_keeps_its_id_from_load_to_load(fleet: Fleet) -> None:
+def test_a_row_keeps_its_id_across_loads(fleet: Fleet) -> None:
     fleet.holds({"id": 1, "name": "a", "disks": ["C"]})
     before = rows_of(fleet.folder, own=True), rows_of(fleet.folder, "devices__disks", own=True)
     fleet.holds({"id": "1", "name": "b", "disks": ["C"]}, {"id": 2, "disks": []})
@@ -322,7 +322,7 @@ def test_children_that_dlt_s_normalizer_loaded_are_replaced(fleet: Fleet) -> Non
     assert fleet.items() == expected(rows)
 
 
-def test_a_table_of_json_columns_says_that_it_cannot_get_child_tables(fleet: Fleet) -> None:
+def test_the_error_says_that_a_table_with_json_columns_cannot_get_child_tables(fleet: Fleet) -> None:
     flat = fleet.made(child_tables=False)
     fleet.holds({"id": 1, "disks": ["C"]}, made=flat)
     with pytest.raises(ChildTablesError, match="Drop the table"):
@@ -331,7 +331,7 @@ def test_a_table_of_json_columns_says_that_it_cannot_get_child_tables(fleet: Fle
     assert json.loads(rows_of(fleet.folder)[0]["disks"]) == ["D"]
 
 
-def test_children_come_although_the_first_load_brought_no_row(tmp_path: Path) -> None:
+def test_children_are_loaded_even_if_the_first_load_had_no_rows(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, columns={"id": {"data_type": "bigint"}, "name": {"data_type": "text"}})
     fleet.holds()
     fleet.holds({"id": "none", "disks": ["C"]})
@@ -339,7 +339,7 @@ def test_children_come_although_the_first_load_brought_no_row(tmp_path: Path) ->
     assert fleet.items() == {(1, 0, "C"): 1}
 
 
-def test_rows_keep_having_ids_when_lists_are_json_again(fleet: Fleet) -> None:
+def test_rows_still_have_ids_after_switching_lists_back_to_json(fleet: Fleet) -> None:
     fleet.holds({"id": 1, "disks": ["C"]}, {"id": 2})
     ids = [row["_dlt_id"] for row in rows_of(fleet.folder, own=True)]
     fleet.holds({"id": 1, "disks": ["D"]}, {"id": 2}, made=fleet.made(child_tables=False))
@@ -347,7 +347,7 @@ def test_rows_keep_having_ids_when_lists_are_json_again(fleet: Fleet) -> None:
     assert json.loads(rows_of(fleet.folder)[0]["disks"]) == ["D"]
 
 
-def test_what_has_rules_of_its_own_for_child_tables_goes_through_dlt_s_normalizer(tmp_path: Path) -> None:
+def test_child_tables_with_contracts_or_hints_use_dlt_s_normalizer(tmp_path: Path) -> None:
     for rule in (
         {"schema_contract": {"data_type": "freeze"}},
         {"nested_hints": {"disks": {"columns": {"value": {"name": "value", "data_type": "text"}}}}},

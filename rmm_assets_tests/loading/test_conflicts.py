@@ -23,7 +23,7 @@ def serving(rows: list[Row]) -> Scripted:
 
 @pytest.mark.parametrize("normalizer", ["arrow", "dlt"])
 @pytest.mark.parametrize("disposition", ["merge", "append", "replace"])
-def test_rows_with_one_key_that_differ_are_red_and_named(disposition: str, normalizer: str, tmp_path: Path) -> None:
+def test_different_rows_with_the_same_key_are_red_and_named(disposition: str, normalizer: str, tmp_path: Path) -> None:
     made = connection(resource(endpoint=SINGLE, write_disposition=disposition, normalizer=normalizer))
     rows = [{"id": 0, "agent": number // 10, "day": number} for number in range(108)]
     with serving([{"id": 7, "agent": 1}, *rows]) as server, pytest.raises(ConflictingRowsError) as caught:
@@ -33,7 +33,7 @@ def test_rows_with_one_key_that_differ_are_red_and_named(disposition: str, norma
     assert rows_of(tmp_path) == []
 
 
-def test_rows_that_only_come_twice_land_once(tmp_path: Path) -> None:
+def test_identical_repeated_rows_are_loaded_once(tmp_path: Path) -> None:
     rows = [{"id": number, "name": "x", "tags": [{"a": 1, "b": 2}]} for number in range(5)]
     again = [{"tags": [{"b": 2, "a": 1}], "name": "x", "id": 3}]
     with serving([*rows, *again]) as server:
@@ -42,7 +42,7 @@ def test_rows_that_only_come_twice_land_once(tmp_path: Path) -> None:
     assert outcome.report.duplicates == 1
 
 
-def test_a_key_that_counts_from_one_in_each_parent_is_red_and_says_what_to_write(tmp_path: Path) -> None:
+def test_a_key_that_is_only_unique_per_parent_is_red_with_a_remedy(tmp_path: Path) -> None:
     def answer(seen: Seen) -> Say:
         parts = urlsplit(seen.target).path.split("/")
         if parts[-1] == "tickets":
@@ -65,7 +65,7 @@ def test_a_key_that_counts_from_one_in_each_parent_is_red_and_says_what_to_write
     assert len(rows_of(tmp_path)) == 100
 
 
-def test_parents_with_one_key_that_differ_make_the_child_red(tmp_path: Path) -> None:
+def test_different_parents_with_the_same_key_make_the_child_red(tmp_path: Path) -> None:
     def answer(seen: Seen) -> Say:
         if urlsplit(seen.target).path == "/tickets":
             return Say({"data": [{"id": 0, "code": "a"}, {"id": 0, "code": "b"}]})
@@ -77,7 +77,7 @@ def test_parents_with_one_key_that_differ_make_the_child_red(tmp_path: Path) -> 
         run(tmp_path, server.url, made)
 
 
-def test_a_row_that_changes_while_its_pages_are_read_is_no_conflict(tmp_path: Path) -> None:
+def test_a_row_that_changes_during_the_read_is_not_a_conflict(tmp_path: Path) -> None:
     # A new row moves one across the boundary, and it changes before it is sent again: only once.
     asked: list[str] = []
     first, second = (
@@ -101,7 +101,7 @@ def test_a_row_that_changes_while_its_pages_are_read_is_no_conflict(tmp_path: Pa
     assert [(row["id"], row["name"]) for row in rows_of(tmp_path)] == [(1, "new"), (2, "old"), (3, "x")]
 
 
-def test_a_connection_that_warns_lands_one_of_each_and_is_not_complete(tmp_path: Path) -> None:
+def test_with_on_incomplete_warn_one_row_per_key_is_loaded_and_the_read_incomplete(tmp_path: Path) -> None:
     rows = [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]
     with serving(rows) as server:
         outcome = run(tmp_path, server.url, connection(resource(endpoint=SINGLE, on_incomplete="warn")))

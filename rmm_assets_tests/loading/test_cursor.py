@@ -41,7 +41,7 @@ START = "2024-01-01T00:00:00Z"
         ("abc", "abd"),
     ],
 )
-def test_a_later_cursor_is_later_however_it_is_written(earlier: Any, later: Any) -> None:
+def test_cursors_are_compared_as_times_whatever_their_format(earlier: Any, later: Any) -> None:
     assert order_of(earlier).kind == order_of(later).kind
     assert order_of(earlier).value < order_of(later).value
     state: dict[str, Any] = {}
@@ -63,7 +63,7 @@ def test_a_later_cursor_is_later_however_it_is_written(earlier: Any, later: Any)
         ("v7", "v7"),
     ],
 )
-def test_a_merge_looks_back_five_minutes_behind_a_timestamp_and_not_behind_anything_else(last: Any, asked: Any) -> None:
+def test_a_merge_looks_back_five_minutes_only_for_timestamps(last: Any, asked: Any) -> None:
     assert bounds_of(Cursor("at"), {"last_value": last}).start_value == asked
     assert bounds_of(Cursor("at", keeps_all=False), {"last_value": last}).start_value == last
     assert bounds_of(Cursor("at", lag=0), {"last_value": last}).start_value == last
@@ -79,15 +79,15 @@ def test_a_merge_looks_back_five_minutes_behind_a_timestamp_and_not_behind_anyth
         ("100", 10, "90"),
     ],
 )
-def test_a_lag_is_seconds_days_or_units_and_keeps_the_form(last: Any, lag: float, asked: Any) -> None:
+def test_a_lag_is_seconds_days_or_units_and_keeps_the_format(last: Any, lag: float, asked: Any) -> None:
     assert bounds_of(Cursor("at", lag=lag), {"last_value": last}).start_value == asked
 
 
-def test_a_lag_never_goes_back_behind_the_initial_value() -> None:
+def test_a_lag_never_goes_back_before_the_initial_value() -> None:
     assert bounds_of(Cursor("at", initial=START), {"last_value": "2024-01-01T00:01:00Z"}).start_value == START
 
 
-def test_a_lag_behind_text_is_refused_by_name() -> None:
+def test_a_lag_for_a_text_cursor_is_refused_by_name() -> None:
     with pytest.raises(CursorError, match="`lag` needs a cursor that is a timestamp or a number, and `at` is neither"):
         bounds_of(Cursor("at", lag=5), {"last_value": "v7"})
 
@@ -115,7 +115,7 @@ def serve(
 
 
 @pytest.mark.parametrize("normalizer", ["arrow", "dlt"])
-def test_a_row_that_changes_within_the_second_of_its_cursor_lands_again(normalizer: str, tmp_path: Path) -> None:
+def test_a_row_that_changes_within_the_second_of_its_cursor_is_loaded_again(normalizer: str, tmp_path: Path) -> None:
     second = "2024-05-01T10:00:00Z"
     first = [{"id": 1, "status": "open", "at": second}, {"id": 2, "status": "open", "at": second}]
     then = [{"id": 1, "status": "closed", "at": second}, first[1], {"id": 3, "status": "open", "at": second}]
@@ -124,7 +124,7 @@ def test_a_row_that_changes_within_the_second_of_its_cursor_lands_again(normaliz
     assert [(row["id"], row["status"]) for row in rows_of(tmp_path)] == [(1, "closed"), (2, "open"), (3, "open")]
 
 
-def test_a_merge_lands_every_row_that_the_api_sent_whatever_its_cursor(tmp_path: Path) -> None:
+def test_a_merge_loads_every_row_that_the_api_sent_whatever_its_cursor(tmp_path: Path) -> None:
     first = [{"id": 1, "at": "2024-05-01T10:00:00Z"}]
     then = [{"id": 2, "at": "2024-04-01T10:00:00Z"}, {"id": 3, "at": "2024-06-01T10:00:00Z"}]
     outcomes, _ = serve(tmp_path, [first, then])
@@ -145,7 +145,7 @@ def test_what_an_append_leaves_out_is_counted(tmp_path: Path, caplog: pytest.Log
     assert asked == [START, "2024-05-01T11:00:00Z", "2024-05-01T12:00:00Z"]
 
 
-def test_an_append_tells_rows_before_the_start_by_moment_and_not_by_text(tmp_path: Path) -> None:
+def test_an_append_compares_cursors_as_times_not_as_text(tmp_path: Path) -> None:
     first = [{"id": 1, "at": "2024-05-01T02:50:00+02:00"}]
     then = [{"id": 2, "at": "2024-05-01T02:10:00+01:00"}]
     outcomes, asked = serve(tmp_path, [first, then, []], "append")
@@ -154,13 +154,13 @@ def test_an_append_tells_rows_before_the_start_by_moment_and_not_by_text(tmp_pat
     assert asked[1:] == ["2024-05-01T02:50:00+02:00", "2024-05-01T02:10:00+01:00"]
 
 
-def test_a_number_in_text_goes_on_behind_nine(tmp_path: Path) -> None:
+def test_numbers_in_text_are_compared_as_numbers(tmp_path: Path) -> None:
     stages = [[{"id": 1, "at": "9"}], [{"id": 2, "at": "10"}], []]
     _, asked = serve(tmp_path, stages, initial_value="0")
     assert asked == ["0", "9", "10"]
 
 
-def test_a_cursor_that_goes_back_is_named_and_the_state_stays(tmp_path: Path) -> None:
+def test_a_cursor_that_moves_backwards_is_reported_and_the_state_unchanged(tmp_path: Path) -> None:
     stages = [[{"id": 1, "at": "2024-05-01T10:00:00Z"}], [{"id": 2, "at": "2024-05-01T09:58:00Z"}], []]
     outcomes, asked = serve(tmp_path, stages)
     [said] = outcomes[1].report.warnings
@@ -168,7 +168,7 @@ def test_a_cursor_that_goes_back_is_named_and_the_state_stays(tmp_path: Path) ->
     assert asked[2] == "2024-05-01T09:55:00Z"
 
 
-def test_a_cursor_that_compares_with_no_other_lands_and_is_named(tmp_path: Path) -> None:
+def test_a_row_with_an_incomparable_cursor_is_loaded_and_reported(tmp_path: Path) -> None:
     stages = [[{"id": 1, "at": "2024-05-01T10:00:00Z"}, {"id": 2, "at": "0000-00-00 00:00:00"}], []]
     outcomes, asked = serve(tmp_path, stages)
     assert [row["id"] for row in rows_of(tmp_path)] == [1, 2]
@@ -177,20 +177,20 @@ def test_a_cursor_that_compares_with_no_other_lands_and_is_named(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("missing", "left"), [("include", [1, 2]), ("exclude", [1])])
-def test_a_row_without_a_cursor_is_what_the_file_says(missing: str, left: list[int], tmp_path: Path) -> None:
+def test_a_row_without_a_cursor_is_handled_as_configured(missing: str, left: list[int], tmp_path: Path) -> None:
     rows: list[Row] = [{"id": 1, "at": "2024-05-01T10:00:00Z"}, {"id": 2, "at": None}]
     [outcome], _ = serve(tmp_path, [rows], on_cursor_value_missing=missing)
     assert [row["id"] for row in rows_of(tmp_path)] == left
     assert outcome.rows_left_out == 2 - len(left)
 
 
-def test_a_row_without_a_cursor_is_red_where_the_file_says_nothing(tmp_path: Path) -> None:
+def test_a_row_without_a_cursor_is_red_by_default(tmp_path: Path) -> None:
     with pytest.raises(CursorError, match=r"a row has no value at `at`.*on_cursor_value_missing"):
         serve(tmp_path, [[{"id": 1, "at": "2024-05-01T10:00:00Z"}, {"id": 2}]])
     assert rows_of(tmp_path) == []
 
 
-def test_an_end_leaves_out_what_is_behind_it_and_the_state_as_it_is(tmp_path: Path) -> None:
+def test_an_end_value_leaves_out_later_rows_and_does_not_change_the_state(tmp_path: Path) -> None:
     rows = [{"id": number, "at": f"2024-05-0{number}T00:00:00Z"} for number in (1, 2, 3)]
     outcomes, asked = serve(tmp_path, [rows, rows], end_value="2024-05-03T00:00:00Z")
     assert [row["id"] for row in rows_of(tmp_path)] == [1, 2]

@@ -97,7 +97,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         *(("sqlalchemy", way) for way in ("lists as JSON", "history", "append")),
     ],
 )
-def test_every_sync_gives_the_tables_that_duckdb_gets(
+def test_every_sync_gives_the_same_tables_as_in_duckdb(
     kind: str, way: str, tmp_path: Path, expected: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:
     url = f"sqlite:///{tmp_path}/rmm.db" if kind == "sqlalchemy" else request.getfixturevalue("postgres")
@@ -121,7 +121,7 @@ def test_json_that_postgres_cannot_compare_is_compared_as_text(postgres: str, tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["replace", "append"])
-def test_files_are_replaced_and_appended_to(way: str, tmp_path: Path, expected: dict[str, Any]) -> None:
+def test_files_can_be_replaced_and_appended_to(way: str, tmp_path: Path, expected: dict[str, Any]) -> None:
     (tmp_path / "lake").mkdir()
     store = Store("filesystem", None, "acme", tmp_path / "work", {"bucket_url": str(tmp_path / "lake")})
     assert counts(load(store, **WAYS[way])) == expected[way][0]
@@ -169,6 +169,6 @@ def test_what_a_destination_cannot_do_is_a_fault_of_the_file(kind: str, way: dic
         ("clickhouse", "delete-insert"), ("synapse", "delete-insert"), ("dremio", "delete-insert"),
     ],
 )  # fmt: skip
-def test_rows_are_merged_as_the_destination_can(kind: str, strategy: str) -> None:
+def test_rows_are_merged_with_a_strategy_that_the_destination_supports(kind: str, strategy: str) -> None:
     made = connection(resource(), destination={"type": kind})
     assert plan_load(made, made.resource("devices")).hints["write_disposition"]["strategy"] == strategy

@@ -60,7 +60,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("module", NAMES)
-def test_every_undocumented_name_is_where_it_was(module: str) -> None:
+def test_every_undocumented_name_exists(module: str) -> None:
     found = importlib.import_module(module)
     lost = [name for name in NAMES[module] if not hasattr(found, name)]
     expect(not lost, f"{module} has no {', '.join(lost)} any more")
@@ -108,7 +108,7 @@ def test_values_are_found_by_the_jsonpath_of_dlt() -> None:
     )
 
 
-def test_a_cursor_is_kept_where_dlt_keeps_it_and_rows_at_the_start_are_remembered_alike(pipeline: dlt.Pipeline) -> None:
+def test_cursor_state_and_boundary_rows_are_stored_like_dlt_s(pipeline: dlt.Pipeline) -> None:
     rows = [{"id": 1, "at": "2024-01-01"}, {"id": 2, "at": "2024-01-02"}]
     kept: dict[str, Any] = {}
 
@@ -132,7 +132,7 @@ def test_a_cursor_is_kept_where_dlt_keeps_it_and_rows_at_the_start_are_remembere
     expect(old != {row_digest([2])}, "digests of dlt before 1.29 are no longer told apart by their length")
 
 
-def test_child_tables_are_found_and_arrow_tables_are_taken_for_their_rows(pipeline: dlt.Pipeline) -> None:
+def test_child_tables_are_found_and_arrow_tables_are_accepted_as_rows(pipeline: dlt.Pipeline) -> None:
     import pyarrow as pa
 
     @dlt.resource(name="devices", file_format="parquet", write_disposition="append")
@@ -155,7 +155,7 @@ def test_child_tables_are_found_and_arrow_tables_are_taken_for_their_rows(pipeli
         expect(client.execute_sql("SELECT size FROM devices__disks") == [(2,)], "a child table's rows do not land")
 
 
-def test_a_destination_says_which_schemas_and_columns_it_holds(pipeline: dlt.Pipeline) -> None:
+def test_a_destination_lists_its_schemas_and_columns(pipeline: dlt.Pipeline) -> None:
     pipeline.run([{"id": 1}], table_name="devices")
     with pipeline.destination_client() as client:
         stored: Any = client.get_stored_schema("internals")  # type: ignore[attr-defined]
@@ -164,7 +164,7 @@ def test_a_destination_says_which_schemas_and_columns_it_holds(pipeline: dlt.Pip
     expect(columns["id"]["data_type"] == "bigint", "the real columns of a table are read in another way")
 
 
-def test_the_load_package_s_state_names_the_load(pipeline: dlt.Pipeline) -> None:
+def test_the_load_package_s_state_contains_the_load_id(pipeline: dlt.Pipeline) -> None:
     seen: list[str] = []
 
     @dlt.resource(name="devices")
@@ -176,13 +176,13 @@ def test_the_load_package_s_state_names_the_load(pipeline: dlt.Pipeline) -> None
     expect(seen == info.loads_ids, "`dlt.current.load_package_state` names another load")
 
 
-def test_versions_are_told_apart_by_two_columns(pipeline: dlt.Pipeline) -> None:
+def test_versions_are_distinguished_by_two_columns(pipeline: dlt.Pipeline) -> None:
     disposition: Any = {"disposition": "merge", "strategy": "scd2"}
     pipeline.run([{"id": 1}], table_name="devices", write_disposition=disposition)
     expect(set(VALIDITY_COLUMNS) <= set(pipeline.default_schema.tables["devices"]["columns"]), "scd2 has other columns")
 
 
-def test_row_ids_are_made_by_the_digest_that_dlt_documents_nowhere() -> None:
+def test_row_ids_use_dlt_s_undocumented_digest() -> None:
     from dlt.common.normalizers.json.helpers import get_row_hash
     from dlt.common.normalizers.utils import DLT_ID_LENGTH_BYTES
 

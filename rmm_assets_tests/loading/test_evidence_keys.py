@@ -44,7 +44,7 @@ def test_count_is_evidence(tmp_path: Path) -> None:
         )
 
 
-def test_a_count_may_stand_in_the_header_of_an_answer_to_head(tmp_path: Path) -> None:
+def test_a_count_can_be_in_a_header_of_a_head_response(tmp_path: Path) -> None:
     """As Kinto says it."""
 
     def answer(seen: Seen) -> Say:
@@ -73,7 +73,7 @@ def test_wrong_signals_are_not_believed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", ["null", None, ["null"], [None, "no_content"]])
-def test_empty_as_says_what_means_no_rows(words: Any, tmp_path: Path) -> None:
+def test_empty_as_defines_no_rows(words: Any, tmp_path: Path) -> None:
     with Scripted(lambda _: Say({"data": None})) as server:
         with pytest.raises(TransportError, match="the value at 'data' is null, not a list"):
             run(tmp_path, server.url, connection(resource(endpoint=SINGLE)))

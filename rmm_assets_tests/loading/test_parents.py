@@ -83,7 +83,7 @@ def test_a_value_in_a_body_is_a_value(tmp_path: Path) -> None:
     ],
     ids=["form", "json"],
 )
-def test_a_value_in_a_body_that_is_text_is_a_value(data: str, read: Any, tmp_path: Path) -> None:
+def test_a_value_in_a_text_body_is_a_value(data: str, read: Any, tmp_path: Path) -> None:
     crafted = 'a"&x=2\\'
     api = Api(customers(crafted))
     with Scripted(api) as server:
@@ -104,7 +104,9 @@ NO_VALUES = [(None, "null"), ("", "empty"), ([1], "a list"), ({"a": 1}, "an obje
     ("place", "key", "what"),
     [*((place, *value) for place in PLACES for value in NO_VALUES), ("path", "..", "`.` or"), ("path", ".", "`.` or")],
 )
-def test_a_value_that_cannot_be_asked_with_is_refused_by_name(place: str, key: Any, what: str, tmp_path: Path) -> None:
+def test_a_value_that_cannot_be_used_in_a_request_is_refused_by_name(
+    place: str, key: Any, what: str, tmp_path: Path
+) -> None:
     api = Api(customers("fine", key))
     with Scripted(api) as server, pytest.raises(ParentRowError, match=f"of customers id=1 is {what}") as caught:
         run(tmp_path, server.url, made(PLACES[place]))
@@ -122,7 +124,7 @@ def test_a_field_that_a_parent_lacks_is_refused_by_name(tmp_path: Path) -> None:
             run(tmp_path, server.url, child)
 
 
-def test_a_header_takes_no_line_break(tmp_path: Path) -> None:
+def test_a_line_break_in_a_header_is_refused(tmp_path: Path) -> None:
     api = Api(customers("a\r\nX-Admin: 1"))
     with Scripted(api) as server, pytest.raises(ParentRowError, match="text with control characters"):
         run(tmp_path, server.url, made({"headers": {"X-Of": "{resources.customers.code}"}}))
@@ -159,7 +161,7 @@ def test_an_error_of_a_child_names_the_parent_and_the_path(tmp_path: Path) -> No
     assert caught.value.status == 403
 
 
-def test_one_parent_that_fails_marks_no_row_absent(tmp_path: Path) -> None:
+def test_if_one_parent_fails_none_of_its_rows_is_marked(tmp_path: Path) -> None:
     total = {"total_path": "total"}
     broken: dict[str, Say] = {}
     with Scripted(lambda seen: per_customer(seen, broken)) as server:
@@ -199,7 +201,7 @@ GONE = Say({"error": "no such customer"}, status=404)
 
 
 @pytest.mark.parametrize("policy", ["mark", "remove"])
-def test_one_parent_that_fails_leaves_the_absences_of_the_others_alone(policy: str, tmp_path: Path) -> None:
+def test_if_one_parent_fails_missing_rows_of_the_others_are_marked(policy: str, tmp_path: Path) -> None:
     fleet = Fleet()
     with Scripted(fleet) as server:
         child = made(PER_CUSTOMER, on_incomplete="warn", total_path="total", absent=policy, **INHERITING)
@@ -228,7 +230,7 @@ def test_one_parent_that_fails_leaves_the_absences_of_the_others_alone(policy: s
     ],
     ids=["403", "404", "403, parent not told", "404, parent not told"],
 )
-def test_only_an_ignored_answer_that_says_so_shows_that_a_parent_has_no_rows(
+def test_only_certain_ignored_statuses_prove_that_a_parent_has_no_rows(
     answer: Say, more: dict[str, Any], marked: set[str], held_back: str, tmp_path: Path
 ) -> None:
     ignoring = {**PER_CUSTOMER, "response_actions": [{"status_code": answer.status, "action": "ignore"}]}
@@ -256,7 +258,7 @@ def test_a_parent_s_key_of_another_type_than_the_column_marks_nothing(tmp_path: 
     assert (absent(tmp_path), outcome.absences.gone) == (set(), 0)
 
 
-def test_an_ignored_answer_of_a_whole_resource_marks_nothing_unless_it_says_that_nothing_is_there(
+def test_an_ignored_response_for_a_whole_resource_only_marks_rows_if_its_status_means_none(
     tmp_path: Path,
 ) -> None:
     answers: list[Say] = [Say({"data": [{"id": 1}, {"id": 2}]})]
@@ -270,7 +272,7 @@ def test_an_ignored_answer_of_a_whole_resource_marks_nothing_unless_it_says_that
         assert absent(tmp_path) == marked
 
 
-def test_parents_that_are_not_complete_make_the_child_red_or_say_so(tmp_path: Path) -> None:
+def test_incomplete_parents_make_the_child_red_or_cause_a_warning(tmp_path: Path) -> None:
     def answer(seen: Seen) -> Say:
         if seen.target.startswith("/v1/customers?"):
             return Say({"data": customers("a", "b"), "total": 3})
@@ -288,7 +290,7 @@ def test_parents_that_are_not_complete_make_the_child_red_or_say_so(tmp_path: Pa
     assert not outcome.report.complete
 
 
-def test_answers_that_are_ignored_for_all_parents_are_red_and_for_one_they_are_no_rows(tmp_path: Path) -> None:
+def test_ignored_responses_are_no_rows_for_one_parent_but_red_for_all(tmp_path: Path) -> None:
     ignoring = {**PER_CUSTOMER, "response_actions": [{"status_code": 403, "action": "ignore"}]}
     broken = {"b": Say({"error": "no"}, status=403)}
     with Scripted(lambda seen: per_customer(seen, broken)) as server:

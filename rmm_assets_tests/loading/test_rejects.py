@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
         ("n__id", [1, 2, 3]),
     ],
 )
-def test_a_rejected_row_is_not_gone_whatever_its_key_looks_like(tmp_path: Path, key: str, values: list[Any]) -> None:
+def test_a_rejected_row_is_not_marked_whatever_its_key(tmp_path: Path, key: str, values: list[Any]) -> None:
     def row(value: Any, age: Any) -> dict[str, Any]:
         return {"n": {"Id": value}, "age": age} if key == "n__id" else {key: value, "age": age}
 
@@ -55,7 +55,7 @@ def holds(folder: Path, made: Connection, *rows: dict[str, Any]) -> Outcome:
 
 
 @pytest.mark.parametrize("normalizer", ["arrow", "dlt"])
-def test_half_a_surrogate_in_a_key_does_not_stop_a_load(tmp_path: Path, normalizer: str) -> None:
+def test_a_lone_surrogate_in_a_key_does_not_stop_a_load(tmp_path: Path, normalizer: str) -> None:
     made = connection(resource(absent="remove", normalizer=normalizer))
     for _ in range(2):
         outcome = holds(tmp_path, made, {"id": "a", "v": "1"}, {"id": "\ud800", "v": "2"}, {"id": "b", "v": "\udc00"})
@@ -63,9 +63,7 @@ def test_half_a_surrogate_in_a_key_does_not_stop_a_load(tmp_path: Path, normaliz
 
 
 @pytest.mark.parametrize("normalizer", ["arrow", "dlt"])
-def test_a_row_that_is_rejected_in_each_load_is_kept_once_with_first_and_last_time(
-    tmp_path: Path, normalizer: str
-) -> None:
+def test_a_row_rejected_by_every_load_is_kept_once_with_first_and_last_time(tmp_path: Path, normalizer: str) -> None:
     made = connection(resource(normalizer=normalizer))
     bad = {"id": 2, "v": "\udc00"}
     for name in ("x", "y", "z"):
@@ -80,7 +78,7 @@ def test_a_row_that_is_rejected_in_each_load_is_kept_once_with_first_and_last_ti
     assert len(rows_of(tmp_path, "devices_rejected")) == 3, "another row is another rejection"
 
 
-def test_one_key_that_is_rejected_for_two_reasons_is_kept_twice(tmp_path: Path) -> None:
+def test_a_key_rejected_for_two_reasons_is_kept_twice(tmp_path: Path) -> None:
     made = connection(resource(columns={"n": {"data_type": "bigint"}, "m": {"data_type": "bigint"}}))
     for field in ("n", "m", "n"):
         holds(tmp_path, made, {"id": 1}, {"id": 2, field: "x"})
@@ -88,7 +86,7 @@ def test_one_key_that_is_rejected_for_two_reasons_is_kept_twice(tmp_path: Path) 
     assert [row["reason"].partition(":")[0] for row in found] == ["m", "n"]
 
 
-def test_a_deleted_row_needs_its_key_only_and_is_deleted(tmp_path: Path) -> None:
+def test_a_row_marked_as_deleted_only_needs_its_key(tmp_path: Path) -> None:
     columns = {
         "deleted": {"data_type": "bool", "hard_delete": True},
         "name": {"data_type": "text", "nullable": False},

@@ -48,7 +48,7 @@ def test_history_counts_new_rows_and_changed_ones(marked: dict[str, Any], tmp_pa
 # Absences
 
 
-def test_a_row_is_removed_only_when_two_complete_reads_in_a_row_did_not_hold_it(tmp_path: Path) -> None:
+def test_a_row_is_removed_only_after_two_complete_reads_without_it(tmp_path: Path) -> None:
     made = connection(resource(absent="remove"))
     with Simulator(tables={"devices": devices(10)}) as server:
         run(tmp_path, server.base_url, made)
@@ -70,7 +70,7 @@ def test_a_row_is_removed_only_when_two_complete_reads_in_a_row_did_not_hold_it(
 
 
 @pytest.mark.parametrize("disposition", ["merge", "append", "replace"])
-def test_a_table_that_somebody_dropped_is_loaded_anew_with_all_rows(disposition: str, tmp_path: Path) -> None:
+def test_a_table_dropped_by_hand_is_loaded_again_with_all_rows(disposition: str, tmp_path: Path) -> None:
     made = connection(resource(write_disposition=disposition))
     with Simulator(tables={"devices": devices(5)}) as server:
         run(tmp_path, server.base_url, made)
@@ -95,7 +95,7 @@ def test_a_dropped_table_of_an_incremental_resource_is_read_from_the_beginning(t
     assert ids(rows_of(tmp_path)) == list(range(1, 10))
 
 
-def test_a_table_gets_child_tables_when_it_is_dropped_as_the_message_says(tmp_path: Path) -> None:
+def test_a_table_gets_child_tables_after_it_is_dropped_as_the_error_says(tmp_path: Path) -> None:
     rows = [{**row, "disks": [{"drive": "C"}]} for row in devices(3)]
     with Simulator(tables={"devices": rows}) as server:
         run(tmp_path, server.base_url)
@@ -118,7 +118,7 @@ def named(name: str, **changes: Any) -> Connection:
     return connection(resource(**changes), name=name, dataset="acme")
 
 
-def test_a_table_that_another_connection_loaded_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_table_loaded_by_another_connection_is_refused_and_unchanged(tmp_path: Path) -> None:
     with Simulator(tables={"devices": devices(5)}) as server:
         run(tmp_path, server.base_url, named("acme"))
         server.set_rows("devices", devices(2, name="other"))
@@ -132,7 +132,7 @@ def test_a_table_that_another_connection_loaded_is_refused_and_stays_as_it_is(tm
         assert rows_of(tmp_path) == devices(6)
 
 
-def test_a_table_that_no_schema_knows_keeps_the_types_that_it_has(tmp_path: Path) -> None:
+def test_a_table_without_a_schema_keeps_its_types(tmp_path: Path) -> None:
     with Simulator(tables={"devices": devices(2, load=1)}) as server:
         run(tmp_path, server.base_url, named("acme"))
         change(tmp_path, "DELETE FROM acme._dlt_version WHERE schema_name = 'acme__devices'")
@@ -155,7 +155,7 @@ def load_and_lose_the_copy(made: Connection, base_url: str, store: Store) -> Non
         opened.finish(info)
 
 
-def test_what_fails_after_the_load_does_not_say_that_nothing_was_loaded(tmp_path: Path) -> None:
+def test_an_error_after_the_load_says_that_the_rows_are_in_the_table(tmp_path: Path) -> None:
     made = connection()
     with Simulator(tables={"devices": devices(5)}) as server:
         run(tmp_path, server.base_url)
@@ -169,7 +169,7 @@ def test_what_fails_after_the_load_does_not_say_that_nothing_was_loaded(tmp_path
         assert run(tmp_path, server.base_url).row_count == 6
 
 
-def test_what_fails_before_the_load_is_told_as_it_is(tmp_path: Path) -> None:
+def test_an_error_before_the_load_is_reported_unchanged(tmp_path: Path) -> None:
     made = connection()
     with Simulator(tables={"devices": devices(5)}) as server:
         run(tmp_path, server.base_url)
@@ -203,7 +203,7 @@ def test_a_load_that_fails_halfway_says_whether_rows_are_in_the_table(tmp_path: 
 # What dlt logs
 
 
-def test_what_dlt_logs_of_a_database_quotes_neither_the_key_nor_the_password(
+def test_dlt_s_logs_about_a_database_contain_neither_key_nor_password(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     # So short a key stays in rows, where it may be a word like any other; dlt logs them with the database's error.

@@ -43,7 +43,7 @@ def query_of(seen: Seen) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("normalizer", ["arrow", "dlt"])
-def test_each_parent_s_children_come_with_what_the_file_takes_from_the_parent(normalizer: str, tmp_path: Path) -> None:
+def test_children_of_every_parent_have_the_parent_s_fields(normalizer: str, tmp_path: Path) -> None:
     made = connection(resource("organizations"), children(include_from_parent=["id", "name"], normalizer=normalizer))
     with fleet_server(Faults(delay=0.003)) as server:
         outcome = run(tmp_path, server.base_url, made)
@@ -58,7 +58,7 @@ def test_each_parent_s_children_come_with_what_the_file_takes_from_the_parent(no
 
 
 @pytest.mark.parametrize("child", [False, True])
-def test_an_endpoint_that_bears_fewer_requests_at_once_gets_no_more(child: bool, tmp_path: Path) -> None:
+def test_an_endpoint_s_own_max_concurrency_is_not_exceeded(child: bool, tmp_path: Path) -> None:
     limits = {"max_concurrency": 8}
     made = connection(resource("organizations"), children(max_concurrency=2), limits=limits)
     if not child:
@@ -72,7 +72,7 @@ def test_an_endpoint_that_bears_fewer_requests_at_once_gets_no_more(child: bool,
     assert len(rows_of(tmp_path)) == 450
 
 
-def test_children_take_parents_from_parameters_and_headers_and_bodies(tmp_path: Path) -> None:
+def test_parents_can_be_used_in_parameters_headers_and_bodies(tmp_path: Path) -> None:
     def answer(seen: Seen) -> Say:
         if seen.method == "GET":
             return Say({"data": ORGANIZATIONS[:3], "total": 3})
@@ -113,7 +113,7 @@ def test_children_of_children_are_read(tmp_path: Path) -> None:
         assert len(server.seen) == 1 + 2 + 4
 
 
-def test_a_key_that_holds_the_parent_keeps_equal_children_of_two_parents_apart(tmp_path: Path) -> None:
+def test_a_key_with_the_parent_distinguishes_equal_children_of_two_parents(tmp_path: Path) -> None:
     def answer(seen: Seen) -> Say:
         is_parent = seen.target.startswith("/v1/organizations?")
         return Say({"data": ORGANIZATIONS[:2], "total": 2} if is_parent else {"data": devices(3), "total": 3})
@@ -125,7 +125,7 @@ def test_a_key_that_holds_the_parent_keeps_equal_children_of_two_parents_apart(t
     assert outcome.report.duplicates == 0
 
 
-def test_a_parent_without_the_child_s_key_is_read_by_its_own(tmp_path: Path) -> None:
+def test_a_parent_without_the_child_s_key_uses_its_own_key(tmp_path: Path) -> None:
     def answer(seen: Seen) -> Say:
         if seen.target.startswith("/v1/organizations?"):
             offset = int(query_of(seen)["offset"])
@@ -141,14 +141,14 @@ def test_a_parent_without_the_child_s_key_is_read_by_its_own(tmp_path: Path) -> 
         assert run(tmp_path, server.url, made).row_count == 250
 
 
-def test_a_parent_that_comes_twice_is_asked_once(tmp_path: Path) -> None:
+def test_the_children_of_a_repeated_parent_are_requested_once(tmp_path: Path) -> None:
     with fleet_server(Faults(resource="organizations", duplicate_every=10)) as server:
         outcome = run(tmp_path, server.base_url, connection(resource("organizations"), children()))
         assert outcome.row_count == 450
         assert len([request for request in server.requests if request.resource == "devices"]) == 30
 
 
-def test_one_parent_s_404_is_no_rows_where_the_file_says_so_and_red_else(tmp_path: Path) -> None:
+def test_a_parent_s_404_is_no_rows_if_configured_else_red(tmp_path: Path) -> None:
     with fleet_server() as server:
         # The simulator knows no organization 31.
         server.set_rows("organizations", [*ORGANIZATIONS, {"id": 31, "name": "gone"}])
@@ -164,14 +164,14 @@ def test_one_parent_s_404_is_no_rows_where_the_file_says_so_and_red_else(tmp_pat
         assert outcome.report.complete
 
 
-def test_one_child_that_stays_incomplete_is_red_and_nothing_is_published(tmp_path: Path) -> None:
+def test_if_one_child_stays_incomplete_nothing_is_published(tmp_path: Path) -> None:
     with fleet_server(Faults(resource="devices", total_off=1, skip=20)) as server:
         with pytest.raises(IncompleteError, match="reports 16 rows; 15 distinct rows"):
             run(tmp_path, server.base_url, connection(resource("organizations"), children()))
         assert rows_of(tmp_path) == []
 
 
-def test_one_child_that_stays_incomplete_lands_and_is_named_where_the_file_warns(tmp_path: Path) -> None:
+def test_an_incomplete_child_is_loaded_and_named_with_on_incomplete_warn(tmp_path: Path) -> None:
     def answer(seen: Seen) -> Say:
         parts = urlsplit(seen.target).path.split("/")
         if parts[-1] == "organizations":
@@ -188,7 +188,7 @@ def test_one_child_that_stays_incomplete_lands_and_is_named_where_the_file_warns
     assert "/v1/organizations/7/devices" in outcome.report.reason
 
 
-def test_children_that_wait_for_their_turn_are_few(tmp_path: Path) -> None:
+def test_only_a_few_children_wait_for_their_turn(tmp_path: Path) -> None:
     landed, most, lock = [0], [0], threading.Lock()
 
     def answer(seen: Seen) -> Say:
@@ -225,7 +225,7 @@ RANGE = {"cursor_path": "updated_at", "start_param": "updated_since", "initial_v
     ],
     ids=["incremental", "parameter", "placeholder"],
 )  # fmt: skip
-def test_a_second_run_asks_for_what_changed_since_also_without_its_working_folder(
+def test_a_second_run_requests_changes_even_without_its_working_folder(
     endpoint: dict[str, Any], tmp_path: Path
 ) -> None:
     made = connection(resource(endpoint=endpoint))
@@ -272,9 +272,7 @@ def ranged(numbers: range, day: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("kind", "disposition"), [*((kind, "merge") for kind in RANGES), ("text", "append"), ("no key", "append")]
 )
-def test_a_range_lets_in_the_same_rows_on_the_fast_path_as_on_dlt_s(
-    kind: str, disposition: str, tmp_path: Path
-) -> None:
+def test_the_fast_path_loads_the_same_rows_of_a_range_as_dlt(kind: str, disposition: str, tmp_path: Path) -> None:
     stages = [ranged(range(1, 40), 1), ranged(range(1, 60), 2), ranged(range(20, 70), 2), ranged(range(5), 1)]
     endpoint = {
         "incremental": {"cursor_path": "updated_at", **RANGES[kind]},
@@ -301,7 +299,7 @@ def test_a_range_lets_in_the_same_rows_on_the_fast_path_as_on_dlt_s(
 
 
 @pytest.mark.parametrize("normalizer", ["arrow", "dlt"])
-def test_a_range_lets_in_children_with_their_rows(normalizer: str, tmp_path: Path) -> None:
+def test_a_range_loads_children_with_their_rows(normalizer: str, tmp_path: Path) -> None:
     endpoint = {"incremental": {**RANGE, "end_value": "2024-01-03T00:00:00Z"}}
     made = connection(resource(endpoint=endpoint, normalizer=normalizer, child_tables=True))
     rows = [{**row, "disks": [{"drive": f"{row['id']}{letter}"} for letter in "CD"]} for row in STAMPED]
@@ -331,7 +329,7 @@ def test_a_failed_run_does_not_move_the_cursor(tmp_path: Path) -> None:
     assert ids(rows_of(tmp_path)) == list(range(1, 101))
 
 
-def test_a_row_at_fault_is_rejected_in_an_incremental_run_too(tmp_path: Path) -> None:
+def test_a_faulty_row_is_also_rejected_in_an_incremental_run(tmp_path: Path) -> None:
     made = connection(resource(endpoint={"incremental": RANGE}))
     keyless = {"name": "no id", "updated_at": "2024-01-02T00:00:00Z"}
     with Simulator(tables={"devices": [*STAMPED[:9], keyless]}) as server:
@@ -341,7 +339,7 @@ def test_a_row_at_fault_is_rejected_in_an_incremental_run_too(tmp_path: Path) ->
     assert len(rows_of(tmp_path, "devices_rejected")) == 1
 
 
-def test_a_child_may_be_incremental(tmp_path: Path) -> None:
+def test_a_child_can_be_incremental(tmp_path: Path) -> None:
     rows = [{**row, "organization_id": 1 + row["id"] % 3} for row in STAMPED]
     made = connection(resource("organizations"), children(endpoint={"incremental": RANGE}))
     with Simulator(tables={"organizations": ORGANIZATIONS[:3], "devices": rows}) as server:
@@ -356,7 +354,7 @@ def test_a_child_may_be_incremental(tmp_path: Path) -> None:
     assert ids(rows_of(tmp_path)) == list(range(1, 101))
 
 
-def test_a_child_reads_all_of_a_parent_that_is_incremental(tmp_path: Path) -> None:
+def test_a_child_reads_all_rows_of_an_incremental_parent(tmp_path: Path) -> None:
     parents = [{**row, "updated_at": f"2024-01-{row['id']:02}T00:00:00Z"} for row in ORGANIZATIONS]
     made = connection(resource("organizations", endpoint={"incremental": RANGE}), children())
     with Simulator(tables={"organizations": parents, "devices": DEVICES}) as server:
@@ -368,7 +366,7 @@ def test_a_child_reads_all_of_a_parent_that_is_incremental(tmp_path: Path) -> No
 # What may change in a table
 
 
-def test_new_columns_arrive_by_themselves_and_changed_types_beside_the_old_ones(tmp_path: Path) -> None:
+def test_new_columns_are_added_and_changed_types_get_columns_next_to_the_old_ones(tmp_path: Path) -> None:
     with Simulator(tables={"devices": devices(3, age=1)}) as server:
         run(tmp_path, server.base_url)
         server.set_rows("devices", [*devices(2, age="old", site="Graz"), *devices(1, first=3, age=2)])
@@ -384,7 +382,7 @@ def test_new_columns_arrive_by_themselves_and_changed_types_beside_the_old_ones(
     [({"columns": "freeze"}, DataValidationError), ({"data_type": "freeze"}, SchemaContractError)],
 )
 @pytest.mark.parametrize("normalizer", ["arrow", "dlt"])
-def test_a_frozen_schema_is_red_and_the_table_untouched(
+def test_a_change_of_a_frozen_schema_is_red_and_the_table_unchanged(
     contract: dict[str, str], error: type[Exception], normalizer: str, tmp_path: Path
 ) -> None:
     made = connection(resource(schema_contract=contract, normalizer=normalizer))
@@ -407,7 +405,7 @@ def test_a_frozen_schema_is_red_and_the_table_untouched(
     ],
 )
 @pytest.mark.parametrize("normalizer", ["arrow", "dlt"])
-def test_what_the_schema_contract_discards_does_not_land_and_is_not_gone(
+def test_rows_discarded_by_the_schema_contract_are_neither_loaded_nor_marked(
     contract: dict[str, str], left: list[tuple[int, Any]], normalizer: str, tmp_path: Path
 ) -> None:
     made = connection(resource(schema_contract=contract, normalizer=normalizer, max_absent_share=1))

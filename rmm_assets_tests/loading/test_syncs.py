@@ -22,7 +22,7 @@ def noted(folder: Path) -> list[Row]:
     return sorted(rows_of(folder, SYNCS), key=lambda row: row["started"])
 
 
-def test_each_run_notes_what_it_did_red_ones_too(tmp_path: Path) -> None:
+def test_each_run_is_recorded_including_failed_ones(tmp_path: Path) -> None:
     made = connection(resource(columns={"id": {"data_type": "bigint"}, "name": {"nullable": False}}))
     with Simulator(tables={"devices": devices(250)}, faults=Faults(status=404, text=f"no {KEY}\nhere")) as server:
         with pytest.raises(RmmError):
@@ -47,7 +47,7 @@ def test_each_run_notes_what_it_did_red_ones_too(tmp_path: Path) -> None:
     assert len({row["run_id"] for row in (red, first, second)}) == 3
 
 
-def test_what_cannot_be_noted_makes_no_run_red(tmp_path: Path) -> None:
+def test_a_failure_to_record_does_not_fail_the_run(tmp_path: Path) -> None:
     with Simulator(tables={"devices": devices(3)}) as server:
         run(tmp_path, server.base_url)
         store = store_in(tmp_path)
@@ -96,7 +96,7 @@ def test_rows_are_written_read_renamed_and_pruned(store: Store) -> None:
         assert syncs.latest(client).keys() == {"alerts"}
 
 
-def test_an_older_table_gets_the_columns_that_it_lacks(store: Store) -> None:
+def test_missing_columns_are_added_to_an_older_table(store: Store) -> None:
     store = replace(store, dataset="older")
     with store.changing("older") as client:
         client.create_dataset()
@@ -105,7 +105,7 @@ def test_an_older_table_gets_the_columns_that_it_lacks(store: Store) -> None:
         assert syncs.latest(client)["devices"].row_count == 3
 
 
-def test_between_loads_the_staging_dataset_holds_no_rows(tmp_path: Path) -> None:
+def test_the_staging_dataset_is_empty_between_loads(tmp_path: Path) -> None:
     with Simulator(tables={"devices": devices(20)}) as server:
         for _ in range(2):  # the first load appends, the second merges
             run(tmp_path, server.base_url)

@@ -20,7 +20,7 @@ def functions_of(path: Path) -> frozenset[str]:
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
-def test_a_mutant_changes_code_that_is_there_and_names_tests_that_are_there(mutant: Mutant) -> None:
+def test_a_mutant_changes_existing_code_and_names_existing_tests(mutant: Mutant) -> None:
     text = (ROOT / "rmm_assets" / mutant.file).read_text()
     assert text.count(mutant.old) == 1, f"stale: the text stands {text.count(mutant.old)} times in {mutant.file}"
     assert mutant.old != mutant.new
@@ -36,14 +36,14 @@ def test_each_promise_is_named_once() -> None:
     assert len(set(names)) == len(names)
 
 
-def test_a_survivor_needs_a_reason_and_a_reason_a_survivor() -> None:
+def test_a_surviving_mutant_needs_a_reason_and_a_reason_a_survivor() -> None:
     mutant = MUTANTS[0]._replace(survives_because="")
     excused = mutant._replace(survives_because="nothing depends on it")
     assert [verdict_of(mutant, code) for code in (1, 0, 2, None)] == ["killed", "survived", "error", "hung"]
     assert [verdict_of(excused, code) for code in (1, 0)] == ["killed, despite reason", "survived, with reason"]
 
 
-def test_a_word_chooses_by_promise_and_by_file() -> None:
+def test_a_word_selects_by_promise_and_by_file() -> None:
     mutant = MUTANTS[0]
     assert is_chosen(mutant, []) and is_chosen(mutant, [mutant.file.partition("/")[0], "nothing like this"])
     assert not is_chosen(mutant, ["nothing like this"])

@@ -32,7 +32,7 @@ def _key(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_API_KEY", KEY)
 
 
-def test_every_row_lands_and_every_check_passes(instance: dg.DagsterInstance) -> None:
+def test_every_row_is_loaded_and_every_check_passes(instance: dg.DagsterInstance) -> None:
     rows = devices(250)
     with Simulator(tables={"devices": rows}) as rmm:
         result = sync(connection(rmm.base_url), instance)
@@ -55,7 +55,7 @@ def test_every_row_lands_and_every_check_passes(instance: dg.DagsterInstance) ->
 
 
 @pytest.mark.slow
-def test_five_runs_in_one_process_are_as_good_as_the_first(instance: dg.DagsterInstance) -> None:
+def test_five_runs_in_one_process_all_succeed(instance: dg.DagsterInstance) -> None:
     with Simulator(tables={"devices": devices(30)}) as rmm:
         target = connection(rmm.base_url)
         # One set of definitions, as a long-lived worker keeps it.
@@ -129,7 +129,7 @@ def test_an_error_of_the_database_that_quotes_a_row_does_not_quote_the_key(
     assert not [text for text in (*failures(result), *log) if key in text]
 
 
-def test_selecting_one_asset_asks_for_that_one_alone(instance: dg.DagsterInstance) -> None:
+def test_selecting_one_asset_requests_only_that_one(instance: dg.DagsterInstance) -> None:
     with Simulator(tables={"tickets": devices(5), "devices": devices(5)}) as rmm:
         job = build_connection_defs(connection(rmm.base_url, ["tickets", "devices"])).resolve_job_def("sync_acme")
         result = job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey(["acme", "tickets"])])
@@ -137,7 +137,7 @@ def test_selecting_one_asset_asks_for_that_one_alone(instance: dg.DagsterInstanc
         assert {request.resource for request in rmm.requests} == {"tickets"}
 
 
-def test_child_tables_land_beside_their_asset_run_after_run(instance: dg.DagsterInstance) -> None:
+def test_child_tables_are_loaded_with_their_asset_in_every_run(instance: dg.DagsterInstance) -> None:
     nested = {"name": "devices", "endpoint": {"path": "/v1/devices"}, "child_tables": True}
     with Simulator(tables={"devices": devices(30, disks=["C", "D"])}) as rmm:
         target = connection(rmm.base_url, [nested])
@@ -156,7 +156,7 @@ def test_child_tables_land_beside_their_asset_run_after_run(instance: dg.Dagster
 
 
 @pytest.mark.parametrize("loaded_before", [False, True])
-def test_an_empty_answer_gives_whole_metadata_with_zeros(loaded_before: bool, instance: dg.DagsterInstance) -> None:
+def test_an_empty_response_gives_full_metadata_with_zeros(loaded_before: bool, instance: dg.DagsterInstance) -> None:
     with Simulator(tables={"devices": devices(3) if loaded_before else []}) as rmm:
         # All of a small fleet may go at once only where the file allows it.
         resource = {
@@ -189,7 +189,7 @@ def test_an_empty_answer_gives_whole_metadata_with_zeros(loaded_before: bool, in
 
 
 @pytest.mark.slow
-def test_a_passing_failure_is_asked_again_three_times_and_no_more(instance: dg.DagsterInstance) -> None:
+def test_a_temporary_failure_is_retried_at_most_three_times(instance: dg.DagsterInstance) -> None:
     # One resource a status, so that one run shows them all.
     statuses = {f"answers_{status}": status for status in (429, 500, 502, 503, 504)}
     with Simulator(tables={name: devices(5) for name in statuses}) as rmm:
@@ -208,7 +208,7 @@ def test_a_passing_failure_is_asked_again_three_times_and_no_more(instance: dg.D
 
 
 @pytest.mark.slow
-def test_a_failure_for_good_is_asked_once(instance: dg.DagsterInstance) -> None:
+def test_a_permanent_failure_is_not_retried(instance: dg.DagsterInstance) -> None:
     statuses = {f"answers_{status}": status for status in (400, 401, 403, 404, 501)}
     with Simulator(tables={name: devices(5) for name in statuses}) as rmm:
         rmm.set_faults(Faults(resource=name, status=status) for name, status in statuses.items())
@@ -221,7 +221,7 @@ def test_a_failure_for_good_is_asked_once(instance: dg.DagsterInstance) -> None:
         assert str(statuses[name]) in sentence
 
 
-def test_dropped_connections_are_asked_again(instance: dg.DagsterInstance) -> None:
+def test_dropped_connections_are_retried(instance: dg.DagsterInstance) -> None:
     with Simulator(tables={"devices": devices(5)}, faults=Faults(drop=True, times=2)) as rmm:
         result = sync(connection(rmm.base_url), instance)
     assert result.success
@@ -259,7 +259,7 @@ def test_each_retry_is_a_line_of_the_runs_log(instance: dg.DagsterInstance) -> N
         assert KEY not in line
 
 
-def test_a_child_resource_depends_on_its_parent_and_nothing_on_a_phantom(instance: dg.DagsterInstance) -> None:
+def test_a_child_depends_on_its_parent_and_nothing_on_a_phantom_asset(instance: dg.DagsterInstance) -> None:
     child = {
         "name": "tickets",
         "endpoint": {"path": "/v1/devices/{resources.devices.id}/tickets"},
@@ -279,7 +279,7 @@ def test_a_child_resource_depends_on_its_parent_and_nothing_on_a_phantom(instanc
     ]
 
 
-def test_what_is_downstream_waits_for_the_primary_keys_check(instance: dg.DagsterInstance) -> None:
+def test_downstream_assets_wait_for_the_primary_keys_check(instance: dg.DagsterInstance) -> None:
     ran: list[str] = []
 
     @dg.asset(deps=[dg.AssetKey(["acme", "devices"])])
@@ -320,13 +320,13 @@ def test_a_failing_check_that_is_not_the_primary_keys_stops_nothing(instance: dg
     assert ran == ["report"]
 
 
-def test_building_assets_warns_of_nothing(instance: dg.DagsterInstance) -> None:
+def test_building_assets_causes_no_warnings(instance: dg.DagsterInstance) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         build_connection_defs(connection("https://rmm.example.com", ["devices", "tickets"]))
 
 
-def test_checks_alone_ask_the_api_for_nothing(instance: dg.DagsterInstance) -> None:
+def test_checks_alone_send_no_requests(instance: dg.DagsterInstance) -> None:
     with Simulator(tables={"devices": devices(5)}) as rmm:
         target = connection(rmm.base_url)
         assert sync(target, instance).success
@@ -335,7 +335,7 @@ def test_checks_alone_ask_the_api_for_nothing(instance: dg.DagsterInstance) -> N
         assert len(rmm.requests) == asked
 
 
-def test_a_table_that_cannot_get_child_tables_is_red_with_the_sentence_alone(instance: dg.DagsterInstance) -> None:
+def test_a_table_that_cannot_get_child_tables_is_red_with_only_the_explanation(instance: dg.DagsterInstance) -> None:
     with Simulator(tables={"devices": [{"id": 1, "disks": ["C"]}]}) as rmm:
         resource = {"name": "devices", "endpoint": {"path": "/v1/devices"}}
         assert sync(connection(rmm.base_url, [resource]), instance).success

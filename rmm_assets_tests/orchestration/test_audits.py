@@ -29,7 +29,7 @@ def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_API_KEY", KEY)
 
 
-def test_the_job_is_red_for_each_resource_that_differs_and_says_how(instance: dg.DagsterInstance) -> None:
+def test_the_job_fails_for_each_resource_that_differs_and_says_how(instance: dg.DagsterInstance) -> None:
     with Simulator(tables={"devices": devices(30), "alerts": devices(5)}) as rmm:
         target = connection(rmm.base_url, ["devices", "alerts"])
         definitions = build_connection_defs(target)
@@ -61,7 +61,7 @@ def test_a_missing_key_is_named(instance: dg.DagsterInstance, monkeypatch: pytes
     assert failures(result) == ["No API key: set the environment variable ACME_API_KEY"]
 
 
-def test_an_audit_runs_by_itself_only_where_the_file_says_when() -> None:
+def test_an_audit_runs_automatically_only_if_scheduled() -> None:
     assert not build_connection_defs(connection("https://rmm.example.com")).schedules
     made = build_connection_defs(
         connection("https://rmm.example.com", audit={"cron": "30 5 * * 1", "timezone": "Europe/Vienna"})

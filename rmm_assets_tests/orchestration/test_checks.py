@@ -49,7 +49,7 @@ def said(evaluation: dg.AssetCheckEvaluation) -> dict[str, Any]:
     return plain(evaluation.metadata)
 
 
-def test_a_good_table_passes_with_what_was_looked_at(rmm: Simulator, instance: dg.DagsterInstance) -> None:
+def test_a_correct_table_passes_with_the_number_of_rows_checked(rmm: Simulator, instance: dg.DagsterInstance) -> None:
     found = checks(sync(connection(rmm.base_url), instance))
     assert all(found[name].passed for name in ALL)
     for name in ("unique_id", "not_null_status", "accepted_values_status"):
@@ -62,7 +62,7 @@ def test_a_good_table_passes_with_what_was_looked_at(rmm: Simulator, instance: d
     assert said(found["no_rejected_rows"]) == {"rows_rejected": 0}
 
 
-def test_a_null_status_lands_and_its_check_fails(rmm: Simulator, instance: dg.DagsterInstance) -> None:
+def test_a_null_status_is_loaded_and_its_check_fails(rmm: Simulator, instance: dg.DagsterInstance) -> None:
     rows = devices(20)
     for row in rows[6:14]:
         row["status"] = None
@@ -107,7 +107,7 @@ def test_an_empty_table_passes(rmm: Simulator, instance: dg.DagsterInstance) -> 
     assert said(found["unique_id"]) == {"rows_looked_at": 0, "rows_at_fault": 0, "examples": []}
 
 
-def test_a_table_that_is_not_there_has_no_row_at_fault(rmm: Simulator, instance: dg.DagsterInstance) -> None:
+def test_a_missing_table_has_no_faulty_rows(rmm: Simulator, instance: dg.DagsterInstance) -> None:
     rmm.set_rows("devices", [])
     target = connection(rmm.base_url)
     assert sync(target, instance).success
@@ -116,7 +116,7 @@ def test_a_table_that_is_not_there_has_no_row_at_fault(rmm: Simulator, instance:
     assert said(found["unique_id"])["rows_looked_at"] == 0
 
 
-def test_before_the_first_load_only_completeness_is_in_doubt(instance: dg.DagsterInstance) -> None:
+def test_before_the_first_load_only_the_complete_check_fails(instance: dg.DagsterInstance) -> None:
     target = connection("http://127.0.0.1:9")
     found = check_alone(target, instance, *ALL)
     assert {name for name, check in found.items() if not check.passed} == {"complete"}
@@ -149,9 +149,7 @@ def test_an_incomplete_read_fails_its_check_and_publishes_nothing(rmm: Simulator
     assert "23" in said(check)["completeness"]
 
 
-def test_an_incomplete_read_that_lands_all_the_same_fails_its_check(
-    rmm: Simulator, instance: dg.DagsterInstance
-) -> None:
+def test_an_incomplete_read_that_is_loaded_anyway_fails_its_check(rmm: Simulator, instance: dg.DagsterInstance) -> None:
     rmm.set_faults(Faults(total_off=3))
     resource = {"name": "devices", "endpoint": {"path": "/v1/devices"}, "on_incomplete": "warn"}
     target = connection(rmm.base_url, [resource])
@@ -165,7 +163,7 @@ def test_an_incomplete_read_that_lands_all_the_same_fails_its_check(
 
 
 @pytest.mark.slow
-def test_a_column_that_comes_or_changes_its_type_warns(rmm: Simulator, instance: dg.DagsterInstance) -> None:
+def test_a_new_column_or_a_changed_type_warns(rmm: Simulator, instance: dg.DagsterInstance) -> None:
     target = connection(rmm.base_url)
     first = checks(sync(target, instance))["schema_change"]
     assert first.passed
@@ -181,7 +179,7 @@ def test_a_column_that_comes_or_changes_its_type_warns(rmm: Simulator, instance:
     assert check_alone(target, instance, "schema_change")["schema_change"].passed
 
 
-def test_rows_that_cannot_land_are_kept_and_counted(rmm: Simulator, instance: dg.DagsterInstance) -> None:
+def test_rejected_rows_are_kept_and_counted(rmm: Simulator, instance: dg.DagsterInstance) -> None:
     rows = devices(20)
     rows[4]["id"] = None
     rmm.set_rows("devices", rows)

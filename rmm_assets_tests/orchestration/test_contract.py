@@ -73,7 +73,7 @@ def demo() -> dg.Definitions:
     return build_defs()
 
 
-def test_the_demos_assets_are_these(demo: dg.Definitions) -> None:
+def test_the_demos_assets(demo: dg.Definitions) -> None:
     specs = {spec.key.to_user_string(): spec for spec in demo.resolve_all_asset_specs()}
     assert specs.keys() == {*DEMO_CHECKS, "demo/fleet_overview"}
     assert specs.pop("demo/fleet_overview").group_name == "demo"
@@ -85,7 +85,7 @@ def test_the_demos_assets_are_these(demo: dg.Definitions) -> None:
         assert spec.description
 
 
-def test_the_demos_checks_are_these(demo: dg.Definitions) -> None:
+def test_the_demos_checks(demo: dg.Definitions) -> None:
     found: dict[str, set[str]] = {}
     for key in demo.resolve_asset_graph().asset_check_keys:
         found.setdefault(key.asset_key.to_user_string(), set()).add(key.name)
@@ -98,7 +98,7 @@ def test_only_the_primary_keys_check_blocks(demo: dg.Definitions) -> None:
     assert blocking == {"unique_id"}
 
 
-def test_the_demos_job_schedule_and_resource_are_these(demo: dg.Definitions) -> None:
+def test_the_demos_job_schedule_and_resource(demo: dg.Definitions) -> None:
     repository = demo.get_repository_def()
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
     assert jobs == {"sync_demo", "audit_demo", "prune"}
@@ -106,7 +106,7 @@ def test_the_demos_job_schedule_and_resource_are_these(demo: dg.Definitions) -> 
     assert set(demo.resources or {}) == {"demo_api"}
 
 
-def test_each_asset_is_an_op_of_its_own_and_in_no_pool_that_a_killed_run_could_block(demo: dg.Definitions) -> None:
+def test_each_asset_has_its_own_op_and_no_pool_that_a_killed_run_could_block(demo: dg.Definitions) -> None:
     assets = list(demo.resolve_asset_graph().assets_defs)
     loaders = [one for one in assets if one.check_keys and one.keys]
     assert all(len(one.keys) == 1 for one in loaders)
@@ -132,7 +132,7 @@ def wide(fields: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("columns", [8, 70, 120])
-def test_metadata_is_under_8_kb_up_to_70_columns_and_names_no_path_of_the_machine(
+def test_metadata_is_under_8_kb_up_to_70_columns_and_contains_no_paths(
     columns: int, workplace: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
 ) -> None:
     monkeypatch.setenv("ACME_API_KEY", KEY)
@@ -161,7 +161,7 @@ def test_metadata_is_under_8_kb_up_to_70_columns_and_names_no_path_of_the_machin
         assert KEY not in said
 
 
-def test_a_column_is_read_back_as_dagsters_own_by_whoever_lacks_this_package(
+def test_short_columns_can_be_read_without_this_package(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
 ) -> None:
     monkeypatch.setenv("ACME_API_KEY", KEY)
@@ -204,7 +204,7 @@ def test_nested_objects_are_flattened_and_lists_are_json(
     assert query("SELECT tags->>1, organization__display_name FROM acme.devices LIMIT 1") == [("ß", "Süd")]
 
 
-def test_a_dataset_of_its_own_changes_the_table_and_not_the_asset(
+def test_setting_a_dataset_changes_the_table_but_not_the_asset(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
 ) -> None:
     monkeypatch.setenv("ACME_API_KEY", KEY)

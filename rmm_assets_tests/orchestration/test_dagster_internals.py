@@ -16,7 +16,7 @@ from rmm_assets.orchestration.dagster_internals import schedule_is_running, shor
 PACKAGE = Path(rmm_assets.__file__).parent
 
 
-def test_short_columns_are_stored_short_and_read_as_any_other_column() -> None:
+def test_short_columns_are_stored_short_and_read_as_normal_columns() -> None:
     column = short_column("name", "text")
     assert stored_bytes(column) < stored_bytes(dg.TableColumn("name", "text")) / 2, (
         "Dagster stores columns in another way than before: metadata of wide tables is longer than contracts.md says"
@@ -54,9 +54,7 @@ def test_private_names_of_dagster_are_used_in_one_place_only(file: Path) -> None
         (None, "RUNNING", True), (None, "STOPPED", False), ("RUNNING", "STOPPED", True), ("STOPPED", "RUNNING", False),
     ],
 )  # fmt: skip
-def test_a_schedule_is_on_as_it_was_switched_else_as_it_was_defined(
-    switched: str | None, default: str, running: bool
-) -> None:
+def test_a_schedule_is_on_as_set_in_the_ui_else_as_defined(switched: str | None, default: str, running: bool) -> None:
     from dagster._core.definitions.run_request import InstigatorType
     from dagster._core.remote_origin import (
         InProcessCodeLocationOrigin,

@@ -35,9 +35,7 @@ def fleet_connection(url: str, **changes: object) -> RmmConnection:
     return bench.connection(url, resources)
 
 
-def test_the_job_draws_four_pictures_and_one_page_after_the_loads(
-    fleet: Simulator, instance: dg.DagsterInstance
-) -> None:
+def test_the_job_draws_four_charts_and_one_page_after_the_loads(fleet: Simulator, instance: dg.DagsterInstance) -> None:
     result = bench.run(build_connection_defs(fleet_connection(fleet.base_url)), "sync_acme", instance)
     assert result.success
     metadata = bench.metadata(result, "fleet_overview")
@@ -60,14 +58,14 @@ def test_the_same_tables_give_the_same_page(fleet: Simulator, instance: dg.Dagst
     assert PAGE.read_bytes() == first
 
 
-def test_it_depends_on_what_it_reads() -> None:
+def test_it_depends_on_the_tables_that_it_reads() -> None:
     definitions = build_connection_defs(fleet_connection("https://rmm.example.com"))
     asset = definitions.get_assets_def(OVERVIEW)
     assert asset.asset_deps[OVERVIEW] == {dg.AssetKey(["acme", name]) for name in RESOURCES}
     assert asset.group_names_by_key[OVERVIEW] == "acme"
 
 
-def test_devices_and_alerts_are_enough_and_what_is_missing_is_said(
+def test_devices_and_alerts_are_enough_and_missing_tables_are_noted(
     fleet: Simulator, instance: dg.DagsterInstance
 ) -> None:
     target = bench.connection(
@@ -81,12 +79,12 @@ def test_devices_and_alerts_are_enough_and_what_is_missing_is_said(
 
 
 @pytest.mark.parametrize("resources", [("devices",), ("alerts", "patches")])
-def test_a_connection_without_devices_or_alerts_has_none(resources: tuple[str, ...]) -> None:
+def test_a_connection_without_devices_or_alerts_has_no_overview(resources: tuple[str, ...]) -> None:
     definitions = build_connection_defs(bench.connection("https://rmm.example.com", resources))
     assert OVERVIEW not in definitions.resolve_asset_graph().get_all_asset_keys()
 
 
-def test_no_picture_is_drawn_of_devices_that_could_not_be_read(fleet: Simulator, instance: dg.DagsterInstance) -> None:
+def test_devices_that_could_not_be_read_are_not_drawn(fleet: Simulator, instance: dg.DagsterInstance) -> None:
     fleet.set_faults(Faults(resource="devices", status=404))
     result = bench.run(build_connection_defs(fleet_connection(fleet.base_url)), "sync_acme", instance)
     assert not result.success

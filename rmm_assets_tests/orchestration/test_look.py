@@ -43,7 +43,7 @@ def spec_of(target: RmmConnection, name: str = "devices") -> dg.AssetSpec:
     return found
 
 
-def test_a_run_says_what_it_changed(instance: dg.DagsterInstance) -> None:
+def test_a_run_reports_what_it_changed(instance: dg.DagsterInstance) -> None:
     with Simulator(tables={"devices": devices(10)}) as rmm:
         target = connection(rmm.base_url)
         first = metadata(sync(target, instance))
@@ -73,7 +73,7 @@ def test_the_preview_shows_ten_rows_and_masks_what_is_sensitive(instance: dg.Dag
     assert not any(name.startswith("_") for name in preview.records[0].data)
 
 
-def test_a_sensitive_column_is_masked_however_it_is_spelled_and_whatever_is_below_it(
+def test_a_sensitive_column_is_masked_in_any_spelling_with_its_nested_fields(
     instance: dg.DagsterInstance,
 ) -> None:
     rows = devices(3, LastUser="somebody@acme.example", contact={"phone": "0664 1234", "name": None})
@@ -154,7 +154,7 @@ def test_a_reference_to_nothing_is_found_once_both_tables_are_loaded(instance: d
     assert plain(alone["references_device_id"].metadata)["rows_at_fault"] == 1
 
 
-def test_a_failing_resource_does_not_take_along_the_one_that_refers_to_it(instance: dg.DagsterInstance) -> None:
+def test_a_failing_resource_does_not_fail_the_one_that_refers_to_it(instance: dg.DagsterInstance) -> None:
     with Simulator(tables={"alerts": [{"id": 1, "device_id": 3}]}) as rmm:
         target = connection(
             rmm.base_url,
@@ -165,7 +165,7 @@ def test_a_failing_resource_does_not_take_along_the_one_that_refers_to_it(instan
     assert metadata(result, "alerts")["dagster/row_count"] == 1
 
 
-def test_a_users_own_query_finds_rows_at_fault(instance: dg.DagsterInstance) -> None:
+def test_a_users_own_query_finds_faulty_rows(instance: dg.DagsterInstance) -> None:
     own = {
         "no_pc_7": "SELECT id, name FROM {table} WHERE name = 'PC-0007';",
         "known_elsewhere": "SELECT id FROM {table} WHERE id NOT IN (SELECT id FROM {devices})",
@@ -181,7 +181,7 @@ def test_a_users_own_query_finds_rows_at_fault(instance: dg.DagsterInstance) -> 
     assert found["sql_known_elsewhere"].passed
 
 
-def test_what_a_query_selects_is_quoted_in_short(instance: dg.DagsterInstance) -> None:
+def test_rows_that_a_query_selects_are_truncated(instance: dg.DagsterInstance) -> None:
     own = {"long": "SELECT * FROM {table}"}
     with Simulator(tables={"devices": devices(10, note="x" * 5000)}) as rmm:
         found = checks(sync(connection(rmm.base_url, [resource(checks={"sql": own})]), instance))
@@ -189,7 +189,7 @@ def test_what_a_query_selects_is_quoted_in_short(instance: dg.DagsterInstance) -
     assert len(examples) == 5 and {len(example) for example in examples} == {200}
 
 
-def test_more_absences_than_allowed_are_held_back_and_told(instance: dg.DagsterInstance) -> None:
+def test_more_missing_rows_than_allowed_are_not_marked_and_reported(instance: dg.DagsterInstance) -> None:
     with Simulator(tables={"devices": devices(10)}) as rmm:
         target = connection(rmm.base_url)
         sync(target, instance)
@@ -200,7 +200,7 @@ def test_more_absences_than_allowed_are_held_back_and_told(instance: dg.DagsterI
     assert plain(checks(result)["no_sudden_loss"].metadata) == {"rows_absent": 10}
 
 
-def test_an_asset_says_where_it_comes_from() -> None:
+def test_an_assets_description_says_where_its_rows_come_from() -> None:
     spec = spec_of(connection("https://api.example.com", [resource(description="What hums.")]))
     assert spec.description is not None
     assert spec.description.startswith("What hums.\n\n| | |")
@@ -221,7 +221,7 @@ def test_an_asset_links_to_the_vendors_documentation_and_a_resources_own_wins() 
     assert "documentation" not in (spec_of(connection("https://api.example.com")).description or "")
 
 
-def test_a_child_hangs_under_its_parent_in_the_graph() -> None:
+def test_a_child_is_downstream_of_its_parent_in_the_graph() -> None:
     child = resource("disks") | {"endpoint": {"path": "/v1/devices/{resources.devices.id}/disks"}}
     target = connection("https://api.example.com", [resource(), child])
     assert [dep.asset_key for dep in spec_of(target, "disks").deps] == [dg.AssetKey(["acme", "devices"])]
@@ -249,19 +249,19 @@ def test_owners_and_tags_are_those_of_the_file_and_of_its_defaults() -> None:
     ("cron", "hours"),
     [("0 * * * *", 2), ("*/15 * * * *", 0.5), ("0 6 * * *", 48), ("0 6 * * 1-5", 144)],
 )
-def test_an_asset_is_stale_after_twice_the_schedules_longest_pause(cron: str, hours: float) -> None:
+def test_an_asset_is_stale_after_twice_the_schedules_longest_interval(cron: str, hours: float) -> None:
     schedule = {"cron": cron, "status": "running"}
     policy = spec_of(connection("https://api.example.com", schedule=schedule)).freshness_policy
     assert policy == dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=hours))
 
 
-def test_the_file_may_say_when_an_asset_is_stale() -> None:
+def test_fresh_within_sets_when_an_asset_is_stale() -> None:
     target = connection("https://api.example.com", [resource(fresh_within=90)], schedule={"cron": "0 6 * * *"})
     assert spec_of(target).freshness_policy == dg.FreshnessPolicy.time_window(fail_window=timedelta(minutes=90))
     assert spec_of(connection("https://api.example.com")).freshness_policy is None
 
 
-def test_a_database_named_like_its_dataset_is_refused_in_a_sentence(instance: dg.DagsterInstance) -> None:
+def test_a_database_named_like_its_dataset_is_refused_with_an_explanation(instance: dg.DagsterInstance) -> None:
     with Simulator(tables={"devices": devices(3)}) as rmm:
         target = connection(rmm.base_url, destination={"type": "duckdb", "credentials": "data/acme.duckdb"})
         result = sync(target, instance)

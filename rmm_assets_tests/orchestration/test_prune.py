@@ -23,7 +23,7 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_old_runs_go_with_all_they_left_and_each_asset_s_last_one_stays(
+def test_old_runs_are_deleted_with_all_their_data_except_each_asset_s_last_one(
     workplace: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ACME_API_KEY", KEY)
@@ -80,13 +80,13 @@ def test_an_age_is_days_weeks_or_hours() -> None:
             age_of(text)
 
 
-def test_the_schedule_is_on_where_the_folder_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_schedule_is_on_if_the_variable_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert build_prune_job([])[1].default_status is dg.DefaultScheduleStatus.STOPPED
     monkeypatch.setenv("RMM_PRUNE_AFTER", "90d")
     assert build_prune_job([])[1].default_status is dg.DefaultScheduleStatus.RUNNING
 
 
-def test_the_job_deletes_by_itself(workplace: Path, instance: dg.DagsterInstance) -> None:
+def test_the_job_deletes_old_runs(workplace: Path, instance: dg.DagsterInstance) -> None:
     job, _ = build_prune_job([connection("http://127.0.0.1:9")])
     repository = dg.Definitions(jobs=[job]).get_repository_def()
     assert repository.get_job("prune").execute_in_process(instance=instance).success

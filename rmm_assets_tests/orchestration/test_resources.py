@@ -18,7 +18,9 @@ def _no_key(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ACME_API_KEY", raising=False)
 
 
-def test_without_the_variable_everything_loads_and_the_run_names_it_at_once(instance: dg.DagsterInstance) -> None:
+def test_without_the_variable_definitions_load_and_the_run_fails_immediately_and_names_it(
+    instance: dg.DagsterInstance,
+) -> None:
     definitions = build_connection_defs(connection("http://127.0.0.1:9", ["devices", "tickets"]))
     definitions.get_repository_def().load_all_definitions()
     keys = {spec.key.to_user_string() for spec in definitions.resolve_all_asset_specs()}
@@ -28,11 +30,13 @@ def test_without_the_variable_everything_loads_and_the_run_names_it_at_once(inst
     assert set(failures(result)) == {"No API key: set the environment variable ACME_API_KEY"}
 
 
-def test_without_the_variable_checks_can_be_run_all_the_same(instance: dg.DagsterInstance) -> None:
+def test_checks_can_run_without_the_variable(instance: dg.DagsterInstance) -> None:
     assert check_alone(connection("http://127.0.0.1:9"), instance, "unique_id")["unique_id"].passed
 
 
-def test_without_the_dlt_secret_the_run_names_variable_and_key_at_once(instance: dg.DagsterInstance) -> None:
+def test_without_the_dlt_secret_the_run_fails_immediately_and_names_variable_and_key(
+    instance: dg.DagsterInstance,
+) -> None:
     target = connection("http://127.0.0.1:9", api_key={"dlt_secret": "sources.acme.api_key"})
     result = sync(target, instance)
     (sentence,) = failures(result)
@@ -66,7 +70,7 @@ def test_the_secret_is_not_in_the_definitions(monkeypatch: pytest.MonkeyPatch) -
     assert "s3cr3t" not in str(resource.model_dump())
 
 
-def test_code_of_ones_own_may_give_an_env_var(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_code_can_pass_an_env_var(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTHER_KEY", KEY)
     with Simulator(tables={"devices": devices(3)}) as rmm:
         definitions = build_connection_defs(connection(rmm.base_url))
@@ -79,7 +83,9 @@ def test_code_of_ones_own_may_give_an_env_var(instance: dg.DagsterInstance, monk
 
 
 @pytest.mark.parametrize("way", ["environment", "secrets.toml"])
-def test_dlt_finds_the_secret_in_any_of_its_places(way: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dlt_finds_the_secret_in_all_of_its_providers(
+    way: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import dlt
     from dlt.common.configuration.container import Container
     from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext

@@ -37,7 +37,7 @@ def said(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> lis
 
 
 @pytest.mark.slow
-def test_a_run_says_every_few_seconds_how_far_it_is(
+def test_a_run_logs_its_progress_every_few_seconds(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert progress.EVERY_SECONDS == 5
@@ -58,7 +58,7 @@ def test_a_run_says_every_few_seconds_how_far_it_is(
     assert [line for line in lines if re.search(r"(1 retry|2 retries)$", line)], lines
 
 
-def test_what_dlt_warns_of_reaches_the_run_and_its_chatter_does_not(instance: dg.DagsterInstance) -> None:
+def test_dlt_s_warnings_reach_the_run_s_log_but_its_debug_messages_do_not(instance: dg.DagsterInstance) -> None:
     # Twice: Dagster sets levels anew for each run, dlt only once in a process.
     for _ in range(2):
         with Simulator(tables={"devices": devices(5)}) as rmm:

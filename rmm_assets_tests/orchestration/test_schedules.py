@@ -26,7 +26,7 @@ def ticks(start: datetime, number: int, **schedule: Any) -> list[str]:
     return [tick.isoformat() for tick in islice(times, number)]
 
 
-def test_the_next_ticks_are_those_of_the_cron_line_in_its_time_zone() -> None:
+def test_ticks_follow_the_cron_expression_in_its_time_zone() -> None:
     start = datetime(2026, 1, 5, 6, 30, tzinfo=UTC)
     assert ticks(start, 2, cron="0 * * * *") == ["2026-01-05T07:00:00+00:00", "2026-01-05T08:00:00+00:00"]
     # Monday to Friday at half past seven in Vienna: 6:30 UTC, which is now.
@@ -46,11 +46,11 @@ def test_a_daily_schedule_keeps_its_hour_when_the_clocks_change() -> None:
     ]
 
 
-def test_no_schedule_in_the_file_is_no_schedule() -> None:
+def test_without_a_schedule_in_the_file_there_is_none() -> None:
     assert not definitions().schedules
 
 
-def test_status_of_the_file_is_the_default_status() -> None:
+def test_the_status_in_the_file_is_the_default_status() -> None:
     for word, status in (
         ("running", dg.DefaultScheduleStatus.RUNNING),
         ("stopped", dg.DefaultScheduleStatus.STOPPED),

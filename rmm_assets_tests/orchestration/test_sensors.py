@@ -57,7 +57,7 @@ def acme(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator
         yield rmm
 
 
-def test_a_failed_run_is_told_once_with_asset_sentence_and_run(
+def test_a_failed_run_is_reported_once_with_asset_reason_and_run(
     acme: Simulator, instance: dg.DagsterInstance, receiver: Receiver
 ) -> None:
     watch = started("run_failures", instance)
@@ -72,7 +72,7 @@ def test_a_failed_run_is_told_once_with_asset_sentence_and_run(
     assert text.splitlines()[1].startswith("`acme/devices: check complete failed: ")
 
 
-def test_the_run_is_linked_where_the_base_url_is_known(
+def test_the_run_is_linked_if_the_base_url_is_set(
     acme: Simulator, instance: dg.DagsterInstance, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(BASE_URL, "https://dagster.example.com/")
@@ -83,7 +83,7 @@ def test_the_run_is_linked_where_the_base_url_is_known(
     assert f"https://dagster.example.com/runs/{result.run_id}" in receiver.texts[0]
 
 
-def test_a_failed_check_of_a_good_run_is_told_once_without_values_of_rows(
+def test_a_failed_check_of_a_successful_run_is_reported_once_without_values_of_rows(
     acme: Simulator, instance: dg.DagsterInstance, receiver: Receiver
 ) -> None:
     watch, runs = started("check_failures", instance), started("run_failures", instance)
@@ -99,7 +99,7 @@ def test_a_failed_check_of_a_good_run_is_told_once_without_values_of_rows(
     assert "77001" not in receiver.texts[0]
 
 
-def test_a_warning_is_not_told(acme: Simulator, instance: dg.DagsterInstance, receiver: Receiver) -> None:
+def test_a_warning_is_not_reported(acme: Simulator, instance: dg.DagsterInstance, receiver: Receiver) -> None:
     bench.sync(bench.connection(acme.base_url), instance)
     watch = started("check_failures", instance)
     acme.set_rows("devices", bench.devices(3, colour="green"))
@@ -110,7 +110,7 @@ def test_a_warning_is_not_told(acme: Simulator, instance: dg.DagsterInstance, re
     assert receiver.requests == 0
 
 
-def test_a_message_that_does_not_arrive_is_sent_again_at_the_next_tick(
+def test_a_message_that_is_not_delivered_is_sent_again_at_the_next_tick(
     acme: Simulator, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Receiver(answers=[503, 302]) as receiver:
@@ -127,7 +127,7 @@ def test_a_message_that_does_not_arrive_is_sent_again_at_the_next_tick(
         assert len(receiver.texts) == 1 and receiver.requests == 3
 
 
-def test_what_failed_before_the_sensor_was_switched_on_is_not_told(
+def test_failures_before_the_sensor_was_started_are_not_reported(
     acme: Simulator, instance: dg.DagsterInstance, receiver: Receiver
 ) -> None:
     acme.set_faults(Faults(status=500))
@@ -136,7 +136,7 @@ def test_what_failed_before_the_sensor_was_switched_on_is_not_told(
     assert receiver.requests == 0
 
 
-def test_a_run_that_fails_before_its_first_step_is_told(
+def test_a_run_that_fails_before_its_first_step_is_reported(
     workplace: Path, instance: dg.DagsterInstance, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch = started("run_failures", instance)
@@ -158,7 +158,7 @@ def test_a_run_that_fails_before_its_first_step_is_told(
     assert receiver.texts[1].endswith(" recovered: it is loaded again`")
 
 
-def test_the_sensors_stand_still_until_there_is_a_webhook(
+def test_the_sensors_are_stopped_without_a_webhook(
     instance: dg.DagsterInstance, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert {sensor.default_status for sensor in build_alert_sensors()} == {dg.DefaultSensorStatus.RUNNING}
@@ -169,7 +169,7 @@ def test_the_sensors_stand_still_until_there_is_a_webhook(
 
 
 @pytest.mark.parametrize("status", [302, 400, 404, 500])
-def test_the_address_stands_in_no_error_and_no_log_when_the_receiver_refuses(
+def test_errors_and_logs_do_not_contain_the_url_if_the_receiver_refuses(
     status: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with Receiver(answers=[status]) as receiver, caplog.at_level(logging.DEBUG):
@@ -183,7 +183,7 @@ def test_the_address_stands_in_no_error_and_no_log_when_the_receiver_refuses(
     [f"http://127.0.0.1:1/{SECRET}", f"http://hooks.example.com/{SECRET}", f"hooks/{SECRET}", f"https://[{SECRET}"],
     ids=["nobody listens", "plain http to elsewhere", "no address", "half an address"],
 )
-def test_the_address_stands_in_no_error_and_no_log_when_it_cannot_be_reached(
+def test_errors_and_logs_do_not_contain_the_url_if_it_cannot_be_reached(
     address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with caplog.at_level(logging.DEBUG):
@@ -222,7 +222,7 @@ def test_an_asset_and_a_check_that_recover_are_reported_once(
     assert runs.tick() == checks.tick() == "nothing to report"
 
 
-def test_a_broken_file_fails_a_check_and_is_reported_until_it_is_mended(
+def test_a_broken_file_fails_a_check_and_is_reported_until_it_is_fixed(
     workplace: Path, instance: dg.DagsterInstance, receiver: Receiver
 ) -> None:
     file = workplace / "connections" / "acme" / "defs.yaml"
@@ -319,11 +319,11 @@ def test_what_an_api_sends_stays_plain_text(form: str, receiver: Receiver, monke
         ("hooks.slack.com.example.com", "mattermost"),
     ],
 )
-def test_the_form_follows_from_the_host(host: str, form: str) -> None:
+def test_the_format_follows_from_the_host(host: str, form: str) -> None:
     assert form_of(f"https://{host}/services/x") == form
 
 
-def test_an_unknown_form_is_refused(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_format_is_refused(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FORM, "pager")
     with pytest.raises(WebhookError, match=f"{FORM} must be one of slack, mattermost, teams"):
         post([Alert("acme/devices", "failed")])

@@ -23,7 +23,7 @@ def stands(target: RmmConnection, instance: dg.DagsterInstance, now: datetime | 
     return status_of({target.name: target}, definitions, instance, now or datetime.now(UTC))
 
 
-def test_a_connection_s_state_is_told_from_before_its_first_load(
+def test_a_connection_s_status_is_shown_even_before_its_first_load(
     workplace: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Simulator(tables={"devices": devices(30), "alerts": devices(5)}) as server:
@@ -60,7 +60,7 @@ def test_a_connection_s_state_is_told_from_before_its_first_load(
         assert 0 <= written["connections"][0]["resources"][0]["age_seconds"] < 3600
 
 
-def test_a_run_whose_process_is_gone_needs_a_person_until_it_is_ended(
+def test_a_run_whose_process_is_gone_needs_attention_until_it_is_ended(
     workplace: Path, instance: dg.DagsterInstance
 ) -> None:
     target = connection("http://127.0.0.1:9")
@@ -73,7 +73,7 @@ def test_a_run_whose_process_is_gone_needs_a_person_until_it_is_ended(
     assert "is gone" in found.runs[lost.run_id]
 
 
-def test_tables_that_cannot_be_asked_are_a_problem_of_their_connection(
+def test_tables_that_cannot_be_read_are_a_problem_of_their_connection(
     workplace: Path, instance: dg.DagsterInstance
 ) -> None:
     DATABASE.parent.mkdir()

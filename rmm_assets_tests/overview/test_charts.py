@@ -46,7 +46,7 @@ SELECT * FROM (VALUES
 ) AS t (id, name, status, organization__name, last_seen_at, _absent_since)"""
 
 
-def test_devices_are_counted_by_organization_and_state_without_those_that_are_gone(tmp_path: Path) -> None:
+def test_devices_are_counted_by_organization_and_state_without_absent_ones(tmp_path: Path) -> None:
     with tables(tmp_path, devices=DEVICES) as found:
         overview = read_overview("acme", found)
     drawn = chart(overview, "status_by_organization")
@@ -112,7 +112,7 @@ def test_other_names_and_other_kinds_of_time_give_the_same_charts(
     assert over_time.note.startswith("no column for whether an alert is open; looked for `status`")
 
 
-def test_patches_wait_by_age_and_installed_ones_do_not(tmp_path: Path) -> None:
+def test_pending_patches_are_counted_by_age(tmp_path: Path) -> None:
     patches = f"""
     SELECT i AS id, CASE WHEN i % 2 = 0 THEN 'pending' ELSE 'Installed' END AS status, 'major' AS severity,
       (to_timestamp({LOADED}) AT TIME ZONE 'UTC')::DATE - (i * 10)::INTEGER AS release_date FROM range(12) r(i)"""
@@ -123,7 +123,7 @@ def test_patches_wait_by_age_and_installed_ones_do_not(tmp_path: Path) -> None:
     assert drawn.headline == "6 pending patches"
 
 
-def test_alerts_outside_of_the_picture_are_counted_in_its_note(tmp_path: Path) -> None:
+def test_alerts_outside_of_the_chart_are_counted_in_its_note(tmp_path: Path) -> None:
     alerts = f"""
     SELECT to_timestamp({LOADED}) - INTERVAL 1 DAY AS opened_at, 'minor' AS severity
     UNION ALL SELECT to_timestamp({LOADED}) - INTERVAL 400 DAY, 'minor'
@@ -145,7 +145,7 @@ def test_alerts_outside_of_the_picture_are_counted_in_its_note(tmp_path: Path) -
     ],
     ids=["word", "flag", "number", "time"],
 )
-def test_critical_alerts_are_those_that_are_open(tmp_path: Path, columns: str) -> None:
+def test_only_open_alerts_count_as_critical(tmp_path: Path, columns: str) -> None:
     alerts = (
         f"SELECT to_timestamp({LOADED}) - INTERVAL (i) HOUR AS opened_at, {columns},"
         " CASE WHEN i % 2 = 0 THEN 'critical' ELSE 'minor' END AS severity FROM range(10) r(i)"
@@ -171,14 +171,14 @@ def test_a_chart_refers_to_the_last_load_of_its_own_table(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("ddl", [{}, {"devices": "SELECT 1 AS id WHERE false", "alerts": "SELECT 1 AS id WHERE false"}])
-def test_nothing_loaded_is_said_and_no_error(tmp_path: Path, ddl: dict[str, str]) -> None:
+def test_empty_tables_are_noted_without_an_error(tmp_path: Path, ddl: dict[str, str]) -> None:
     with tables(tmp_path, **ddl) as found:
         overview = read_overview("acme", found)
     assert [chart.series for chart in overview.charts] == [{}, {}, {}, {}]
     assert all(chart.note.startswith("Not drawn: ") for chart in overview.charts)
 
 
-def test_a_missing_column_is_named_with_what_was_looked_for(tmp_path: Path) -> None:
+def test_the_note_about_a_missing_column_lists_its_possible_names(tmp_path: Path) -> None:
     with tables(tmp_path, devices="SELECT 1 AS id, 'PC' AS name", alerts="SELECT 1 AS id") as found:
         overview = read_overview("acme", found)
     assert "no column for the state of a device; looked for `status`" in overview.charts[0].note
@@ -186,13 +186,13 @@ def test_a_missing_column_is_named_with_what_was_looked_for(tmp_path: Path) -> N
     assert "no column for when an alert was raised; looked for `opened_at`" in overview.charts[2].note
 
 
-def test_a_time_that_is_none_is_said(tmp_path: Path) -> None:
+def test_a_value_that_is_not_a_time_is_noted(tmp_path: Path) -> None:
     devices = "SELECT 1 AS id, 'PC' AS name, 'online' AS status, 'yesterday' AS last_seen"
     with tables(tmp_path, devices=devices) as found:
         assert chart(read_overview("acme", found), "agents_not_seen").note == "Not drawn: `last_seen` is not a time."
 
 
-def test_columns_that_may_not_be_shown_are_not(tmp_path: Path) -> None:
+def test_hidden_columns_are_not_shown(tmp_path: Path) -> None:
     with tables(tmp_path, devices=DEVICES) as found:
         overview = read_overview("acme", found, hidden={"devices": {"organization__name", "name"}})
     assert "Contoso" not in repr(overview) and "PC-2" not in repr(overview)

@@ -24,7 +24,7 @@ VERTICAL = Chart("patch_age", "Patches", "3 wait", ("new", "old"), {"patches": (
 EMPTY = Chart("agents_not_seen", "Agents", note="Not drawn: no <devices> are loaded.")
 
 
-def test_a_picture_is_well_formed_and_the_same_each_time() -> None:
+def test_a_chart_is_well_formed_and_reproducible() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         svg = draw(HORIZONTAL)
@@ -35,7 +35,7 @@ def test_a_picture_is_well_formed_and_the_same_each_time() -> None:
     assert {"online", "asleep", "devices"} <= set(texts)
 
 
-def test_a_picture_is_small_and_follows_the_readers_colours() -> None:
+def test_a_chart_is_small_and_follows_the_viewers_colour_scheme() -> None:
     bins = tuple(str(number) for number in range(42))
     svg = draw(Chart("alerts", "", "", bins, dict.fromkeys(("critical", "major", "minor"), (3.0,) * 42)))
     assert len(svg) < 45_000  # as base64 below 60 kB
@@ -44,7 +44,7 @@ def test_a_picture_is_small_and_follows_the_readers_colours() -> None:
     assert "#fffffe" not in svg and "#010203" not in svg
 
 
-def test_nothing_to_draw_is_refused() -> None:
+def test_drawing_nothing_is_an_error() -> None:
     with pytest.raises(ValueError, match="agents_not_seen has nothing to draw"):
         draw(EMPTY)
 
@@ -57,7 +57,7 @@ def fleet_page() -> str:
     return page(overview, {chart.name: draw(chart) for chart in (HORIZONTAL, VERTICAL)})
 
 
-def test_the_page_says_what_is_not_drawn_and_when_it_was_loaded() -> None:
+def test_the_page_says_what_is_not_drawn_and_when_tables_were_loaded() -> None:
     html = fleet_page()
     assert "Last loaded on 10 March 2026, 12:00 UTC." in html
     assert "<p>As of 10 March 2026, 12:00 UTC.</p>" in html
@@ -65,7 +65,7 @@ def test_the_page_says_what_is_not_drawn_and_when_it_was_loaded() -> None:
     assert "<p>Not drawn: no &lt;devices&gt; are loaded.</p>" in html
 
 
-def test_names_are_text_of_the_page_and_nothing_else() -> None:
+def test_names_are_only_text_on_the_page() -> None:
     html = fleet_page()
     assert html.count("<svg") == 2 and "<img" not in html
     assert ">東京メディカル株式会社</text>" in html and ">Müller &amp; Söhne &lt;GmbH&gt;</text>" in html
@@ -74,7 +74,7 @@ def test_names_are_text_of_the_page_and_nothing_else() -> None:
     assert not re.search(r"(?:src|href)=|url\(", html)
 
 
-def test_the_page_is_replaced_as_a_whole(tmp_path: Path) -> None:
+def test_the_page_is_replaced_atomically(tmp_path: Path) -> None:
     file = tmp_path / "new" / "fleet.html"
     for text in ("first", "second"):
         write(text, file)

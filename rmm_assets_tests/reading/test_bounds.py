@@ -50,7 +50,7 @@ LIMITS: dict[str, tuple[dict[str, Any], Callable[[Seen], Say], str, int]] = {
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_what_a_server_sends_without_end_is_red_with_what_to_set(limit: str, tmp_path: Path) -> None:
+def test_endless_responses_are_red_with_the_limit_to_set(limit: str, tmp_path: Path) -> None:
     settings, answer, words, requests = LIMITS[limit]
     made = connection(resource(endpoint={"paginator": CURSOR}), limits=settings)
     with Scripted(answer) as server, pytest.raises(RmmError, match=words) as raised:
@@ -59,7 +59,7 @@ def test_what_a_server_sends_without_end_is_red_with_what_to_set(limit: str, tmp
     assert len(server.seen) <= requests
 
 
-def test_positions_without_end_are_bounded_too(tmp_path: Path) -> None:
+def test_endless_positions_are_bounded_too(tmp_path: Path) -> None:
     paging = endpoint_of({"type": "page_number", "base_page": 1})
     with (
         Scripted(
@@ -98,7 +98,7 @@ for exact in (False, True):
 
 
 @pytest.mark.parametrize("kind", ["flat", "escaped", "nested", "maps"])
-def test_an_object_of_a_million_keys_costs_no_memory(kind: str) -> None:
+def test_an_object_of_a_million_keys_does_not_exhaust_memory(kind: str) -> None:
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", WIDE_OBJECT, kind], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
@@ -117,7 +117,7 @@ def test_an_object_of_a_million_keys_costs_no_memory(kind: str) -> None:
     ],
     ids=["many", "long", "no end"],
 )
-def test_headers_without_end_are_red(headers: bytes, words: str, tmp_path: Path) -> None:
+def test_endless_headers_are_red(headers: bytes, words: str, tmp_path: Path) -> None:
     def talk(client: socket.socket) -> None:
         client.recv(65536)
         client.sendall(b"HTTP/1.1 200 OK\r\n" + headers)

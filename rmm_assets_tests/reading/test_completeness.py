@@ -49,7 +49,7 @@ queries: list[dict[str, str]] = []
 # Page sizes
 
 
-def test_a_clamped_page_size_loses_no_rows_and_is_named_once(tmp_path: Path) -> None:
+def test_a_capped_page_size_loses_no_rows_and_is_reported_once(tmp_path: Path) -> None:
     found, _ = read_from(Faults(clamp=50), tmp_path)
     assert found.report.complete
     assert found.report.rows == found.report.last_total == 205
@@ -87,14 +87,14 @@ def test_a_body_without_the_selected_key_is_red(tmp_path: Path) -> None:
         read_from(Faults(no_data=True), tmp_path)
 
 
-def test_an_excerpt_holds_no_more_than_200_characters(tmp_path: Path) -> None:
+def test_an_excerpt_has_at_most_200_characters(tmp_path: Path) -> None:
     with pytest.raises(TransportError) as raised:
         read_from(Faults(status=200, text="x" * 10_000), tmp_path)
     assert str(raised.value).count("x") < 200
 
 
 @pytest.mark.parametrize("fault", [{"html": True}, {"truncated": True}, {"cut": True}, {"drop": True}])
-def test_html_and_broken_json_are_tried_again(fault: dict[str, Any], tmp_path: Path) -> None:
+def test_html_and_broken_json_are_retried(fault: dict[str, Any], tmp_path: Path) -> None:
     found, _ = read_from(Faults(**fault, skip=1, times=2), tmp_path)
     assert found.report.complete
     assert found.traffic.retries == 2
@@ -123,7 +123,7 @@ def test_a_total_too_high_is_red_after_one_more_pass_with_both_numbers(tmp_path:
         read_from(Faults(total_off=10), tmp_path)
 
 
-def test_a_total_too_low_loses_no_rows_and_is_warned_of(tmp_path: Path) -> None:
+def test_a_total_too_low_loses_no_rows_and_causes_a_warning(tmp_path: Path) -> None:
     found, _ = read_from(Faults(total_off=-105), tmp_path)
     assert found.report.rows == 205
     assert found.report.passes == 2
@@ -131,14 +131,14 @@ def test_a_total_too_low_loses_no_rows_and_is_warned_of(tmp_path: Path) -> None:
     assert found.report.signals == ["total: refuted: states 100 rows when 199 had been received"]
 
 
-def test_a_total_of_pages_that_counts_rows_is_taken_for_what_it_is(tmp_path: Path) -> None:
+def test_a_page_count_that_counts_rows_is_recognized(tmp_path: Path) -> None:
     # dlt's default: `total` is the number of pages. Many APIs mean rows by it, the simulator among them.
     found, _ = read_from([], tmp_path, {"type": "page_number", "base_page": 1})
     assert found.report.complete
     assert found.report.last_total == 205
 
 
-def test_a_page_number_total_that_counts_more_rows_than_came_is_red(tmp_path: Path) -> None:
+def test_a_page_number_total_above_the_received_rows_is_red(tmp_path: Path) -> None:
     with pytest.raises(IncompleteError, match="reports 208 rows; 205 distinct rows"):
         read_from(Faults(total_off=3), tmp_path, {"type": "page_number", "base_page": 1})
 
@@ -161,7 +161,7 @@ MOVES = {"deletes": (1, 0), "inserts": (0, 1), "both": (1, 1), "many": (7, 3)}
         if not (paginator is PAGES and total and name == "both")
     ],
 )
-def test_rows_that_move_during_one_read_are_read_again_until_they_hold_still(
+def test_rows_that_move_during_one_read_are_read_again_until_they_stop_moving(
     paginator: dict[str, Any], total: bool, where: Any, delete: int, insert: int, tmp_path: Path
 ) -> None:
     faults = Faults(move=Move(delete=delete, insert=insert, where=where, reads=1), no_total=not total)
@@ -172,7 +172,7 @@ def test_rows_that_move_during_one_read_are_read_again_until_they_hold_still(
 
 
 @pytest.mark.parametrize("total", [True, False], ids=["total", "no_total"])
-def test_rows_that_never_hold_still_are_red_after_three_passes(total: bool, tmp_path: Path) -> None:
+def test_rows_that_never_stop_moving_are_red_after_three_passes(total: bool, tmp_path: Path) -> None:
     faults = Faults(move=Move(delete=1), no_total=not total)
     with pytest.raises(IncompleteError, match=r"\(after 3 passes\)"):
         read_from(faults, tmp_path, rows=450)
@@ -190,7 +190,7 @@ def test_a_changing_total_is_red_with_both_numbers(tmp_path: Path) -> None:
         read(server.url, tmp_path, endpoint_of(PAGES, total_path="total"))
 
 
-def test_a_row_lost_for_a_row_that_came_twice_is_not_confirmed_by_a_second_pass_like_it(tmp_path: Path) -> None:
+def test_a_second_pass_with_the_same_repeated_row_does_not_confirm_the_first(tmp_path: Path) -> None:
     # Both passes show the rows 1 to 19 and 19 again in another place: row 20 is there and never came.
     passes = [[*range(1, 20), 19], [1, 19, *range(2, 20)], [*range(1, 21)], [*range(1, 21)]]
     started = [0]
@@ -236,7 +236,7 @@ def test_passes_whose_total_changed_confirm_nothing(totals: list[tuple[int, int]
 
 @pytest.mark.parametrize("paginator", [OFFSET, PAGES, CURSOR], ids=["offset", "page_number", "cursor"])
 @pytest.mark.parametrize("rows", [1, 2, 205])
-def test_the_same_page_again_is_red_after_the_second(paginator: dict[str, Any], rows: int, tmp_path: Path) -> None:
+def test_a_repeated_page_is_red_the_second_time(paginator: dict[str, Any], rows: int, tmp_path: Path) -> None:
     def answer(seen: Seen) -> Say:
         return Say({"data": devices(rows), "next_cursor": f"{len(server.seen)}"})
 
@@ -246,13 +246,13 @@ def test_the_same_page_again_is_red_after_the_second(paginator: dict[str, Any], 
         assert len(server.seen) <= 4
 
 
-def test_the_same_page_with_a_total_is_red_within_a_window_of_requests(tmp_path: Path) -> None:
+def test_a_repeated_page_with_a_total_is_red_within_a_window_of_requests(tmp_path: Path) -> None:
     with pytest.raises(PagingError, match="the server ignores 'offset'"):
         read_from(Faults(same_page=True), tmp_path, rows=5000)
     assert len(queries) <= 2 * (1 + 8)
 
 
-def test_a_server_that_begins_again_at_the_end_is_red(tmp_path: Path) -> None:
+def test_a_server_that_starts_over_at_the_end_is_red(tmp_path: Path) -> None:
     rows = devices(997)
 
     def answer(seen: Seen) -> Say:
@@ -273,7 +273,7 @@ def test_a_full_page_with_no_next_cursor_is_red(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/linked/devices", "/v1/link-header/devices"])
-def test_a_missing_link_is_red_where_a_total_tells(path: str, tmp_path: Path) -> None:
+def test_a_missing_link_is_red_if_the_total_is_higher(path: str, tmp_path: Path) -> None:
     kind = "json_link" if path == "/v1/linked/devices" else "header_link"
     with pytest.raises(IncompleteError, match="reports 205 rows; 100 distinct rows"):
         read_from(Faults(no_next=True), tmp_path, {"type": kind}, path=path, params={"limit": 100}, total_path="total")
@@ -287,7 +287,7 @@ def test_a_missing_link_is_red_where_a_total_tells(path: str, tmp_path: Path) ->
         ({"type": "header_link"}, "/v1/link-header/devices"),
     ],
 )
-def test_a_page_that_leads_to_itself_is_red(paginator: dict[str, Any], path: str, tmp_path: Path) -> None:
+def test_a_page_that_links_to_itself_is_red(paginator: dict[str, Any], path: str, tmp_path: Path) -> None:
     with pytest.raises(PagingError, match="page 2 is the same as page 1"):
         read_from(Faults(stuck_next=True), tmp_path, paginator, path=path)
     assert len(queries) <= 3
@@ -355,7 +355,7 @@ def test_a_null_or_false_end_mark_is_the_end(style: str, mark: bool | None, tmp_
         assert len(server.seen) <= 2 * 2 * 3
 
 
-def test_an_end_mark_that_never_comes_is_not_taken_for_the_end(tmp_path: Path) -> None:
+def test_an_end_mark_that_is_never_sent_does_not_end_the_read(tmp_path: Path) -> None:
     # A misspelt has_more_path: dlt would stop with an error, a careless reader after the first page.
     found, _ = read_from([], tmp_path, {**OFFSET, "has_more_path": "has_moar"})
     assert found.report.rows == 205
@@ -369,7 +369,7 @@ def test_an_empty_page_that_says_there_is_more_is_red(tmp_path: Path) -> None:
         read(server.url, tmp_path, endpoint_of({**PAGES, "has_more_path": "more"}))
 
 
-def test_empty_pages_between_full_ones_are_no_end_where_the_connection_says_so(tmp_path: Path) -> None:
+def test_empty_pages_between_full_ones_are_not_an_end_if_configured(tmp_path: Path) -> None:
     rows = devices(30)
 
     def answer(seen: Seen) -> Say:
@@ -384,7 +384,7 @@ def test_empty_pages_between_full_ones_are_no_end_where_the_connection_says_so(t
 # Rows that come twice
 
 
-def test_rows_repeated_across_pages_land_once_and_are_counted(tmp_path: Path) -> None:
+def test_rows_repeated_across_pages_are_loaded_once_and_counted(tmp_path: Path) -> None:
     with Simulator(tables={"devices": devices(250)}, faults=Faults(duplicate_every=50)) as server:
         found = read(server.base_url, tmp_path, endpoint_of(OFFSET))
     assert sorted(row["id"] for row in found.rows) == list(range(1, 251))
@@ -407,7 +407,7 @@ def test_repeated_rows_that_fill_up_a_total_do_not_hide_the_last_ones(tmp_path: 
     assert found.report.complete
 
 
-def test_repeated_rows_that_fill_up_a_total_are_red_where_nothing_may_be_asked_behind_it(tmp_path: Path) -> None:
+def test_repeated_rows_that_fill_up_a_total_are_red_if_no_request_may_check_for_more(tmp_path: Path) -> None:
     # 25 rows, 5 of them served twice, 20 stated: two pages hold 20 rows, 15 different ones, and there is no page 3.
     served = [row for row in devices(25) for _ in range(1 + (row["id"] <= 5))]
 
@@ -422,7 +422,7 @@ def test_repeated_rows_that_fill_up_a_total_are_red_where_nothing_may_be_asked_b
         read(server.url, tmp_path, endpoint)
 
 
-def test_rows_without_a_key_are_counted_and_do_not_look_like_one_another(tmp_path: Path) -> None:
+def test_rows_without_a_key_are_counted_and_not_treated_as_equal(tmp_path: Path) -> None:
     rows = [{"name": f"nameless {number}"} for number in range(250)]
     with Simulator(tables={"devices": rows}) as server:
         found = read(server.base_url, tmp_path, endpoint_of(OFFSET))
@@ -442,7 +442,7 @@ def test_without_a_primary_key_whole_rows_are_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("refused", [True, False], ids=["refused", "rounded"])
-def test_a_server_of_round_offsets_is_found_out_at_once_and_read_twice(refused: bool, tmp_path: Path) -> None:
+def test_a_server_that_only_accepts_round_offsets_is_detected_and_read_twice(refused: bool, tmp_path: Path) -> None:
     rows = devices(250)
 
     def answer(seen: Seen) -> Say:
@@ -459,7 +459,7 @@ def test_a_server_of_round_offsets_is_found_out_at_once_and_read_twice(refused: 
         assert len(server.seen) == 2 + 2 * 3
 
 
-def test_a_row_that_slips_past_a_round_offset_is_caught_by_the_second_pass(tmp_path: Path) -> None:
+def test_the_second_pass_finds_a_row_that_moved_past_a_round_offset(tmp_path: Path) -> None:
     # While the first whole pass reads, one row goes before the place and another one comes behind it: no total shows it.
     rows = devices(250)
     whole = [0]
@@ -479,7 +479,7 @@ def test_a_row_that_slips_past_a_round_offset_is_caught_by_the_second_pass(tmp_p
     assert found.report.passes == 3
 
 
-def test_a_page_that_begins_with_a_row_without_a_key_does_not_show_that_no_row_moved(tmp_path: Path) -> None:
+def test_a_page_that_starts_with_a_row_without_a_key_does_not_prove_that_no_row_moved(tmp_path: Path) -> None:
     # Rows 10 and 12 have no key. While the second page is fetched, two rows before the place go and two come at the end:
     # the page begins with row 12, which looks like row 10, and row 11 would be lost with the total unchanged.
     rows: list[dict[str, Any]] = [{**row, "id": None} if row["id"] in (10, 12) else row for row in devices(20)]
@@ -500,7 +500,7 @@ def test_a_page_that_begins_with_a_row_without_a_key_does_not_show_that_no_row_m
     assert found.report.passes == 3
 
 
-def test_rows_that_move_at_the_first_boundary_do_not_make_a_server_of_round_offsets(tmp_path: Path) -> None:
+def test_rows_that_move_at_the_first_boundary_do_not_look_like_round_offsets(tmp_path: Path) -> None:
     found, queries = read_from(Faults(move=Move(delete=1, reads=1), times=2), tmp_path, rows=450)
     assert found.report.passes == 1
     assert queries[-1]["offset"] != "400"
@@ -521,7 +521,7 @@ def test_verify_false_reads_once_whatever_is_not_proven(tmp_path: Path) -> None:
     assert [query["offset"] for query in queries].count("0") == 1
 
 
-def test_verify_false_does_not_believe_a_pass_in_which_rows_moved(tmp_path: Path) -> None:
+def test_verify_false_does_not_accept_a_pass_in_which_rows_moved(tmp_path: Path) -> None:
     rows = devices(500)
 
     def answer(seen: Seen) -> Say:
@@ -541,7 +541,7 @@ def test_a_read_up_to_a_maximum_is_partial(tmp_path: Path) -> None:
     assert found.report.partial
 
 
-def test_to_the_end_has_all_that_came_though_rows_kept_moving(tmp_path: Path) -> None:
+def test_to_the_end_keeps_all_received_rows_although_rows_kept_moving(tmp_path: Path) -> None:
     faults = Faults(move=Move(delete=1))
     with Simulator(tables={"devices": devices(450)}, faults=faults) as server:
         kept = Kept(tmp_path, server.base_url)
@@ -582,7 +582,7 @@ class Kept:
         (250, True, 3), (0, False, 2), (20, False, 2), (100, False, 2), (250, False, 2 * 5),
     ],
 )  # fmt: skip
-def test_small_tables_cost_few_requests(rows: int, total: bool, requests: int, tmp_path: Path) -> None:
+def test_small_tables_take_few_requests(rows: int, total: bool, requests: int, tmp_path: Path) -> None:
     _, queries = read_from(Faults(no_total=not total), tmp_path, rows=rows)
     assert len(queries) == requests
 
@@ -591,7 +591,7 @@ def test_small_tables_cost_few_requests(rows: int, total: bool, requests: int, t
     ("rows", "total", "requests"),
     [(20, True, 2), (250, True, 4), (0, False, 2 + 1), (20, False, 2 * 2 + 1), (250, False, 2 * 4 + 1)],
 )
-def test_small_tables_by_page_number_cost_few_requests(rows: int, total: bool, requests: int, tmp_path: Path) -> None:
+def test_small_tables_by_page_number_take_few_requests(rows: int, total: bool, requests: int, tmp_path: Path) -> None:
     path = "total" if total else None
     _, queries = read_from(Faults(no_total=not total), tmp_path, PAGES, rows=rows, total_path=path)
     assert len(queries) == requests

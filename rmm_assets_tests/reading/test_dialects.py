@@ -44,7 +44,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("dialect", "settings", "size"), RIGHT)
-def test_a_dialect_read_as_it_says_brings_every_row(
+def test_a_dialect_read_as_documented_returns_every_row(
     dialect: Dialect, settings: Settings, size: int, tmp_path: Path
 ) -> None:
     rows = rows_of(size)
@@ -55,7 +55,7 @@ def test_a_dialect_read_as_it_says_brings_every_row(
 
 
 @pytest.mark.parametrize(("dialect", "settings", "size"), WRONG)
-def test_a_dialect_read_wrongly_is_red_or_brings_every_row(
+def test_a_dialect_read_wrongly_is_red_or_returns_every_row(
     dialect: Dialect, settings: Settings, size: int, tmp_path: Path
 ) -> None:
     rows = rows_of(size)
@@ -117,7 +117,7 @@ FAULTY = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("dialect", "what"), FAULTY)
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
-def test_a_page_that_fails_in_the_middle_never_cuts_a_read_off(
+def test_a_failed_page_in_the_middle_never_ends_a_read(
     dialect: Dialect, what: str, lasting: bool, tmp_path: Path
 ) -> None:
     rows = rows_of(95)

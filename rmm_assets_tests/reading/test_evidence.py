@@ -102,7 +102,7 @@ def test_a_single_page_that_says_there_is_more_is_red(
         {"parent": {"meta": {"total": 99}}}, {"message": "read more"}, {"total_pages": 1}, {"total": 12.5},
     ],
 )  # fmt: skip
-def test_what_only_looks_like_a_signal_is_none(beside: dict[str, Any], tmp_path: Path) -> None:
+def test_fields_that_only_look_like_signals_are_ignored(beside: dict[str, Any], tmp_path: Path) -> None:
     found = read_from(say_once({"data": rows_of(50), **beside}), tmp_path, "single_page")
     assert found.rows == rows_of(50)
     assert found.report.evidence is Evidence.USER
@@ -116,7 +116,7 @@ def test_fields_in_rows_are_never_signals(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["has_more", "meta.has_more", "Has-More"])
-def test_a_signal_that_the_file_calls_wrong_is_not_believed(wrong: str, tmp_path: Path) -> None:
+def test_wrong_signals_in_the_file_are_ignored(wrong: str, tmp_path: Path) -> None:
     answer = say_once({"data": rows_of(50), "meta": {"has_more": True}})
     found = read_from(answer, tmp_path, "single_page", wrong_signals=(wrong,))
     assert found.report.complete
@@ -124,19 +124,19 @@ def test_a_signal_that_the_file_calls_wrong_is_not_believed(wrong: str, tmp_path
 
 
 @pytest.mark.parametrize("weak", [{"cursor": "abc"}, {"paging": {"cursors": {"after": "abc"}}}, {"count": 900}])
-def test_a_weak_signal_asks_for_a_second_look(weak: dict[str, Any], tmp_path: Path) -> None:
+def test_a_weak_signal_causes_a_second_read(weak: dict[str, Any], tmp_path: Path) -> None:
     with Scripted(say_once({"data": rows_of(7), **weak})) as server:
         found = read(server.url, tmp_path, endpoint_of("single_page"))
         assert found.report.evidence is Evidence.TWO_READS
         assert len(server.seen) == 2
 
 
-def test_206_alone_asks_for_a_second_look(tmp_path: Path) -> None:
+def test_206_alone_causes_a_second_read(tmp_path: Path) -> None:
     found = read_from(say_once({"data": rows_of(7)}, status=206), tmp_path, "single_page")
     assert found.report.evidence is Evidence.TWO_READS
 
 
-def test_a_flag_that_is_wrong_by_one_page_is_settled_by_one_more_request(tmp_path: Path) -> None:
+def test_one_more_request_clears_a_flag_that_is_wrong_by_one_page(tmp_path: Path) -> None:
     rows = rows_of(200)
 
     def answer(seen: Seen) -> Say:
@@ -149,7 +149,7 @@ def test_a_flag_that_is_wrong_by_one_page_is_settled_by_one_more_request(tmp_pat
     assert found.report.evidence is Evidence.STATED_TOTAL
 
 
-def test_a_page_hidden_by_rights_is_no_end_while_a_link_leads_on(tmp_path: Path) -> None:
+def test_a_page_hidden_by_permissions_is_not_an_end_if_it_has_a_next_link(tmp_path: Path) -> None:
     rows = rows_of(344)
     hidden = range(194, 244)
 
@@ -164,7 +164,7 @@ def test_a_page_hidden_by_rights_is_no_end_while_a_link_leads_on(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("name", "last"), [("pages", 3), ("seiten", 3), ("seiten", 5)])
-def test_stated_pages_that_come_empty_are_no_end(name: str, last: int, tmp_path: Path) -> None:
+def test_stated_pages_that_are_empty_are_not_an_end(name: str, last: int, tmp_path: Path) -> None:
     rows = rows_of(100)
 
     def answer(seen: Seen) -> Say:
@@ -178,7 +178,7 @@ def test_stated_pages_that_come_empty_are_no_end(name: str, last: int, tmp_path:
 
 
 @pytest.mark.parametrize("stop", [True, False])
-def test_empty_pages_that_contradict_themselves_do_not_go_on_for_ever(stop: bool, tmp_path: Path) -> None:
+def test_contradictory_empty_pages_do_not_go_on_forever(stop: bool, tmp_path: Path) -> None:
     paginator = {**PAGES, "has_more_path": "more", "total_path": "pages", "stop_after_empty_page": stop}
 
     def answer(seen: Seen) -> Say:
@@ -190,7 +190,7 @@ def test_empty_pages_that_contradict_themselves_do_not_go_on_for_ever(stop: bool
     assert len(server.seen) <= 2 * (2 + 8)
 
 
-def test_an_empty_first_page_without_any_mark_is_asked_for_again(tmp_path: Path) -> None:
+def test_an_empty_first_page_without_an_end_mark_is_requested_again(tmp_path: Path) -> None:
     rows, asked = rows_of(7), [0]
 
     def answer(_: Seen) -> Say:
@@ -220,7 +220,7 @@ LINKS = '</v1/devices?{0}={1}>; rel="next", </v1/devices?{0}=0>; rel="first", </
     ],
 )
 @pytest.mark.parametrize("honest", [True, False])
-def test_an_end_before_the_last_page_that_is_stated_is_none(kind: str, said: str, honest: bool, tmp_path: Path) -> None:
+def test_an_end_before_the_stated_last_page_is_not_an_end(kind: str, said: str, honest: bool, tmp_path: Path) -> None:
     """Two links, or two cursors, and then nothing: the API states how many pages there are, or which one is the last."""
     rows, param = rows_of(50), "page" if kind == "last page's link" else "from"
 
@@ -245,7 +245,7 @@ def test_an_end_before_the_last_page_that_is_stated_is_none(kind: str, said: str
 
 
 @pytest.mark.parametrize("where", ["pages", "Link"])
-def test_a_last_page_that_comes_empty_is_no_end(where: str, tmp_path: Path) -> None:
+def test_an_empty_stated_last_page_is_not_an_end(where: str, tmp_path: Path) -> None:
     beside: dict[str, Any] = {"pages": 3} if where == "pages" else {}
     headers = () if where == "pages" else (("Link", '</v1/devices?page=3>; rel="last"'),)
     rows = rows_of(60)
@@ -269,7 +269,7 @@ def test_a_last_page_that_comes_empty_is_no_end(where: str, tmp_path: Path) -> N
         ({"error": "none", "status": 200}, False),
     ],
 )  # fmt: skip
-def test_an_empty_list_beside_an_error_is_no_list(beside: dict[str, Any], wrong: bool, tmp_path: Path) -> None:
+def test_an_empty_list_next_to_an_error_is_not_a_list(beside: dict[str, Any], wrong: bool, tmp_path: Path) -> None:
     rows = rows_of(45)
 
     def answer(seen: Seen) -> Say:
@@ -291,7 +291,7 @@ def test_an_empty_list_beside_an_error_is_no_list(beside: dict[str, Any], wrong:
 # What is configured must be found
 
 
-def test_the_name_that_was_meant_is_named(tmp_path: Path) -> None:
+def test_the_error_about_a_misspelt_key_names_the_similar_field(tmp_path: Path) -> None:
     rows = rows_of(3333)
 
     def datasette(seen: Seen) -> Say:
@@ -331,7 +331,7 @@ MISSPELT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ("number", "cap", "full"),
     [(100, 100, True), (50, 50, True), (205, 100, False), (37, 100, False), (0, 100, False)],
 )
-def test_a_misspelt_key_is_red_where_the_last_page_may_be_full(
+def test_a_misspelt_key_is_red_if_the_last_page_may_be_full(
     paginator: dict[str, Any], changes: dict[str, Any], said: str, number: int, cap: int, full: bool, tmp_path: Path
 ) -> None:
     rows = rows_of(number)
@@ -353,7 +353,7 @@ def test_a_misspelt_key_is_red_where_the_last_page_may_be_full(
 
 
 @pytest.mark.parametrize("paginator", [NEXT, CURSOR, "header_link"], ids=str)
-def test_verify_false_believes_an_end_that_nothing_marks(paginator: Any, tmp_path: Path) -> None:
+def test_verify_false_accepts_an_end_without_a_mark(paginator: Any, tmp_path: Path) -> None:
     with Scripted(say_once({"data": rows_of(50)})) as server:
         with pytest.raises(PagingError, match="names no next page"):
             read(server.url, tmp_path, endpoint_of(paginator), retry=IMPATIENT)
@@ -363,7 +363,7 @@ def test_verify_false_believes_an_end_that_nothing_marks(paginator: Any, tmp_pat
         assert len(server.seen) == asked + 1
 
 
-def test_kinto_s_next_page_is_seen_where_a_link_header_is_looked_for(tmp_path: Path) -> None:
+def test_kinto_s_next_page_header_is_seen_by_header_link(tmp_path: Path) -> None:
     rows = rows_of(1500)
     answer = say_once({"data": rows[:100]}, headers=(("Next-Page", "http://h/v1/devices?_token=x"),))
     with pytest.raises(PagingError, match="links_next_key `next` was not found in any response; `Next-Page` was"):
@@ -371,7 +371,7 @@ def test_kinto_s_next_page_is_seen_where_a_link_header_is_looked_for(tmp_path: P
 
 
 @pytest.mark.parametrize("once", [True, False])
-def test_a_link_that_is_lost_on_a_full_page_is_asked_for_again_then_red(once: bool, tmp_path: Path) -> None:
+def test_a_missing_link_on_a_full_page_is_requested_again_then_red(once: bool, tmp_path: Path) -> None:
     rows, lost = rows_of(950), [0]
 
     def answer(seen: Seen) -> Say:
@@ -392,7 +392,7 @@ def test_a_link_that_is_lost_on_a_full_page_is_asked_for_again_then_red(once: bo
 
 
 @pytest.mark.parametrize("total", ["many", {"n": 3}, [5], "1.5", True])
-def test_a_total_that_is_no_number_is_red(total: Any, tmp_path: Path) -> None:
+def test_a_total_that_is_not_a_number_is_red(total: Any, tmp_path: Path) -> None:
     with pytest.raises(PagingError, match="`total` should be a total"):
         read_from(say_once({"data": rows_of(3), "total": total}), tmp_path, OFFSET)
 
@@ -425,7 +425,7 @@ def test_a_total_in_a_header_is_evidence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("plain", [True, False])
-def test_a_total_may_come_from_a_request_of_its_own(plain: bool, tmp_path: Path) -> None:
+def test_a_total_can_come_from_a_separate_request(plain: bool, tmp_path: Path) -> None:
     held, counted = rows_of(60), [60]
 
     def answer(seen: Seen) -> Say:
@@ -446,7 +446,7 @@ def test_a_total_may_come_from_a_request_of_its_own(plain: bool, tmp_path: Path)
         read_from(answer, tmp_path, NEXT, **settings)
 
 
-def test_a_count_that_changes_meanwhile_is_no_evidence(tmp_path: Path) -> None:
+def test_a_count_that_changes_during_the_read_is_not_evidence(tmp_path: Path) -> None:
     counts = iter([5, 6, 6, 6])
 
     def answer(seen: Seen) -> Say:
@@ -477,7 +477,7 @@ def test_a_total_that_counts_the_page_s_rows_does_not_end_a_read(tmp_path: Path)
         assert read_from(answer, tmp_path, {"type": "offset", "limit": limit}).rows == rows
 
 
-def test_a_total_that_was_stated_once_holds_in_later_passes(tmp_path: Path) -> None:
+def test_a_total_stated_once_applies_to_later_passes(tmp_path: Path) -> None:
     started = [0]
 
     def answer(seen: Seen) -> Say:
@@ -491,7 +491,7 @@ def test_a_total_that_was_stated_once_holds_in_later_passes(tmp_path: Path) -> N
         read_from(answer, tmp_path, PAGES, total_path="total")
 
 
-def test_a_total_that_was_refuted_says_nothing_for_the_rest_of_the_run(tmp_path: Path) -> None:
+def test_a_refuted_total_is_ignored_for_the_rest_of_the_run(tmp_path: Path) -> None:
     rows = rows_of(150)
 
     def answer(seen: Seen) -> Say:
@@ -505,7 +505,7 @@ def test_a_total_that_was_refuted_says_nothing_for_the_rest_of_the_run(tmp_path:
 
 @pytest.mark.parametrize("number", [1000, 1005])
 @pytest.mark.parametrize("window", [1000, 5000])
-def test_a_round_total_is_looked_behind(window: int, number: int, tmp_path: Path) -> None:
+def test_a_request_checks_for_rows_after_a_round_total(window: int, number: int, tmp_path: Path) -> None:
     rows = rows_of(number)
 
     def answer(seen: Seen) -> Say:
@@ -516,7 +516,7 @@ def test_a_round_total_is_looked_behind(window: int, number: int, tmp_path: Path
     assert read_from(answer, tmp_path, {"type": "offset", "limit": 300}).rows == rows
 
 
-def test_a_round_total_of_links_asks_for_a_second_look(tmp_path: Path) -> None:
+def test_a_round_total_with_links_causes_a_second_read(tmp_path: Path) -> None:
     rows = rows_of(1000)
 
     def answer(seen: Seen) -> Say:
@@ -528,7 +528,7 @@ def test_a_round_total_of_links_asks_for_a_second_look(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("window", [1000, 5000])
-def test_a_refusal_at_a_cap_is_no_end(window: int, tmp_path: Path) -> None:
+def test_a_refusal_at_a_cap_is_not_an_end(window: int, tmp_path: Path) -> None:
     rows = rows_of(5000)
 
     def answer(seen: Seen) -> Say:
@@ -546,9 +546,7 @@ def test_a_refusal_at_a_cap_is_no_end(window: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page_0", ["first page", "nothing"])
 @pytest.mark.parametrize("number", [0, 7, 20, 45])
-def test_an_api_that_counts_from_1_loses_no_first_page_where_the_file_says_0(
-    page_0: str, number: int, tmp_path: Path
-) -> None:
+def test_an_api_that_counts_from_1_loses_no_page_if_the_file_says_0(page_0: str, number: int, tmp_path: Path) -> None:
     rows = rows_of(number)
 
     def answer(seen: Seen) -> Say:
@@ -561,13 +559,13 @@ def test_an_api_that_counts_from_1_loses_no_first_page_where_the_file_says_0(
 
 
 @pytest.mark.parametrize("number", [7, 20, 45])
-def test_an_api_that_counts_from_0_is_red_where_the_file_says_1(number: int, tmp_path: Path) -> None:
+def test_an_api_that_counts_from_0_is_red_if_the_file_says_1(number: int, tmp_path: Path) -> None:
     with pytest.raises(PagingError, match="set base_page: 0"):
         read_from(numbered(number, 20, base=0), tmp_path, PAGES)
 
 
 @pytest.mark.parametrize("more", [None, "more"])
-def test_a_first_page_that_is_missed_is_seen_by_what_is_stated(more: str | None, tmp_path: Path) -> None:
+def test_a_missed_first_page_is_detected_by_a_stated_total(more: str | None, tmp_path: Path) -> None:
     answer = numbered(14, 20, base=0, more=False, total=14)
     with pytest.raises(IncompleteError, match="`total` states 14 rows"):
         read_from(answer, tmp_path, {**PAGES, "has_more_path": more})
@@ -598,7 +596,7 @@ def test_only_an_empty_list_is_no_rows(what: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", NOT_A_LIST)
 @pytest.mark.parametrize("paginator", [CURSOR, PAGES, OFFSET], ids=["cursor", "page_number", "offset"])
-def test_a_page_without_a_list_is_tried_again_then_red(what: str, paginator: dict[str, Any], tmp_path: Path) -> None:
+def test_a_page_without_a_list_is_retried_then_red(what: str, paginator: dict[str, Any], tmp_path: Path) -> None:
     rows = rows_of(400)
 
     def serve(broken: Iterator[bool]) -> Answer:
@@ -618,7 +616,7 @@ def test_a_page_without_a_list_is_tried_again_then_red(what: str, paginator: dic
         read_from(serve(iter([True] * 10**6)), tmp_path, paginator)
 
 
-def test_204_is_no_rows_as_the_first_answer_only(tmp_path: Path) -> None:
+def test_204_means_no_rows_only_as_the_first_response(tmp_path: Path) -> None:
     rows = rows_of(40)
 
     def answer(seen: Seen) -> Say:
@@ -632,7 +630,7 @@ def test_204_is_no_rows_as_the_first_answer_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("selector", ["$", "data"])
-def test_an_object_is_a_row_only_where_the_file_says_so(selector: str, tmp_path: Path) -> None:
+def test_an_object_is_a_row_only_with_single_object(selector: str, tmp_path: Path) -> None:
     body = {"id": 1, "name": "x"} if selector == "$" else {"data": {"id": 1, "name": "x"}}
     with pytest.raises(TransportError, match="single_object: true"):
         read_from(say_once(body), tmp_path, "single_page", data_selector=selector)
@@ -640,7 +638,7 @@ def test_an_object_is_a_row_only_where_the_file_says_so(selector: str, tmp_path:
     assert found.rows == [{"id": 1, "name": "x"}]
 
 
-def test_an_error_in_a_bare_list_s_place_is_no_row(tmp_path: Path) -> None:
+def test_an_error_instead_of_a_bare_list_is_not_a_row(tmp_path: Path) -> None:
     def answer(seen: Seen) -> Say:
         page = int(query_of(seen)["page"])
         return Say({"error": "internal"}) if page == 5 else Say(rows_of(500)[page * 50 - 50 : page * 50])
@@ -649,7 +647,7 @@ def test_an_error_in_a_bare_list_s_place_is_no_row(tmp_path: Path) -> None:
         read_from(answer, tmp_path, PAGES, data_selector="$")
 
 
-def test_a_selector_that_was_found_must_stay_there(tmp_path: Path) -> None:
+def test_a_selector_that_was_found_must_be_in_every_page(tmp_path: Path) -> None:
     def answer(seen: Seen) -> Say:
         page = int(query_of(seen)["page"])
         return Say({"items" if page == 1 else "rows": rows_of(60)[page * 20 - 20 : page * 20]})
@@ -661,7 +659,7 @@ def test_a_selector_that_was_found_must_stay_there(tmp_path: Path) -> None:
 # Ignored answers
 
 
-def test_an_ignored_answer_behind_the_first_page_is_red(tmp_path: Path) -> None:
+def test_an_ignored_response_after_the_first_page_is_red(tmp_path: Path) -> None:
     ignore = ({"status_code": 403, "action": "ignore"},)
     rows = rows_of(60)
 
@@ -677,7 +675,7 @@ def test_an_ignored_answer_behind_the_first_page_is_red(tmp_path: Path) -> None:
             read_from(answer, tmp_path, paginator, ignore=ignore)
 
 
-def test_an_ignored_answer_that_throttles_is_tried_again(tmp_path: Path) -> None:
+def test_an_ignored_response_that_is_rate_limited_is_retried(tmp_path: Path) -> None:
     answers = iter([Say({"error": "API rate limit exceeded"}, 403), Say({"data": rows_of(3)})])
     ignore = ({"status_code": 403, "action": "ignore"},)
     assert read_from(lambda _: next(answers), tmp_path, "single_page", ignore=ignore).rows == rows_of(3)
@@ -686,13 +684,13 @@ def test_an_ignored_answer_that_throttles_is_tried_again(tmp_path: Path) -> None
 # The report
 
 
-def test_the_report_says_that_a_read_brought_nothing(tmp_path: Path) -> None:
+def test_the_report_says_that_a_read_returned_nothing(tmp_path: Path) -> None:
     found = read_from(say_once({"data": [], "total": 0}), tmp_path, OFFSET)
     assert found.report.empty
     assert found.report.evidence is Evidence.STATED_TOTAL
 
 
-def test_many_reads_are_as_strong_as_the_weakest() -> None:
+def test_the_evidence_of_many_reads_is_that_of_the_weakest() -> None:
     report = Report("children")
     for evidence in (Evidence.STATED_TOTAL, Evidence.TWO_READS, Evidence.END_MARK):
         report.add(Report("children", evidence=evidence, signals=["total: states 5 rows"]))
@@ -714,7 +712,7 @@ def test_exactly_full_pages_are_green(number: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("paginator", [NEXT, CURSOR, "header_link", "single_page", PAGES, OFFSET], ids=str)
 @pytest.mark.parametrize("number", [1, 3, 7, 12])
-def test_a_small_page_without_any_mark_is_green(paginator: Any, number: int, tmp_path: Path) -> None:
+def test_a_small_page_without_an_end_mark_is_green(paginator: Any, number: int, tmp_path: Path) -> None:
     def answer(seen: Seen) -> Say:
         query = query_of(seen)
         start = int(query.get("offset") or (int(query.get("page", 1)) - 1) * 100)
@@ -723,7 +721,7 @@ def test_a_small_page_without_any_mark_is_green(paginator: Any, number: int, tmp
     assert read_from(answer, tmp_path, paginator).rows == rows_of(number)
 
 
-def test_a_row_deleted_in_mid_read_of_json_server_is_read_again_and_green(tmp_path: Path) -> None:
+def test_a_row_deleted_during_a_read_of_json_server_causes_a_second_read_and_is_green(tmp_path: Path) -> None:
     rows, asked = rows_of(100), [0]
 
     def answer(seen: Seen) -> Say:

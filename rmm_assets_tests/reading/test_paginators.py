@@ -112,7 +112,7 @@ def test_the_reference_describes_every_style_by_its_class() -> None:
         assert all(f"| `{key}` |" in text for key in style.model_fields)
 
 
-def test_a_style_without_needed_keys_may_be_written_as_a_word() -> None:
+def test_a_style_without_required_keys_can_be_written_as_a_word() -> None:
     for name, style in STYLES.items():
         if not paginators.needed_keys(style):
             assert paginator_of(name) == style.model_validate({})

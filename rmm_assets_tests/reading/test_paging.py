@@ -132,7 +132,7 @@ STYLES: dict[str, tuple[dict[str, Any], dict[str, Any], Answer]] = {
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("window", [1, 2, 8, 32])
-def test_a_style_brings_every_row_once_and_in_order(style: str, window: int, tmp_path: Path) -> None:
+def test_a_style_returns_every_row_once_and_in_order(style: str, window: int, tmp_path: Path) -> None:
     paginator, changes, answer = STYLES[style]
     with Scripted(answer) as server:
         found = read(server.url, tmp_path, endpoint_of(paginator, **changes), window=window)
@@ -153,7 +153,7 @@ def test_links_are_followed_to_the_end(path: str, paginator: dict[str, Any], tmp
 @pytest.mark.parametrize(
     "link", ["?from={}", "devices?from={}", "/api/v2/devices?from={}", "{base}/api/v2/devices?from={}"]
 )
-def test_a_link_is_relative_to_the_page_it_stands_on(link: str, tmp_path: Path) -> None:
+def test_a_link_is_relative_to_its_page(link: str, tmp_path: Path) -> None:
     def answer(seen: Seen) -> Say:
         assert urlsplit(seen.target).path == "/api/v2/devices"
         start = int(query_of(seen).get("from", 0))
@@ -172,14 +172,14 @@ def test_a_link_to_another_origin_is_refused(tmp_path: Path) -> None:
             read(server.base_url, tmp_path, endpoint)
 
 
-def test_single_page_asks_once(tmp_path: Path) -> None:
+def test_single_page_sends_one_request(tmp_path: Path) -> None:
     with Simulator(tables={"devices": ROWS}) as server:
         found = read(server.base_url, tmp_path, endpoint_of({"type": "single_page"}))
         assert found.rows == ROWS
         assert len(server.requests) == 1
 
 
-def test_a_page_number_maximum_is_where_reading_stops(tmp_path: Path) -> None:
+def test_a_page_number_maximum_ends_the_read(tmp_path: Path) -> None:
     paginator = {"type": "page_number", "base_page": 1, "maximum_page": 3, "total_path": None}
     with Scripted(paged(lambda seen: int(query_of(seen)["page"]) * 10 - 10)) as server:
         found = read(server.url, tmp_path, endpoint_of(paginator))
@@ -188,7 +188,7 @@ def test_a_page_number_maximum_is_where_reading_stops(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404])
-def test_a_page_behind_the_stated_end_may_be_refused(status: int, tmp_path: Path) -> None:
+def test_a_page_after_the_stated_end_may_be_refused(status: int, tmp_path: Path) -> None:
     def answer(seen: Seen) -> Say:
         page = int(query_of(seen)["page"])
         return Say({"data": ROWS[page * 10 - 10 : page * 10][:10], "pages": 5}) if page <= 5 else Say({}, status=status)
@@ -213,7 +213,7 @@ def test_a_page_before_the_stated_end_may_not_be_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("paginator", [OFFSET, {"type": "single_page"}, {"type": "cursor", "cursor_path": "next"}])
-def test_an_ignored_answer_is_the_end_of_the_rows(paginator: dict[str, Any], tmp_path: Path) -> None:
+def test_an_ignored_response_means_no_rows(paginator: dict[str, Any], tmp_path: Path) -> None:
     ignore = ({"status_code": 404, "content": "no devices", "action": "ignore"},)
     with Scripted(lambda _: Say({"error": "no devices here"}, status=404)) as server:
         found = read(server.url, tmp_path, endpoint_of(paginator, ignore=ignore))
@@ -222,7 +222,7 @@ def test_an_ignored_answer_is_the_end_of_the_rows(paginator: dict[str, Any], tmp
         assert len(server.seen) == 1
 
 
-def test_an_answer_that_is_like_an_ignored_one_is_not_ignored(tmp_path: Path) -> None:
+def test_a_response_similar_to_an_ignored_one_is_not_ignored(tmp_path: Path) -> None:
     ignore = ({"status_code": 404, "content": "no devices", "action": "ignore"},)
     with (
         Scripted(lambda _: Say({"error": "no such path"}, status=404)) as server,
@@ -249,7 +249,7 @@ def test_204_is_an_empty_page(tmp_path: Path) -> None:
         lambda rows: {"my rows": rows},
     ],
 )
-def test_without_a_data_selector_the_list_of_the_first_page_is_taken(around: Any, tmp_path: Path) -> None:
+def test_without_a_data_selector_the_list_in_the_first_page_is_used(around: Any, tmp_path: Path) -> None:
     with Scripted(lambda _: Say(around(ROWS))) as server:
         assert read(server.url, tmp_path, endpoint_of({"type": "single_page"}, data_selector=None)).rows == ROWS
 
@@ -262,7 +262,7 @@ def test_without_a_data_selector_two_lists_are_red(tmp_path: Path) -> None:
         read(server.url, tmp_path, endpoint_of({"type": "single_page"}, data_selector=None))
 
 
-def test_without_a_data_selector_an_error_body_is_no_row(tmp_path: Path) -> None:
+def test_without_a_data_selector_an_error_body_is_not_a_row(tmp_path: Path) -> None:
     with (
         Scripted(lambda _: Say({"error": "licence expired"})) as server,
         pytest.raises(TransportError, match="could be in no list"),
@@ -274,14 +274,14 @@ def test_without_a_data_selector_an_error_body_is_no_row(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("window", [1, 2, 8])
-def test_requests_under_way_stay_within_the_window(window: int, tmp_path: Path) -> None:
+def test_concurrent_requests_stay_within_the_window(window: int, tmp_path: Path) -> None:
     with Simulator(tables={"devices": devices(600)}, faults=Faults(delay=0.01)) as server:
         found = read(server.base_url, tmp_path, endpoint_of(OFFSET), window=window)
         assert found.rows == devices(600)
         assert window / 2 < server.most_at_once <= window
 
 
-def test_pages_come_in_order_whatever_the_answers_do(tmp_path: Path) -> None:
+def test_pages_are_returned_in_order_whatever_the_order_of_responses(tmp_path: Path) -> None:
     rows = devices(400)
 
     def answer(seen: Seen) -> Say:
@@ -293,7 +293,7 @@ def test_pages_come_in_order_whatever_the_answers_do(tmp_path: Path) -> None:
         assert read(server.url, tmp_path, endpoint_of(OFFSET)).rows == rows
 
 
-def test_without_a_total_no_more_pages_are_asked_for_in_vain_than_there_were_nor_than_a_window_holds(
+def test_without_a_total_few_pages_are_requested_in_vain(
     tmp_path: Path,
 ) -> None:
     for number in (5, 15, 35, 95, 300):
@@ -303,14 +303,14 @@ def test_without_a_total_no_more_pages_are_asked_for_in_vain_than_there_were_nor
             assert needed <= len(server.requests) <= needed + min(8, needed)
 
 
-def test_with_a_total_no_page_is_asked_for_in_vain(tmp_path: Path) -> None:
+def test_with_a_total_no_page_is_requested_in_vain(tmp_path: Path) -> None:
     with Simulator(tables={"devices": devices(305)}) as server:
         read(server.base_url, tmp_path, endpoint_of(OFFSET), window=32)
         assert len(server.requests) == -(-304 // 9)
 
 
 @pytest.mark.parametrize(("number", "letters", "each"), [(2000, 1, 16), (600, 30_000, 3)], ids=["small", "large"])
-def test_what_waits_in_memory_is_bounded(number: int, letters: int, each: int, tmp_path: Path) -> None:
+def test_pages_waiting_in_memory_are_bounded(number: int, letters: int, each: int, tmp_path: Path) -> None:
     rows = [{"id": i, "text": "x" * letters} for i in range(1, number + 1)]
     with Simulator(tables={"devices": rows}) as server, pager_to(server.base_url, tmp_path, window=4) as pager:
         pages = walk(pager, endpoint_of(OFFSET), PassFacts(), Signals())
@@ -336,7 +336,7 @@ def replies_of(number: int, *, broken: dict[int, list[Say]]) -> Callable[[Seen],
 
 
 @pytest.mark.parametrize("window", [1, 2])
-def test_a_damaged_page_among_others_is_asked_for_again_as_often_as_any(window: int, tmp_path: Path) -> None:
+def test_a_damaged_page_among_others_is_retried_like_any_request(window: int, tmp_path: Path) -> None:
     cut = Say(b'{"data":[{"id":1},{"id"')
     with Scripted(replies_of(400, broken={81: [cut] * 3})) as server:
         found = read(server.url, tmp_path, endpoint_of(OFFSET), window=window)
@@ -349,7 +349,7 @@ def test_a_damaged_page_among_others_is_asked_for_again_as_often_as_any(window: 
         read(server.url, tmp_path, endpoint_of(OFFSET), window=window)
 
 
-def test_pages_before_one_that_fails_are_handed_on(tmp_path: Path) -> None:
+def test_pages_before_a_failed_one_are_returned(tmp_path: Path) -> None:
     gone = Say(b"no", status=400)
     with Scripted(replies_of(400, broken={81: [gone]})) as server, pager_to(server.url, tmp_path, window=1) as pager:
         came: list[int] = []
@@ -359,7 +359,7 @@ def test_pages_before_one_that_fails_are_handed_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("window", [1, 2, 8])
-def test_a_short_page_among_many_loses_no_row_and_few_requests(window: int, tmp_path: Path) -> None:
+def test_a_short_page_among_many_loses_no_rows_and_takes_few_extra_requests(window: int, tmp_path: Path) -> None:
     rows = devices(900)
     short = {81: [Say({"data": rows[81:84], "total": 900})], 300: [Say({"data": rows[300:301], "total": 900})]}
     with Scripted(replies_of(900, broken=short)) as server:
@@ -369,7 +369,7 @@ def test_a_short_page_among_many_loses_no_row_and_few_requests(window: int, tmp_
         assert found.traffic.requests <= 101 + 2 * (1 + window * 16)
 
 
-def test_many_endpoints_at_once_share_one_window(tmp_path: Path) -> None:
+def test_concurrent_endpoints_share_one_window(tmp_path: Path) -> None:
     faults = Faults(delay=0.005)
     with (
         Simulator(tables={"devices": devices(60)}, faults=faults) as server,
@@ -396,7 +396,7 @@ def test_a_throttled_window_is_halved_and_grows_again() -> None:
     assert window.size == 8
 
 
-def test_429_lets_fewer_requests_run_at_once(tmp_path: Path) -> None:
+def test_429_reduces_concurrent_requests(tmp_path: Path) -> None:
     faults = [Faults(delay=0.02), Faults(status=429, skip=5, times=3)]
     with Simulator(tables={"devices": devices(300)}, faults=faults) as server:
         found = read(server.base_url, tmp_path, endpoint_of(OFFSET), retry=Retry(backoff_factor=0.01))
@@ -404,7 +404,7 @@ def test_429_lets_fewer_requests_run_at_once(tmp_path: Path) -> None:
         assert found.traffic.throttled == 3
 
 
-def test_a_page_that_fails_is_red_though_the_others_came(tmp_path: Path) -> None:
+def test_a_failed_page_is_red_although_the_others_were_received(tmp_path: Path) -> None:
     def answer(seen: Seen) -> Say:
         offset = int(query_of(seen)["offset"])
         return Say({"data": ROWS[offset : offset + 10], "total": 57}) if offset != 27 else Say({}, status=500)

@@ -10,7 +10,7 @@ import pytest
 from rmm_assets.reading.progress import Progress
 
 
-def test_a_line_says_how_far_how_fast_and_how_long_still(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_shows_progress_speed_and_remaining_time(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "told")
     progress = Progress("devices", logging.getLogger("told"), lambda: 2, every=0.0)
     progress._started = time.monotonic() - 10
@@ -21,7 +21,7 @@ def test_a_line_says_how_far_how_fast_and_how_long_still(caplog: pytest.LogCaptu
     assert line.endswith("rows/s, about 19 s left, 2 retries")
 
 
-def test_without_a_total_it_says_what_came(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_total_it_shows_the_rows_received(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "told")
     progress = Progress("alerts", logging.getLogger("told"), lambda: 0, every=0.0)
     progress._started = time.monotonic() - 10
@@ -30,7 +30,7 @@ def test_without_a_total_it_says_what_came(caplog: pytest.LogCaptureFixture) -> 
     assert caplog.messages == ["alerts 100 rows, 1 pages, 10 rows/s"]
 
 
-def test_pages_between_two_lines_are_not_told_one_by_one(caplog: pytest.LogCaptureFixture) -> None:
+def test_pages_between_two_lines_are_not_logged_one_by_one(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "told")
     progress = Progress("devices", logging.getLogger("told"), lambda: 0, every=3600.0)
     for _ in range(50):

@@ -176,7 +176,7 @@ def through_us(folder: Path, tables: list[tuple[str, list[dict[str, Any]], int |
 
 
 @pytest.mark.slow
-def test_child_tables_are_those_of_stock_dlt(tmp_path: Path) -> None:
+def test_child_tables_are_the_same_as_stock_dlt_s(tmp_path: Path) -> None:
     tables = list(make_tables(seed=11))
     stock = through_stock_dlt(tmp_path / "stock", tables)
     ours = through_us(tmp_path / "ours", tables)

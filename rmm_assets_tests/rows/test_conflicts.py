@@ -30,7 +30,7 @@ def conflicts(folder: Path, pages: list[Any], key: tuple[str, ...] = ("id",), **
     return found[0]
 
 
-def test_a_key_that_is_one_per_parent_is_named_with_two_examples(tmp_path: Path) -> None:
+def test_a_key_that_is_only_unique_per_parent_is_named_with_two_examples(tmp_path: Path) -> None:
     pages = [[{"id": action, "ticket": t, "note": f"secret {t}"} for action in range(1, 6)] for t in range(20)]
     assert conflicts(tmp_path, pages) == [
         "id=1: page 1 and page 2 differ in ticket, note",
@@ -40,12 +40,12 @@ def test_a_key_that_is_one_per_parent_is_named_with_two_examples(tmp_path: Path)
     assert conflicts(tmp_path / "right", pages, ("ticket", "id")) == []
 
 
-def test_rows_that_all_have_one_id_are_named(tmp_path: Path) -> None:
+def test_rows_that_all_have_the_same_id_are_named(tmp_path: Path) -> None:
     rows = [{"id": 0, "agent": i // 10, "date": f"2024-01-{i % 10 + 1:02d}"} for i in range(108)]
     assert conflicts(tmp_path, [rows]) == ["id=0: two rows of page 1 differ in date"]
 
 
-def test_rows_that_came_again_as_they_were_do_no_harm(tmp_path: Path) -> None:
+def test_identical_repeated_rows_are_not_a_conflict(tmp_path: Path) -> None:
     row = {"id": 1, "v": "x", "n": None, "o": {"a": 1, "b": [1, {"c": 2, "d": None}]}}
     again = {"o": {"b": [1, {"d": None, "c": 2}], "a": 1}, "v": "x", "id": 1}
     assert conflicts(tmp_path, [[row, {"id": 2}], [again], [again, {"id": 3, "extra": 1}]]) == []
@@ -76,7 +76,7 @@ def test_values_swapped_between_two_columns_are_a_difference(tmp_path: Path) -> 
     assert conflicts(tmp_path, [[{"id": 1, "a": "x", "b": "y"}, {"id": 1, "a": "y", "b": "x"}]])
 
 
-def test_rows_that_differ_in_their_child_rows_only_are_named(tmp_path: Path) -> None:
+def test_rows_that_differ_only_in_their_child_rows_are_named(tmp_path: Path) -> None:
     shape = RowShape("t", ("id",), row_ids="key", nesting=Nesting())
 
     def found(*lists: Any) -> list[str]:
@@ -92,7 +92,7 @@ def test_rows_that_differ_in_their_child_rows_only_are_named(tmp_path: Path) -> 
     assert found([{"a": 1, "parts": [1, 2]}], []) == named
 
 
-def test_a_key_is_named_as_it_lands_and_no_other_value_is(tmp_path: Path) -> None:
+def test_a_conflict_names_the_key_as_stored_and_no_other_value(tmp_path: Path) -> None:
     rows = [{"id": {"no": "x" * 99, "At": n}, "secret": "corp"} for n in (1, 1.0)] + [{"id": {"no": "y"}}]
     rows[1]["secret"] = "inc"
     for key in (("id.no", "id.At"), ("id__no", "id__at")):

@@ -38,7 +38,7 @@ def body(value: Any) -> bytes:
     ],
 )
 @pytest.mark.parametrize("exact", [False, True])
-def test_rows_are_found_where_the_selector_says(
+def test_rows_are_found_at_the_selector(
     document: Any, selector: str | None, rows: list[Any], envelope: Any, exact: bool
 ) -> None:
     page = read_page(body(document), selector, exact=exact)
@@ -58,7 +58,7 @@ def test_rows_are_found_where_the_selector_says(
         {},
     ],
 )
-def test_the_envelope_is_just_what_the_body_said(envelope: dict[str, Any]) -> None:
+def test_the_envelope_contains_exactly_the_other_fields(envelope: dict[str, Any]) -> None:
     hints = TypeMemory()
     for around in (envelope, {}, envelope, {"at": None}, {"at": "2024-01-01T00:00:00", "next": 2}):
         assert read_page(body({"data": [{"a": 1}], **around}), "data", hints).envelope == around
@@ -93,7 +93,7 @@ def test_the_envelope_is_just_what_the_body_said(envelope: dict[str, Any]) -> No
     ],
 )
 @pytest.mark.parametrize("primed", [False, True])
-def test_a_body_that_is_no_page_says_why(text: bytes, selector: str | None, reason: str, primed: bool) -> None:
+def test_a_body_that_is_not_a_page_says_why(text: bytes, selector: str | None, reason: str, primed: bool) -> None:
     hints = TypeMemory()
     if primed and selector == "data":
         read_page(b'{"data":[{"a":1}]}', "data", hints)
@@ -115,7 +115,9 @@ def test_a_body_that_is_no_page_says_why(text: bytes, selector: str | None, reas
     ],
 )
 @pytest.mark.parametrize("exact", [False, True])
-def test_a_page_says_what_stood_where_the_rows_should_be(text: bytes, selector: str, stood: str, exact: bool) -> None:
+def test_a_page_reports_what_is_at_the_selector_instead_of_rows(
+    text: bytes, selector: str, stood: str, exact: bool
+) -> None:
     assert read_page(text, selector, exact=exact).selected_type == stood
 
 
@@ -138,11 +140,11 @@ PAGE = b'{"data":[{"id":1}]}'
         [PAGE, b'{"data":[{"id":' + b"[" * 600 + b"]" * 600 + b"}]}"],
     ],
 )
-def test_bodies_that_only_look_right_together_are_read_one_by_one(bodies: list[bytes]) -> None:
+def test_bodies_that_are_only_valid_together_are_decoded_one_by_one(bodies: list[bytes]) -> None:
     assert read_pages(bodies, "data", TypeMemory()) is None
 
 
-def test_bodies_that_are_read_at_once_are_the_pages_that_they_are_alone() -> None:
+def test_bodies_decoded_together_give_the_same_pages_as_alone() -> None:
     documents = [{"data": [{"id": i, "at": "2024-01-01T00:00:00Z"}] * i, "total": 9, "n": i} for i in (2, 0, 3)]
     pages = read_pages([body(document) for document in documents], "data", TypeMemory())
     assert pages is not None
@@ -190,7 +192,7 @@ def test_whitespace_and_a_byte_order_mark_change_nothing() -> None:
     ],
 )
 @pytest.mark.parametrize("before", [[], [{"a": 1.5, "b": 2}], [{"a": "x"}], [{"a": ["x"], "b": {"c": "x"}}]])
-def test_no_value_changes_on_its_way(row: dict[str, Any], before: list[Any]) -> None:
+def test_no_value_is_changed_by_decoding(row: dict[str, Any], before: list[Any]) -> None:
     hints = TypeMemory()
     if before:
         read_page(body({"data": before}), "data", hints)
@@ -203,7 +205,7 @@ def test_no_value_changes_on_its_way(row: dict[str, Any], before: list[Any]) -> 
             assert {name: decoded[name] for name in row} == row
 
 
-def test_a_null_in_front_of_a_list_is_not_read_out_of_bounds() -> None:
+def test_a_null_before_a_list_is_not_read_out_of_bounds() -> None:
     # Arrow forgets a leading null of a list when its type turns up later, and reads past the end of its buffers.
     rows = [{"a": [None, None, "x"]}, {"a": [None, {"b": 1}]}]
     for row in rows:
@@ -215,7 +217,7 @@ def test_a_null_in_front_of_a_list_is_not_read_out_of_bounds() -> None:
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
-def test_deep_nesting_is_refused_and_kills_no_process(opening: str, closing: str) -> None:
+def test_deep_nesting_is_refused_without_crashing_the_process(opening: str, closing: str) -> None:
     code = (
         "import sys\nfrom rmm_assets.errors import BodyError\nfrom rmm_assets.rows.decode import read_page\n"
         "body = sys.stdin.buffer.read()\n"
@@ -229,7 +231,7 @@ def test_deep_nesting_is_refused_and_kills_no_process(opening: str, closing: str
     assert (done.returncode, done.stdout.strip()) == (0, b"too_large")
 
 
-def test_many_brackets_side_by_side_are_no_deep_nesting() -> None:
+def test_many_adjacent_brackets_are_not_deep_nesting() -> None:
     rows = [{"a": [[["[[[{{{\\"]]], "b": {"c": {}}} for _ in range(MAX_DEPTH)]
     assert read_page(body({"data": rows}), "data").objects() == rows
 
@@ -242,7 +244,7 @@ def test_a_page_without_its_first_rows_is_a_page() -> None:
         assert page.slice(9).rows == 0
 
 
-def test_hints_save_the_second_decoding_and_settle_when_pages_disagree() -> None:
+def test_hints_avoid_a_second_decoding_and_converge_if_pages_disagree() -> None:
     hints = TypeMemory()
     stamped = body({"data": [{"at": "2024-01-01T00:00:00Z", "n": None}], "now": "2024-01-01", "total": 1})
     read_page(stamped, "data", hints)

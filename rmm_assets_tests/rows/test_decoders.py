@@ -199,7 +199,7 @@ def shown(table: pa.Table, shape: RowShape) -> Any:
 )
 @example([[], [{"name": []}], [{}, {"Name": 0}]], RowShape("t", ("id",)), "data", False, 1000)
 @example([[{"Name": "2024-01-01T00:00:00Z"}, {}]], RowShape("t", ("id", "name")), "data", False, 1)
-def test_both_decoders_give_the_same(
+def test_both_decoders_give_the_same_tables(
     pages: list[Any], shape: RowShape, selector: str | None, pretty: bool, batch_rows: int
 ) -> None:
     bodies = [json.dumps(WRAPS[selector](rows), indent=2 if pretty else None).encode() for rows in pages]

@@ -29,7 +29,7 @@ def test_an_id_is_dlt_s_hash_of_the_key(values: list[Any]) -> None:
     assert key_ids(table, ("b", "a")).to_pylist() == key_ids(table, ("a", "b")).to_pylist() == both
 
 
-def test_an_item_s_id_is_dlt_s_hash_of_its_place() -> None:
+def test_an_item_s_id_is_dlt_s_hash_of_its_position() -> None:
     parents, positions = random_ids(4), pa.array([0, 1, 10, 12345])
     assert item_ids(parents, "devices__disks", positions).to_pylist() == [
         get_nested_row_hash(parent, "devices__disks", position)

@@ -24,7 +24,7 @@ def different(rows: list[Any], key: tuple[str, ...] = ("id",), **shape: Any) -> 
 
 
 @pytest.mark.parametrize("values", [[1, "1", 1.0], ["true", True], [1e22, "1e+22"], [0.5, "0.5"], [0.0, -0.0, 0]])
-def test_what_lands_as_one_value_is_one_key(tmp_path: Path, values: list[Any]) -> None:
+def test_values_stored_as_the_same_value_are_one_key(tmp_path: Path, values: list[Any]) -> None:
     rows = [{"id": value} for value in values]
     assert different(rows) == 1
     for exact in (False, True):
@@ -34,7 +34,7 @@ def test_what_lands_as_one_value_is_one_key(tmp_path: Path, values: list[Any]) -
 @pytest.mark.parametrize(
     "values", [[1, True], ["a", "a "], ["", " "], [2**53, 2**53 + 1], [2**64, 2**64 + 1], ["1", "01"], ["é", "e\u0301"]]
 )
-def test_what_the_table_tells_apart_is_two_keys(tmp_path: Path, values: list[Any]) -> None:
+def test_values_that_differ_in_the_table_are_two_keys(tmp_path: Path, values: list[Any]) -> None:
     rows = [{"id": value} for value in values]
     assert different(rows) == len(values)
     assert len(land(tmp_path, [rows], key="id").rows) == len(values)
@@ -61,14 +61,14 @@ def test_parts_of_a_composite_key_keep_their_places(rows: list[Any]) -> None:
         ([2**60, float(2**60), 2**60 + 1], 3),
     ],
 )
-def test_a_value_that_is_written_in_two_ways_lands_as_one_row_if_its_column_has_one_value_for_both(
+def test_two_spellings_of_a_key_are_one_row_if_the_column_stores_them_as_one_value(
     tmp_path: Path, values: list[Any], landed: int
 ) -> None:
     result = land(tmp_path, [[{"id": value} for value in values]], key="id")
     assert len(result.rows) == landed == len({str(row["id"]) for row in result.rows})
 
 
-def test_a_list_is_not_a_primary_key_and_hides_no_text_that_looks_like_it(tmp_path: Path) -> None:
+def test_a_list_as_a_primary_key_is_rejected_and_differs_from_equal_text(tmp_path: Path) -> None:
     for exact in (False, True):
         result = land(
             tmp_path / str(exact), [[{"id": "[1]"}, {"id": [1]}, {"id": "1"}, {"id": {"a": 1}}]], key="id", exact=exact
@@ -81,7 +81,7 @@ def test_a_list_is_not_a_primary_key_and_hides_no_text_that_looks_like_it(tmp_pa
         assert result.spool.keyless == 2
 
 
-def test_half_a_surrogate_in_a_key_is_no_key(tmp_path: Path) -> None:
+def test_a_lone_surrogate_in_a_key_is_not_a_key(tmp_path: Path) -> None:
     body = b'[{"id":"\\ud800"},{"id":"\\udc00"},{"id":"a"}]'
     result = land(tmp_path, [body], key="id")
     assert result.rows == [{"id": "a"}]
@@ -95,7 +95,7 @@ def test_half_a_surrogate_in_a_key_is_no_key(tmp_path: Path) -> None:
         min_size=2, max_size=6,
     )
 )  # fmt: skip
-def test_rows_land_once_for_each_value_that_the_table_has(tmp_path_factory: Any, values: list[Any]) -> None:
+def test_rows_are_loaded_once_per_key_value_in_the_table(tmp_path_factory: Any, values: list[Any]) -> None:
     rows = [{"id": value} for value in values]
     result = land(tmp_path_factory.mktemp("keys"), [rows[:2], rows[2:]], key="id")
     landed = [repr(row["id"]) for row in result.rows]
@@ -103,6 +103,6 @@ def test_rows_land_once_for_each_value_that_the_table_has(tmp_path_factory: Any,
     assert result.spool.distinct >= len(landed)
 
 
-def test_a_row_without_a_key_says_so() -> None:
+def test_a_row_without_a_key_is_rejected_with_that_reason() -> None:
     page = read_page(b'[{"id":null},{},{"id":0}]', None)
     assert (row_keys(page, RowShape("t", ("id",))) == NO_KEY).tolist() == [True, True, False]

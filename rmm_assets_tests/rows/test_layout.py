@@ -55,13 +55,13 @@ def test_names_are_those_of_dlt(tmp_path: Path) -> None:
     ]
 
 
-def test_a_long_name_is_cut_as_dlt_cuts_it(tmp_path: Path) -> None:
+def test_a_long_name_is_shortened_like_dlt_s(tmp_path: Path) -> None:
     landed = land(tmp_path, [[{"a" * 80: {"b" * 80: 1}}]], max_identifier_length=63)
     (name,) = landed.rows[0]
     assert len(name) == 63
 
 
-def test_two_fields_that_want_one_column_both_land(tmp_path: Path) -> None:
+def test_two_fields_with_the_same_column_name_are_both_loaded(tmp_path: Path) -> None:
     landed = land(tmp_path / "a", [[{"name": "a", "Name": "b"}, {"Name": "c", "name": "d"}]])
     other = (set(landed.types) - {"name"}).pop()
     assert landed.rows == [{"name": "a", other: "b"}, {"name": "d", other: "c"}]
@@ -72,12 +72,12 @@ def test_two_fields_that_want_one_column_both_land(tmp_path: Path) -> None:
     assert landed.rows[0]["a__b"] == 2
 
 
-def test_what_was_only_ever_null_makes_no_column(tmp_path: Path) -> None:
+def test_a_field_that_is_always_null_creates_no_column(tmp_path: Path) -> None:
     landed = land(tmp_path, [[{"id": 1, "a": None, "b": {}, "c": {"d": None}}], [{"id": 2, "a": None}]])
     assert landed.types == {"id": "bigint"}
 
 
-def test_max_table_nesting_means_what_it_means_in_dlt(tmp_path: Path) -> None:
+def test_max_table_nesting_works_as_in_dlt(tmp_path: Path) -> None:
     row = {"a": {"b": {"c": 1}}}
     assert land(tmp_path / "0", [[row]], max_table_nesting=0).rows == [{"a": '{"b":{"c":1}}'}]
     assert land(tmp_path / "1", [[row]], max_table_nesting=1).rows == [{"a__b": '{"c":1}'}]
@@ -100,7 +100,7 @@ def test_max_table_nesting_means_what_it_means_in_dlt(tmp_path: Path) -> None:
         ["2024-01-01", "2024-01-01T00:00:00Z"],
     ],
 )
-def test_lists_land_as_json_that_says_the_same(tmp_path: Path, value: list[Any]) -> None:
+def test_lists_are_stored_as_equal_json(tmp_path: Path, value: list[Any]) -> None:
     landed = land(tmp_path, [[{"id": 1, "v": value}, {"id": 2}], [{"id": 3, "v": []}]])
     assert landed.types["v"] == "json"
     assert json.loads(landed.rows[0]["v"]) == value
@@ -132,7 +132,7 @@ def test_lists_land_as_json_that_says_the_same(tmp_path: Path, value: list[Any])
     ],
 )
 @pytest.mark.parametrize("spread", [True, False])
-def test_a_column_takes_the_type_that_holds_all_its_values(
+def test_a_column_gets_a_type_that_fits_all_its_values(
     tmp_path: Path, values: list[Any], data_type: str, landed: list[Any], spread: bool
 ) -> None:
     rows = [{"id": n, "v": value} for n, value in enumerate(values)]
@@ -143,7 +143,7 @@ def test_a_column_takes_the_type_that_holds_all_its_values(
         assert not result.rejected
 
 
-def test_an_object_and_a_scalar_in_one_field_land_side_by_side(tmp_path: Path) -> None:
+def test_an_object_and_a_scalar_in_one_field_get_separate_columns(tmp_path: Path) -> None:
     for name, pages in (("one", [[{"v": {"a": 1}}, {"v": "x"}]]), ("two", [[{"v": {"a": 1}}], [{"v": "x"}]])):
         assert land(tmp_path / name, pages).rows == [{"v__a": 1}, {"v": "x"}]
 
@@ -215,7 +215,7 @@ def test_a_declared_type_is_applied_as_dlt_coerces(
         ({"data_type": "bigint", "nullable": False}, None),
     ],
 )
-def test_a_value_that_does_not_fit_its_declared_type_rejects_its_row_only(
+def test_a_value_that_does_not_fit_its_declared_type_rejects_only_its_row(
     tmp_path: Path, hint: dict[str, Any], value: Any
 ) -> None:
     good = {"id": 2, **({"v": "1"} if hint["data_type"] not in ("timestamp", "date", "decimal") else {})}
@@ -228,7 +228,7 @@ def test_a_value_that_does_not_fit_its_declared_type_rejects_its_row_only(
         assert result.spool.rejected_rows == 1
 
 
-def test_a_declared_name_may_be_that_of_the_source_or_of_the_table(tmp_path: Path) -> None:
+def test_a_column_can_be_declared_by_its_name_in_the_source_or_in_the_table(tmp_path: Path) -> None:
     for name in ("Serial No", "serial_no"):
         assert land(tmp_path / name, [[{"Serial No": 7}]], columns={name: {"data_type": "text"}}).rows == [
             {"serial_no": "7"}
@@ -244,7 +244,7 @@ KNOWN: dict[str, dict[str, Any]] = {
 }
 
 
-def test_values_that_the_table_does_not_hold_go_to_variant_columns(tmp_path: Path) -> None:
+def test_values_that_do_not_fit_the_table_go_to_variant_columns(tmp_path: Path) -> None:
     rows = [
         {"n": 1, "t": 5, "b": True, "d": 2, "s": "2024-01-01T00:00:00Z"},
         {"n": "12", "d": "1.5"},
@@ -270,7 +270,7 @@ def test_values_that_the_table_does_not_hold_go_to_variant_columns(tmp_path: Pat
         }
 
 
-def test_a_key_that_the_table_does_not_hold_is_rejected(tmp_path: Path) -> None:
+def test_a_key_that_does_not_fit_the_table_is_rejected(tmp_path: Path) -> None:
     result = land(tmp_path, [[{"id": "a"}, {"id": 2}]], key="id", known={"id": {"data_type": "bigint"}})
     assert result.rows == [{"id": 2}]
     assert result.rejected == [({"id": "a"}, "id: this text does not fit bigint")]
@@ -281,7 +281,7 @@ def test_a_declaration_that_contradicts_the_table_is_named(tmp_path: Path) -> No
     assert result.spool.changed_types() == {"n": ("bigint", "text")}
 
 
-def test_an_unknown_type_is_refused_at_once() -> None:
+def test_an_unknown_type_is_refused_immediately() -> None:
     with pytest.raises(ValueError, match="number"):
         Layout(RowShape("t", columns={"a": {"data_type": "number"}}))
 
@@ -307,7 +307,7 @@ COMMON = st.builds(
 @example(["0000-12-31T23:00:00-02:00"])
 @example(["2024-01-01T00:00:00", "2024-01-01T00:00:00Z"])
 @example(["1969-12-31T23:59:59.9999999Z"])
-def test_timestamps_are_what_dlt_takes_for_timestamps(texts: list[str]) -> None:
+def test_timestamps_are_recognized_as_in_dlt(texts: list[str]) -> None:
     expected: list[Any] | None = []
     for text in texts:
         if is_iso_timestamp(str, text) != "timestamp":

@@ -29,7 +29,7 @@ RESERVED = [
 
 
 @pytest.mark.parametrize("name", RESERVED)
-def test_a_field_with_a_reserved_name_lands_under_another_one_that_stays(tmp_path: Path, name: str) -> None:
+def test_a_field_with_a_reserved_name_gets_a_stable_other_name(tmp_path: Path, name: str) -> None:
     rows = [{"id": 1, name: "theirs", "n": {name: "inner"}}]
     for exact in (False, True):
         result = land(tmp_path / str(exact), [rows], key="id", exact=exact)
@@ -41,7 +41,7 @@ def test_a_field_with_a_reserved_name_lands_under_another_one_that_stays(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["__", "_", "", " ", "$", "%%", "日本"])
-def test_a_field_whose_name_says_nothing_has_a_column(tmp_path: Path, name: str) -> None:
+def test_a_field_with_an_empty_or_symbolic_name_has_a_column(tmp_path: Path, name: str) -> None:
     result = land(tmp_path, [[{"id": 1, name: "v"}]], key="id")
     assert sorted(map(str, result.rows[0].values())) == ["1", "v"]
     assert all(re.fullmatch(r"\w+", column) for column in result.types)
@@ -56,7 +56,7 @@ def test_a_field_whose_name_says_nothing_has_a_column(tmp_path: Path, name: str)
         {"日": 1, "本": 2}, {"x": None, "X": 1, "x_": 2},
     ],
 )  # fmt: skip
-def test_both_values_are_there_where_two_fields_have_one_name(tmp_path: Path, row: dict[str, Any]) -> None:
+def test_both_values_are_kept_if_two_fields_have_the_same_name(tmp_path: Path, row: dict[str, Any]) -> None:
     def values(value: Any) -> list[str]:
         if isinstance(value, dict):
             return [text for inner in value.values() for text in values(inner)]
@@ -92,7 +92,7 @@ def test_rows_for_dlts_own_normalizer_lose_no_field_to_another(
     assert other == {"id": 2}
 
 
-def test_half_a_surrogate_is_rejected_before_dlts_normalizer_too(tmp_path: Path) -> None:
+def test_a_lone_surrogate_is_also_rejected_before_dlts_normalizer(tmp_path: Path) -> None:
     spool = RecordSpool(RowShape("t", ("id",)), tmp_path)
     spool.add(read_page(b'[{"id":"a","v":"\\ud800"},{"id":"\\udc00"},{"id":"b","v":"\\ud83d\\ude00"}]', None))
     assert [row["id"] for batch in spool.records() for row in batch] == ["b"]

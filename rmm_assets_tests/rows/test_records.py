@@ -22,13 +22,13 @@ def rows_in(spool: RecordSpool) -> list[Any]:
     return [row for batch in spool.records() for row in batch]
 
 
-def test_a_key_that_comes_twice_lands_once_as_it_came_last(tmp_path: Path) -> None:
+def test_a_repeated_key_is_loaded_once_as_last_received(tmp_path: Path) -> None:
     spool = spooled(tmp_path, [{"id": 1, "v": "old"}, {"id": 2}], [{"id": 1, "v": "new"}])
     assert rows_in(spool) == [{"id": 2}, {"id": 1, "v": "new"}]
     assert (spool.rows, spool.distinct, spool.keyless) == (3, 2, 0)
 
 
-def test_rows_without_a_key_and_what_is_no_row_are_rejected_with_reason_and_page(tmp_path: Path) -> None:
+def test_rows_without_a_key_and_non_rows_are_rejected_with_reason_and_page(tmp_path: Path) -> None:
     spool = spooled(tmp_path, [{"id": 1}, {"v": 1}], [{"id": None}, "text", {"id": 2}])
     assert rows_in(spool) == [{"id": 1}, {"id": 2}]
     assert spool.rejected_rows == 3
@@ -40,7 +40,7 @@ def test_rows_without_a_key_and_what_is_no_row_are_rejected_with_reason_and_page
     ]
 
 
-def test_values_come_back_exactly_and_what_no_column_holds_as_text(tmp_path: Path) -> None:
+def test_values_are_returned_exactly_or_as_text_if_no_type_fits(tmp_path: Path) -> None:
     body = (
         b'[{"id": 1, "wide": 9007199254740993, "huge": 123456789012345678901234567890, "text": "\\u00fc\\n\\u2028",'
         b' "nested": {"list": [1, null, {"a": ""}]}, "beyond": 1e400}]'
@@ -58,7 +58,7 @@ def test_clearing_forgets_everything(tmp_path: Path) -> None:
     assert (spool.rows, spool.distinct, spool.rejected_rows, rows_in(spool)) == (0, 0, 0, [])
 
 
-def test_fingerprint_tells_sets_apart_and_sequence_tells_orders_apart(tmp_path: Path) -> None:
+def test_fingerprint_distinguishes_sets_and_sequence_distinguishes_orders(tmp_path: Path) -> None:
     one = spooled(tmp_path / "1", [{"id": 1}, {"id": 2}])
     other = spooled(tmp_path / "2", [{"id": 2}], [{"id": 1}])
     third = spooled(tmp_path / "3", [{"id": 2}, {"id": 3}])

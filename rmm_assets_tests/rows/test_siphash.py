@@ -59,7 +59,7 @@ def test_published_vectors() -> None:
 
 
 @given(st.lists(st.binary(max_size=300), max_size=20))
-def test_each_string_has_its_hash_whatever_stands_beside_it(strings: list[bytes]) -> None:
+def test_a_string_s_hash_does_not_depend_on_its_neighbours(strings: list[bytes]) -> None:
     array = pa.array([b"before", *strings, None], pa.binary()).slice(1)
     found = hash_strings(array)[: len(strings)]
     assert [row.tobytes() for row in found] == [reference(data, PROCESS_KEY) for data in strings]
@@ -71,7 +71,7 @@ def test_records_are_hashed_word_by_word() -> None:
     assert [row.tobytes() for row in hash_records(parts)] == expected
 
 
-def test_no_two_processes_share_a_key() -> None:
+def test_every_process_has_its_own_key() -> None:
     code = "from rmm_assets.rows.siphash import PROCESS_KEY; print(PROCESS_KEY)"
     keys = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(2)}
     assert len(keys) == 2

@@ -28,14 +28,14 @@ def keys_of(rows: list[Any], shape: RowShape = BY_ID, *, exact: bool = False) ->
     return list(row_keys(read_page(json.dumps(rows).encode(), None, exact=exact), shape).tolist())
 
 
-def test_a_row_that_came_twice_lands_once_and_as_it_came_last(tmp_path: Path) -> None:
+def test_a_row_received_twice_is_loaded_once_as_last_received(tmp_path: Path) -> None:
     pages = [[{"id": 1, "v": "a"}, {"id": 2, "v": "b"}], [{"id": 2, "v": "c"}, {"id": 3, "v": "d"}]]
     result = land(tmp_path, pages, key="id")
     assert result.rows == [{"id": 1, "v": "a"}, {"id": 2, "v": "c"}, {"id": 3, "v": "d"}]
     assert (result.spool.rows, result.spool.distinct, result.spool.keyless) == (4, 3, 0)
 
 
-def test_a_row_without_its_key_is_rejected_and_says_which(tmp_path: Path) -> None:
+def test_a_row_without_its_key_is_rejected_and_the_reason_names_the_key(tmp_path: Path) -> None:
     pages = [[{"id": 1, "n": {"id": 1}}, {"n": {"id": 2}}], [{"id": None, "n": {"id": 3}}, {"id": 4, "n": None}, None]]
     result = land(tmp_path, pages, key=("id", "n.id"))
     assert result.rows == [{"id": 1, "n__id": 1}]
@@ -61,7 +61,7 @@ def test_text_that_is_not_unicode_is_rejected_and_kept_escaped(tmp_path: Path) -
     ]
 
 
-def test_without_a_primary_key_only_what_another_page_repeats_is_the_same_row(tmp_path: Path) -> None:
+def test_without_a_primary_key_only_rows_repeated_on_another_page_are_repeats(tmp_path: Path) -> None:
     a, b = {"v": 1, "w": None}, {"v": 2, "w": "x"}
     result = land(tmp_path, [[a, a, b], [b, a, {"v": 1}], []])
     assert (result.spool.rows, result.spool.distinct) == (6, 3)
@@ -78,7 +78,7 @@ def test_a_key_is_the_same_in_every_page() -> None:
     assert keys_of([{"id": None}, {}]) == [NO_KEY, NO_KEY]
 
 
-def test_a_declared_key_type_tells_what_is_one_key() -> None:
+def test_a_declared_key_type_defines_equal_keys() -> None:
     shape = RowShape("t", ("id",), {"id": {"data_type": "bigint"}})
     first, second, third = keys_of([{"id": 7}, {"id": "007"}, {"id": "x"}], shape)
     assert first == second
@@ -92,7 +92,7 @@ def test_parts_of_a_key_keep_their_places() -> None:
 
 
 @given(st.lists(st.text(max_size=40), unique=True, max_size=40))
-def test_different_texts_have_different_keys_wherever_they_stand(texts: list[str]) -> None:
+def test_different_texts_have_different_keys_in_any_position(texts: list[str]) -> None:
     texts = [text for text in texts if text.isprintable()]
     keys = keys_of([{"id": text} for text in texts])
     assert len(set(keys)) == len(texts)
@@ -113,7 +113,7 @@ def test_two_passes_are_compared_by_the_set_of_their_keys(tmp_path: Path) -> Non
     assert one.fingerprint() == two.fingerprint() != three.fingerprint()
 
 
-def test_a_read_that_starts_anew_leaves_nothing_of_the_one_before(tmp_path: Path) -> None:
+def test_a_new_read_discards_the_previous_one(tmp_path: Path) -> None:
     spool = Spool(RowShape("t", ("id",), known={"gone": {"data_type": "bigint"}}), tmp_path, batch_rows=1)
     spool.add(read_page(b'[{"id":1,"gone":"x"},{"gone":1}]', None))
     assert list(spool.rejected())
@@ -125,7 +125,7 @@ def test_a_read_that_starts_anew_leaves_nothing_of_the_one_before(tmp_path: Path
     assert [table.to_pylist() for _, table in spool.tables()] == [[{"id": 2}]]
 
 
-def test_all_tables_have_one_schema_although_types_change_on_the_last_page(tmp_path: Path) -> None:
+def test_all_tables_have_the_same_schema_although_types_change_on_the_last_page(tmp_path: Path) -> None:
     spool = Spool(BY_ID, tmp_path, batch_rows=2)
     for rows in (
         [{"id": 1, "a": 1, "b": "2024-01-01T00:00:00Z"}, {"id": 2, "c": True}],
@@ -146,7 +146,7 @@ def test_all_tables_have_one_schema_although_types_change_on_the_last_page(tmp_p
     assert [field.name for field in spool.schema if not field.nullable] == ["id"]
 
 
-def test_keys_that_were_made_already_are_taken(tmp_path: Path) -> None:
+def test_precomputed_keys_are_used(tmp_path: Path) -> None:
     spool = Spool(BY_ID, tmp_path)
     page = read_page(b'[{"id":1},{"id":2},{"id":3}]', None)
     keys = row_keys(page, BY_ID)

@@ -36,7 +36,7 @@ def rows_of(pages: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     return [row for page in pages for row in page]
 
 
-def test_no_fault_strikes_by_default() -> None:
+def test_there_are_no_faults_by_default() -> None:
     with serving(Faults()) as simulator:
         assert rows_of(read(simulator)) == ROWS
 
@@ -47,20 +47,20 @@ def test_every_nth_request_fails_with_the_status() -> None:
         assert [entry.status for entry in simulator.requests] == [200, 200, 503, 200, 200, 503, 200]
 
 
-def test_times_and_skip_bound_what_is_struck() -> None:
+def test_times_and_skip_limit_the_affected_requests() -> None:
     with serving(Faults(status=500, times=2)) as simulator:
         assert [get(simulator).status_code for _ in range(4)] == [500, 500, 200, 200]
     with serving(Faults(status=500, skip=2, every=2, times=1)) as simulator:
         assert [get(simulator).status_code for _ in range(7)] == [200, 200, 200, 500, 200, 200, 200]
 
 
-def test_a_fault_of_one_resource_neither_strikes_nor_counts_others() -> None:
+def test_a_fault_of_one_resource_neither_affects_nor_counts_others() -> None:
     with serving(Faults(status=500, resource="devices", every=2)) as simulator:
         assert [get(simulator, "/v1/alerts").status_code for _ in range(3)] == [200] * 3
         assert [get(simulator).status_code for _ in range(2)] == [200, 500]
 
 
-def test_several_faults_count_for_themselves_and_the_earlier_wins() -> None:
+def test_several_faults_count_separately_and_the_first_wins() -> None:
     with serving([Faults(status=503, every=2), Faults(status=429, every=3), Faults(clamp=10)]) as simulator:
         assert [get(simulator).status_code for _ in range(6)] == [200, 503, 429, 503, 200, 503]
         assert len(get(simulator).json()["data"]) == 10
@@ -80,7 +80,7 @@ def test_faults_can_be_changed_while_it_runs() -> None:
         assert get(simulator).status_code == 200
 
 
-def test_retry_after_comes_in_seconds_or_as_a_date() -> None:
+def test_retry_after_is_sent_in_seconds_or_as_a_date() -> None:
     with serving(Faults(status=429, retry_after=2)) as simulator:
         response = get(simulator)
         assert (response.status_code, response.headers["Retry-After"]) == (429, "2")
@@ -90,7 +90,7 @@ def test_retry_after_comes_in_seconds_or_as_a_date() -> None:
         assert 28 <= until - time.time() <= 31
 
 
-def test_a_throttle_can_be_a_403_with_words_or_a_429_with_the_wait_in_its_body() -> None:
+def test_throttling_can_be_a_403_with_text_or_a_429_with_the_wait_in_its_body() -> None:
     with serving(Faults(status=403, text="rate limit exceeded")) as simulator:
         response = get(simulator)
         assert (response.status_code, response.json()) == (403, {"error": "rate limit exceeded"})
@@ -99,13 +99,13 @@ def test_a_throttle_can_be_a_403_with_words_or_a_429_with_the_wait_in_its_body()
         assert "Retry-After" not in get(simulator).headers
 
 
-def test_an_error_body_can_come_with_200() -> None:
+def test_an_error_body_can_be_sent_with_200() -> None:
     with serving(Faults(status=200, text="database is busy")) as simulator:
         response = get(simulator)
         assert (response.status_code, response.json()) == (200, {"error": "database is busy"})
 
 
-def test_html_comes_with_200_or_with_the_status() -> None:
+def test_html_is_sent_with_200_or_with_the_status() -> None:
     for faults, status in ((Faults(html=True), 200), (Faults(html=True, status=502), 502)):
         with serving(faults) as simulator:
             response = get(simulator)
@@ -125,7 +125,7 @@ def test_a_key_is_echoed_in_error_bodies_only_when_asked() -> None:
         assert "demo-key" not in get(simulator).text
 
 
-def test_a_redirect_leads_to_the_other_origin_without_the_key_unless_echoed() -> None:
+def test_a_redirect_points_to_the_other_origin_without_the_key_unless_echoed() -> None:
     origin = "http://127.0.0.2:9"
     with serving(Faults(redirect=origin)) as simulator:
         response = get(simulator, offset=5)
@@ -144,14 +144,14 @@ def test_a_delay_delays() -> None:
         assert time.monotonic() - began >= 0.2
 
 
-def test_a_slow_request_is_in_the_log_before_its_answer() -> None:
+def test_a_slow_request_is_logged_before_its_response() -> None:
     with serving(Faults(delay=20)) as simulator:
         with pytest.raises(requests.ReadTimeout):
             requests.get(f"{simulator.base_url}/v1/devices?api_key=demo-key", timeout=0.1)
         assert [entry.status for entry in simulator.requests] == [None]
 
 
-def test_a_dropped_connection_gives_no_answer() -> None:
+def test_a_dropped_connection_gives_no_response() -> None:
     with serving(Faults(drop=True, times=1)) as simulator:
         with pytest.raises(requests.ConnectionError):
             get(simulator)
@@ -164,7 +164,7 @@ def test_a_cut_body_is_shorter_than_announced() -> None:
         get(simulator)
 
 
-def test_truncated_json_arrives_whole_and_cannot_be_read() -> None:
+def test_truncated_json_has_a_matching_length_and_cannot_be_parsed() -> None:
     with serving(Faults(truncated=True)) as simulator:
         response = get(simulator)
         assert response.status_code == 200
@@ -174,7 +174,7 @@ def test_truncated_json_arrives_whole_and_cannot_be_read() -> None:
             response.json()
 
 
-def test_a_clamped_page_gives_fewer_rows_than_asked_and_all_of_them_in_the_end() -> None:
+def test_capped_pages_have_fewer_rows_than_requested_but_all_rows_in_total() -> None:
     with serving(Faults(clamp=50)) as simulator:
         pages = read(simulator, limit=100)
         assert [len(page) for page in pages] == [50, 50, 50, 50, 5]
@@ -198,7 +198,7 @@ def test_an_empty_answer_looks_like_an_empty_table() -> None:
         assert len(simulator.rows("devices")) == 205
 
 
-def test_the_same_page_comes_again_and_again() -> None:
+def test_same_page_repeats_the_first_page() -> None:
     with serving(Faults(same_page=True)) as simulator:
         assert [get(simulator, offset=at).json()["data"] for at in (0, 100, 5000)] == [ROWS[:100]] * 3
 
@@ -211,7 +211,7 @@ def test_a_next_cursor_or_link_can_be_missing_on_a_full_page() -> None:
         assert "Link" not in get(simulator, "/v1/link-header/devices").headers
 
 
-def test_a_cursor_or_link_can_stand_still() -> None:
+def test_a_cursor_or_link_can_point_to_the_same_page() -> None:
     with serving(Faults(stuck_next=True, skip=1)) as simulator:
         second = get(simulator, limit=100).json()["next_cursor"]
         assert get(simulator, limit=100, cursor=second).json()["next_cursor"] == second
@@ -219,14 +219,14 @@ def test_a_cursor_or_link_can_stand_still() -> None:
         assert get(simulator, "/v1/linked/devices", offset=100, limit=100).json()["next"] == link
 
 
-def test_a_next_link_can_lead_to_another_origin() -> None:
+def test_a_next_link_can_point_to_another_origin() -> None:
     origin = "http://127.0.0.2:9"
     with serving(Faults(next_origin=origin)) as simulator:
         assert get(simulator, "/v1/linked/devices").json()["next"].startswith(f"{origin}/v1/linked/devices?")
         assert get(simulator, "/v1/link-header/devices").links["next"]["url"].startswith(origin)
 
 
-def test_duplicates_stand_on_different_pages_and_no_row_is_missing() -> None:
+def test_duplicates_are_on_different_pages_and_no_row_is_missing() -> None:
     with serving(Faults(duplicate_every=50)) as simulator:
         pages = read(simulator, limit=50)
         ids = [row["id"] for page in pages for row in page]
@@ -250,7 +250,7 @@ def test_rows_inserted_at_the_front_make_an_offset_reader_see_rows_twice() -> No
         assert len(held) == len(set(held)) == 206
 
 
-def test_rows_move_at_random_places_in_the_same_way_for_the_same_seed() -> None:
+def test_random_moves_are_the_same_for_the_same_seed() -> None:
     def ids(seed: int) -> tuple[list[int], list[int]]:
         with serving(Faults(move=Move(delete=4, insert=3, where="random", seed=seed))) as simulator:
             read_ids = [row["id"] for page in read(simulator, limit=20) for row in page]
@@ -260,7 +260,7 @@ def test_rows_move_at_random_places_in_the_same_way_for_the_same_seed() -> None:
     assert ids(1) != ids(2)
 
 
-def test_rows_can_move_during_the_first_read_and_then_hold_still() -> None:
+def test_rows_can_move_during_the_first_read_only() -> None:
     with serving(Faults(move=Move(delete=1, insert=1, where="random", reads=1))) as simulator:
         read(simulator)
         held = simulator.rows("devices")
@@ -269,7 +269,7 @@ def test_rows_can_move_during_the_first_read_and_then_hold_still() -> None:
         assert simulator.rows("devices") == held
 
 
-def test_asking_for_the_first_page_again_is_not_another_read() -> None:
+def test_requesting_the_first_page_again_is_not_another_read() -> None:
     with serving(Faults(move=Move(delete=1, reads=1))) as simulator:
         for offset in (0, 0, 0, 100):
             get(simulator, offset=offset)
@@ -279,7 +279,7 @@ def test_asking_for_the_first_page_again_is_not_another_read() -> None:
         assert len(simulator.rows("devices")) == 204
 
 
-def test_new_faults_begin_a_new_first_read() -> None:
+def test_new_faults_start_a_new_first_read() -> None:
     moving = Faults(move=Move(delete=1, reads=1))
     with serving(moving) as simulator:
         for offset in (0, 100, 0, 100):
@@ -291,7 +291,7 @@ def test_new_faults_begin_a_new_first_read() -> None:
         assert len(simulator.rows("devices")) == 203
 
 
-def test_rows_that_move_to_nothing_stay_nothing() -> None:
+def test_moving_an_empty_table_leaves_it_empty() -> None:
     with serving(Faults(move=Move(delete=1000, insert=2))) as simulator:
         read(simulator)
         assert simulator.rows("devices") == []
@@ -309,6 +309,6 @@ def test_rows_that_move_to_nothing_stay_nothing() -> None:
         {"wait_in_body": 1},
     ],
 )
-def test_faults_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
+def test_faults_without_effect_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=rf"Faults\..*{next(iter(wrong))}"):
         Faults(**wrong)

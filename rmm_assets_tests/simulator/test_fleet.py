@@ -34,7 +34,7 @@ def test_the_default_fleet_has_the_sizes_it_states() -> None:
 
 
 @pytest.mark.parametrize("tick", TICKS)
-def test_every_reference_leads_to_a_row_of_the_same_tick(tick: int) -> None:
+def test_every_reference_points_to_a_row_of_the_same_tick(tick: int) -> None:
     fleet = Fleet()
     organizations = {row["id"]: row["name"] for row in fleet.rows("organizations", tick)}
     devices = fleet.rows("devices", tick)
@@ -53,7 +53,7 @@ def test_ids_are_unique_and_statuses_are_known(resource: str, tick: int) -> None
     assert {row["status"] for row in rows} <= set(STATUSES[resource])
 
 
-def test_some_rows_change_come_and_go_with_time_but_few_at_a_tick() -> None:
+def test_few_rows_change_appear_or_disappear_per_tick() -> None:
     fleet = Fleet()
     flipped = came = went = 0
     before = {row["id"]: row for row in fleet.rows("devices", 0)}
@@ -74,7 +74,7 @@ def test_some_rows_change_come_and_go_with_time_but_few_at_a_tick() -> None:
 
 
 @pytest.mark.parametrize("resource", RESOURCES)
-def test_a_row_changes_only_together_with_its_updated_at(resource: str) -> None:
+def test_a_row_only_changes_together_with_its_updated_at(resource: str) -> None:
     fleet = Fleet()
     changes = 0
     before = {row["id"]: row for row in fleet.rows(resource, 0)}
@@ -89,7 +89,7 @@ def test_a_row_changes_only_together_with_its_updated_at(resource: str) -> None:
 
 
 @pytest.mark.parametrize("resource", RESOURCES)
-def test_updated_at_is_never_in_the_future_and_carries_an_offset(resource: str) -> None:
+def test_updated_at_is_never_in_the_future_and_has_an_offset(resource: str) -> None:
     fleet = Fleet()
     for tick in TICKS:
         now = fleet.start + tick * fleet.tick_length
@@ -99,7 +99,7 @@ def test_updated_at_is_never_in_the_future_and_carries_an_offset(resource: str) 
 
 
 @pytest.mark.parametrize("resource", ["alerts", "patches", "devices"])
-def test_an_id_never_comes_back_with_another_meaning(resource: str) -> None:
+def test_an_id_is_never_reused(resource: str) -> None:
     fleet = Fleet(devices=20, alerts=30, patches=30)
     constant = "device_id" if resource != "devices" else "uid"
     meanings: dict[int, object] = {}
@@ -108,7 +108,7 @@ def test_an_id_never_comes_back_with_another_meaning(resource: str) -> None:
             assert meanings.setdefault(row["id"], row[constant]) == row[constant]
 
 
-def test_device_rows_hold_every_kind_of_value_that_a_pipeline_must_keep() -> None:
+def test_device_rows_contain_every_kind_of_value() -> None:
     rows = Fleet().rows("devices")
     kinds = {type(value) for row in rows for value in row.values()}
     assert kinds == {int, float, str, bool, list, dict, type(None)}
@@ -122,7 +122,7 @@ def test_device_rows_hold_every_kind_of_value_that_a_pipeline_must_keep() -> Non
 
 
 @pytest.mark.parametrize("resource", RESOURCES)
-def test_null_statuses_are_there_when_asked_for_and_change_nothing_else(resource: str) -> None:
+def test_null_statuses_appear_if_requested_and_change_nothing_else(resource: str) -> None:
     plain, holed = (
         Fleet(organizations=40).rows(resource),
         Fleet(organizations=40, null_statuses=0.3).rows(resource),
@@ -132,7 +132,7 @@ def test_null_statuses_are_there_when_asked_for_and_change_nothing_else(resource
     assert [{**row, "status": None} for row in plain] == [{**row, "status": None} for row in holed]
 
 
-def test_a_moment_has_the_tick_that_began_last() -> None:
+def test_tick_at_returns_the_tick_that_started_last() -> None:
     fleet = Fleet(tick_length=timedelta(minutes=1))
     assert fleet.tick_at(fleet.start + timedelta(seconds=119)) == 1
     assert fleet.tick_at(fleet.start + timedelta(seconds=120)) == 2

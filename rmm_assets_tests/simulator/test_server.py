@@ -58,7 +58,7 @@ def test_page_numbers_start_at_1_and_give_every_row_once(simulator: Simulator, c
     assert body_of(client, url, page=5, per_page=60)["data"] == []
 
 
-def test_cursors_lead_to_every_row_once_and_end_with_null(simulator: Simulator, client: requests.Session) -> None:
+def test_cursors_give_every_row_once_and_end_with_null(simulator: Simulator, client: requests.Session) -> None:
     url, got, cursor = f"{simulator.base_url}/v1/devices", [], ""
     while True:
         body = body_of(client, url, limit=50, **({"cursor": cursor} if cursor else {}))
@@ -90,7 +90,7 @@ def test_paging_after_the_last_id_gives_every_row_once_and_no_token(client: requ
         assert got == rows
 
 
-def test_linked_pages_lead_to_every_row_once_and_never_carry_the_key(simulator: Simulator) -> None:
+def test_linked_pages_give_every_row_once_and_never_contain_the_key(simulator: Simulator) -> None:
     url, got = f"{simulator.base_url}/v1/linked/devices?limit=80&api_key=demo-key", []
     while url:
         body = requests.get(url, headers={"X-API-KEY": "demo-key"}, timeout=60).json()
@@ -100,7 +100,7 @@ def test_linked_pages_lead_to_every_row_once_and_never_carry_the_key(simulator: 
     assert got == ROWS
 
 
-def test_link_headers_lead_to_every_row_once(simulator: Simulator, client: requests.Session) -> None:
+def test_link_headers_give_every_row_once(simulator: Simulator, client: requests.Session) -> None:
     url: str | None = f"{simulator.base_url}/v1/link-header/devices?limit=80"
     got = []
     while url:
@@ -121,7 +121,7 @@ def test_links_keep_the_other_parameters(client: requests.Session) -> None:
         }
 
 
-def test_a_page_has_100_rows_unless_asked_and_1000_at_most(client: requests.Session) -> None:
+def test_a_page_has_100_rows_by_default_and_at_most_1000(client: requests.Session) -> None:
     with Simulator(tables={"devices": [{"id": n} for n in range(1500)]}) as simulator:
         url = f"{simulator.base_url}/v1/devices"
         assert len(body_of(client, url)["data"]) == 100
@@ -132,7 +132,7 @@ def test_a_page_has_100_rows_unless_asked_and_1000_at_most(client: requests.Sess
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=ten", "offset=-1", "page=0", "cursor=nonsense", "cursor=%C3%A4", "after=x"]
 )
-def test_unreadable_paging_is_400_and_says_which_parameter(
+def test_invalid_paging_is_400_and_names_the_parameter(
     simulator: Simulator, client: requests.Session, query: str
 ) -> None:
     response = client.get(f"{simulator.base_url}/v1/devices?{query}", timeout=60)
@@ -200,7 +200,7 @@ def test_client_credentials_are_taken_as_form_json_or_basic_and_refused_when_wro
     assert requests.get(url, timeout=60).status_code == 405
 
 
-def test_children_of_a_parent_are_served_under_it_and_together_are_all(client: requests.Session) -> None:
+def test_each_parent_serves_its_children_and_together_they_are_all_rows(client: requests.Session) -> None:
     with Simulator(fleet=Fleet(devices=60)) as simulator:
         url, got = f"{simulator.base_url}/v1/organizations", []
         for organization in body_of(client, url)["data"]:
@@ -220,12 +220,12 @@ def test_an_unknown_path_is_404_json(simulator: Simulator, client: requests.Sess
     assert path in response.json()["error"]
 
 
-def test_children_of_a_parent_that_is_not_there_are_404(client: requests.Session) -> None:
+def test_children_of_an_unknown_parent_are_404(client: requests.Session) -> None:
     with Simulator() as simulator:
         assert client.get(f"{simulator.base_url}/v1/organizations/999/devices", timeout=60).status_code == 404
 
 
-def test_updated_since_gives_just_what_changed_between_two_ticks(client: requests.Session) -> None:
+def test_updated_since_gives_exactly_the_changes_between_two_ticks(client: requests.Session) -> None:
     fleet = Fleet()
     with Simulator(fleet=fleet, tick=100) as simulator:
         url = f"{simulator.base_url}/v1/devices"
@@ -239,7 +239,7 @@ def test_updated_since_gives_just_what_changed_between_two_ticks(client: request
         assert client.get(url, params={"updated_since": "yesterday"}, timeout=60).status_code == 400
 
 
-def test_updated_since_means_nothing_to_a_table_without_updated_at(
+def test_updated_since_is_ignored_for_a_table_without_updated_at(
     simulator: Simulator, client: requests.Session
 ) -> None:
     url = f"{simulator.base_url}/v1/devices"
@@ -266,7 +266,7 @@ def test_rows_can_be_replaced_between_two_reads(simulator: Simulator, client: re
     assert simulator.rows("devices") == ROWS[:3]
 
 
-def test_the_log_holds_what_came_and_what_was_answered(simulator: Simulator) -> None:
+def test_the_log_contains_requests_and_their_statuses(simulator: Simulator) -> None:
     requests.get(f"{simulator.base_url}/v1/devices?limit=5&x=", headers={"X-Api-Key": "demo-key"}, timeout=60)
     requests.get(f"{simulator.base_url}/nowhere", timeout=60)
     first, second = simulator.requests
@@ -276,14 +276,14 @@ def test_the_log_holds_what_came_and_what_was_answered(simulator: Simulator) -> 
     assert first.at <= second.at
 
 
-def test_one_session_keeps_one_connection(simulator: Simulator, client: requests.Session) -> None:
+def test_one_session_reuses_one_connection(simulator: Simulator, client: requests.Session) -> None:
     simulator.set_rows("devices", [{"id": n, "name": "x" * 100} for n in range(100)])
     for _ in range(50):
         body_of(client, f"{simulator.base_url}/v1/devices", limit=100)
     assert simulator.connections == 1
 
 
-def test_requests_are_served_side_by_side() -> None:
+def test_requests_are_served_concurrently() -> None:
     with Simulator(tables={"devices": ROWS}, faults=Faults(delay=1)) as simulator:
         url = f"{simulator.base_url}/v1/devices?api_key=demo-key"
         threads = [threading.Thread(target=requests.get, args=(url,), kwargs={"timeout": 60}) for _ in range(4)]
@@ -294,7 +294,7 @@ def test_requests_are_served_side_by_side() -> None:
         assert simulator.most_at_once == 4
 
 
-def test_closing_ends_kept_alive_connections_and_slow_answers_at_once(client: requests.Session) -> None:
+def test_closing_ends_kept_alive_connections_and_slow_responses_immediately(client: requests.Session) -> None:
     before = threading.active_count()
     simulator = Simulator(tables={"devices": ROWS}, faults=Faults(delay=30, skip=1))
     url = f"{simulator.base_url}/v1/devices"
@@ -311,13 +311,13 @@ def test_closing_ends_kept_alive_connections_and_slow_answers_at_once(client: re
         client.get(url, timeout=60)
 
 
-def test_a_fleet_and_tables_at_once_are_refused() -> None:
+def test_passing_both_a_fleet_and_tables_is_refused() -> None:
     with pytest.raises(ValueError, match="not both"):
         Simulator(fleet=Fleet(), tables={})
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_run_prints_where_it_listens_and_stops_cleanly_on_a_signal(number: signal.Signals) -> None:
+def test_run_prints_its_url_and_stops_cleanly_on_a_signal(number: signal.Signals) -> None:
     program = "from rmm_assets.simulator import run; run(port=0, tick_seconds=0.2)"
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

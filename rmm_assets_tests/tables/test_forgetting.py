@@ -13,7 +13,7 @@ from rmm_assets_tests.syncing import connection, devices, resource, rows_of, run
 
 
 @pytest.mark.slow
-def test_a_forgotten_incremental_range_begins_anew_and_the_neighbours_stay(tmp_path: Path) -> None:
+def test_a_forgotten_incremental_range_starts_over_and_other_resources_stay(tmp_path: Path) -> None:
     made = connection(
         resource(
             write_disposition="append",

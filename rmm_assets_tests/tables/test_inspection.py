@@ -30,18 +30,18 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Table]:
         yield Table(client, "devices")
 
 
-def test_duplicates_are_counted_with_examples_and_nulls_are_none(table: Table) -> None:
+def test_duplicates_are_counted_with_examples_and_nulls_do_not_count(table: Table) -> None:
     assert duplicates(table, ["id"]) == Finding(14, 0)
     assert duplicates(table, ["serial"]) == Finding(14, 4, ("a", "b"))
     assert duplicates(table, ["serial", "site"]) == Finding(14, 2, ("a, 1",))
 
 
-def test_nulls_are_counted_with_five_keys_at_most(table: Table) -> None:
+def test_nulls_are_counted_with_at_most_five_keys(table: Table) -> None:
     assert nulls(table, "id", ["id"]) == Finding(14, 0)
     assert nulls(table, "status", ["id"]) == Finding(14, 11, ("3", "5", "6", "7", "8"))
 
 
-def test_reserved_words_are_column_names_too(table: Table) -> None:
+def test_reserved_words_can_be_column_names(table: Table) -> None:
     assert nulls(table, "order", ["order", "id"]) == Finding(14, 1, ("null, 3",))
 
 
@@ -52,13 +52,13 @@ def test_values_that_are_not_accepted_are_shown_with_their_keys(table: Table) ->
     assert unaccepted(table, "status", [], ["id"]).at_fault == 3
 
 
-def test_a_column_that_is_not_there_cannot_be_judged_and_so_fails(table: Table) -> None:
+def test_a_check_of_a_missing_column_fails(table: Table) -> None:
     finding = nulls(table, "owner", ["id"])
     assert not finding.passed
     assert finding == Finding(14, 14, note="the table has no column owner")
 
 
-def test_a_table_that_is_not_there_has_no_row_at_fault(table: Table) -> None:
+def test_a_missing_table_has_no_faulty_rows(table: Table) -> None:
     missing = Table(table.client, "missing")
     for finding in (duplicates(missing, ["id"]), nulls(missing, "id", ["id"]), unaccepted(missing, "id", [1], ["id"])):
         assert finding == Finding(0, 0)

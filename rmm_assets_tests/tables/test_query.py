@@ -71,7 +71,7 @@ def test_a_query_that_reads_tables_is_accepted(query: str) -> None:
     assert query_fault(query, "duckdb") is None
 
 
-def test_functions_of_postgresql_that_reach_out_are_refused() -> None:
+def test_postgresql_functions_with_external_access_are_refused() -> None:
     for query in (
         "SELECT pg_read_file('/etc/passwd')",
         "SELECT * FROM dblink('x', 'y') AS t(a int)",
@@ -109,7 +109,7 @@ def test_rows_of_every_type_are_found_by_any_name_of_their_table(table: Table) -
         assert [row[:2] for row in run("DESCRIBE devices")] == types
 
 
-def test_the_engine_refuses_what_the_parser_lets_through(table: Table, tmp_path: Path) -> None:
+def test_the_engine_refuses_what_the_parser_accepts(table: Table, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     secret = "in a variable of this program"
     known: Any = [secret]

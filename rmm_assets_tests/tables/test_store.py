@@ -32,7 +32,7 @@ def table(tmp_path: Path) -> Iterator[Table]:
         yield Table(client, "devices")
 
 
-def test_a_table_says_its_name_columns_and_rows(table: Table) -> None:
+def test_a_table_has_a_name_columns_and_rows(table: Table) -> None:
     assert table.full_name == "rmm.acme.devices"
     assert table.exists()
     assert set(table.columns()) == {"id", "name", "status", "_dlt_load_id", "_absent_since"}
@@ -41,7 +41,7 @@ def test_a_table_says_its_name_columns_and_rows(table: Table) -> None:
     assert table.rows("SELECT name FROM {table} WHERE id = %s", 2) == [("PC-0002",)]
 
 
-def test_a_table_that_is_not_there_has_no_rows_and_no_columns(table: Table) -> None:
+def test_a_missing_table_has_no_rows_and_no_columns(table: Table) -> None:
     missing = Table(table.client, "no such table")
     assert not missing.exists()
     assert missing.columns() == ()
@@ -57,7 +57,7 @@ def test_reserved_and_nested_names_are_quoted(name: str, tmp_path: Path) -> None
     assert outcome.table_name == f"rmm.acme.{name}"
 
 
-def test_others_may_read_while_pages_are_fetched(tmp_path: Path) -> None:
+def test_others_can_read_while_pages_are_fetched(tmp_path: Path) -> None:
     read: list[int] = []
 
     def count(seen: Seen) -> Say:
@@ -91,7 +91,7 @@ def _waits(hold: Callable[[], AbstractContextManager[Any]], enter: Callable[[], 
     return waited
 
 
-def test_one_at_a_time_writes_to_a_database_file_and_several_read_it(tmp_path: Path) -> None:
+def test_a_database_file_has_one_writer_or_several_readers(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     with Simulator(tables={"devices": devices(3)}) as server:
         run(tmp_path, server.base_url)
@@ -103,7 +103,7 @@ def test_one_at_a_time_writes_to_a_database_file_and_several_read_it(tmp_path: P
     assert not _waits(lambda: store.alone("devices"), lambda: store.alone("alerts"))
 
 
-def test_a_slow_api_does_not_hold_up_what_others_land_in_the_same_file(tmp_path: Path) -> None:
+def test_a_slow_api_does_not_delay_other_loads_into_the_same_file(tmp_path: Path) -> None:
     made = connection(resource("devices"), resource("alerts"))
     answered, asked = threading.Event(), threading.Event()
 
@@ -125,13 +125,13 @@ def test_a_slow_api_does_not_hold_up_what_others_land_in_the_same_file(tmp_path:
     assert ids(rows_of(tmp_path)) == [1, 2, 3]
 
 
-def test_the_place_is_told_without_credentials(tmp_path: Path) -> None:
+def test_the_place_contains_no_credentials(tmp_path: Path) -> None:
     assert store_in(tmp_path).place() == str(tmp_path / "rmm.duckdb")
     remote = Store("postgres", "postgresql://loader@db.example.com/rmm", "acme", tmp_path)
     assert remote.place() == "postgres, dataset acme"
 
 
-def test_rows_of_a_load_that_was_never_finished_are_forgotten_and_no_others(tmp_path: Path) -> None:
+def test_only_rows_of_an_unfinished_load_are_discarded(tmp_path: Path) -> None:
     made = connection(resource(write_disposition="append"))
     with Simulator(tables={"devices": devices(3)}) as server:
         run(tmp_path, server.base_url, made)
@@ -145,7 +145,7 @@ def test_rows_of_a_load_that_was_never_finished_are_forgotten_and_no_others(tmp_
     assert [row["name"] for row in rows_of(tmp_path)] == ["PC-0001", "PC-0002", "PC-0003", "old"]
 
 
-def test_rows_that_say_they_are_deleted_are_left_out_each_time(tmp_path: Path) -> None:
+def test_rows_marked_as_deleted_are_always_left_out(tmp_path: Path) -> None:
     made = connection(resource(columns={"gone": {"data_type": "bool", "hard_delete": True}}))
     rows = [{**row, "gone": row["id"] == 3} for row in devices(5)]
     with Simulator(tables={"devices": rows}) as server:
@@ -154,7 +154,7 @@ def test_rows_that_say_they_are_deleted_are_left_out_each_time(tmp_path: Path) -
             assert ids(rows_of(tmp_path)) == [1, 2, 4, 5]
 
 
-def test_a_first_load_makes_no_second_copy(tmp_path: Path) -> None:
+def test_a_first_load_makes_no_staging_copy(tmp_path: Path) -> None:
     with Simulator(tables={"devices": devices(50)}) as server:
         run(tmp_path, server.base_url)
         assert _staged(tmp_path) is None
@@ -174,7 +174,7 @@ def _staged(folder: Path) -> int | None:
         return len(client.sql("SELECT * FROM acme_staging.devices").fetchall())
 
 
-def test_a_first_load_keeps_to_the_condition_of_a_merge(tmp_path: Path) -> None:
+def test_a_first_load_applies_the_source_filter_of_a_merge(tmp_path: Path) -> None:
     made = connection(
         resource(write_disposition={"disposition": "merge", "strategy": "upsert", "source_filter": "id <= 3"})
     )
@@ -208,7 +208,7 @@ class Reader:
 
 
 @pytest.mark.slow
-def test_a_run_waits_for_a_reader_that_is_soon_done(tmp_path: Path) -> None:
+def test_a_run_waits_for_a_short_reader(tmp_path: Path) -> None:
     with Simulator(tables={"devices": devices(2)}) as server:
         run(tmp_path, server.base_url)
         server.set_rows("devices", devices(3))
@@ -221,7 +221,7 @@ def test_a_run_waits_for_a_reader_that_is_soon_done(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_waits_for_one_who_reads_while_pages_are_fetched(tmp_path: Path) -> None:
+def test_a_run_waits_for_a_reader_while_pages_are_fetched(tmp_path: Path) -> None:
     with Simulator(tables={"devices": devices(2)}) as server:
         run(tmp_path, server.base_url)
     later: list[threading.Timer] = []
@@ -238,7 +238,9 @@ def test_a_run_waits_for_one_who_reads_while_pages_are_fetched(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_reader_that_stays_is_named_and_nothing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_does_not_finish_is_named_and_nothing_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("rmm_assets.tables.store.PATIENCE", 0.3)
     with Simulator(tables={"devices": devices(2)}) as server:
         run(tmp_path, server.base_url)
