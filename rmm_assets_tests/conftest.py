@@ -1,4 +1,4 @@
-"""What every test may rely on: nothing of this machine's settings, and nobody is told that it ran."""
+"""Isolates every test from this machine's settings, and disables telemetry."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ for variable in (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Starts with the modules that take minutes: one of them alone at the end would keep the other worker waiting."""
+    """Starts with the slowest modules, so that no worker runs one alone at the end."""
     items.sort(key=lambda item: not {"integration", "browser"} & set(item.path.parts) and item.path.stem != "test_docs")
 
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder as the working directory: database and working files land below it."""
+    """Uses an empty folder as the working directory, for the database and working files."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The URL of a PostgreSQL database for all tests of a worker."""
+    """Yields the URL of a PostgreSQL database, shared by all tests of a worker."""
     with postgresql() as url:
         yield url
 
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    """A Dagster instance that forgets everything afterwards."""
+    """Yields a Dagster instance that is discarded afterwards."""
     with dg.DagsterInstance.ephemeral() as ephemeral:
         yield ephemeral
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fails a run that skipped a test where `RMM_SKIP_NOTHING` is set, as in continuous integration."""
+    """Fails a session that skipped a test if `RMM_SKIP_NOTHING` is set, as in continuous integration."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("RMM_SKIP_NOTHING") and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,4 +1,4 @@
-"""Runs a PostgreSQL server of the tests' own on this machine."""
+"""Runs a PostgreSQL server for the tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def program(name: str) -> str | None:
 
 @contextmanager
 def postgresql() -> Iterator[str]:
-    """Yields the URL of a new server's database, as dlt takes it. Skips the test if PostgreSQL is not installed."""
+    """Yields the URL of a new server's database, as dlt expects it. Skips the test if PostgreSQL is not installed."""
     initdb, postgres = program("initdb"), program("postgres")
     if initdb is None or postgres is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")

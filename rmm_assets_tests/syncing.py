@@ -1,4 +1,4 @@
-"""Runs `sync` on connections to servers of the tests, into DuckDB files, and reads the tables back."""
+"""Runs `sync` on connections to test servers, into DuckDB files, and reads the tables."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Row = dict[str, Any]
 
 
 def devices(number: int, first: int = 1, **more: Any) -> list[Row]:
-    """Rows with the ids `first`, `first + 1`, ...."""
+    """Returns rows with the ids `first`, `first + 1`, ...."""
     return [{"id": i, "name": f"PC-{i:04}", "status": "online", **more} for i in range(first, first + number)]
 
 
 def resource(name: str = "devices", **changes: Any) -> dict[str, Any]:
-    """A resource of the simulator that merges by `id`; keys of `endpoint` are merged one by one."""
+    """Returns a resource of the simulator that merges by `id`; keys of `endpoint` are merged one by one."""
     endpoint = {
         "path": f"/v1/{name}",
         "data_selector": "data",
@@ -35,7 +35,7 @@ def resource(name: str = "devices", **changes: Any) -> dict[str, Any]:
 
 
 def connection(*resources: Mapping[str, Any], **changes: Any) -> Connection:
-    """A connection `acme`; without resources, it has `devices`."""
+    """Returns a connection `acme`; without resources, it has `devices`."""
     return Connection.model_validate(
         {
             "name": "acme",
@@ -56,10 +56,10 @@ def store_in(folder: Path, dataset: str = "acme") -> Store:
 
 
 def run(folder: Path, base_url: str, made: Connection | None = None, name: str = "devices", **options: Any) -> Outcome:
-    """One run of a resource into the folder's database.
+    """Runs a resource once, into the folder's database.
 
     Raises:
-        Exception: the one that says why the run is red, without dlt's around it.
+        Exception: The error that explains the failure, without dlt's wrapper.
     """
     made = made or connection()
     try:
@@ -72,7 +72,7 @@ def run(folder: Path, base_url: str, made: Connection | None = None, name: str =
 
 
 def rows_of(folder: Path, name: str = "devices", *, own: bool = False) -> list[Row]:
-    """A table's rows by id, without dlt's columns and ours unless `own`; empty where there is no table."""
+    """Returns a table's rows by id, without dlt's columns and ours unless `own`; empty without a table."""
     with duckdb.connect(str(folder / "rmm.duckdb"), read_only=True) as client:
         if not client.execute(
             "SELECT 1 FROM information_schema.tables WHERE table_schema = 'acme' AND table_name = ?", [name]
@@ -84,7 +84,7 @@ def rows_of(folder: Path, name: str = "devices", *, own: bool = False) -> list[R
 
 
 def absent(folder: Path, name: str = "devices") -> set[Any]:
-    """The ids that are marked absent."""
+    """Returns the ids that are marked absent."""
     return {row["id"] for row in rows_of(folder, name, own=True) if row.get("_absent_since") is not None}
 
 

@@ -1,4 +1,4 @@
-"""A broken connection file takes down nothing but itself, and says in the UI what is wrong with it."""
+"""Tests that a broken connection file does not affect other connections, and that the UI says what is wrong."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def write(root: Path, folder: str, text: str, file: str = "defs.yaml") -> Path:
 
 
 def specs(*folders: Path) -> dict[str, dg.AssetSpec]:
-    """The assets of some folders, by their key as the UI shows it."""
+    """Returns the asset specs of some folders, by key as the UI shows it."""
     found = build_defs(folders=folders).resolve_all_asset_specs()
     return {spec.key.to_user_string(): spec for spec in found}
 
 
 def broken(root: Path, folder: str) -> str:
-    """What the UI says of a broken folder."""
+    """Returns what the UI shows for a broken folder."""
     return specs(root)[f"{folder}/broken_connection"].description or ""
 
 

@@ -1,9 +1,9 @@
-"""What README and docs say, held against what is there: commands run or looked up, files loaded, lists compared.
+"""Tests README and docs against the project: runs or looks up commands, loads files, compares lists.
 
-A comment before a block says what is done with it: `<!-- test: run -->` runs it in a copy of the project,
-`<!-- test: background -->` keeps it running, `<!-- test: fails WORDS -->` runs it and wants to read those words,
-`<!-- test: file PATH -->` writes it there, `<!-- test: output -->` compares it with what the block before printed. A
-`bash` block that is not run is looked up: each command must be known here, with its options.
+A comment before a block says how it is tested: `<!-- test: run -->` runs it in a copy of the project,
+`<!-- test: background -->` keeps it running, `<!-- test: fails WORDS -->` expects it to fail and print those words,
+`<!-- test: file PATH -->` writes it to a file, `<!-- test: output -->` compares it with the output of the previous block.
+Commands of `bash` blocks that are not run are looked up, with their options.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Block:
 
 
 def blocks_of(name: str) -> list[Block]:
-    """Every fenced block of a page, without its indentation."""
+    """Returns every fenced block of a page, without its indentation."""
     text = (PROJECT / name).read_text(encoding="utf-8")
     return [
         Block(

@@ -1,6 +1,6 @@
-"""Every key of a connection file has an effect that a test sees: which one stands here, by key.
+"""Lists, for every key of a connection file, the test that checks its effect.
 
-The keys come from the models, so that a new one fails here until a test sees what it does.
+The keys come from the models, so a new key fails here until a test checks its effect.
 """
 
 from __future__ import annotations
@@ -355,9 +355,9 @@ Schema = Mapping[str, Any]
 
 
 def keys_of_a_connection_file() -> list[str]:
-    """Every key by its path: a kind of a union as `paginator.offset.limit`, what stands in a list or a mapping behind `[]` or
-    `.*`. A model that stands in several places has its keys at the first one: `resource_defaults` and `client.paginator` hold
-    nothing that `resources[]` does not.
+    """Returns every key by its path: a kind of a union as `paginator.offset.limit`, keys in a list or a mapping after `[]` or
+    `.*`. Keys of a model that is used in several places are listed at the first one: `resource_defaults` and
+    `client.paginator` have no keys that `resources[]` does not have.
     """
     schema = Connection.model_json_schema()
     models: dict[str, Schema] = schema["$defs"]
@@ -389,7 +389,7 @@ def keys_of_a_connection_file() -> list[str]:
 
 
 def words_of(key: str) -> set[str]:
-    """What a test that sees the key must write: its name, and the kind of paginator or auth that has it."""
+    """Returns what a test of the key must contain: its name, and the kind of paginator or auth that has it."""
     *above, name = key.replace("[]", "").split(".")
     kind = above[-1:] if above[-2:-1] in (["paginator"], ["auth"]) else []
     return {*kind, *([] if kind and name == "type" else [name])}
@@ -397,7 +397,7 @@ def words_of(key: str) -> set[str]:
 
 @cache
 def definitions(module: str) -> dict[str, tuple[str, frozenset[str]]]:
-    """By name, the source of what a module defines, decorators included, and the names that it uses."""
+    """Returns, by name, the source of each definition of a module, including decorators, and the names that it uses."""
     source = (ROOT / module).read_text()
     lines = source.splitlines()
     found: dict[str, tuple[str, frozenset[str]]] = {}
@@ -415,7 +415,7 @@ def definitions(module: str) -> dict[str, tuple[str, frozenset[str]]]:
 
 
 def source_of(test: str) -> str:
-    """A test's source, with the functions, fixtures and constants of its module that it uses."""
+    """Returns a test's source, with the functions, fixtures and constants of its module that it uses."""
     module, _, name = test.partition("::")
     defined, texts, waiting = definitions(module), {}, [name]
     while waiting:

@@ -1,4 +1,4 @@
-"""When the assets of `examples/downstream` run: its conditions, evaluated tick by tick on an instance by Dagster itself."""
+"""Tests when the assets of `examples/downstream` run: Dagster evaluates their conditions tick by tick."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ LATE = {
 
 
 def last_load_and_last_read(condition: Condition, happenings: Iterable[str]) -> tuple[int, int]:
-    """Number of the last load, and of the one that the asset's last run could read, once all has come to rest.
+    """Returns the number of the last load, and of the one that the asset's last run could read, after everything has finished.
 
     Args:
-        happenings: `tick`, `load`, `start` and `end` of the asset's own run; what cannot be is left out.
+        happenings: `tick`, `load`, and `start` and `end` of the asset's own run; impossible events are skipped.
     """
 
     @dg.asset(deps=[DEVICES], automation_condition=condition)

@@ -1,5 +1,5 @@
-"""Keys of a connection file that no other test is about: each is written into a file, and its effect is looked at from outside,
-in the requests that a server saw, in the table, or in what a run says.
+"""Tests keys of a connection file that no other test covers: each is set in a file, and its effect observed from outside,
+in the requests that a server receives, in the table, or in the output of a run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def query_of(seen: Seen) -> dict[str, str]:
 
 
 def columns_of(folder: Path, table: str = "devices") -> dict[str, tuple[str, str]]:
-    """By column of a table, its type and whether it takes nulls, as DuckDB says it."""
+    """Returns, by column, its type and whether it allows nulls, according to DuckDB."""
     with duckdb.connect(str(folder / "rmm.duckdb"), read_only=True) as client:
         found = client.execute(
             "SELECT column_name, data_type, is_nullable FROM information_schema.columns "
@@ -51,7 +51,7 @@ def columns_of(folder: Path, table: str = "devices") -> dict[str, tuple[str, str
 
 
 def dlt_table(folder: Path) -> dict[str, Any]:
-    """The schema of `devices` that dlt keeps at the destination, by which it makes and alters the table."""
+    """Returns dlt's stored schema of `devices`, from which it creates and alters the table."""
     with duckdb.connect(str(folder / "rmm.duckdb"), read_only=True) as client:
         [(text,)] = client.execute(
             "SELECT schema FROM acme._dlt_version WHERE schema_name = 'acme__devices' ORDER BY inserted_at DESC LIMIT 1"
@@ -61,7 +61,7 @@ def dlt_table(folder: Path) -> dict[str, Any]:
 
 
 def loads(folder: Path, made: dict[str, Any], *rows: list[Row]) -> list[Row]:
-    """The table, dlt's columns included, after one run for each of these lists of rows."""
+    """Returns the table, including dlt's columns, after one run for each of these lists of rows."""
     with Simulator(tables={"devices": []}) as server:
         for held in rows:
             server.set_rows("devices", held)
@@ -438,7 +438,7 @@ def test_a_merge_only_deletes_within_the_configured_scope(tmp_path: Path) -> Non
 
 
 def versions(folder: Path, options: dict[str, Any]) -> list[Row]:
-    """Versions of two rows, of which the first one changed."""
+    """Returns the versions of two rows, of which the first one changed."""
     first = [{**row, "version": 1} for row in devices(2)]
     second = [{**first[0], "name": "new", "version": 1 if "row_version_column_name" in options else 2}, first[1]]
     disposition = {"disposition": "merge", "strategy": "scd2", **options}

@@ -1,4 +1,4 @@
-"""docs/security.md names the test of each line, and each of them is there."""
+"""Tests that docs/security.md names an existing test in each line."""
 
 from __future__ import annotations
 

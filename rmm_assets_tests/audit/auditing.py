@@ -42,7 +42,7 @@ def parameters(seen: Seen) -> dict[str, str]:
 def listing(
     rows: list[dict[str, Any]], *, cap: int = 10_000, around: Callable[[int, int], Mapping[str, Any]] = lambda o, n: {}
 ) -> Callable[[Seen], Say]:
-    """Answers of an API with offsets; `around` says what stands beside the rows."""
+    """Returns the responses of an API with offsets; `around` returns the fields next to the rows."""
 
     def answer(seen: Seen) -> Say:
         asked = parameters(seen)

@@ -1,4 +1,4 @@
-"""An audit finds whatever is wrong with a table, however it came to be, and calls nothing equal that it cannot decide."""
+"""Tests that an audit finds every difference in a table, and reports what it cannot decide as unverified."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A right table of 500 devices, and one of values of many kinds, to be copied."""
+    """Returns a correct table of 500 devices, and one with values of many kinds, to be copied."""
     folder = tmp_path_factory.mktemp("loaded")
     (folder / "values").mkdir()
     with Simulator(tables={"devices": devices(500)}) as rmm:

@@ -1,6 +1,6 @@
-"""The audit finds each fault of issue 10 on a table that was loaded with it: rows are missing, or it is unverified, never equal.
+"""Tests that the audit reports each loading fault as missing rows or as unverified, never as equal.
 
-The tables are made right and then cut to what the faulty load left, so that these tests hold whatever the loader does today.
+The tables are loaded correctly and then cut to what the faulty load left, so the tests do not depend on the current loader.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Answer = Callable[[Seen], Say]
 
 @pytest.fixture(scope="module")
 def thousands(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A right table of 3,333 devices, to be copied and cut."""
+    """Returns a correct table of 3,333 devices, to be copied and cut."""
     folder = tmp_path_factory.mktemp("thousands")
     with Simulator(tables={"devices": devices(3333)}) as rmm:
         run(folder, rmm.base_url)
@@ -34,7 +34,7 @@ def thousands(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def table(thousands: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Makes the table that a faulty load left."""
+    """Returns a function that creates the table that a faulty load left."""
 
     def make(rows: int, *statements: str) -> Path:
         copied(thousands, tmp_path)
@@ -263,7 +263,7 @@ PARENTS = ["kunde a#2", "a/b", "a?b", "../x", "plain", "100%"]
 
 
 def family(ignored: int = 0, status: int = 403, text: str = "rate limit") -> Answer:
-    """Customers with odd names, each with ten devices of its own, and the last one with twelve."""
+    """Serves customers with special characters in their names, each with ten devices, the last one with twelve."""
 
     def answer(seen: Seen) -> Say:
         parts = urlsplit(seen.target).path.split("/")

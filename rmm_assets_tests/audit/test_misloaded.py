@@ -1,4 +1,4 @@
-"""The audit finds faults in tables that were really loaded with them: by a server that lies, or by a file that asks for it."""
+"""Tests that the audit finds faults in tables that were loaded with them, because of the server or the connection file."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Case:
     """A table that is loaded with a fault.
 
     Attributes:
-        made: The connection that it is loaded with.
-        answers: What the server answers, load by load.
-        right: What it answers when it is audited.
-        rows: Rows in the table, those that are marked included.
-        found: What the audit finds.
-        blind: Its verdict where it asks the server that the last load asked; None where that one finds it, too.
+        made: The connection that loads it.
+        answers: The server's responses, by load.
+        right: The server's responses during the audit.
+        rows: Number of rows in the table, including marked ones.
+        found: The expected results of the audit.
+        blind: The verdict of an audit of the server as in the last load; None if it also finds the fault.
     """
 
     made: Connection
@@ -44,7 +44,7 @@ class Case:
 
 
 def linked(rows: list[Row], size: int, *, lost_at: int = -1, header: str = "Link") -> Answer:
-    """Pages that are linked in a header, one link lost."""
+    """Serves pages linked in a header, one of them without its link."""
 
     def answer(seen: Seen) -> Say:
         start = int(parameters(seen).get("after", 0))
@@ -170,7 +170,7 @@ def test_what_was_loaded_with_a_fault_is_found(name: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("where", ["body", "header", "count", "head"])
 def test_a_configured_total_is_checked_whatever_its_name(where: str, tmp_path: Path) -> None:
-    """The audit goes by `total_path`, `total_header` and `count`, as the load does: a number that is not reached is unverified."""
+    """An audit checks `total_path`, `total_header` and `count`, as a load does: a total that is not reached is unverified."""
     number = [20]
 
     def answer(seen: Seen) -> Say:

@@ -1,4 +1,4 @@
-"""Values land in PostgreSQL exactly, and an audit of a table there finds what is wrong with it."""
+"""Tests that values are stored exactly in PostgreSQL, and that an audit finds differences there."""
 
 from __future__ import annotations
 

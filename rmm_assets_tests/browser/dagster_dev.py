@@ -1,6 +1,4 @@
-"""Some connection folders to a `dagster dev` of their own: free port, instance, data and working folder all in one
-temporary folder.
-"""
+"""Starts a `dagster dev` for some connection folders, with a free port, and its instance and data in one temporary folder."""
 
 from __future__ import annotations
 
@@ -29,19 +27,19 @@ READY_WITHIN = 600.0  # seconds, on a machine that runs other tests beside it
 def dagster_dev(
     folder: Path, connections: Sequence[Path], *, example: Path | None = None, more: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """`dagster dev` as `make dev` starts it, with our own location alone.
+    """Starts `dagster dev` as `make dev` does, with only our own code location.
 
     Args:
-        folder: The folder that it runs in and writes to.
+        folder: Its working directory, to which it writes.
         connections: Folders for `RMM_CONNECTIONS`.
-        example: Another workspace to load beside ours.
-        more: Further variables of the environment.
+        example: Another workspace to load next to ours.
+        more: Further environment variables.
 
     Yields:
-        Its address, such as `http://127.0.0.1:40123`, once it answers.
+        Its URL, such as `http://127.0.0.1:40123`, when it responds.
 
     Raises:
-        RuntimeError: It ended or did not answer in time; with the end of its log.
+        RuntimeError: It ended or did not respond in time; the message contains the end of its log.
     """
     home = folder / "dagster_home"
     home.mkdir(parents=True)
@@ -93,7 +91,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill it and its children: an orderly end takes half a minute, and everything they wrote to is thrown away."""
+    """Kills it and its children, because a clean shutdown takes half a minute and its files are discarded anyway."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(READY_WITHIN)

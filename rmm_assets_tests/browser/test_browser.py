@@ -1,6 +1,6 @@
-"""What a person sees and clicks in Dagster's UI, in a real browser: promises about pages, not about code.
+"""Tests what a user sees and clicks in Dagster's UI, in a real browser.
 
-With `RMM_PICTURES` naming a folder, the pictures of README and docs are written there on the way.
+If `RMM_PICTURES` names a folder, the tests also write the screenshots of README and docs there.
 """
 
 from __future__ import annotations
@@ -75,25 +75,25 @@ attributes:
 
 @dataclass(frozen=True)
 class Ui:
-    """Dagster's UI in a browser."""
+    """Drives Dagster's UI in a browser."""
 
     page: Page
     url: str
 
     def open(self, path: str) -> Page:
-        """Go to a path, such as `/assets/demo/devices`."""
+        """Opens a path, such as `/assets/demo/devices`."""
         self.page.goto(self.url + path)
         return self.page
 
     def materialize(self, asset: str) -> Page:
-        """Click an asset's button and go to the run that it started."""
+        """Clicks an asset's Materialize button and opens the run that it started."""
         page = self.open(f"/assets/{asset}")
         # An icon's name stands before the word.
         page.get_by_role("button", name=re.compile(r"\bMaterialize$")).click()
         return self.follow_run()
 
     def follow_run(self) -> Page:
-        """From the note that a run was launched to the run."""
+        """Opens the run from the notification that it was launched."""
         self.page.get_by_text("View", exact=True).click()
         self.page.wait_for_url(re.compile("/runs/"))
         return self.page
@@ -101,7 +101,7 @@ class Ui:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A `dagster dev` with the demo, a connection whose API lies, and one whose file is broken."""
+    """Yields the URL of a `dagster dev` with the demo, a connection whose API lies, and one whose file is broken."""
     folder = tmp_path_factory.mktemp("browser")
     with Simulator(faults=LIES) as api:
         # Below the folder that `dagster dev` runs in, so that messages name files as a user would see them.
@@ -115,7 +115,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def ui(url: str) -> Iterator[Ui]:
-    """A browser that reaches nothing but the UI."""
+    """Yields a browser that can only reach the UI."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         context = browser.new_context(viewport=WINDOW, locale="en-GB", timezone_id="UTC", color_scheme="light")
@@ -131,7 +131,7 @@ Picture = Callable[[str], None]
 
 @pytest.fixture
 def picture(ui: Ui) -> Picture:
-    """Take a picture of the page under a name, where somebody asked for pictures."""
+    """Saves a screenshot under a name, if screenshots were requested."""
 
     def take(name: str) -> None:
         if folder := os.environ.get("RMM_PICTURES"):
@@ -213,7 +213,7 @@ def test_a_green_asset_shows_rows_columns_numbers_and_checks(ui: Ui, picture: Pi
 
 
 def _preview(page: Page) -> Locator:
-    """The table in the line of metadata that is called so."""
+    """Returns the table in the metadata entry of this name."""
     name = page.get_by_text("preview", exact=True).first
     name.wait_for()
     return name.locator("xpath=ancestor::tr").locator("table")

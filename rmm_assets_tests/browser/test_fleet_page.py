@@ -1,6 +1,6 @@
-"""The page of a fleet in a real browser: readable in light and in dark, by eyes that measure contrast and overlaps.
+"""Tests the page of a fleet in a real browser: contrast in light and dark mode, overlaps, and sorting.
 
-With `RMM_PICTURES` naming a folder, it is photographed there.
+If `RMM_PICTURES` names a folder, the tests also write screenshots there.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The page of a whole fleet, drawn by the connection's job."""
+    """Returns the page of a whole fleet, drawn by the connection's job."""
     folder = tmp_path_factory.mktemp("fleet")
     with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
         patch.chdir(folder)
@@ -59,7 +59,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def luminance(colour: tuple[int, ...]) -> float:
-    """Relative luminance, as WCAG 2 defines it."""
+    """Returns the relative luminance as defined by WCAG 2."""
     parts = [value / 255 for value in colour[:3]]
     linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -1,4 +1,4 @@
-"""The docs as a site, in a real browser: what somebody looks for is found."""
+"""Tests the site of the docs in a real browser: the search finds what it should."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A connection file is what it says, or it is refused with file, line, what is wrong and what to write."""
+"""Tests that a connection file is read as written, or refused with file, line, the fault and what to write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with one key of a connection file is told without the value of any other key."""
+"""Tests that an error about one key of a connection file never contains the value of another key."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ BAD: list[Any] = ["!bad value{", "", {"type": {}}, ["!"], -1, None, "{x}"]
 
 
 def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Every key of the file, and every entry of its lists."""
+    """Yields the path of every key of the file, and of every entry of its lists."""
     if isinstance(value, (dict, list)):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield (*path, key)
@@ -110,7 +110,7 @@ def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str |
 
 
 def broken(path: tuple[str | int, ...], change: Any) -> tuple[dict[str, Any], Any]:
-    """The file with one key changed, and the value that it had."""
+    """Returns the file with one key changed, and the value that the key had."""
     made = copy.deepcopy(FULL)
     at: Any = made
     for part in path[:-1]:

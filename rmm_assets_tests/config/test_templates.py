@@ -1,4 +1,4 @@
-"""A template in a connection file reads an environment variable and does nothing else."""
+"""Tests that a template in a connection file can only read an environment variable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads an auth as a connection file writes it."""
+"""Parses the auth of a connection file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ _ANY: TypeAdapter[Any] = TypeAdapter(Auth)
 
 
 def read_auth(said: Any) -> AuthSettings | None:
-    """Returns the settings that a word or a mapping stands for; None for none."""
+    """Returns the settings for a word or a mapping; None for None."""
     settings: AuthSettings | None = None if said is None else _ANY.validate_python(said)
     return settings

@@ -1,4 +1,4 @@
-"""A secret to every way of writing it down, and a folder to the places where one of them stands."""
+"""Finds a secret in the files of a folder, in every encoding."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ WRITTEN: Mapping[str, Callable[[str], str]] = {
 
 
 def base64_cores(key: str) -> list[str]:
-    """The letters of a secret's base64 that do not depend on what stands beside it, at the three alignments."""
+    """Returns the part of a secret's base64 that does not depend on its neighbours, at each of the three alignments."""
     cores = []
     for before in range(3):
         whole = base64.b64encode(b"x" * before + key.encode()).decode()
@@ -54,7 +54,7 @@ def base64_cores(key: str) -> list[str]:
 
 
 def needles(secrets: Iterable[str]) -> dict[bytes, str]:
-    """What to search for: bytes, and how the secret is written in them."""
+    """Returns the bytes to search for, with the encoding of each."""
     found: dict[bytes, str] = {}
     for secret in secrets:
         for name, write in WRITTEN.items():
@@ -69,10 +69,10 @@ def needles(secrets: Iterable[str]) -> dict[bytes, str]:
 
 
 def leaks_in(folder: Path, secrets: Iterable[str]) -> tuple[int, list[str]]:
-    """Search every file of a folder byte by byte; packed ones, Parquet and DuckDB unpacked as well.
+    """Searches every file of a folder byte by byte; compressed files, Parquet and DuckDB also unpacked.
 
     Returns:
-        How many files were searched, and a line for each find.
+        The number of files searched, and a line for each match.
     """
     searched = 0
     finds: list[str] = []
@@ -104,7 +104,7 @@ def _contents(file: Path) -> list[tuple[str, bytes]]:
 
 
 def _tables(file: Path) -> bytes:
-    """All names and values of a DuckDB file."""
+    """Yields all names and values of a DuckDB file."""
     lines: list[str] = []
     with duckdb.connect(str(file), read_only=True) as connection:
         tables = connection.sql("SELECT table_schema, table_name FROM information_schema.tables").fetchall()

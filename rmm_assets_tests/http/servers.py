@@ -1,4 +1,4 @@
-"""Small servers on loopback for what the simulator cannot do: scripted answers, TLS, and bytes that are no HTTP."""
+"""Provides servers on loopback for what the simulator cannot do: scripted responses, TLS, and bytes that are not HTTP."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True)
 class Seen:
-    """A request as it reached the server; `raw` holds request line, headers and body for a search."""
+    """A request as the server received it; `raw` contains request line, headers and body, for searches."""
 
     method: str
     target: str
@@ -42,7 +42,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Say:
-    """What the server answers. A body that is no bytes goes out as JSON."""
+    """A response. A body that is not bytes is sent as JSON."""
 
     body: Any = field(default_factory=dict)
     status: int = 200
@@ -52,11 +52,11 @@ class Say:
 
 
 class Scripted:
-    """An HTTP/1.1 server that answers as a function says, and records what it saw.
+    """An HTTP/1.1 server whose responses come from a function, and which records the requests.
 
     Args:
-        answer: From a request to an answer; None closes the connection without one.
-        context: For TLS.
+        answer: Returns the response to a request; None closes the connection without one.
+        context: The TLS context; None for plain http.
     """
 
     def __init__(self, answer: Callable[[Seen], Say | None], *, context: ssl.SSLContext | None = None) -> None:
@@ -142,10 +142,10 @@ class Scripted:
 
 @contextlib.contextmanager
 def raw_server(talk: Callable[[socket.socket], None]) -> Iterator[tuple[str, list[int]]]:
-    """A server that talks bytes: `talk` has the connection, in a thread of its own.
+    """Runs a server that sends raw bytes: `talk` handles each connection, in its own thread.
 
     Yields:
-        Its http URL, and a list that grows by one entry for each connection.
+        Its http URL, and a list that grows by one entry per connection.
     """
     listener = socket.create_server(("127.0.0.1", 0))
     accepted: list[int] = []
@@ -170,19 +170,19 @@ def raw_server(talk: Callable[[socket.socket], None]) -> Iterator[tuple[str, lis
 
 
 def reset(connection: socket.socket) -> None:
-    """Read the request and answer with RST."""
+    """Reads the request and responds with RST."""
     connection.recv(65536)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def silent(connection: socket.socket) -> None:
-    """Read the request and answer nothing, until the other side hangs up."""
+    """Reads the request and sends nothing until the client disconnects."""
     while connection.recv(65536):
         pass
 
 
 def drip(head: bytes, byte: bytes, pause: float = 0.05) -> Callable[[socket.socket], None]:
-    """Send `head` at once, and then one byte after the other: longer than any test waits."""
+    """Sends `head` immediately, then one byte at a time, for longer than any test waits."""
 
     def talk(connection: socket.socket) -> None:
         connection.recv(65536)
@@ -195,17 +195,17 @@ def drip(head: bytes, byte: bytes, pause: float = 0.05) -> Callable[[socket.sock
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Returns a port on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 @dataclass(frozen=True)
 class Certificates:
-    """An authority, and a server's certificate that it signed.
+    """A CA, and a server's certificate that it signed.
 
     Attributes:
-        authority: PEM file of the authority's certificate.
+        authority: PEM file of the CA's certificate.
     """
 
     authority: Path
@@ -213,7 +213,7 @@ class Certificates:
     key: Path
 
     def context(self) -> ssl.SSLContext:
-        """For a server."""
+        """Returns the TLS context of a server."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.chain, self.key)
         return context
@@ -222,11 +222,11 @@ class Certificates:
 def make_certificates(
     folder: Path, *, host: str = "127.0.0.1", days: int = 1, self_signed: bool = False
 ) -> Certificates:
-    """Certificates for a server at `host`, in PEM files.
+    """Creates certificates for a server at `host`, in PEM files.
 
     Args:
-        days: From now until they end; negative: they have ended.
-        self_signed: The server's certificate is its own authority.
+        days: Days until they expire; negative if they have expired.
+        self_signed: Whether the server's certificate is its own CA.
     """
     folder.mkdir(parents=True, exist_ok=True)
     authority_key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())

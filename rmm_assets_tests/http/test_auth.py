@@ -1,4 +1,4 @@
-"""How a secret goes onto the wire, and every form of it that is struck out of what comes back."""
+"""Tests how a secret is sent, and that every form of it is redacted from responses and messages."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_an_auth_without_a_secret_names_what_to_set() -> None:
 
 
 class Issuer:
-    """An API behind tokens: issues them, accepts those it has not revoked."""
+    """An API with tokens: it issues them, and accepts those that it has not revoked."""
 
     def __init__(self, *, same: bool = False, lifetime: Any = 3600) -> None:
         self.same, self.lifetime = same, lifetime

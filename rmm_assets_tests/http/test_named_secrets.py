@@ -1,4 +1,4 @@
-"""Secrets by name, schemes and parts: what reaches the server, and what never reaches anything else."""
+"""Tests named secrets, schemes and parts of secrets: what the server receives, and what is redacted elsewhere."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_next_link_that_repeats_the_secret_is_followed_with_it(tmp_path: Path)
 
 
 def test_a_row_cannot_inject_a_secret_into_a_request(tmp_path: Path) -> None:
-    """The rows of an API become paths, parameters and bodies of further requests."""
+    """Values of rows become paths, parameters and bodies of further requests."""
     parent = resource("sites", endpoint={**SINGLE, "headers": {"X-App": "{secrets.APP}"}})
     child = resource(
         endpoint={**SINGLE, "path": "/v1/{resources.sites.id}/devices", "params": {"site": "{resources.sites.id}"}}
@@ -206,7 +206,7 @@ def test_a_run_warns_about_a_secret_that_is_not_redacted_from_rows(
 
 
 class Changing:
-    """A place where secrets are looked up, and an API that takes the newest one."""
+    """A store of secrets, and an API that accepts the newest one."""
 
     def __init__(self) -> None:
         self.now = "key-number-0000001"

@@ -1,4 +1,4 @@
-"""Limits hold over threads and over processes that share nothing but a folder."""
+"""Tests that limits apply across threads and processes that share only a folder."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ with ThreadPoolExecutor(4) as workers:
 
 
 class Processes:
-    """Three processes that ask for permits from one folder."""
+    """Three processes that request permits from one folder."""
 
     def __init__(self, folder: Path, *, concurrency: int, per_minute: float, requests: int, hold: float) -> None:
         arguments = [str(value) for value in (folder, concurrency, per_minute, requests, hold)]
@@ -51,7 +51,7 @@ class Processes:
             assert process.stdout.readline() == "ready\n"
 
     def run(self) -> list[tuple[float, float]]:
-        """When each permit was held, in the order of their begin."""
+        """Returns when each permit was held, ordered by start."""
         for process in self._running:
             assert process.stdin is not None
             process.stdin.write("\n")

@@ -1,4 +1,4 @@
-"""The secret is nowhere but on the wire, whatever goes wrong: every file that a run writes is searched for it."""
+"""Tests that no file that a run writes contains the secret, whatever goes wrong."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from rmm_assets_tests.reading.hostile import AUTHS, ODD, PLAIN, Case, Hostile
 
 @pytest.fixture
 def everything_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working folder in which every log line of every library, at DEBUG, and every file of a run stays."""
+    """A working folder that keeps every log line of every library, at DEBUG, and every file of a run."""
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -54,10 +54,10 @@ def everything_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def run(case: Case, hostile: Hostile, folder: Path, token_path: str = "token") -> str:
-    """Runs into one failure; the error with its whole chain and all variables of its frames goes to a file.
+    """Triggers one failure, and writes the error with its whole chain and all variables of its frames to a file.
 
     Returns:
-        The chain's texts, or nothing where the run succeeded.
+        The texts of the chain; empty if the run succeeded.
     """
     connection = Connection.model_validate(case.connection(hostile.auth(token_path)))
     try:

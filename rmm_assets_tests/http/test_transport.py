@@ -1,4 +1,4 @@
-"""What a request survives, what it does not, and where the key goes meanwhile; at real servers on loopback."""
+"""Tests which failures a request survives and where the key is sent, with real servers on loopback."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Make = Callable[..., Transport]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    """Makes transports, and closes them."""
+    """Creates transports and closes them afterwards."""
     made: list[Transport] = []
 
     def build(
@@ -86,7 +86,7 @@ def get(transport: Transport, path: str = "/v1/devices", **more: Any) -> bytes:
 
 
 def failing(*statuses: int, headers: tuple[tuple[str, str], ...] = (), text: Any = None) -> Callable[[Seen], Say]:
-    """Answers with these statuses in turn, and with 200 after them."""
+    """Responds with these statuses in turn, then with 200."""
     left = list(statuses)
 
     def answer(_: Seen) -> Say:
@@ -146,7 +146,7 @@ def test_each_retry_is_a_line_with_page_status_attempt_and_wait(
 
 
 class Impatient(threading.Event):
-    """Waits for nothing."""
+    """A transport that does not wait."""
 
     def wait(self, timeout: float | None = None) -> bool:
         return self.is_set()
@@ -671,7 +671,7 @@ def test_a_file_that_is_not_a_ca_is_named(make: Make, tmp_path: Path) -> None:
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Without the proxies of the machine that the tests run on."""
+    """Removes this machine's proxies from the environment."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

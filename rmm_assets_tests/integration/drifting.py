@@ -1,7 +1,7 @@
-"""Generated servers: any mixture of paging styles, caps, totals, faults and rows that move, over real HTTP on loopback.
+"""Serves generated APIs over HTTP on loopback: any mixture of paging styles, caps, totals, faults and moving rows.
 
-A `World` is one API and everything that happens to it, decided in advance: what a request number brings is fixed, so that
-a world that breaks a promise breaks it again. `Worlds` serves many of them, each under a path of its own.
+A `World` is one API and everything that happens to it, decided in advance: the response to each request is fixed by its
+number, so a world that breaks a promise breaks it again. `Worlds` serves many of them, each under its own path.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ _BODIES: dict[Fault, bytes] = {"null": b"null", "object": b"{}", "nothing": b"",
 
 @dataclass(frozen=True)
 class World:
-    """An API to be.
+    """The definition of an API.
 
     Attributes:
-        rows: How many rows it holds at first.
-        limit: Rows a client asks for.
-        cap: Rows a page holds at most, whatever is asked.
-        total: How far the stated total is off; None where none is stated.
+        rows: Number of rows at first.
+        limit: Rows per page that a client requests.
+        cap: Maximum rows per page, whatever is requested.
+        total: Error of the stated total; None if none is stated.
         base: Number of the first page.
-        pages_total: Page numbers: state the number of pages, not of rows.
-        round_offsets: Offsets are rounded down to whole pages, or refused where they are not whole.
-        repeat: Every n-th row is served twice in a row, some places apart; 0 for none.
-        total_counts_repeats: Whether the stated total counts both.
-        drift: What moves before a request, by its number.
-        faults: What goes wrong with a request, by its number.
-        mark: A field says whether more follows.
-        lie: A total beside the rows that says nothing, where none is stated.
-        signals: What else says whether there is more, as other APIs do, and nothing in the configuration names it.
-        base_said: The number of the first page that the configuration has.
-        window: Pages that the client may ask for at once.
+        pages_total: Whether page numbers state the number of pages instead of rows.
+        round_offsets: Whether offsets are rounded down to whole pages, or refused if they are not whole.
+        repeat: Every n-th row is served twice, some rows apart; 0 for none.
+        total_counts_repeats: Whether the stated total counts repeated rows twice.
+        drift: The rows that move before a request, by its number.
+        faults: The fault of a request, by its number.
+        mark: Whether a field says that more rows follow.
+        lie: A meaningless total next to the rows, if none is stated.
+        signals: Other signals of more rows, as APIs send them, that the configuration does not name.
+        base_said: The number of the first page in the configuration.
+        window: Number of pages that the client can request at a time.
     """
 
     style: Style = "offset"
@@ -72,7 +72,7 @@ class World:
 
 
 class Api:
-    """A world while it is served: its rows now, and every row and value that it ever had."""
+    """A world while it is served: its current rows, and every row and value that it ever had."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -85,7 +85,7 @@ class Api:
         self.throughout: set[int] = set(self.ever)
 
     def answer(self, query: dict[str, str]) -> tuple[int, dict[str, str], bytes] | None:
-        """Status, headers and body of the next answer; None drops the connection."""
+        """Returns status, headers and body of the next response; None drops the connection."""
         with self._lock:
             self.requests += 1
             for change in self.world.drift.get(self.requests, ()):
@@ -131,7 +131,7 @@ class Api:
             self.ever[row["id"]].add(row["value"])
 
     def _served(self) -> list[dict[str, int]]:
-        """The rows in their order, with those that are served twice."""
+        """Returns the rows in order, including those that are served twice."""
         if not self.world.repeat:
             return self._rows
         served: list[dict[str, int]] = []
@@ -191,7 +191,7 @@ class Api:
         headers: dict[str, str],
         body: dict[str, Any],
     ) -> None:
-        """Say what nobody asked for."""
+        """Adds signals that the configuration does not name."""
         signals = self.world.signals
         if "link" in signals and more and self.world.style != "header_link":
             headers["Link"] = f'</elsewhere?from={start + size}>; rel="next"'
@@ -212,7 +212,7 @@ class Api:
 
 
 class Worlds:
-    """An HTTP server for any number of worlds."""
+    """Serves any number of worlds over HTTP."""
 
     def __init__(self) -> None:
         self._apis: dict[str, Api] = {}
@@ -251,7 +251,7 @@ class Worlds:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True).start()
 
     def add(self, world: World) -> tuple[str, Api]:
-        """Serve a world; its path, and what it is."""
+        """Serves a world; returns its path and its state."""
         path, api = f"/w/{len(self._apis)}/rows", Api(world)
         self._apis[path] = api
         return path, api
@@ -262,7 +262,7 @@ class Worlds:
 
 
 def paginator_of(world: World) -> dict[str, Any]:
-    """The paginator that a connection file would have for a world."""
+    """Returns the paginator that a connection file would set for a world."""
     mark = {"has_more_path": "more"} if world.mark else {}
     if world.style == "offset":
         return {"type": "offset", "limit": world.limit, **mark}

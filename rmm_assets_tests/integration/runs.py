@@ -1,4 +1,4 @@
-"""Runs of a connection in processes of their own, which say how far they are, so that they can be killed there."""
+"""Runs connections in separate processes that report their phase, so that tests can kill them there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STEPS = {"Extract": "fetching", "Normalize": "normalizing", "Load": "loading"}
 
 
 class _Phases(Collector):
-    """Tells the other end of a pipe which step of dlt begins."""
+    """Reports each step of dlt that starts through a pipe."""
 
     def __init__(self, pipe: Pipe) -> None:
         super().__init__()
@@ -79,10 +79,10 @@ def _run(pipe: Pipe, made: Connection, name: str, folder: Path, base_url: str, l
 
 
 class Running:
-    """A run in a process of its own.
+    """A run in its own process.
 
     Args:
-        largest_file: Bytes a file may grow to in that process, as on a disk that is full.
+        largest_file: Maximum size of a file in that process, in bytes, to simulate a full disk.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Running:
         self.trouble = ""
 
     def listen(self, seconds: float) -> bool:
-        """Take in what the run says within so many seconds; whether it said anything."""
+        """Receives what the run reports within this many seconds; returns whether it reported anything."""
         try:
             if not self._pipe.poll(seconds):
                 return False
@@ -116,12 +116,12 @@ class Running:
         return True
 
     def reaches(self, phase: str, seconds: float = 60) -> None:
-        """Wait until the run is in a phase, or over."""
+        """Waits until the run reaches a phase or ends."""
         while self.phase != phase and self.verdict is None and self.listen(seconds):
             pass
 
     def kill(self) -> None:
-        """`kill -9`, wherever the run is now."""
+        """Kills the run with `kill -9` in its current phase."""
         while self.listen(0):
             pass
         self.process.kill()
@@ -129,7 +129,7 @@ class Running:
         self._pipe.close()
 
     def end(self, seconds: float = 120) -> Mapping[str, str]:
-        """Wait for the verdict: `green`, or `red` with its trouble."""
+        """Waits for the result: `green`, or `red` with the error."""
         while self.verdict is None and self.listen(seconds):
             pass
         self.process.join(seconds)

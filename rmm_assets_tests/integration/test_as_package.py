@@ -1,4 +1,4 @@
-"""Another Dagster project installs this one and uses its component as its own."""
+"""Tests that another Dagster project can install this package and use its component."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def defs() -> dg.Definitions:
 
 
 class Project:
-    """A project of somebody else, in an environment that has a wheel of this one, not its folder."""
+    """A user's project, in an environment with a wheel of this package instead of its folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -66,7 +66,7 @@ class Project:
         (folder / "pyproject.toml").write_text(PYPROJECT)
 
     def run(self, *command: str, **variables: str) -> str:
-        """What a command prints, run in the project with the project's own interpreter."""
+        """Returns the output of a command, run in the project with its own interpreter."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         environment |= {"PYTHONPATH": str(self.folder / "src"), "COLUMNS": "200", **variables}
         done = subprocess.run(
@@ -77,7 +77,7 @@ class Project:
         return done.stdout
 
     def dg(self, *arguments: str, **variables: str) -> str:
-        """What `dg` prints."""
+        """Returns the output of `dg`."""
         return self.run("from dagster_dg_cli.cli import main; sys.exit(main())", *arguments, **variables)
 
 

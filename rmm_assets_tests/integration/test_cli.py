@@ -1,4 +1,4 @@
-"""`rmm`, as a person types it."""
+"""Tests the `rmm` command as a user runs it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def rmm(tmp_path: Path) -> Simulator:
 
 
 def line(text: str, asset: str) -> list[str]:
-    """The cells of an asset's line."""
+    """Returns the cells of an asset's line."""
     (found,) = [line for line in text.splitlines() if f" {asset} " in line]
     return [cell.strip() for cell in found.strip("│| ").split("│")]
 

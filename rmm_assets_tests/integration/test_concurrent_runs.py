@@ -1,4 +1,4 @@
-"""Two runs at once, a locked or unreachable database, a full disk: one waits or is red with the cause; then all is right."""
+"""Tests concurrent runs, locked or unreachable databases and full disks: a run waits, or fails with the cause."""
 
 from __future__ import annotations
 

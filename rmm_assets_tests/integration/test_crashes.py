@@ -1,4 +1,4 @@
-"""A run that is killed at any moment leaves a table that the next run brings to exactly the right state."""
+"""Tests that the next run brings a table to exactly the right state after a run was killed at any moment."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KILLS_OF_OTHERS = 8
 
 
 def change(rng: random.Random, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Some rows go, some come, some come back, some are renamed."""
+    """Deletes, inserts, restores and renames some rows."""
     stay = [row for row in rows if rng.random() > 0.05]
     for row in rng.sample(stay, len(stay) // 10):
         stay[stay.index(row)] = {**row, "name": f"renamed {rng.randrange(1000)}"}
@@ -36,7 +36,7 @@ def change(rng: random.Random, rows: list[dict[str, Any]]) -> list[dict[str, Any
 
 
 class Killer:
-    """Kills runs, by turns after any time and a moment after a phase has begun, and counts where it met them."""
+    """Kills runs, alternately at any time and shortly after the start of a phase, and counts the phases."""
 
     def __init__(self, rng: random.Random, folder: Path, base_url: str, made: Connection) -> None:
         self._rng = rng
@@ -49,7 +49,7 @@ class Killer:
         self._length = time.monotonic() - started
 
     def kill(self) -> None:
-        """Start a run and kill it; if it was over before, start another one."""
+        """Starts a run and kills it; if it ended before, starts another one."""
         while True:
             running = self._start()
             self._number += 1
@@ -153,14 +153,14 @@ def test_other_dispositions_survive_kills_too(kind: str, tmp_path: Path) -> None
 
 
 def table_of(kind: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows as this kind of resource has them."""
+    """Returns the rows in the form of this kind of resource."""
     if kind == "children":
         return [{**row, "disks": [{"drive": drive} for drive in "CD"[: 1 + row["id"] % 2]]} for row in rows]
     return [{**row, "number": row["id"]} for row in rows] if kind == "append" else rows
 
 
 def assert_holds(kind: str, folder: Path, made: Connection, rows: list[dict[str, Any]]) -> None:
-    """The table is what the server holds: no row is missing, none is there twice."""
+    """Asserts that the table matches the server: no row is missing or repeated."""
     if kind == "history":
         valid = [row for row in rows_of(folder, own=True) if row["_dlt_valid_to"] is None]
         landed = [{k: row[k] for k in ("id", "name", "status")} for row in valid]

@@ -1,4 +1,4 @@
-"""A real `dagster dev`: what is launched through GraphQL succeeds, is told and checked, or says why it did not."""
+"""Tests a real `dagster dev` through GraphQL: runs, materializations, checks and errors."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def ask(url: str) -> Ask:
 
 @pytest.fixture(scope="module")
 def demo_run(ask: Ask) -> dict[str, Any]:
-    """The demo's job, run to its end."""
+    """Returns a finished run of the demo's job."""
     return wait(ask, launch(ask, "sync_demo"))
 
 
@@ -85,7 +85,7 @@ def launch(ask: Ask, job: str, **selector: Any) -> str:
 
 
 def wait(ask: Ask, run_id: str) -> dict[str, Any]:
-    """A run's status and events, once it ended."""
+    """Returns a run's status and events after it has ended."""
     until = time.monotonic() + RUN_WITHIN
     while time.monotonic() < until:
         run = ask(

@@ -1,6 +1,6 @@
-"""`examples/downstream` beside our own location in a real `dagster dev`: it reacts to loads, and holds back at times.
+"""Tests `examples/downstream` next to our own code location in a real `dagster dev`: when it reacts to loads and when not.
 
-The last step fails on purpose, so that the sensor that tells people is seen at work in the same daemon.
+The last step fails on purpose, to test an alert sensor in the same daemon.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 
 
 class Dagster:
-    """What these tests ask of a `dagster dev`, through its GraphQL."""
+    """A client of a `dagster dev`, through GraphQL."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -63,7 +63,7 @@ class Dagster:
         assert told["startSensor"]["__typename"] == "Sensor"
 
     def ticks(self, sensor: str, location: str) -> list[dict[str, Any]]:
-        """A sensor's ticks, the latest first."""
+        """Returns a sensor's ticks, newest first."""
         told = self.ask(
             "query ($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) { ... on Sensor {"
             " sensorState { ticks(limit: 20) { tickId status skipReason } } } } }",
@@ -72,11 +72,11 @@ class Dagster:
         return list(told["sensorOrError"]["sensorState"]["ticks"])
 
     def load_devices(self) -> str:
-        """Materialize `demo/devices` with its checks; the run's status at its end."""
+        """Materializes `demo/devices` with its checks; returns the run's final status."""
         return self._run(_selector("rmm_assets") | {"pipelineName": "sync_demo"})
 
     def report_devices(self) -> str:
-        """Materialize `device_report` alone; the run's status at its end."""
+        """Materializes only `device_report`; returns the run's final status."""
         asset = {"assetSelection": [{"path": ["device_report"]}], "pipelineName": "__ASSET_JOB"}
         return self._run(_selector("downstream") | asset)
 
@@ -102,11 +102,11 @@ class Dagster:
         return list(told["runsOrError"]["results"])
 
     def runs_of(self, asset: str) -> int:
-        """How many runs were started for an asset."""
+        """Returns how many runs were started for an asset."""
         return sum({"path": [asset]} in (run["assetSelection"] or []) for run in self.runs())
 
     def settle(self) -> None:
-        """Wait until the sensors have seen everything up to now, and whatever they started has ended."""
+        """Waits until the sensors have seen everything so far and the runs that they started have ended."""
         sensors = ("devices_changed", "downstream_automation")
         before = [{tick["tickId"] for tick in self.ticks(sensor, "downstream")} for sensor in sensors]
         for sensor, seen in zip(sensors, before, strict=True):
@@ -120,7 +120,7 @@ class Dagster:
         return self._ended_ticks(sensor) - seen
 
     def materializations(self, *key: str) -> list[dict[str, Any]]:
-        """Metadata of an asset's materializations, the latest first."""
+        """Returns the metadata of an asset's materializations, newest first."""
         told = self.ask(
             "query ($key: AssetKeyInput!) { assetOrError(assetKey: $key) { ... on Asset {"
             " assetMaterializations(limit: 20) { metadataEntries { label"
@@ -138,10 +138,10 @@ def _selector(location: str) -> dict[str, str]:
 
 
 def until(happens: Callable[[], Any]) -> Any:
-    """What it answers, once that is something.
+    """Calls a function until it returns something, and returns that.
 
     Raises:
-        TimeoutError: it did not within `WITHIN` seconds.
+        TimeoutError: It did not within `WITHIN` seconds.
     """
     end = time.monotonic() + WITHIN
     while time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""Runs with other executors than the default one."""
+"""Tests runs with executors other than the default one."""
 
 from __future__ import annotations
 

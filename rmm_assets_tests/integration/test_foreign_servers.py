@@ -1,4 +1,4 @@
-"""Servers that nobody here wrote, json-server and Datasette: every row is compared with what they hold."""
+"""Tests reads from third-party servers, json-server and Datasette; every row is compared."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ pytestmark = pytest.mark.slow
 
 
 def devices() -> list[dict[str, Any]]:
-    """Some 1,200 devices with nested objects, lists, nulls and Unicode."""
+    """Returns about 1,200 devices with nested objects, lists, nulls and Unicode."""
     return Fleet(devices=1234, organizations=12).rows("devices")
 
 
 @contextmanager
 def served(*command: str, url: str, log: Path) -> Iterator[None]:
-    """A server in a process of its own, until it is no longer needed."""
+    """Runs a server in its own process."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, cwd=log.parent)
     try:
@@ -58,7 +58,7 @@ def free_port() -> int:
 
 
 def landed() -> list[dict[str, Any]]:
-    """The devices in the table, in the shape in which an RMM sends them."""
+    """Returns the devices in the table, in the form in which an RMM sends them."""
     columns = "id, name, status, organization__id, organization__name, tags, last_seen_at"
     names = columns.split(", ")
     return [dict(zip(names, row, strict=True)) for row in query(f"SELECT {columns} FROM acme.devices ORDER BY id")]

@@ -1,4 +1,4 @@
-"""The issue's own config, `profiles/generic.yaml`, runs with nothing changed but the host."""
+"""Tests that `profiles/generic.yaml` works with only the host changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 def sync(folder: Path, base_url: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`rmm sync generic` in a folder, as somebody would who copied the profile and changed the host."""
+    """Runs `rmm sync generic` in a folder, as a user would after copying the profile and changing the host."""
     text = PROFILE.read_text()
     assert text.count("https://api.example.com") == 1
     (folder / "connections" / "generic").mkdir(parents=True)

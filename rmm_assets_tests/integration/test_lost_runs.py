@@ -1,4 +1,4 @@
-"""Runs that are killed or interrupted end, and the next ones go through without a hand."""
+"""Tests that killed or interrupted runs are ended, and that later runs succeed without manual steps."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def server(tmp_path: Path) -> Iterator[Simulator]:
 
 @contextmanager
 def syncing(folder: Path, server: Simulator) -> Iterator[subprocess.Popen[str]]:
-    """`rmm sync` in a process of its own, once it reads."""
+    """Yields the process of an `rmm sync` that has started to read."""
     (folder / "home").mkdir(exist_ok=True)
     server.set_faults(Faults(delay=0.5))
     before = len(server.requests)
@@ -116,7 +116,7 @@ def test_a_run_of_another_machine_or_without_a_process_is_left_alone() -> None:
 
 
 def test_the_daemon_recovers_after_everything_was_killed(server: Simulator, tmp_path: Path) -> None:
-    """A run launched from the queue, its daemon and its code server are killed at once; the queue goes on by itself."""
+    """A run launched from the queue, its daemon and its code server are killed together; the queue recovers."""
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "dagster.yaml").write_text(
         "telemetry: {enabled: false}\nrun_monitoring: {enabled: true}\nconcurrency: {runs: {max_concurrent_runs: 1}}\n"
@@ -158,7 +158,7 @@ def ran(folder: Path, *words: str) -> None:
 
 @contextmanager
 def daemon(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A daemon with its code server, in a process group of its own."""
+    """Yields a daemon with its code server, in their own process group."""
     words = ["dagster-daemon", "run", "-m", "rmm_assets.definitions"]
     with (
         (folder / "daemon.log").open("a") as log,

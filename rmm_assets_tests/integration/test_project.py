@@ -1,4 +1,4 @@
-"""The project as Dagster's, dg's and ruff's own commands see it."""
+"""Tests the project with the commands of Dagster, dg and import-linter."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Whatever a server does: every row that it held throughout a read is there, nothing is invented; or the read is red.
+"""Tests that every row that exists throughout a read is received and no other, or the read is red, whatever the server does.
 
-What the generator leaves out are the holes that docs/reliability.md names; it says each where it matters. `RMM_SERVERS` says
-how many servers are generated, 1,000 by default. One that fails is named with its number: `world_of(style, number)` makes it
-again.
+The generator leaves out the known cases of docs/reliability.md; comments name each. `RMM_SERVERS` sets how many servers are
+generated (default 1,000). A failure names the server's number: `world_of(style, number)` creates it again.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ END_TO_END = 24
 
 
 class Dice(random.Random):
-    """Draws that a number repeats: a tenth of what Hypothesis takes to draw as much, and no server here is made smaller."""
+    """Draws values from a seed: ten times as fast as Hypothesis, and generated servers are never shrunk."""
 
     def several(self, options: Sequence[Any], least: int = 0, most: int = 3) -> list[Any]:
         return [self.choice(options) for _ in range(self.randint(least, most))]
@@ -49,7 +48,7 @@ class Dice(random.Random):
 
 
 def restless(dice: Dice, style: Style) -> World:
-    """A server without a fault, but for rows that come and go while the first pages are read."""
+    """Returns a server whose only fault is that rows appear and disappear while the first pages are read."""
     total = dice.choice([0, 0, None])
     changes: list[Any] = [("delete",), ("insert",), ("move",)]
     if style == "page_number" and total is not None:
@@ -67,7 +66,7 @@ def restless(dice: Dice, style: Style) -> World:
 
 
 def wild(dice: Dice, style: Style) -> World:
-    """Any server that keeps to what docs/reliability.md asks of a server."""
+    """Returns any server within the limits that docs/reliability.md describes."""
     rows = dice.choice([dice.randint(0, 12), dice.randint(13, 300)])
     limit = dice.randint(max(1, rows // dice.choice([30, 30, 90])), 120)
     cap = dice.choice([None, dice.randint(max(1, rows // 40), 100)])
@@ -158,12 +157,12 @@ def wild(dice: Dice, style: Style) -> World:
 
 
 def repeats_rows(world: dict[str, Any]) -> bool:
-    """Whether rows are served twice, so that what counts them counts too many."""
+    """Returns whether rows are served twice, so that totals count too many."""
     return bool(world.get("repeat"))
 
 
 def world_of(style: Style, number: int) -> World:
-    """The server of that number, the same in every run; of offsets and page numbers, half of them only move rows."""
+    """Returns the server with this number, the same in every run; half of those with offsets or page numbers only move rows."""
     dice = Dice(f"{style} {number}")
     if style in ("offset", "page_number") and dice.choice([True, False]):
         return restless(dice, style)
@@ -184,7 +183,7 @@ def served() -> Iterator[Worlds]:
 
 @pytest.fixture(scope="module")
 def pagers(served: Worlds, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Pager]]:
-    """A pager for each window, whose threads and connections serve all worlds."""
+    """Returns a pager for each window, with threads and connections shared by all worlds."""
     folder = tmp_path_factory.mktemp("pagers")
     with ExitStack() as stack:
         yield {
@@ -196,12 +195,12 @@ def pagers(served: Worlds, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def total_path_of(world: World) -> str | None:
-    """Where a connection file would say that the number of rows stands, beside the paginator."""
+    """Returns the `total_path` that a connection file would set next to the paginator."""
     return "total" if world.total is not None and not world.pages_total and world.style != "offset" else None
 
 
 def judge(api: Api, rows: list[dict[str, Any]], world: str) -> None:
-    """Complete and equal: every row that was there throughout, and no row or value that never was."""
+    """Asserts that every row that existed throughout was received, and no row or value that never existed."""
     landed = {row["id"]: row["value"] for row in rows}
     assert len(landed) == len(rows), f"a row landed twice: {world}"
     assert api.throughout <= landed.keys(), f"lost: {sorted(api.throughout - landed.keys())[:5]}: {world}"
@@ -278,7 +277,7 @@ def test_the_rows_of_a_generated_server_are_in_the_table_or_it_is_unchanged(serv
 
 
 def _tables(database: Path, dataset: str) -> dict[str, list[dict[str, Any]]]:
-    """Returns the rows of a dataset's tables, but for dlt's and for the record of runs."""
+    """Returns the rows of a dataset's tables, except dlt's and `rmm_syncs`."""
     with duckdb.connect(str(database)) as client:
         names = client.execute(
             "SELECT table_name FROM information_schema.tables WHERE table_schema = ? AND table_name <> 'rmm_syncs'"

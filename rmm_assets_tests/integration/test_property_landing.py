@@ -1,8 +1,8 @@
-"""Whatever happens from run to run: after each of them the table holds what the server holds, or it is as it was.
+"""Tests that the table matches the server or is unchanged after each run, whatever happens between runs.
 
-Sequences of runs through the real landing: rows come, change, lose their type and go, reads fail, and the connection file
-changes in between. `RMM_SEQUENCES` says how many sequences are tried, 12 by default; with `RMM_SHRINK` one that fails is made
-shorter, which takes minutes.
+It runs sequences of real loads in which rows appear, change, change their type and disappear, reads fail, and the connection
+file changes. `RMM_SEQUENCES` sets the number of sequences (default 12); with `RMM_SHRINK`, a failing sequence is shortened,
+which takes minutes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ STRANGER = {"id": 0, "code": "c0", "at": "2024-06-01T00:00:00Z"}
 
 
 class Server:
-    """One server for all sequences; what it answers is the business of the one that runs."""
+    """One server for all sequences; the current sequence sets its responses."""
 
     def __init__(self) -> None:
         self.machine: Machine | None = None
@@ -97,7 +97,7 @@ class Machine(RuleBasedStateMachine):
         return list(self.rows.values())
 
     def compare(self) -> None:
-        """Run once, and compare the table with the server."""
+        """Runs once and compares the table with the server."""
         raise NotImplementedError
 
     # Rules are chosen evenly, and what matters most is a run.
@@ -117,7 +117,7 @@ class Machine(RuleBasedStateMachine):
         raise NotImplementedError
 
     def load(self) -> bool:
-        """Run once; whether it was green. If it was not, the table must be as it was."""
+        """Runs once and returns whether the run was green; if not, the table must be unchanged."""
         before = self.table()
         try:
             run(self.folder, SERVER[0].scripted.url, self.connection())
@@ -129,7 +129,7 @@ class Machine(RuleBasedStateMachine):
         return True
 
     def table(self) -> tuple[dict[str, str], list[Row]]:
-        """Column types, and the rows."""
+        """Returns the column types and the rows."""
         path = self.folder / "rmm.duckdb"
         if not path.exists():
             return {}, []
@@ -144,7 +144,7 @@ class Machine(RuleBasedStateMachine):
 
 
 def same(columns: dict[str, str], landed: Row, name: str, value: Any) -> bool:
-    """Whether a field's value is in its column, or in the column for values of its type, and nowhere else."""
+    """Returns whether a field's value is only in its column, or only in the column for values of its type."""
     cells = {
         column: landed[column] for column in columns
         if (column == name or column.startswith(f"{name}__v_")) and landed[column] is not None
@@ -172,7 +172,7 @@ ROW: dict[str, Any] = {
 
 
 class Merging(Machine):
-    """Rows that are merged, replaced or appended, while types, keys, policies and normalizers change."""
+    """Merges, replaces or appends rows while types, keys, policies and normalizers change."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -257,7 +257,7 @@ class Merging(Machine):
 
 
 class Keeping(Machine):
-    """Rows whose every version is kept."""
+    """Keeps every version of rows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -300,7 +300,7 @@ class Keeping(Machine):
 
 
 class Continuing(Machine):
-    """Rows that are read from where the last run ended, their cursors written in every way."""
+    """Reads rows incrementally, with cursors in every format."""
 
     FORMS = ("z", "offset", "fraction", "naive", "minutes")
 

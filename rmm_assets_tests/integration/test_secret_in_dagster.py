@@ -1,4 +1,4 @@
-"""The secret is in nothing that Dagster writes: event log, compute logs, metadata, command lines of its processes."""
+"""Tests that nothing that Dagster writes contains the secret: event log, compute logs, metadata, command lines."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ THROUGH_DAGSTER = {
 
 
 def write_connections(folder: Path, hostile: Hostile, cases: Sequence[Case], api_key: dict[str, str]) -> None:
-    """A connection file for each way to fail; the run that each has is independent of the others."""
+    """Writes a connection file for each way to fail; their runs are independent."""
     for number, case in enumerate(cases):
         attributes = case.connection(hostile.auth(), name=f"c{number}") | {"api_key": api_key}
         (folder / f"c{number}").mkdir(parents=True)
@@ -155,7 +155,7 @@ def test_no_file_or_command_line_of_a_real_dagster_process_contains_the_secret(w
 
 
 def command_lines_below(pid: int) -> set[bytes]:
-    """Command line and title of a process and of all that it started."""
+    """Yields the command lines and titles of a process and its descendants."""
     found = set()
     for folder in Path("/proc").iterdir():
         try:

@@ -1,4 +1,4 @@
-"""Rows that disappear at the source: marked, removed or kept, and only where a complete full read shows it."""
+"""Tests that rows that disappear at the source are marked, removed or kept, and only after a complete full read."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ pytestmark = pytest.mark.slow
 
 
 class Fleet:
-    """A server whose rows change between runs, and the table they land in."""
+    """A server whose rows change between runs, and the table that they are loaded into."""
 
     def __init__(self, folder: Path, made: Connection | None = None) -> None:
         self.folder, self.connection = folder, made or connection()
         self.server = Simulator(tables={"devices": []})
 
     def holds(self, rows: list[dict[str, Any]], **options: Any) -> Outcome:
-        """Run once while the server holds these rows."""
+        """Runs once while the server has these rows."""
         self.server.set_rows("devices", rows)
         return run(self.folder, self.server.base_url, options.pop("connection", self.connection), **options)
 
@@ -304,7 +304,7 @@ def test_if_more_than_1000_rows_are_rejected_none_is_marked(tmp_path: Path) -> N
 
 
 def versions(fleet: Fleet) -> list[tuple[int, str, bool]]:
-    """Id, name and whether it holds now, of every version."""
+    """Returns id, name and whether it is valid for every version."""
     found = rows_of(fleet.folder, own=True)
     return sorted((row["id"], row["name"], row["_dlt_valid_to"] is None) for row in found)
 

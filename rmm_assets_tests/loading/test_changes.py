@@ -1,4 +1,4 @@
-"""What a load changed is counted in the destination, against the table as it was."""
+"""Tests that the changes of a load are counted at the destination, by comparison with the previous table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 class Loader:
-    """A table that dlt merges rows into."""
+    """Merges rows into a table with dlt."""
 
     def __init__(self, folder: Path) -> None:
         store = Store("duckdb", str(folder / "here.duckdb"), "acme", folder / "work")

@@ -1,4 +1,4 @@
-"""Lists as child tables, end to end: what the API's lists hold is what the child tables hold, after every load."""
+"""Tests child tables end to end: after every load, they match the API's lists."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 
 class Fleet:
-    """A server whose rows change between runs, and the tables they land in."""
+    """A server whose rows change between runs, and the tables that they are loaded into."""
 
     def __init__(self, folder: Path, **changes: Any) -> None:
         self.folder, self.connection = folder, self.made(**changes)
@@ -40,12 +40,12 @@ class Fleet:
         return connection(resource(**{"child_tables": True, "max_absent_share": 1, **changes}))
 
     def holds(self, *rows: Row, made: Connection | None = None) -> Outcome:
-        """Run once while the server holds these rows."""
+        """Runs once while the server has these rows."""
         self.server.set_rows("devices", list(rows))
         return run(self.folder, self.server.base_url, made or self.connection)
 
     def items(self, path: str = "disks", value: str = "value") -> Counter[tuple[Any, ...]]:
-        """The items of a list as (key of their root row, index at each level, ..., value), by links from table to table."""
+        """Returns the items of a list as (key of the root row, index at each level, ..., value), by the links between tables."""
         tables = path.split(".")
         found: dict[str, tuple[Any, ...]] = {row["_dlt_id"]: (row["id"],) for row in rows_of(self.folder, own=True)}
         rows: list[Row] = []
@@ -56,7 +56,7 @@ class Fleet:
 
 
 def expected(rows: list[Row], name: str = "disks") -> Counter[tuple[Any, ...]]:
-    """The same of the rows themselves, for one level."""
+    """Returns the expected items of one level, from the rows."""
     return Counter((row["id"], index, item) for row in rows for index, item in enumerate(row.get(name) or ()))
 
 

@@ -1,4 +1,4 @@
-"""A key that two different rows share is no key: the read is red and names both, unless the row changed between two pages."""
+"""Tests that different rows with the same key make a read red and are named, unless the row changed during the read."""
 
 from __future__ import annotations
 

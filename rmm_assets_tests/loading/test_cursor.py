@@ -1,4 +1,4 @@
-"""An incremental read goes on where the last one ended: cursors compare as moments and numbers, and nothing is dropped unseen."""
+"""Tests incremental reads: where they continue, how cursors are compared, and that dropped rows are counted."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_lag_for_a_text_cursor_is_refused_by_name() -> None:
 def serve(
     folder: Path, stages: list[list[Row]], disposition: str = "merge", **cursor: Any
 ) -> tuple[list[Outcome], list[Any]]:
-    """Run once a stage, each of them all that the API sends; the outcomes, and what was asked for."""
+    """Runs once per stage, each with all rows that the API sends; returns the outcomes and the requested ranges."""
     asked: list[Any] = []
     held: list[Row] = []
 

@@ -1,4 +1,4 @@
-"""Loads into other destinations than DuckDB, and compares the tables with those that DuckDB gets."""
+"""Tests loads into destinations other than DuckDB; the tables are compared with DuckDB's."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _plain(name: str, value: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """By way, what DuckDB gets; found when it is asked for."""
+    """Returns DuckDB's tables for each disposition, loaded on first use."""
 
     class Expected(dict[str, Any]):
         def __missing__(self, way: str) -> Any:

@@ -1,4 +1,4 @@
-"""Names of dlt that its documentation does not promise do what this project needs of them; else a sentence says what is lost."""
+"""Tests that undocumented names of dlt behave as this project needs; a failure says what would break."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a connection file says about an endpoint's end reaches the read: the keys that are ours, one by one."""
+"""Tests that this project's own keys about the end of an endpoint take effect."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_count_is_evidence(tmp_path: Path) -> None:
 
 
 def test_a_count_can_be_in_a_header_of_a_head_response(tmp_path: Path) -> None:
-    """As Kinto says it."""
+    """Kinto's way."""
 
     def answer(seen: Seen) -> Say:
         if seen.method == "HEAD":

@@ -1,4 +1,4 @@
-"""A parent's row is data: in a request for its children it is a value in its place, and nothing else; a failure names it."""
+"""Tests that values of parents are only values in requests for children, and that failures name the parent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def made(endpoint: dict[str, Any], **changes: Any) -> Any:
 
 
 class Api:
-    """A server that holds customers, and for each request of devices one device that says what was asked."""
+    """A server of customers that returns, for each request of devices, one device that describes the request."""
 
     def __init__(self, parents: list[Row]) -> None:
         self.parents = parents
@@ -180,7 +180,7 @@ INHERITING: dict[str, Any] = {"include_from_parent": ["id"], "max_absent_share":
 
 
 class Fleet:
-    """A server of customers with three devices each, of which some go or cannot be read."""
+    """A server of customers with three devices each; some disappear or cannot be read."""
 
     def __init__(self) -> None:
         self.parents = customers("a", "b", "c")

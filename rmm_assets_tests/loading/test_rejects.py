@@ -1,4 +1,4 @@
-"""Rows that cannot land are kept once, and are not gone."""
+"""Tests that rejected rows are kept once and not marked absent."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_rejected_row_is_not_marked_whatever_its_key(tmp_path: Path, key: str,
 
 
 def holds(folder: Path, made: Connection, *rows: dict[str, Any]) -> Outcome:
-    """Runs once while a server holds these rows."""
+    """Runs once while a server has these rows."""
 
     def answer(seen: Seen) -> Say:
         return Say(

@@ -1,4 +1,4 @@
-"""What a run says of a table is true: versions, tables that were dropped, tables of others, failures after the load."""
+"""Tests that a run handles versions, dropped tables, other connections' tables and failures after the load correctly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 
 def change(folder: Path, *statements: str) -> None:
-    """What a person does to the database by hand."""
+    """Changes the database by hand."""
     with duckdb.connect(str(folder / "rmm.duckdb")) as client:
         for statement in statements:
             client.execute(statement)
@@ -146,7 +146,7 @@ def test_a_table_without_a_schema_keeps_its_types(tmp_path: Path) -> None:
 
 
 def load_and_lose_the_copy(made: Connection, base_url: str, store: Store) -> None:
-    """A run whose copy of the table, by which new rows are counted, is taken away before it is finished."""
+    """Runs a load, but drops the copy of the table that counts new rows before the end."""
     with open_run(made, made.resource("devices"), KEY, base_url=base_url, store=store) as opened:
         opened.pipeline.drop()
         info = opened.pipeline.run(opened.source)

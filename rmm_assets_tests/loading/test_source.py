@@ -1,4 +1,4 @@
-"""A connection's resource from its requests to its table: parents and children, incremental ranges, schema contracts."""
+"""Tests resources from requests to tables: parents and children, incremental ranges, schema contracts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEVICES = [{**row, "organization_id": 1 + row["id"] % 30} for row in devices(450
 
 
 def children(**changes: Any) -> dict[str, Any]:
-    """Devices, asked for organization by organization."""
+    """Returns a resource that requests devices per organization."""
     endpoint = {"path": "/v1/organizations/{resources.organizations.id}/devices", **changes.pop("endpoint", {})}
     return resource("devices", endpoint=endpoint, **changes)
 
@@ -258,7 +258,7 @@ RANGES: dict[str, dict[str, Any]] = {
 
 
 def ranged(numbers: range, day: int) -> list[dict[str, Any]]:
-    """Rows that changed on that day, with every kind of cursor."""
+    """Returns rows that changed on that day, with every kind of cursor."""
     return [
         {
             "id": i, "name": f"PC-{i % 7}", "updated_at": f"2024-01-{day + i % 3:02}T00:00:00Z", "version": day * 10 + i % 3,

@@ -1,4 +1,4 @@
-"""`rmm_syncs`: a row a run and resource, in the dataset of the tables."""
+"""Tests `rmm_syncs`: one row per run and resource, in the dataset of the tables."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_failure_to_record_does_not_fail_the_run(tmp_path: Path) -> None:
 
 @pytest.fixture(params=["duckdb", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """An empty dataset in a database that is there for the test."""
+    """Yields an empty dataset in a database for this test."""
     if request.param == "duckdb":
         return store_in(tmp_path)
     return Store("postgres", request.getfixturevalue("postgres"), "syncs", tmp_path / "work")

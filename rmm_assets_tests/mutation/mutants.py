@@ -1,7 +1,7 @@
-"""Lists places where a promise is kept, how to break it there, and the tests that should notice.
+"""Lists mutants: a promise, a change of the code that breaks it, and the tests that should notice.
 
-A mutant is one change of text that leaves the code running. Its promise is what users are told; its tests are as few as
-possible, so that one mutant takes seconds. A mutant that no test can notice, because the promise is kept twice, says why.
+A mutant is one change of text that leaves the code runnable. Its promise is one made to users; its tests are as few as
+possible, so a mutant takes seconds. A mutant that no test can notice, because other code keeps the promise, too, says why.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ class Mutant(NamedTuple):
     """One broken promise.
 
     Attributes:
-        promise: What does not hold any more.
-        file: Below `rmm_assets/`.
-        old: Text that stands in the file once.
-        new: What takes its place.
-        tests: `file::test` below `rmm_assets_tests/`.
-        survives_because: Why no test notices, where that is as it should be.
+        promise: The promise that is broken.
+        file: The file, relative to `rmm_assets/`.
+        old: Text that occurs once in the file.
+        new: Its replacement.
+        tests: `file::test`, relative to `rmm_assets_tests/`.
+        survives_because: Why no test can notice; empty if one should.
     """
 
     promise: str

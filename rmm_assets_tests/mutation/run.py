@@ -1,4 +1,4 @@
-"""Breaks promises one at a time in a copy of the code, and prints which of them no test notices: `make mutants`.
+"""Breaks promises in a copy of the code, one at a time, and prints those that no test notices: `make mutants`.
 
 Exit code 1 means that a mutant survived without a stated reason, or that its text is no longer in the code.
 """
@@ -33,7 +33,7 @@ _FAULTS: tuple[Verdict, ...] = ("survived", "killed, despite reason", "stale", "
 
 
 class Outcome(NamedTuple):
-    """Says what became of one mutant."""
+    """The result of one mutant."""
 
     mutant: Mutant
     verdict: Verdict
@@ -41,7 +41,7 @@ class Outcome(NamedTuple):
 
 
 def main(words: Sequence[str]) -> int:
-    """Runs the mutants whose promise or file contains one of the words; all of them without words."""
+    """Runs the mutants whose promise or file contains one of the words; without words, all of them."""
     chosen = [mutant for mutant in MUTANTS if is_chosen(mutant, words)]
     if not chosen:
         print(f"no mutant's promise or file contains {' or '.join(words)}")
@@ -61,12 +61,12 @@ def main(words: Sequence[str]) -> int:
 
 
 def is_chosen(mutant: Mutant, words: Sequence[str]) -> bool:
-    """Tells whether a mutant's promise or file contains one of the words, or there are no words."""
+    """Returns whether a mutant's promise or file contains one of the words; True without words."""
     return not words or any(word.lower() in f"{mutant.file} {mutant.promise}".lower() for word in words)
 
 
 def copy_of_the_code(folder: Path) -> Path:
-    """Copies the package, its tests and what configures pytest."""
+    """Copies the package, its tests and pytest's configuration."""
     for name in ("rmm_assets", "rmm_assets_tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
@@ -77,14 +77,14 @@ def copy_of_the_code(folder: Path) -> Path:
 
 
 def is_green(copy: Path, mutants: Iterable[Mutant]) -> bool:
-    """Tells whether all tests that should notice something pass on the code as it is."""
+    """Returns whether all tests that should notice a mutant pass on the unchanged code."""
     tests = dict.fromkeys(test for mutant in mutants for test in mutant.tests)
     print(f"{len(tests)} tests on the code as it is ...", flush=True)
     return run_tests(copy, list(tests), LIMIT_OF_ALL, show=True) == 0
 
 
 def try_out(copy: Path, mutant: Mutant) -> Outcome:
-    """Breaks the code, runs the tests that should notice, and mends it again."""
+    """Breaks the code, runs the tests that should notice, and restores it."""
     path, started = copy / "rmm_assets" / mutant.file, time.monotonic()
     text = path.read_text()
     if text.count(mutant.old) != 1:
@@ -98,10 +98,10 @@ def try_out(copy: Path, mutant: Mutant) -> Outcome:
 
 
 def verdict_of(mutant: Mutant, code: int | None) -> Verdict:
-    """Returns what an exit code of pytest says of a mutant.
+    """Returns the verdict on a mutant from pytest's exit code.
 
     Args:
-        code: None where the tests did not end in time.
+        code: None if the tests timed out.
     """
     if code is None:
         return "hung"
@@ -114,7 +114,7 @@ def verdict_of(mutant: Mutant, code: int | None) -> Verdict:
 
 
 def run_tests(copy: Path, tests: Sequence[str], limit: float, *, show: bool = False) -> int | None:
-    """Returns pytest's exit code; None where it did not end in time."""
+    """Returns pytest's exit code; None if it timed out."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--disable-warnings", "-p", "no:cacheprovider"]
     paths = [f"rmm_assets_tests/{test}" for test in tests]
     environment = {**os.environ, "PYTHONPATH": str(copy)}
@@ -131,14 +131,14 @@ def run_tests(copy: Path, tests: Sequence[str], limit: float, *, show: bool = Fa
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Ends what tests have started and left, too."""
+    """Ends the tests and any processes that they left."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """Returns a table of the verdicts, and what is to be looked at."""
+    """Returns a table of the verdicts, and the mutants that need attention."""
     verdicts = [outcome.verdict for outcome in outcomes]
     lines = ["", *(f"{verdicts.count(verdict):4}  {verdict}" for verdict in dict.fromkeys(verdicts))]
     for outcome in outcomes:

@@ -1,4 +1,4 @@
-"""The mutants fit the code and the tests that are there; whether they are noticed, `make mutants` shows."""
+"""Tests that mutants match existing code and tests; `make mutants` shows whether they are noticed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rmm_assets_tests.mutation.run import ROOT, is_chosen, verdict_of
 
 @cache
 def functions_of(path: Path) -> frozenset[str]:
-    """The names of a test file's functions."""
+    """Returns the names of a test file's functions."""
     tree = ast.parse(path.read_text())
     return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
 

@@ -32,14 +32,14 @@ _ACME: dict[str, Any] = {
 
 
 def devices(number: int, **changes: Any) -> list[dict[str, Any]]:
-    """Rows with the ids 1, 2, ..., each online unless `changes` say otherwise."""
+    """Returns rows with the ids 1, 2, ..., each online unless `changes` say otherwise."""
     return [{"id": i, "name": f"PC-{i:04}", "status": "online", **changes} for i in range(1, number + 1)]
 
 
 def connection(
     base_url: str | None, resources: Sequence[str | Mapping[str, Any]] = ("devices",), **changes: Any
 ) -> RmmConnection:
-    """A connection `acme`; resources that are only a name get an endpoint and the checks of the issue's example."""
+    """Returns a connection `acme`; resources given as a name get an endpoint and some checks."""
     attributes = copy.deepcopy(_ACME) | changes
     if base_url is not None:
         attributes["client"] = {**attributes["client"], "base_url": base_url}
@@ -60,10 +60,10 @@ def connection(
 def sync(
     target: RmmConnection, instance: dg.DagsterInstance, *, more: dg.Definitions | None = None
 ) -> dg.ExecuteInProcessResult:
-    """Run a connection's job.
+    """Runs a connection's job.
 
     Args:
-        more: Definitions beside it; their assets are in the job.
+        more: Further definitions, whose assets are in the job.
     """
     definitions = dg.Definitions.merge(build_connection_defs(target), more or dg.Definitions())
     everything = dg.define_asset_job("everything", selection=dg.AssetSelection.all())
@@ -74,7 +74,7 @@ def sync(
 def check_alone(
     target: RmmConnection, instance: dg.DagsterInstance, *names: str, resource: str = "devices"
 ) -> dict[str, dg.AssetCheckEvaluation]:
-    """Run some of a resource's checks, and nothing else, as the UI's button does."""
+    """Runs only some of a resource's checks, as the UI's button does."""
     keys = [dg.AssetCheckKey(dg.AssetKey([target.name, resource]), name) for name in names]
     job = dg.define_asset_job("alone", selection=dg.AssetSelection.checks(*keys))
     result = run(dg.Definitions.merge(build_connection_defs(target), dg.Definitions(jobs=[job])), "alone", instance)
@@ -84,24 +84,24 @@ def check_alone(
 
 
 def run(definitions: dg.Definitions, job: str, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
-    """Run a job in this process."""
+    """Runs a job in this process."""
     return definitions.resolve_job_def(job).execute_in_process(
         instance=instance, raise_on_error=False, run_config=QUIET
     )
 
 
 def checks(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
-    """Check evaluations of a run by name; of several resources, the last one's."""
+    """Returns the check evaluations of a run by name; the last one if resources share a name."""
     return {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
 
 
 def plain(metadata: Mapping[str, dg.MetadataValue[Any]]) -> dict[str, Any]:
-    """Metadata without Dagster's wrapping."""
+    """Returns metadata without Dagster's wrappers."""
     return {name: value.value for name, value in metadata.items()}
 
 
 def metadata(result: dg.ExecuteInProcessResult, resource: str = "devices") -> dict[str, Any]:
-    """Metadata of a resource's materialization in a run."""
+    """Returns the metadata of a resource's materialization in a run."""
     (event,) = [
         event
         for event in result.get_asset_materialization_events()
@@ -111,23 +111,23 @@ def metadata(result: dg.ExecuteInProcessResult, resource: str = "devices") -> di
 
 
 def materialized(result: dg.ExecuteInProcessResult) -> set[str]:
-    """Keys of what a run materialized."""
+    """Returns the keys of the assets that a run materialized."""
     events = result.get_asset_materialization_events()
     return {event.materialization.asset_key.to_user_string() for event in events}
 
 
 def failures(result: dg.ExecuteInProcessResult) -> list[str]:
-    """What failed steps say to people."""
+    """Returns the failure descriptions of a run's steps."""
     data = [event.step_failure_data for event in result.get_step_failure_events()]
     return [(d.user_failure_data and d.user_failure_data.description) or str(d.error) for d in data]
 
 
 def query(sql: str, *parameters: Any, database: Path = DATABASE) -> list[tuple[Any, ...]]:
-    """What a DuckDB file answers; it may be told to change, too."""
+    """Runs a query or statement in a DuckDB file and returns its rows."""
     with duckdb.connect(str(database)) as db:
         return db.execute(sql, list(parameters)).fetchall()
 
 
 def table_rows(columns: Iterable[str], table: str = "acme.devices") -> list[tuple[Any, ...]]:
-    """Rows of a table, in the order of its first column."""
+    """Returns the rows of a table, ordered by its first column."""
     return query(f"SELECT {', '.join(columns)} FROM {table} ORDER BY 1")

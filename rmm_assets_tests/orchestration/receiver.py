@@ -1,4 +1,4 @@
-"""A webhook's receiver on this machine, which keeps what it was sent."""
+"""Runs a webhook receiver on loopback that keeps the messages it received."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SECRET = "T0SECRET/B0SECRET"
 
 
 class Receiver:
-    """Answers with the statuses given, one a message, and with 200 from then on.
+    """Responds with the given statuses, one per message, then with 200.
 
     Attributes:
-        bodies: Of the messages that were answered with 200.
-        url: Its address, in whose path a secret stands, as in Slack's.
+        bodies: Bodies of the messages that were answered with 200.
+        url: Its URL, whose path contains a secret, as Slack's does.
     """
 
     def __init__(self, answers: Iterable[int] = ()) -> None:

@@ -1,4 +1,4 @@
-"""One asset, one op, one pipeline a resource: what is asked for is loaded, what fails leaves the others alone."""
+"""Tests assets: each resource has its own asset, op and pipeline, and a failure does not affect others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A connection's audit job is red where table and API differ, and runs by itself only where the file says so."""
+"""Tests that the audit job fails if table and API differ, and only runs automatically if the file schedules it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks say what is wrong with a table, in numbers and examples, with a load and alone; nothing is lost over it."""
+"""Tests checks: they report faults with numbers and examples, with a load or alone, and never lose rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What other code locations, dashboards and SQL rely on: whoever changes a test here changes the contract."""
+"""Tests the contracts with other code locations, dashboards and SQL; changing a test here changes the contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Says which private name of Dagster's has changed, and what that means."""
+"""Tests that private names of Dagster behave as needed; a failure says which one has changed and what breaks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fleet_overview` is downstream of the loads, says its numbers in its metadata, and writes one page."""
+"""Tests that `fleet_overview` runs after the loads, has its numbers in its metadata, and writes one page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people see of a run: what it changed, a preview, how fresh it is, and the checks that look further."""
+"""Tests what Dagster's UI shows of a run: changes, preview, freshness, descriptions and further checks."""
 
 from __future__ import annotations
 

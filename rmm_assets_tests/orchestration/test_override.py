@@ -1,4 +1,4 @@
-"""The example of docs/how-to/customize.md, loaded and run as its reader would."""
+"""Tests the example of docs/how-to/customize.md, loaded and run as a reader would."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAGE = Path(rmm_assets.__file__).parents[1] / "docs" / "how-to" / "customize.md"
 
 @pytest.fixture
 def definitions(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
-    """The definitions of a folder that holds the page's files."""
+    """Returns the definitions of a folder with the page's files."""
     _, module, file = PAGE.read_text(encoding="utf-8").split("<!-- test: file ")
     folder = workplace / "connections" / "acme"
     folder.mkdir(parents=True)

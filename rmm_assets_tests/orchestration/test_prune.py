@@ -1,4 +1,4 @@
-"""What is old goes, what the present state is made of stays."""
+"""Tests that pruning deletes old runs but keeps what the current state depends on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The secret is looked up when a run starts: without it everything is there to see, and the run says what to set."""
+"""Tests that the secret is looked up when a run starts: without it, definitions load and the run says what to set."""
 
 from __future__ import annotations
 

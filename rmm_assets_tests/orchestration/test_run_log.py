@@ -1,4 +1,4 @@
-"""What stands in a run's own log while it runs: how far it is, and what dlt has to say. The instance is the shipped one."""
+"""Tests a run's log with the shipped `dagster.yaml`: progress and dlt's warnings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def instance(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Da
 
 
 def said(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> list[str]:
-    """Lines of a run's log that are no events of Dagster's."""
+    """Returns the lines of a run's log that are not Dagster events."""
     return [entry.user_message for entry in instance.all_logs(result.run_id) if not entry.is_dagster_event]
 
 

@@ -1,4 +1,4 @@
-"""The cron line of a file becomes the ticks that it says, and no run starts beside one in progress."""
+"""Tests that schedules tick as the file says, and skip a tick while a run is in progress."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def definitions(**schedule: Any) -> dg.Definitions:
 
 
 def ticks(start: datetime, number: int, **schedule: Any) -> list[str]:
-    """The next ticks after a moment, as Dagster's daemon computes them."""
+    """Returns the next ticks after a time, as Dagster's daemon computes them."""
     found = definitions(**schedule).resolve_schedule_def("sync_acme_schedule")
     times = schedule_execution_time_iterator(start.timestamp(), found.cron_schedule, found.execution_timezone)
     return [tick.isoformat() for tick in islice(times, number)]

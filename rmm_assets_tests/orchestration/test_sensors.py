@@ -1,4 +1,4 @@
-"""Whoever is to be told of a failure is told, once, in a sentence, and nobody learns the webhook's address."""
+"""Tests that the sensors report each failure once, with its reason and without the webhook's URL."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
 
 
 class Watch:
-    """One of the sensors, ticked by hand; it keeps its cursor between ticks, as the daemon does for it."""
+    """A sensor that is evaluated by hand, and keeps its cursor between ticks as with the daemon."""
 
     def __init__(self, name: str, instance: dg.DagsterInstance) -> None:
         self.sensor = next(sensor for sensor in build_alert_sensors() if sensor.name == name)
@@ -44,7 +44,7 @@ class Watch:
 
 
 def started(name: str, instance: dg.DagsterInstance) -> Watch:
-    """A sensor after its first tick: it reports what fails from then on."""
+    """Returns a sensor after its first tick, which reports later failures."""
     watch = Watch(name, instance)
     assert watch.tick() == "nothing to report"
     return watch
@@ -192,7 +192,7 @@ def test_errors_and_logs_do_not_contain_the_url_if_it_cannot_be_reached(
 
 
 def _refused(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Everything that the error says when a message is not taken."""
+    """Returns the whole error of a message that is not accepted."""
     monkeypatch.setenv(WEBHOOK, url)
     with pytest.raises(WebhookError, match=f"could not be delivered to the webhook in {WEBHOOK}") as caught:
         post([Alert("acme/devices", "failed")])

@@ -1,4 +1,4 @@
-"""`status_of`: what is loaded, what failed last and what waits for a person, from `rmm_syncs` and Dagster's instance."""
+"""Tests `status_of`: what was loaded, what failed last and what needs attention."""
 
 from __future__ import annotations
 

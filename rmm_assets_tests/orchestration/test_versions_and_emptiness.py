@@ -1,4 +1,4 @@
-"""Checks about versions look at the valid ones; an empty table and a broken query are said so; the load stays what it is."""
+"""Tests checks of tables with versions, of empty tables and with broken queries; none of them fails the load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of any vendor to numbers: what can be drawn is, what cannot is said, and what is gone is not counted."""
+"""Tests the numbers of charts from tables of any vendor: missing columns are noted, absent rows are not counted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DAY = 86_400
 
 @contextmanager
 def tables(folder: Path, **ddl: str) -> Iterator[dict[str, Table]]:
-    """Tables as a load leaves them: each is what a SELECT answers, and a load id."""
+    """Returns tables as a load leaves them: the result of a SELECT each, with a load id."""
     file = folder / "fleet.duckdb"
     with duckdb.connect(str(file)) as db:
         db.execute("CREATE SCHEMA acme")

@@ -1,4 +1,4 @@
-"""Charts as pictures and as a page: small, the same each time, in need of nothing, for light and for dark."""
+"""Tests charts as images and as a page: small, reproducible, self-contained, in light and dark mode."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Small servers that page as well-known APIs do: each over the same kind of rows, with what they say beside them.
+"""Provides servers that page like well-known APIs, with the same kind of rows and each API's signals.
 
-A `Dialect` is one server and the configurations in which it is read. `right` ones must bring every row; `wrong` ones, which
-misspell a key or choose another style, and servers with a `fault`, must be red or bring every row all the same.
+A `Dialect` is one server and the configurations that read it. `right` ones must return every row; `wrong` ones, which
+misspell a key or use another style, and servers with a `fault`, must be red or still return every row.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Dialect:
     """One API.
 
     Attributes:
-        answer: From all rows, the query and the request to an answer.
-        right: Endpoints that read it as its documentation says: changes to `path: rows`, paginator included.
-        wrong: Endpoints with a mistake in them, by what the mistake is.
-        sizes: How many rows it holds, one server each.
+        answer: Returns the response, from all rows, the query and the request.
+        right: Endpoints that read it as documented: changes to `path: rows`, including the paginator.
+        wrong: Endpoints with a mistake, by mistake.
+        sizes: Numbers of rows, one server each.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Dialect:
     sizes: tuple[int, ...] = (0, 7, 20, 40, 57)
 
     def serve(self, rows: Rows) -> Callable[[Seen], Say]:
-        """What a scripted server answers when it holds these rows."""
+        """Returns the responses of a scripted server with these rows."""
 
         def answer(seen: Seen) -> Say:
             return self.answer(rows, query_of(seen), seen)
@@ -73,7 +73,7 @@ def _url(seen: Seen, **changes: Any) -> str:
 
 
 def drf(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
-    """Django REST framework, PageNumberPagination."""
+    """Responds like Django REST framework's PageNumberPagination."""
     page, size = int(query.get("page", 1)), _size(query, "page_size")
     if page < 1 or (page - 1) * size >= max(len(rows), 1):
         return Say({"detail": "Invalid page."}, 404)
@@ -174,7 +174,7 @@ def gitlab(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
 
 
 def kinto(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
-    """As Kinto 26.5 answers (compared with the real server); the number of records stands in answers to HEAD only."""
+    """Responds like Kinto 26.5 (compared with the real server); only responses to HEAD contain the number of records."""
     start = int(query.get("_token", 0))
     url = f"http://{seen.headers['host']}{_url(seen, _token=start + 20)}"
     following = (("Next-Page", url),) if start + 20 < len(rows) else ()
@@ -208,7 +208,7 @@ def json_server_0(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
 
 
 def json_server_1(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
-    """Behind the last page, it sends the last page again."""
+    """Sends the last page again for every later page."""
     size = _size(query, "_per_page")
     pages = max(_pages(rows, size), 1)
     page = min(max(int(query.get("_page", 1)), 1), pages)
@@ -219,7 +219,7 @@ def json_server_1(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
 
 
 def statuspage(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
-    """The last page's next link leads to that page itself."""
+    """Links the last page to itself."""
     page, size = int(query.get("page", 1)), _size(query, "per_page")
     following = page + 1 if page * size < len(rows) else page
     link = f'<{_url(seen, page=following, per_page=size)}>; rel="next"'
@@ -227,14 +227,14 @@ def statuspage(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
 
 
 def snipe_it(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
-    """A total that counts the rows of the page."""
+    """Sends a total that counts the rows of the page."""
     start = int(query["offset"])
     part = rows[start : start + _size(query, "limit")]
     return Say({"total": len(part), "rows": part})
 
 
 def off_by_one(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
-    """A flag that only says whether the page was full."""
+    """Sends a flag that only says whether the page was full."""
     start, size = int(query.get("offset", 0)), _size(query, "limit")
     part = rows[start : start + size]
     return Say({"items": part, "has_more": len(part) == size})
@@ -247,14 +247,14 @@ def keyset(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
 
 
 def bare(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
-    """No total, no link, no mark."""
+    """Sends no total, link or end mark."""
     size = _size(query, "limit")
     start = int(query["offset"]) if "offset" in query else max(int(query.get("page", 1)) - 1, 0) * size
     return Say({"items": rows[start : start + size]})
 
 
 def google(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
-    """At the end, the key of the token is left out."""
+    """Omits the token's key on the last page."""
     start = int(query.get("pageToken", 0))
     more = {"nextPageToken": str(start + 20)} if start + 20 < len(rows) else {}
     return Say({"items": rows[start : start + 20], **more})

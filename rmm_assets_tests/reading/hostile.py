@@ -1,4 +1,4 @@
-"""An API that fails in every way it can, and says the secrets of its client back wherever there is room for them."""
+"""Serves an API that fails in every possible way and echoes its client's secrets wherever it can."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class Case:
     """One way to fail.
 
     Attributes:
-        endpoint: Of the resource, without its path.
+        endpoint: The resource's endpoint, without its path.
         settings: Further keys of the connection.
         resource: Further keys of the resource.
-        red: Whether the run has to fail.
-        says: What the error must hold.
-        path: Where it is not the name.
+        red: Whether the run must fail.
+        says: Text that the error must contain.
+        path: The path, if it is not the name.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Case:
     red: bool = True
 
     def connection(self, auth: dict[str, Any], name: str = "acme") -> dict[str, Any]:
-        """The attributes of a connection file that runs into this."""
+        """Returns the attributes of a connection file that triggers this failure."""
         return {
             "name": name,
             "client": {"base_url": self.base_url, "auth": auth},
@@ -82,13 +82,13 @@ class Hostile:
     """The API, for one client.
 
     Args:
-        way: Which of `AUTHS`.
+        way: A key of `AUTHS`.
         key: The client's secret.
-        folder: For certificates.
+        folder: Folder for certificates.
 
     Attributes:
-        secrets: What must not be found anywhere: the secret, and what is made of it.
-        arrived: Requests on which the secret did arrive, as it should.
+        secrets: Texts that must not appear anywhere: the secret, and what is derived from it.
+        arrived: Number of requests that contained the secret, as they should.
     """
 
     def __init__(self, way: str, key: str, folder: Path) -> None:
@@ -148,7 +148,7 @@ class Hostile:
             ]
 
     def auth(self, token_path: str = "token") -> dict[str, Any]:
-        """What stands under `client.auth`."""
+        """Returns the value of `client.auth`."""
         auth = dict(AUTHS[self.way])
         return auth | {"access_token_url": f"{self.url}/{token_path}"} if self.way == "oauth2" else auth
 

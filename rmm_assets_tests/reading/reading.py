@@ -1,4 +1,4 @@
-"""Reads an endpoint the way a run does, up to the rows that would land: pager, completeness, spool; no dlt."""
+"""Reads an endpoint as a run does, up to the rows to load: pager, completeness and spool, without dlt."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUICK = Retry(backoff_factor=0.001)
 
 @dataclass
 class Read:
-    """What a read brought."""
+    """The result of a read."""
 
     report: Report
     rows: list[dict[str, Any]]
@@ -39,7 +39,7 @@ class Read:
 
 @contextmanager
 def pager_to(base_url: str, folder: Path, *, window: int = 8, retry: Retry = QUICK, **more: Any) -> Iterator[Pager]:
-    """A pager to a server on loopback, with the simulator's key."""
+    """Returns a pager for a server on loopback, with the simulator's key."""
     redactor = Redactor()
     auth = build_auth(read_auth({"type": "api_key", "name": "api_key", "location": "query"}), KEY, redactor)
     limits = Limits(max_concurrency=window, connect_timeout=5, read_timeout=5, **{"deadline": 60, **more})
@@ -56,7 +56,7 @@ def pager_to(base_url: str, folder: Path, *, window: int = 8, retry: Retry = QUI
 
 
 def endpoint_of(paginator: Any, **changes: Any) -> Endpoint:
-    """`/v1/devices` of the simulator, its rows told apart by `id`."""
+    """Returns `/v1/devices` of the simulator, with `id` as the key."""
     key = changes.pop("key", ("id",))
     given: dict[str, Any] = {"name": "devices", "path": "/v1/devices", "data_selector": "data"}
     return Endpoint(**{**given, "paginator": paginator_of(paginator), "shape": RowShape("devices", key), **changes})
@@ -66,17 +66,17 @@ def read(
     base_url: str, folder: Path, endpoint: Endpoint, *, window: int = 8, retry: Retry = QUICK,
     limits: Mapping[str, Any] | None = None, **options: Any,
 ) -> Read:  # fmt: skip
-    """Read until proven complete.
+    """Reads until proven complete.
 
     Raises:
-        IncompleteError, PagingError, TransportError: as `read_complete` does.
+        IncompleteError, PagingError, TransportError: See `read_complete`.
     """
     with pager_to(base_url, folder, window=window, retry=retry, **(limits or {})) as pager:
         return read_by(pager, folder, endpoint, **options)
 
 
 def read_by(pager: Pager, folder: Path, endpoint: Endpoint, **options: Any) -> Read:
-    """Read with a pager that is there, until proven complete."""
+    """Reads with an existing pager until proven complete."""
     report = Report(endpoint.name)
     spool = Spool(endpoint.shape, folder / "pages")
     read_complete(pager, endpoint, spool, report, unique=bool(endpoint.shape.primary_key), **options)

@@ -1,4 +1,4 @@
-"""A server cannot make a run hold more than the file allows: each limit is red, with its cause and what to set."""
+"""Tests that a server cannot make a run exceed its limits: each makes the read red and names what to set."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ CURSOR = {"type": "cursor", "cursor_path": "next", "cursor_param": "after"}
 
 
 def endless(seen: Seen) -> Say:
-    """A chain of cursors, each of them new."""
+    """Serves an endless chain of cursors, each of them new."""
     at = int(parse_qs(urlsplit(seen.target).query).get("after", ["0"])[0])
     return Say({"data": devices(2, 2 * at + 1), "next": str(at + 1)})
 
 
 def wide(seen: Seen) -> Say:
-    """Ten new columns a page."""
+    """Serves ten new columns per page."""
     at = int(parse_qs(urlsplit(seen.target).query).get("after", ["0"])[0])
     rows = [{"id": i, **{f"c{at}_{n}": {"x": n} for n in range(10)}} for i in (2 * at, 2 * at + 1)]
     return Say({"data": rows, "next": str(at + 1)})

@@ -1,4 +1,4 @@
-"""The completeness table of the promise, row by row, at a real server: all rows arrive, or the read is red and says why."""
+"""Tests the promise of completeness with a real server: all rows are received, or the read is red and says why."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def devices(number: int, first: int = 1) -> list[dict[str, Any]]:
 def read_from(
     faults: Faults | list[Faults], folder: Path, paginator: dict[str, Any] = OFFSET, rows: int = 205, **options: Any
 ) -> tuple[Read, list[dict[str, str]]]:
-    """Read 205 devices from a simulator with these faults; what came, and the queries that it took.
+    """Reads 205 devices from a simulator with these faults; returns the rows and the queries.
 
-    Every row that was there before and is there afterwards must have come.
+    Asserts that every row that existed both before and after the read was received.
     """
     changes = {name: options.pop(name) for name in ("total_path", "key", "params", "path") if name in options}
     with Simulator(tables={"devices": devices(rows)}, faults=faults) as server:
@@ -551,7 +551,7 @@ def test_to_the_end_keeps_all_received_rows_although_rows_kept_moving(tmp_path: 
 
 
 class Kept:
-    """A read whose collector is looked at after it failed."""
+    """A read whose collector can be inspected after it failed."""
 
     def __init__(self, folder: Path, base_url: str) -> None:
         self._folder, self._base_url = folder, base_url

@@ -1,4 +1,4 @@
-"""APIs as they are: read as they say, every one is green with all rows; read wrongly, none is green without them."""
+"""Tests well-known APIs: read as documented, each is green with all rows; read wrongly, none is green without them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ FAULTS: dict[str, Say] = {
 
 
 def _null_rows(say: Say) -> Say:
-    """The same answer with null or an empty object in the place of its rows."""
+    """Returns the same response with null or an empty object instead of its rows."""
     if not isinstance(say.body, dict):
         return Say(b"null", say.status, say.headers)
     return Say(
@@ -90,7 +90,7 @@ def _null_rows(say: Say) -> Say:
 
 
 def _no_more(say: Say) -> Say:
-    """The same answer without anything that leads on."""
+    """Returns the same response without any reference to a next page."""
     body = say.body
     if isinstance(body, dict):
         gone = ("next", "nextRecordsUrl", "@odata.nextLink", "next_page_url", "nextPageToken", "next_url", "_links")

@@ -1,4 +1,4 @@
-"""An end is shown, never assumed: what a server says about there being more binds, and nothing else than evidence ends a read."""
+"""Tests that only evidence ends a read, and that every signal of more rows is binding."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def say_once(body: Any, **options: Any) -> Answer:
 
 
 def capped(number: int, cap: int, **beside: Any) -> Answer:
-    """So many rows by offset, at most `cap` a page."""
+    """Serves this many rows by offset, at most `cap` per page."""
     rows = rows_of(number)
 
     def answer(seen: Seen) -> Say:
@@ -221,7 +221,7 @@ LINKS = '</v1/devices?{0}={1}>; rel="next", </v1/devices?{0}=0>; rel="first", </
 )
 @pytest.mark.parametrize("honest", [True, False])
 def test_an_end_before_the_stated_last_page_is_not_an_end(kind: str, said: str, honest: bool, tmp_path: Path) -> None:
-    """Two links, or two cursors, and then nothing: the API states how many pages there are, or which one is the last."""
+    """After two links or cursors there is none, but the API states the number of pages or the last page."""
     rows, param = rows_of(50), "page" if kind == "last page's link" else "from"
 
     def answer(seen: Seen) -> Say:

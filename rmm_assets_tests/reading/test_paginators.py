@@ -1,4 +1,4 @@
-"""A paging style is one class: what it says of itself is all that a connection file, a read and the reference need."""
+"""Tests that one class is enough to add a paging style."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROWS = [{"id": i, "name": f"PC-{i:04}"} for i in range(1, 58)]
 
 @pytest.fixture
 def new_styles() -> Iterator[None]:
-    """Styles that a test defines are gone after it."""
+    """Removes the styles that a test defines."""
     before = dict(STYLES)
     yield
     STYLES.clear()

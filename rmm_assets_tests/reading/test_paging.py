@@ -1,4 +1,4 @@
-"""Every paginator of dlt's vocabulary brings every row once, in order; read-ahead stays within its window."""
+"""Tests that every paginator of dlt returns every row once, in order, and that prefetching stays within its window."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def query_of(seen: Seen) -> dict[str, str]:
 
 
 def paged(place: Callable[[Seen], int], extra: Callable[[int], dict[str, Any]] = lambda following: {}) -> Answer:
-    """Ten rows from where `place` says; `extra` adds to the body, from where the next page would start."""
+    """Returns ten rows from the position that `place` returns; `extra` adds fields for the next position to the body."""
 
     def answer(seen: Seen) -> Say:
         start = place(seen)
@@ -324,7 +324,7 @@ def test_pages_waiting_in_memory_are_bounded(number: int, letters: int, each: in
 
 
 def replies_of(number: int, *, broken: dict[int, list[Say]]) -> Callable[[Seen], Say]:
-    """Pages of ten of so many rows, but for what is said first at some offsets."""
+    """Serves this many rows in pages of ten, but some offsets first get the given responses."""
     rows = devices(number)
 
     def answer(seen: Seen) -> Say:

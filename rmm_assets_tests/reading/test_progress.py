@@ -1,4 +1,4 @@
-"""How far a read has come is said every few seconds, in words that need no explanation."""
+"""Tests that the progress of a read is logged every few seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads bodies the way a run does, and shows what would land."""
+"""Decodes bodies as a run does, and returns what would be loaded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rmm_assets.rows.type_memory import TypeMemory
 
 @dataclass
 class Landed:
-    """What came of some pages: column types, rows without their nulls, rejected rows with their reasons."""
+    """The result of some pages: column types, rows without nulls, rejected rows with their reasons."""
 
     types: dict[str, str]
     rows: list[dict[str, Any]]
@@ -37,7 +37,7 @@ def land(
     exact: bool = False,
     **shape: Any,
 ) -> Landed:
-    """Spool pages, each a body or a list of rows, and give back what would land."""
+    """Spools pages, each a body or a list of rows, and returns what would be loaded."""
     keys = (key,) if isinstance(key, str) else key
     spool = Spool(RowShape("t", keys, columns or {}, known=known or {}, **shape), folder, batch_rows)
     hints = TypeMemory()

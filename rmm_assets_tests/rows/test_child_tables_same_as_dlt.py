@@ -1,4 +1,4 @@
-"""Child tables that land through Arrow are the ones that stock dlt makes of the same rows, ids and links included."""
+"""Tests that child tables loaded through Arrow equal those of stock dlt, including ids and links."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ LAYOUT = Layout(RowShape("t"))
 
 @dataclass(frozen=True)
 class ListOf:
-    """A list; its items are of these kinds."""
+    """A list with items of these kinds."""
 
     items: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """A field that is of another kind from row to row."""
+    """A field whose kind differs from row to row."""
 
     kinds: tuple[Any, ...]
 
@@ -42,7 +42,7 @@ Kind = str | dict[str, Any] | ListOf | OneOf
 
 
 def make_fields(chance: random.Random, depth: int, most: int) -> dict[str, Kind]:
-    """Fields whose columns and tables have names of their own: of two that share one, dlt loses one."""
+    """Generates fields with distinct column and table names, because dlt loses one of two that share a name."""
     while True:
         # dlt writes a list with an empty name into the table above.
         names = [name for name in NAMES if name]
@@ -96,7 +96,7 @@ def varies(kind: Kind) -> bool:
 
 
 def make_tables(seed: int) -> Iterator[tuple[str, list[dict[str, Any]], int | None]]:
-    """By table: its rows, and how deep lists and objects are nested in tables. Every third has keys of text."""
+    """Generates tables: rows, and the nesting of lists and objects. Every third has text keys."""
     chance = random.Random(seed)
     for number in range(TABLES):
         kinds = make_fields(chance, 0, 7)
@@ -110,7 +110,7 @@ def make_tables(seed: int) -> Iterator[tuple[str, list[dict[str, Any]], int | No
 
 
 def contents(database: Path) -> dict[str, tuple[dict[str, tuple[str, str]], list[dict[str, Any]]]]:
-    """By table: the type and nullability of each column, and its rows in the order of their ids."""
+    """Returns, by table, the type and nullability of each column, and the rows ordered by id."""
     with duckdb.connect(str(database), read_only=True) as client:
         client.execute("SET timezone = 'UTC'")
         query = "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns"
@@ -127,7 +127,7 @@ def contents(database: Path) -> dict[str, tuple[dict[str, tuple[str, str]], list
 
 
 def schemas(database: Path) -> dict[str, Any]:
-    """By table, what dlt's schema at the destination says of it and of its own columns."""
+    """Returns, by table, dlt's schema at the destination of the table and of dlt's columns."""
     with duckdb.connect(str(database), read_only=True) as client:
         stored = client.execute("SELECT schema FROM acme._dlt_version ORDER BY inserted_at").fetchall()
     found = {}

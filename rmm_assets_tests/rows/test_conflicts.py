@@ -1,4 +1,4 @@
-"""Rows that share a key and are not alike are named, and rows that came again as they were are not."""
+"""Tests that different rows with the same key are named, and identical repeated rows are not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rmm_assets.rows.spool import Spool
 
 
 def conflicts(folder: Path, pages: list[Any], key: tuple[str, ...] = ("id",), **shape: Any) -> list[str]:
-    """What both spools say, which is the same."""
+    """Returns the conflicts that both spools report, which must be equal."""
     found = []
     spools: list[Spool | RecordSpool] = [
         Spool(RowShape("t", key, **shape), folder / "all"),

@@ -1,4 +1,4 @@
-"""Bodies become pages, whatever stands in them."""
+"""Tests that bodies are decoded into pages, whatever they contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No body kills the process or is read in two ways: decoders are fuzzed in processes of their own."""
+"""Fuzzes the decoders in separate processes: no body crashes the process or is decoded in two ways."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TOKENS += [b'"data":', b'"id":', b"\xef\xbb\xbf", b"}\n{", b"]\n[", b"}null", b"
 
 
 def mutants(seed: int, count: int) -> Iterator[tuple[str | None, bytes]]:
-    """Bodies that were cut, doubled, patched and turned inside out, always the same ones for a seed."""
+    """Yields bodies that were cut, doubled, patched and reordered; the same ones for the same seed."""
     chance = random.Random(seed)
     for _ in range(count):
         selector, body = chance.choice(DOCUMENTS)
@@ -65,7 +65,7 @@ def mutants(seed: int, count: int) -> Iterator[tuple[str | None, bytes]]:
 
 
 def outcome(read: Callable[..., Page], *args: Any, **options: Any) -> str:
-    """What a decoder makes of a body, so that two of them can be compared; -0.0 is not 0 and 1 is not true here."""
+    """Returns a decoder's result in a comparable form, in which -0.0 differs from 0 and 1 from true."""
     try:
         return shown(read(*args, **options))
     except BodyError as error:
@@ -77,7 +77,7 @@ def shown(page: Page) -> str:
 
 
 def compare(seed: int, count: int) -> None:
-    """Reads each body by all ways; fails where they do not agree."""
+    """Decodes each body with every decoder; fails if they do not agree."""
     memories: dict[str | None, TypeMemory] = {}
     for number, (selector, body) in enumerate(mutants(seed, count)):
         expected = outcome(read_page, body, selector, exact=True)
@@ -92,7 +92,7 @@ def compare(seed: int, count: int) -> None:
 
 
 def ended(code: str) -> None:
-    """Runs code in a process of its own, and fails with the last it said if that does not end well."""
+    """Runs code in a separate process; fails with its last output if the process fails."""
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", code], capture_output=True, text=True, timeout=6000, check=False
     )
@@ -128,7 +128,7 @@ NOT_ROWS += [
 
 
 def refuse(bodies: list[bytes]) -> None:
-    """Reads bodies that hold no rows by all ways, before and after a healthy one."""
+    """Decodes bodies without rows with every decoder, before and after a valid one."""
     for selector, healthy in (("data", b'{"data":[{"id":1}]}'), ("$", b'[{"id":1}]'), (None, b'[{"id":1}]')):
         used = TypeMemory()
         read_page(healthy, selector, used)

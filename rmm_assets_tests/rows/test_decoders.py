@@ -1,4 +1,4 @@
-"""Arrow's decoder and the reference give the same tables, keys and rejects for any rows."""
+"""Tests that Arrow's decoder and the reference give the same tables, keys and rejects for any rows."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ KINDS = [
 
 @st.composite
 def tables(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """Rows whose columns are mostly of one kind, as APIs have them."""
+    """Generates rows whose columns mostly have one kind of values, as in APIs."""
     columns = {
         name: draw(st.sampled_from(KINDS)) for name in draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
     }
@@ -148,7 +148,7 @@ def outcome(
     batch_rows: int,
     at_once: bool = False,
 ) -> Any:
-    """All that a read shows: with `hints` by way of Arrow, without by way of the reference."""
+    """Returns the whole result of a read: with `hints` by Arrow's decoder, without by the reference."""
     with tempfile.TemporaryDirectory() as folder:
         spool = Spool(shape, Path(folder), batch_rows)
         pages = []
@@ -181,7 +181,7 @@ def outcome(
 
 
 def shown(table: pa.Table, shape: RowShape) -> Any:
-    """A table's columns and rows, without the ids that are random."""
+    """Returns a table's columns and rows, without random ids."""
     table.validate(full=True)
     if shape.row_ids == "random":
         table = table.drop_columns([name for name in table.column_names if re.fullmatch("_dlt_.*id", name)])

@@ -1,4 +1,4 @@
-"""A value lands exactly, or its row is rejected; one odd row moves nothing that was there."""
+"""Tests that a value is loaded exactly or its row rejected, and that one odd row does not affect other rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rmm_assets_tests.rows.landing import Landed, land
 
 
 def both(folder: Path, body: bytes, **shape: Any) -> Landed:
-    """What a page of rows with the key `id` lands as, which is the same by both decoders."""
+    """Returns the result of a page of rows with the key `id`, which must be equal for both decoders."""
     one, other = (land(folder / str(exact), [body], key="id", exact=exact, **shape) for exact in (False, True))
     assert (one.types, one.rows, one.rejected) == (other.types, other.rows, other.rejected)
     return one

@@ -1,4 +1,4 @@
-"""Row ids are those that dlt makes of the same keys and places."""
+"""Tests that row ids equal dlt's for the same keys and positions."""
 
 from __future__ import annotations
 

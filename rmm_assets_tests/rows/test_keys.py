@@ -1,4 +1,4 @@
-"""Two rows have one key just where their keys would be one value in the table."""
+"""Tests that two rows have the same key exactly if their keys are stored as the same value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns get dlt's names, and a type that holds every value that came."""
+"""Tests that columns get dlt's names, and a type that fits every received value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every field has a column, whatever its name; none is taken for one of dlt's or of this project's own."""
+"""Tests that every field has a column, whatever its name, and that none is mistaken for one of dlt's or ours."""
 
 from __future__ import annotations
 

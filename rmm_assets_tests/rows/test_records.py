@@ -1,4 +1,4 @@
-"""Rows gathered for dlt's own normalizer: the same promises as the Arrow spool, row by row."""
+"""Tests that rows collected for dlt's own normalizer keep the same promises as the Arrow spool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables that land in DuckDB through Arrow are the ones that stock dlt makes of the same rows."""
+"""Tests that tables loaded into DuckDB through Arrow equal those of stock dlt."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def paths(kind: Kind, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
 
 
 def make_tables(seed: int, count: int) -> Iterator[tuple[str, list[dict[str, Any]], list[str]]]:
-    """Tables of odd rows, each with the columns that hold its lists. Kinds are not mixed: there we differ by intent."""
+    """Generates tables of odd rows, with the columns of their lists. Kinds are not mixed, because there we differ on purpose."""
     chance, layout = random.Random(seed), Layout(RowShape("t"))
     while count:
         kind = {name: make_kind(chance) for name in chance.sample(NAMES, chance.randrange(1, 7))}
@@ -114,7 +114,7 @@ def through_arrow(folder: Path, table: str, rows: list[Any], lists: list[str]) -
 
 
 def contents(database: Path) -> dict[str, Any]:
-    """By table: the type and nullability of each column, and all values by row and column."""
+    """Returns, by table, the type and nullability of each column, and all values by row and column."""
     with duckdb.connect(str(database), read_only=True) as connection:
         connection.execute("set timezone = 'UTC'")
         found: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Hashes are SipHash's own, whatever stands beside a string."""
+"""Tests that hashes equal SipHash's, whatever a string's neighbours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _M = 2**64 - 1
 
 
 def reference(data: bytes, key: Key) -> bytes:
-    """SipHash-128 as its paper writes it, one string at a time."""
+    """Computes SipHash-128 as in its paper, one string at a time."""
     v = [0x736F6D6570736575, 0x646F72616E646F6D ^ 0xEE, 0x6C7967656E657261, 0x7465646279746573]
     v = [v[0] ^ key.low, v[1] ^ key.high, v[2] ^ key.low, v[3] ^ key.high]
 

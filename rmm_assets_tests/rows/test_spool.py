@@ -1,4 +1,4 @@
-"""A read gathers on disk and comes back once, whole, each row once."""
+"""Tests that a read is spooled to disk and returned completely, with each row once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every fault of the simulator does what it says, seen by a plain `requests` client."""
+"""Tests every fault of the simulator with a plain `requests` client."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def get(simulator: Simulator, path: str = "/v1/devices", **params: object) -> re
 
 
 def read(simulator: Simulator, limit: int = 100) -> list[list[dict[str, Any]]]:
-    """Pages by offset, stepping by what came, up to the first empty one."""
+    """Reads pages by offset, advancing by the rows received, up to the first empty page."""
     pages: list[list[dict[str, Any]]] = []
     while page := get(simulator, offset=sum(map(len, pages)), limit=limit).json()["data"]:
         pages.append(page)

@@ -1,4 +1,4 @@
-"""The fleet: the same rows from the same seed, references that hold, and a fleet that lives."""
+"""Tests the fleet: the same rows from the same seed, valid references, and changes over time."""
 
 from __future__ import annotations
 

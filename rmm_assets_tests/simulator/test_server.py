@@ -1,4 +1,4 @@
-"""The simulator without faults: paging, authentication, filters, and being a well-behaved HTTP server."""
+"""Tests the simulator without faults: paging, authentication, filters and HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A resource that is forgotten is loaded as if for the first time; the others stay as they are."""
+"""Tests that a forgotten resource is loaded as if for the first time, and others are unchanged."""
 
 from __future__ import annotations
 

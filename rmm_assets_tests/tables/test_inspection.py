@@ -1,4 +1,4 @@
-"""Rules about rows, asked in SQL: how many were looked at, how many are at fault, and which, for example."""
+"""Tests rules about rows in SQL: how many rows were checked, how many are faulty, and examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's query reads tables and nothing else: no file, no setting, no other statement."""
+"""Tests that a user's query can only read tables: no files, settings or other statements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where tables land, who may work there at the same time, and what a table says of itself in SQL."""
+"""Tests where tables are stored, who can use a database concurrently, and the properties of tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rmm_assets_tests.syncing import KEY, connection, devices, ids, resource, ro
 
 @pytest.fixture
 def table(tmp_path: Path) -> Iterator[Table]:
-    """`acme.devices` with three rows."""
+    """Yields `acme.devices` with three rows."""
     with Simulator(tables={"devices": devices(3)}) as server:
         run(tmp_path, server.base_url)
     with store_in(tmp_path).pipeline("asked", read_only=True).sql_client() as client:
@@ -75,7 +75,7 @@ def test_others_can_read_while_pages_are_fetched(tmp_path: Path) -> None:
 
 
 def _waits(hold: Callable[[], AbstractContextManager[Any]], enter: Callable[[], AbstractContextManager[Any]]) -> bool:
-    """Returns whether the second has to wait until the first is left."""
+    """Returns whether entering the second waits until the first is left."""
     entered = threading.Event()
 
     def second() -> None:
@@ -195,7 +195,7 @@ with duckdb.connect(sys.argv[1], read_only=True) as reader:
 
 
 class Reader:
-    """Another program that has the database file open until it is told to let go."""
+    """Another program that keeps the database file open until it is released."""
 
     def __init__(self, folder: Path) -> None:
         command = [sys.executable, "-c", READER, str(folder / "rmm.duckdb")]
