@@ -58,7 +58,7 @@ def test_the_rest_of_jinja_is_refused_and_not_executed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     message = refusal(tmp_path, in_docs(template))
-    assert "defs.yaml:18: attributes.docs: a template is `{{ env('NAME') }}` or" in message
+    assert "defs.yaml:18: attributes.docs: the only templates are `{{ env('NAME') }}` and" in message
     assert not (tmp_path / "PWNED").exists()
 
 

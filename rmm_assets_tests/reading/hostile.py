@@ -112,7 +112,7 @@ class Hostile:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[list[Case]]:
-        """Start it.
+        """Starts the API.
 
         Yields:
             Every way to fail.
