@@ -1,4 +1,4 @@
-"""`rmm rename`: gives tables, state and records of a connection or a resource the new name that its file has."""
+"""`rmm rename`: renames the tables, state and records of a connection or resource to the new name in its file."""
 
 from __future__ import annotations
 
@@ -21,33 +21,34 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="OLD NEW | CONNECTION OLD NEW")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def rename(names: tuple[str, ...], yes: bool) -> None:
-    """Give the tables of a connection, or of one of its resources, their new name, with rows, marks and state.
+    """Rename the tables of a connection, or of one of its resources, with their rows, marks and state.
 
-    Stop what would run them, write the new name in the file, then run this. The dataset is renamed, too, unless the file
-    sets `dataset`. Dagster cannot move an asset's history to another key: it is deleted, and begins anew with the next run.
+    First stop their schedule and change the name in the connection file. The dataset is renamed, too, unless the file sets
+    `dataset`. Dagster cannot move an asset's history to another key: it is deleted, and the next run starts a new one.
     """
     import dagster as dg
 
     from rmm_assets.definitions import connections
 
     if len(names) not in (2, 3):
-        raise click.UsageError("write the old and the new name; for a resource, its connection before them")
+        raise click.UsageError("write the old and the new name; for a resource, put its connection before them")
     warnings.simplefilter("ignore", dg.BetaWarning)
     known = connections()
     connection, (old, new) = names[0] if len(names) == 3 else None, names[-2:]
     if connection is None and old in known:
         raise click.UsageError(f"write `name: {new}` in the connection file of {old} first, then run this again")
     if (connection or new) not in known:
-        there = ", ".join(sorted(known)) or "none"
-        raise click.UsageError(f"no connection {connection or new}; there are: {there}")
+        raise click.UsageError(
+            f"unknown connection {connection or new}; known connections: {', '.join(sorted(known)) or 'none'}"
+        )
     found = known[connection or new]
     if connection is not None:
         resources = {each.name for each in found.resources}
         if old in resources or new not in resources:
             raise click.UsageError(
-                f"write `{new}` in place of `{old}` in the connection file of {connection} first, then run this again"
+                f"replace `{old}` with `{new}` in the connection file of {connection} first, then run this again"
             )
     _refuse_destination(found, old)
     try:
@@ -65,15 +66,15 @@ def _refuse_destination(connection: Connection, old: str) -> None:
     if connection.destination.type not in DESTINATIONS:
         raise click.UsageError(
             f"tables in {connection.destination.type} cannot be renamed, only those in {' and '.join(DESTINATIONS)}: keep the "
-            f"name {old}, or load everything anew under the new one"
+            f"name {old}, or load everything again under the new one"
         )
 
 
 def _rename(connection: Connection, old: str, new: str, *, resource: bool, yes: bool) -> None:
-    """Asks, and moves everything at the destination.
+    """Moves everything at the destination, after confirmation.
 
     Raises:
-        ValueError: There is nothing to move, or no place for it.
+        ValueError: There is nothing to move, or the new name is taken.
     """
     from rmm_assets.loading.renaming import carry_out, move_of_resource, moves_of_connection, refuse_taken
     from rmm_assets.loading.run import store_of
@@ -93,20 +94,20 @@ def _rename(connection: Connection, old: str, new: str, *, resource: bool, yes: 
             moves = moves_of_connection(client, old, connection)
         refuse_taken(client, dataset, moves)
         rows = {name: Table(client, name).count() for move in moves for name in move.tables}
-    click.echo(f"This renames, in {store.place()}:")
+    click.echo(f"This will rename, in {store.place()}:")
     for move in moves:
         for name, new_name in move.tables.items():
             click.echo(f"  {store.dataset}.{name} to {dataset}.{new_name} ({rows[name]:,} rows)")
-    click.echo("and what dlt and rmm_syncs know of them. Incremental ranges go on where they ended.")
+    click.echo("and their dlt state and rows of rmm_syncs. Incremental ranges continue where they ended.")
     former = f"{connection.name}/{old}" if resource else old
-    click.echo(f"Dagster cannot rename assets: the history of {former} is deleted, and begins anew with the next run.")
+    click.echo(f"Dagster cannot rename assets: the history of {former} is deleted, and the next run starts a new one.")
     for said in _children_of(connection, new) if resource else ():
         click.echo(said)
     if not yes:
-        click.confirm("Do it?", abort=True)
+        click.confirm("Continue?", abort=True)
     with ExitStack() as stack:
         for name in sorted({name for move in moves for name in (move.pipeline, move.new_pipeline)}):
-            stack.enter_context(store.alone(name))  # a run of it ends first
+            stack.enter_context(store.alone(name))  # waits until a run in progress has ended
         with store.changing(f"{connection.name}__rename") as client:
             refuse_taken(client, dataset, moves)
             carry_out(client, dataset, moves)
@@ -115,8 +116,8 @@ def _rename(connection: Connection, old: str, new: str, *, resource: bool, yes: 
 
 def _children_of(connection: Connection, parent: str) -> list[str]:
     return [
-        f"{connection.name}/{each.name} has columns named after it (include_from_parent): rmm reset {connection.name} "
-        f"{each.name} loads that table anew."
+        f"{connection.name}/{each.name} has columns named after it (include_from_parent); to reload that table, run "
+        f"rmm reset {connection.name} {each.name}."
         for each in connection.resources
         if each.parent == parent and each.include_from_parent
     ]
