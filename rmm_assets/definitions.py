@@ -159,7 +159,7 @@ def _tree(folder: Path) -> dg.ComponentTree:
     module.__file__, module.__path__ = None, [str(folder)]
     tree = dg.ComponentTree.from_module(defs_module=module, project_root=folder)
     for component, document in documents(tree):
-        # Other components render templates with the whole of Jinja, and a module of variables is run as it is named.
+        # Other components render templates with all of Jinja, and a `template_vars_module` is executed.
         if not issubclass(component, RmmConnection):
             _refuse_key(folder, "type", f"`{document.type}` is not a connection; write rmm_assets.RmmConnection")
         if document.template_vars_module is not None:

@@ -29,7 +29,7 @@ def postgresql() -> Iterator[str]:
     initdb, postgres = program("initdb"), program("postgres")
     if initdb is None or postgres is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    # PostgreSQL does not run as root, and pytest lets nobody else into its temporary folders.
+    # PostgreSQL does not run as root, and other users have no access to pytest's temporary folders.
     user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
     with TemporaryDirectory(prefix="rmm-postgres-") as folder:
         yield from _running(Path(folder), initdb, postgres, user)

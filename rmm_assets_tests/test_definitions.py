@@ -66,7 +66,7 @@ def test_each_asset_links_to_the_line_of_the_file_that_describes_it(tmp_path: Pa
 
 @pytest.mark.slow
 def test_loading_the_location_logs_nothing() -> None:
-    # What is said here is said at every start, before a newcomer has seen anything else.
+    # Output here would appear at every start, before a new user has seen anything else.
     code = "from rmm_assets.definitions import build_defs; build_defs().get_repository_def()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout + done.stderr == ""

@@ -39,7 +39,7 @@ PROJECT = Path(rmm_assets.__file__).parents[1]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(PROJECT)) for page in PAGES]
 BIN = Path(sys.executable).parent
-# Settings of whoever runs the tests; `make test` hands its own on to every `make` below it.
+# Settings of the user who runs the tests; `make test` passes its own to every `make` that it starts.
 NOT_THEIRS = ("DAGSTER_", "RMM_", "ACME_", "MAKE", "MFLAGS")
 COMMAND_WITHIN = 900.0  # seconds
 
@@ -48,7 +48,7 @@ _BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 
-# A connection into which a fragment of one is put.
+# A connection that completes fragments of one.
 BASE: dict[str, Any] = {
     "name": "acme",
     "client": {"base_url": "https://rmm.example.com", "auth": "bearer", "paginator": "single_page"},
@@ -93,7 +93,7 @@ PAGES_THAT_RUN = [name for name in NAMES if any(block.mark == "run" for block in
 
 @pytest.mark.parametrize("block", [block for block in ALL if block.language == "yaml"], ids=str)
 def test_every_example_of_a_connection_loads(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for other in blocks_of(block.page):  # a component of the reader's own, which the file names
+    for other in blocks_of(block.page):  # a custom component that the file names
         if other.language == "python" and other.mark.startswith("file "):
             (tmp_path / other.mark.split()[1]).write_text(other.text, encoding="utf-8")
             monkeypatch.syspath_prepend(str(tmp_path))
@@ -146,7 +146,7 @@ def _look_up(words: list[str], block: Block) -> None:
     elif command == "dg":
         assert rest[:2] == ["scaffold", "defs"] and hasattr(rmm_assets, rest[2].partition(".")[2]), block
     else:
-        # Nothing to look up; and nothing else than these, so that no command goes unseen.
+        # Only these need no look-up; any other command must be known.
         assert command in ("export", "pip"), block
 
 
@@ -204,7 +204,7 @@ def test_the_commands_of_a_page_work_as_described(page: str, tmp_path: Path) -> 
                 assert " ".join(detail.split()) in " ".join((done.stdout + done.stderr).split())
                 exported += "".join(f"{line}\n" for line in text.splitlines() if line.startswith("export "))
             elif kind == "output":
-                # Numbers change with the fleet and the clock; the words and the frame do not.
+                # Numbers change with the fleet and the clock; words and layout do not.
                 assert _shape(text) == _shape(printed)
 
 
@@ -216,7 +216,7 @@ def _copy_project(copy: Path) -> None:
     (copy / ".venv").mkdir()
     for part in ("bin", "lib", "pyvenv.cfg"):
         (copy / ".venv" / part).symlink_to(BIN.parent / part)
-    (copy / ".venv" / ".installed").touch()  # what `make` would install is installed
+    (copy / ".venv" / ".installed").touch()  # `make` has nothing to install
 
 
 def _shape(printed: str) -> list[str]:
@@ -250,7 +250,7 @@ def _background(text: str, folder: Path, environment: dict[str, str], port: int)
         process.wait(20)
 
 
-# Lists that are written by hand
+# Hand-written lists
 
 
 def _first_column(page: str, heading: str) -> set[str]:

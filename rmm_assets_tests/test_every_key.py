@@ -18,10 +18,10 @@ from rmm_assets.config import Connection
 
 ROOT = Path(__file__).parents[1]
 
-# Keys that are accepted although no test sees an effect: each is to get one, to be refused, or to go. Never add to this set.
+# Accepted keys without a tested effect: add a test, refuse the key or remove it. Never add to this set.
 NOT_SEEN_YET: set[str] = set()
 
-# By module and test, the keys whose effect it sees.
+# The keys whose effect a test checks, by module and test.
 SEEN: dict[str, dict[str, tuple[str, ...]]] = {
     "rmm_assets_tests/integration/test_executors.py": {
         "test_each_resource_can_be_loaded_in_its_own_process": ("executor",),
@@ -430,7 +430,7 @@ def test_every_key_is_seen_by_a_test_or_listed_as_not_seen_yet() -> None:
     keys = keys_of_a_connection_file()
     assert len(keys) > 150
     assert [key for key in keys if key not in SEEN_BY and key not in NOT_SEEN_YET] == []
-    # What is no key any more, or is seen by now, goes from these lists.
+    # Remove keys from these lists that no longer exist or are tested by now.
     assert [key for key in (*SEEN_BY, *NOT_SEEN_YET) if key not in keys] == []
     assert SEEN_BY.keys() & NOT_SEEN_YET == set()
     assert len(SEEN_BY) == sum(len(keys) for tests in SEEN.values() for keys in tests.values()), "a key stands twice"

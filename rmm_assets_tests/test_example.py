@@ -20,7 +20,7 @@ EXAMPLE = runpy.run_path(str(Path(rmm_assets.__file__).parents[1] / "examples" /
 DEVICES: dg.AssetKey = EXAMPLE["DEVICES"]
 Condition = dg.AutomationCondition[dg.AssetKey]
 
-# A load ends before the asset's own run does: in the tick of its request, while it goes, in the tick of its end.
+# A load ends before the asset's own run: in the tick of its request, during the run, in the tick of its end.
 LATE = {
     "right after the request": "tick load tick start load tick end",
     "while the run goes": "tick load tick start tick load tick end",
@@ -88,7 +88,7 @@ def test_no_order_of_loads_ticks_and_runs_misses_a_load() -> None:
 
 
 def test_eager_misses_such_a_load_as_documented() -> None:
-    # Where this fails, Dagster has learned it: `eager()` will do, and what docs and example say of it can go.
+    # If this fails, Dagster has fixed `eager()`: use it, and remove the explanations from docs and example.
     for when in LATE.values():
         eager: Any = dg.AutomationCondition.eager()
         assert last_load_and_last_read(eager, when.split()) == (2, 1)

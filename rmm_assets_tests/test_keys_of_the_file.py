@@ -69,7 +69,7 @@ def loads(folder: Path, made: dict[str, Any], *rows: list[Row]) -> list[Row]:
     return rows_of(folder, own=True)
 
 
-# What is asked
+# Requests
 
 ASKS: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[Seen], Any], Any]] = {
     "method and json": (
@@ -199,7 +199,7 @@ def test_rows_are_at_the_configured_selector(tmp_path: Path) -> None:
     assert rows_of(tmp_path) == ROWS
 
 
-# How the next page is found
+# Paging
 
 PAGED: dict[str, tuple[dict[str, Any], Callable[[str, int | None], dict[str, Any]]]] = {
     "cursor_path and cursor_param": (
@@ -240,7 +240,7 @@ def test_the_next_page_is_at_the_configured_path(case: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("kind", ["offset", "page_number", "cursor"])
 @pytest.mark.parametrize("stops", [True, False])
 def test_stop_after_empty_page_is_configurable(kind: str, stops: bool, tmp_path: Path) -> None:
-    # Pages 0 and 2 hold ten rows each; page 1 is empty.
+    # Pages 0 and 2 have ten rows each; page 1 is empty.
     paginators: dict[str, dict[str, Any]] = {
         "offset": {"type": "offset", "limit": 10, "maximum_offset": 30, "total_path": None},
         "page_number": {"type": "page_number", "base_page": 0, "maximum_page": 3, "total_path": None},
@@ -256,7 +256,7 @@ def test_stop_after_empty_page_is_configurable(kind: str, stops: bool, tmp_path:
     paginator = {**paginators[kind], "stop_after_empty_page": stops}
     made = connection(resource(endpoint={"paginator": paginator}, verify=False))
     with Scripted(answer) as server:
-        if stops:  # and what the API says beyond it makes the read red
+        if stops:  # and later rows of the API make the read red
             with pytest.raises(RmmError, match=r"page 2 is empty but page 3 has rows|ended \(empty page\)"):
                 run(tmp_path, server.url, made)
             return
@@ -271,7 +271,7 @@ def test_the_configured_end_mark_ends_the_read(kind: str, tmp_path: Path) -> Non
         "page_number": {"type": "page_number", "base_page": 0, "total_path": None},
         "cursor": {"type": "cursor", "cursor_path": "next", "cursor_param": "page"},
     }
-    # A cursor that is still filled on the last page is what many APIs send.
+    # Many APIs still send a cursor on the last page.
     filled = {"next": "1"} if kind == "cursor" else {}
     with Scripted(lambda seen: Say({"data": ROWS[:10], **filled, "meta": {"more": False}})) as server:
         paginator = {**paginators[kind], "has_more_path": "meta.more"}
@@ -296,7 +296,7 @@ def test_the_total_is_at_the_configured_path(place: str, tmp_path: Path) -> None
         run(tmp_path, server.url, connection(resource(endpoint={"paginator": paginators[place]}, **changes)))
 
 
-# What changed since
+# Incremental ranges
 
 STAMPED = [{**row, "updated_at": f"2024-01-{row['id']:02}T00:00:00Z"} for row in ROWS]
 
@@ -308,7 +308,7 @@ def test_the_end_of_a_range_is_sent_and_enforced(tmp_path: Path) -> None:
             "cursor_path": "updated_at", "initial_value": "2024-01-03T00:00:00Z", "end_value": "2024-01-05T00:00:00Z",
             "start_param": "since", "end_param": "until", "range_end": end, "range_start": "closed",
         }  # fmt: skip
-        # A merge lets in whatever the API sends.
+        # A merge loads whatever the API sends.
         made = resource(endpoint={"incremental": incremental}, write_disposition="append")
         with Simulator(tables={"devices": STAMPED}) as server:
             run(tmp_path / end, server.base_url, connection(made))
@@ -354,7 +354,7 @@ def test_last_value_func_min_makes_the_smallest_value_the_newest(tmp_path: Path)
 
 @pytest.mark.parametrize(("key", "landed"), [("id", [1, 2]), ("name", [1])])
 def test_the_configured_key_distinguishes_rows_at_the_boundary(key: str, landed: list[int], tmp_path: Path) -> None:
-    # The second read brings another row with the same name, and the cursor that the first one ended at.
+    # The second read returns another row with the same name, and with the cursor at which the first one ended.
     incremental = {"cursor_path": "updated_at", "primary_key": key}
     made = resource(endpoint={"incremental": incremental}, write_disposition="append")
     assert ids(loads(tmp_path, made, [STAMPED[0]], [{**STAMPED[0], "id": 2}])) == landed
@@ -366,7 +366,7 @@ def test_the_configured_key_distinguishes_rows_at_the_boundary(key: str, landed:
 @pytest.mark.parametrize(("normalizer", "own_ids"), [("arrow", False), ("dlt", True)])
 def test_rows_use_the_configured_normalizer(normalizer: str, own_ids: bool, tmp_path: Path) -> None:
     [row] = loads(tmp_path, resource(normalizer=normalizer), ROWS[:1])
-    # Only dlt's own gives each row an id.
+    # Only dlt's own normalizer gives each row an id.
     assert ("_dlt_id" in row) is own_ids
 
 
@@ -388,7 +388,7 @@ def test_columns_have_the_configured_types(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hint", ["partition", "cluster", "sort", "unique"])
 def test_a_hint_reaches_dlt_s_schema_of_the_table(hint: str, tmp_path: Path) -> None:
-    # DuckDB has none of these; destinations that have them are told by this schema.
+    # DuckDB has none of these; other destinations read them from this schema.
     loads(tmp_path, resource(columns={"name": {"data_type": "text", hint: True}}), ROWS)
     assert dlt_table(tmp_path)["columns"]["name"][hint] is True
 
@@ -421,7 +421,7 @@ def test_a_frozen_set_of_tables_allows_no_new_table(tmp_path: Path) -> None:
     assert rows_of(tmp_path) == []
 
 
-# How rows meet those that are there
+# Write dispositions
 
 
 def test_rows_of_one_merge_key_are_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -467,12 +467,12 @@ def test_versions_change_at_the_configured_time(tmp_path: Path) -> None:
 
 
 def test_only_the_configured_column_makes_a_new_version(tmp_path: Path) -> None:
-    # The name changed and the version did not.
+    # The name changed but not the version.
     assert len(versions(tmp_path / "told", {"row_version_column_name": "version"})) == 2
     assert len(versions(tmp_path / "found", {})) == 3
 
 
-# What is borne of an API
+# Failures of the API
 
 TROUBLE: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[], Say], int]] = {
     "status_codes": ({}, {"retry": {"status_codes": [418], "max_retries": 2, "backoff_factor": 0.001}}, lambda: Say({}, 418), 3),
@@ -513,7 +513,7 @@ def test_connecting_times_out_as_configured(tmp_path: Path) -> None:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
-        # So many that the queue is full: the next one waits for ever.
+        # Enough to fill the queue: the next one waits forever.
         for _ in range(4):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
@@ -604,7 +604,7 @@ def test_a_table_format_reaches_dlt_if_the_destination_supports_it() -> None:
 
 @pytest.mark.parametrize(("dedup_sort", "kept"), [("asc", "b"), ("desc", "a")])
 def test_dedup_sort_picks_one_of_the_rows_that_share_a_key(dedup_sort: str, kept: str, tmp_path: Path) -> None:
-    # Several versions of a row in one read, neither first nor last the one that is wanted.
+    # Several versions of a row in one read; the one to keep is neither first nor last.
     rows = [{"id": 1, "n": 2, "name": "x"}, {"id": 1, "n": 3, "name": "a"}, {"id": 1, "n": 1, "name": "b"}]
     rows += [{"id": 1, "n": 2, "name": "y"}, {"id": 2, "n": 1, "name": "other"}]
     found = loads(tmp_path, resource(columns={"n": {"dedup_sort": dedup_sort}}), rows, rows)

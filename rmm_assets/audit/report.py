@@ -13,10 +13,10 @@ Verdict = Literal["equal", "differences", "unverified"]
 
 _WORDS = {
     "missing": "missing from the table",
-    "marked_absent": "marked absent, though the API has them",
+    "marked_absent": "marked absent although the API has them",
     "extra": "in the table only",
     "different": "with other values",
-    "same_key": "with a key that another row has, so that the table cannot hold both",
+    "same_key": "with the key of another row, so the table cannot contain both",
 }
 
 
@@ -33,7 +33,7 @@ class Audit:
         rejected: Number of rows that are in the table of rejected rows instead.
         deleted: Number of rows that the API itself flags as deleted.
         unverified: What could not be verified, one sentence each.
-        loaded_at: When the latest row of the table landed.
+        loaded_at: When the latest row of the table was loaded.
     """
 
     connection: str
@@ -71,9 +71,9 @@ class Audit:
             counts = ", ".join(f"{name} ({number:,})" for name, number in sorted(self.columns.items()))
             lines.append(f"columns that differ: {counts}")
         if self.rejected:
-            lines.append(f"{self.rejected:,} {_rows(self.rejected)} kept in the table of rejects")
+            lines.append(f"{self.rejected:,} {_rows(self.rejected)} in the table of rejected rows")
         if not examples and self.unverified:
-            return [*lines, f"{len(self.unverified):,} things could not be verified"]
+            return [*lines, f"not everything could be verified ({len(self.unverified):,} reasons)"]
         return [*lines, *(f"unverified: {sentence}" for sentence in self.unverified)]
 
     def as_json(self) -> dict[str, Any]:

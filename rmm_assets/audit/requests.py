@@ -191,8 +191,8 @@ class _Values:
     def _of_row(self, name: str) -> Any:
         value = look_up(name, self.row)
         if value is MISSING or value is None:
-            raise Unfilled(f"{self.resource.name}: a row of {self.resource.parent} has no {name}, so what is below it "
-                           "cannot be read")  # fmt: skip
+            raise Unfilled(f"{self.resource.name}: a row of {self.resource.parent} has no {name}, so its children cannot "
+                           "be read")  # fmt: skip
         return value
 
     def _bound(self, name: str) -> Any:

@@ -125,7 +125,7 @@ class Stored(NamedTuple):
 
     Attributes:
         text: Its content.
-        version: Its number, which increases with each change.
+        version: Its version number, which increases with each change.
         version_hash: The hash of its content.
     """
 
@@ -135,13 +135,13 @@ class Stored(NamedTuple):
 
 
 def renamed_schema(text: str, name: str, tables: Mapping[str, str], resources: Mapping[str, str]) -> Stored:
-    """Renames a stored schema, tables in it and the resources that they belong to (1.31.0: no API of dlt does).
+    """Renames a stored schema, its tables and their resources (1.31.0: dlt has no API for this).
 
     Args:
-        text: The schema as it is stored.
+        text: The schema as stored.
         name: Its new name.
-        tables: The tables' new names by the old ones; others keep theirs.
-        resources: The same for resources.
+        tables: New names of tables by their old names; other tables keep theirs.
+        resources: New names of resources by their old names.
     """
     stored = json.loads(text)
     stored["name"] = name
@@ -156,13 +156,13 @@ def renamed_schema(text: str, name: str, tables: Mapping[str, str], resources: M
 
 
 def renamed_state(text: str, name: str, dataset: str, resources: Mapping[str, str]) -> Stored:
-    """Renames a stored state's pipeline, which has one schema of the same name (1.31.0: no API of dlt does).
+    """Renames the pipeline of a stored state, which has one schema of the same name (1.31.0: dlt has no API for this).
 
     Args:
-        text: The state as it is stored.
-        name: The new name of the pipeline and of its schema.
-        dataset: The dataset from now on.
-        resources: The resources' new names by the old ones; others keep theirs.
+        text: The state as stored.
+        name: The new name of the pipeline and its schema.
+        dataset: The new dataset.
+        resources: New names of resources by their old names; other resources keep theirs.
     """
     state = decompress_state(text)
     former, sources = state["pipeline_name"], state.get("sources", {})

@@ -1,6 +1,6 @@
-"""Moves the tables of a renamed connection or resource, and what dlt knows of them, to the new name.
+"""Moves the tables of a renamed connection or resource, and dlt's schema and state of them, to the new name.
 
-Everything is one transaction at the destination, so a rename that is killed has changed nothing.
+Everything happens in one transaction at the destination, so a rename that is killed changes nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rmm_assets.tables.table import Table
 
 Client = SqlClientBase[object]
 
-# Those whose tables can be moved in one transaction.
+# Destinations whose tables can be moved in one transaction.
 DESTINATIONS = ("duckdb", "postgres")
 
 
@@ -58,10 +58,10 @@ def moves_of_connection(client: Client, old: str, connection: Connection) -> lis
     Args:
         client: dlt's SQL client of the former dataset.
         old: The former name.
-        connection: The connection, which has its new name already.
+        connection: The connection, under its new name.
 
     Raises:
-        ValueError: There is nothing to move, or the dataset also holds tables of others and cannot move as a whole.
+        ValueError: There is nothing to move, or the dataset also contains tables of other connections.
     """
     names = schemas_like(client, f"{old}__")
     if not names:
@@ -69,8 +69,8 @@ def moves_of_connection(client: Client, old: str, connection: Connection) -> lis
     others = set(schemas_like(client, "")) - set(names)
     if others and connection.dataset_name != client.dataset_name:
         raise ValueError(
-            f"the dataset {client.dataset_name} also holds tables of {', '.join(sorted(others))}, so it cannot move: write "
-            f"`dataset: {client.dataset_name}` in the connection file"
+            f"the dataset {client.dataset_name} also contains tables of {', '.join(sorted(others))}, so it cannot be renamed: "
+            f"write `dataset: {client.dataset_name}` in the connection file"
         )
     new = {name: f"{connection.name}__{name.removeprefix(f'{old}__')}" for name in names}
     return [Move(name, new[name], {table: table for table in tables_of(client, name)}, {}) for name in names]
@@ -82,11 +82,11 @@ def move_of_resource(client: Client, old: str, connection: Connection, new: str)
     Args:
         client: dlt's SQL client of the dataset.
         old: The former name.
-        connection: The connection, in which the resource has its new name already.
+        connection: The connection, in which the resource has its new name.
         new: The new name.
 
     Raises:
-        ValueError: There is nothing to move, or no telling what a table would be called.
+        ValueError: There is nothing to move, or a table's new name cannot be determined.
     """
     plan = plan_load(connection, connection.resource(new))
     former, known = normalized_table(old), schemas_like(client, f"{connection.name}__")
@@ -99,18 +99,18 @@ def move_of_resource(client: Client, old: str, connection: Connection, new: str)
         rest = name.removeprefix(table)
         if not (name.startswith(table) and (rest in ("", REJECTED_SUFFIX) or rest.startswith("__"))):
             raise ValueError(
-                f"no telling what the table {name} would be called, as its name is shortened: give the resource "
-                f"`table_name: {table}`, and its tables keep their names"
+                f"the new name of the table {name} cannot be determined, because its name is shortened: set "
+                f"`table_name: {table}` on the resource, and its tables keep their names"
             )
         tables[name] = plan.table + rest
     return Move(pipeline, plan.source_name, tables, {old: new})
 
 
 def refuse_taken(client: Client, dataset: str, moves: Sequence[Move]) -> None:
-    """Refuses to move tables to where there are others.
+    """Refuses to overwrite existing tables.
 
     Raises:
-        ValueError: Something else has the new names.
+        ValueError: A new name is already in use.
     """
     if client.dataset_name != dataset:
         if there := _tables_in(client, dataset):
@@ -125,15 +125,15 @@ def refuse_taken(client: Client, dataset: str, moves: Sequence[Move]) -> None:
 
 
 def carry_out(client: Client, dataset: str, moves: Sequence[Move]) -> None:
-    """Moves tables, schemas, states and rows of `rmm_syncs`. The tables of the staging dataset are made anew by the next load.
+    """Moves tables, schemas, states and rows of `rmm_syncs`. The next load recreates the tables of the staging dataset.
 
     Args:
         client: dlt's SQL client of the former dataset, open for writing.
-        dataset: The dataset from now on.
+        dataset: The new dataset.
         moves: The moves.
     """
     former, moving = client.dataset_name, client.dataset_name != dataset
-    # Asked before, as PostgreSQL ends a transaction in which a table is missing.
+    # Checked before the transaction, because PostgreSQL aborts it if a table is missing.
     own = [name for name in OWN if Table(client, name).exists()]
     tables = [pair for move in moves for pair in move.tables.items()]
     with client.begin_transaction():
@@ -222,5 +222,5 @@ def _tables_in(client: Client, dataset: str) -> set[str]:
 def _drop_if_empty(client: Client, dataset: str) -> None:
     with client.with_alternative_dataset_name(dataset), suppress(DatabaseException):
         if client.has_dataset() and not _tables_in(client, dataset):
-            # Without CASCADE: what is not a table stays, with its schema.
+            # Without CASCADE, so that a schema with other objects than tables stays.
             client.execute_sql(f"DROP SCHEMA {client.fully_qualified_dataset_name()}")

@@ -159,14 +159,14 @@ class OffsetPaginator(ByPosition):
     counts_rows = True
 
     type: Literal["offset"] = "offset"
-    limit: int = Field(gt=0, description="Rows to ask for on a page.")
+    limit: int = Field(gt=0, description="Number of rows to request per page.")
     offset: int = Field(default=0, ge=0, description="Offset of the first row.")
     offset_param: str | None = Field(default=None, description="Query parameter of the offset; `offset` by default.")
     limit_param: str | None = Field(default=None, description="Query parameter of the limit; `limit` by default.")
     offset_body_path: str | None = Field(default=None, description="Dotted path of the offset in a JSON request body.")
     limit_body_path: str | None = Field(default=None, description="Dotted path of the limit in a JSON request body.")
     total_path: str | None = Field(
-        default="total", description="JSONPath of the stated number of rows; null where there is none."
+        default="total", description="JSONPath of the stated number of rows; null if the API states none."
     )
     maximum_offset: int | None = Field(default=None, ge=0, description="Offset at which reading stops.")
     stop_after_empty_page: bool | None = Field(default=True, description="Whether an empty page is the end.")
@@ -206,14 +206,14 @@ class PageNumberPaginator(ByPosition):
     type: Literal["page_number"] = "page_number"
     base_page: int = Field(default=0, ge=0, description="Number of the API's first page, 0 or 1.")
     page: int | None = Field(
-        default=None, ge=0, description="Number of the page to begin with; `base_page` by default."
+        default=None, ge=0, description="Number of the page to start with; `base_page` by default."
     )
     page_param: str | None = Field(default=None, description="Query parameter of the page number; `page` by default.")
     page_body_path: str | None = Field(
         default=None, description="Dotted path of the page number in a JSON request body."
     )
     total_path: str | None = Field(
-        default="total", description="JSONPath of the stated number of pages; null where there is none."
+        default="total", description="JSONPath of the stated number of pages; null if the API states none."
     )
     maximum_page: int | None = Field(default=None, ge=0, description="Page number at which reading stops.")
     stop_after_empty_page: bool | None = Field(default=True, description="Whether an empty page is the end.")
@@ -245,7 +245,7 @@ class PageNumberPaginator(ByPosition):
 
 
 class CursorPaginator(ByReference):
-    """Each page's body names the next one by a cursor."""
+    """Each page's body contains a cursor of the next page."""
 
     place_key = "cursor_path"
 
@@ -273,12 +273,12 @@ class CursorPaginator(ByReference):
 
 
 class HeaderCursorPaginator(ByReference):
-    """Each page's headers name the next one by a cursor or by its address, as Kinto's `Next-Page` does."""
+    """Each page's headers contain a cursor or the URL of the next page, such as Kinto's `Next-Page`."""
 
     place_key = "cursor_key"
 
     type: Literal["header_cursor"] = "header_cursor"
-    cursor_key: str = Field(default="next", min_length=1, description="Response header that holds the cursor.")
+    cursor_key: str = Field(default="next", min_length=1, description="Response header with the cursor.")
     cursor_param: str = Field(default="cursor", min_length=1, description="Query parameter of the cursor.")
 
     def reference(self, answer: Answer) -> Any:
@@ -291,7 +291,7 @@ class HeaderCursorPaginator(ByReference):
 
 
 class _ByLink(ByReference):
-    """A style whose reference is an address, absolute or relative to its page."""
+    """A style whose reference is a URL, absolute or relative to its page."""
 
     type: str
 
@@ -302,7 +302,7 @@ class _ByLink(ByReference):
 
 
 class HeaderLinkPaginator(_ByLink):
-    """Each page's `Link` header holds the next one's address."""
+    """Each page's `Link` header contains the URL of the next page."""
 
     place_key = "links_next_key"
 
@@ -318,13 +318,13 @@ class HeaderLinkPaginator(_ByLink):
 
 
 class JSONLinkPaginator(_ByLink):
-    """Each page's body holds the next one's address."""
+    """Each page's body contains the URL of the next page."""
 
     aliases = ("json_response",)
     place_key = "next_url_path"
 
     type: Literal["json_link"] = "json_link"
-    next_url_path: str = Field(default="next", min_length=1, description="JSONPath of the address in the body.")
+    next_url_path: str = Field(default="next", min_length=1, description="JSONPath of the URL in the body.")
 
     def reference(self, answer: Answer) -> Any:
         return answer.find(self.next_url_path)

@@ -132,7 +132,7 @@ class Positions:
             facts.ended, facts.evidence = "no page there", Evidence.EMPTY_LIST
         else:
             return False
-        self._dismiss_doubts("the page behind it does not exist")
+        self._dismiss_doubts("the page after it does not exist")
         return True
 
     @property
@@ -240,7 +240,7 @@ class Positions:
             self.position += 1
         elif self._is_behind(self.position) or self._signals.confirms(self._rows, self._pages):
             facts.ended = "repeated last page past the stated end"
-            self._dismiss_doubts("the page behind it is the same page again")
+            self._dismiss_doubts("the page after it is the same page again")
         else:
             raise PagingError(
                 f"{name}: page {self._number} is the same as page {self._number - 1}: the server ignores "
@@ -303,7 +303,7 @@ class Positions:
             if counts_pages:
                 facts.contradictions.append(counts_pages)
             if not more:
-                self._dismiss_doubts("the page behind it is empty")
+                self._dismiss_doubts("the page after it is empty")
             facts.evidence = Evidence.END_MARK if self._mark is False else Evidence.EMPTY_LIST
             self._endpoint.learned.total_counts_all |= self._total == self._rows > 0
             return True

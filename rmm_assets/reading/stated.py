@@ -90,7 +90,7 @@ def never_found(endpoint: Endpoint, signals: Signals) -> list[str]:
         ("has_more_path", "paginator.has_more_path", paginator.more_path),
     ]
     if "total_path" in paginator.model_fields_set:
-        # A default is not checked, as nobody wrote it.
+        # A default is not checked, because the file does not set it.
         keys.append(("total_path", "paginator.total_path", getattr(paginator, "total_path", None)))
     return [stands_nowhere(name, path, signals) for name, key, path in keys if path and key not in found]
 

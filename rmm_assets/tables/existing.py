@@ -53,7 +53,7 @@ def look_up(client: JobClientBase, schema: str, table: str) -> Existing:
             raise ForeignTableError(
                 f"{schema}: the table {Table(client.sql_client, table).full_name} was loaded as {owner} by another "
                 "connection or resource: give this connection another `dataset` or the resource another "
-                f"`table_name`. If {owner} is the former name of this resource, `rmm rename` gives the table its new one"
+                f"`table_name`. If {owner} is the former name of this resource, run `rmm rename`"
             )
         found = dict(client.get_storage_tables([table]))
         return Existing(columns={name: dict(column) for name, column in found.get(table, {}).items()})

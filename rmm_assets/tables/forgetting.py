@@ -1,4 +1,4 @@
-"""Takes a resource out of a dataset: its tables, and what dlt knows of them."""
+"""Deletes a resource from a dataset: its tables, and dlt's schema and state of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OWN = (VERSIONS, LOADS, STATES, SYNCS)
 
 
 def schemas_like(client: SqlClientBase[Any], prefix: str) -> list[str]:
-    """Returns the dlt schemas of a dataset whose name begins like that: one a resource that was ever loaded."""
+    """Returns a dataset's dlt schemas whose names start with a prefix: one per resource that was ever loaded."""
     versions = Table(client, VERSIONS)
     if not versions.exists():
         return []
@@ -26,7 +26,7 @@ def schemas_like(client: SqlClientBase[Any], prefix: str) -> list[str]:
 
 
 def tables_of(client: SqlClientBase[Any], schema: str) -> list[str]:
-    """Returns the tables that a dlt schema lists and that are there: rows, children, rejects."""
+    """Returns the existing tables of a dlt schema: rows, children, rejects."""
     versions = Table(client, VERSIONS)
     if not versions.exists():
         return []
@@ -36,20 +36,20 @@ def tables_of(client: SqlClientBase[Any], schema: str) -> list[str]:
 
 
 def forget(client: SqlClientBase[Any], schema: str, tables: Sequence[str]) -> None:
-    """Drops tables in the dataset and in dlt's staging dataset, and what dlt knows of a schema: versions, loads, state."""
+    """Drops tables in the dataset and in dlt's staging dataset, and deletes a schema's versions, loads and state."""
     _forget(client, schema, tables)
     forget_staging(client, schema, tables)
 
 
 def forget_staging(client: SqlClientBase[Any], schema: str, tables: Sequence[str]) -> None:
-    """Does the same in dlt's staging dataset only."""
+    """Does the same, but only in dlt's staging dataset."""
     with client.with_staging_dataset():
         if client.has_dataset():
             _forget(client, schema, tables)
 
 
 def drop_own_tables(client: SqlClientBase[Any]) -> None:
-    """Drops dlt's tables and `rmm_syncs`, in the dataset and in dlt's staging dataset; tables of yours stay."""
+    """Drops dlt's tables and `rmm_syncs`, in the dataset and in dlt's staging dataset; the user's tables stay."""
     client.drop_tables(*OWN)
     drop_own_staging(client)
 

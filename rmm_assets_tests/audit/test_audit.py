@@ -27,7 +27,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# A right table
+# A correct table
 
 
 def test_a_correct_table_is_equal_and_the_audit_changes_nothing(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def page_of(rows: list[dict[str, Any]], seen: Seen, size: int) -> tuple[int, lis
     return start, rows[start : start + size]
 
 
-# What says that there is more
+# Signals of more rows
 
 
 def kinto(seen: Seen) -> Say:
@@ -179,7 +179,7 @@ def test_a_server_that_ignores_the_page_is_not_believed(table: Callable[..., Pat
     assert "repeats rows that it sent before" in result.unverified[0]
 
 
-# Answers that are no page
+# Responses that are not pages
 
 
 NO_PAGES: dict[str, Say] = {
@@ -461,7 +461,7 @@ def test_child_tables_are_never_reported_as_equal(tmp_path: Path) -> None:
     assert (result.verdict, result.unverified) == ("unverified", ("its child tables are not compared",))
 
 
-# What is right is called so
+# Correct tables are equal
 
 
 @pytest.mark.parametrize("rows", [3, 49, 50, 100, 101, 150, 3333])
@@ -481,7 +481,7 @@ def test_a_correct_table_is_equal_with_any_paging_style(rows: int, table: Callab
         page = everything[(number - 1) * size :][:size] if number else everything[:size]
         return Say({"data": page, "total_pages": -(-rows // size)})
 
-    def clamped(seen: Seen) -> Say:  # as json-server: behind the last page, the last page again
+    def clamped(seen: Seen) -> Say:  # like json-server: after the last page, it repeats the last page
         number, size = int(parameters(seen)["page"]), int(parameters(seen)["per_page"])
         last = -(-rows // size)
         number = min(max(number, 1), last)

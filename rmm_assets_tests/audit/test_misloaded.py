@@ -18,7 +18,7 @@ from rmm_assets_tests.syncing import Row, connection, devices, resource, rows_of
 pytestmark = pytest.mark.slow
 
 Answer = Callable[[Seen], Say]
-# A file that takes the server's word, and lands what is not proven.
+# A file that trusts the server and loads unproven reads.
 CREDULOUS: dict[str, Any] = {"verify": False, "on_incomplete": "warn", "max_absent_share": 1}
 
 
@@ -164,7 +164,7 @@ def test_what_was_loaded_with_a_fault_is_found(name: str, tmp_path: Path) -> Non
     with Scripted(case.right) as server:
         result = audited(tmp_path, server.url, case.made)
     assert (result.verdict, found(result)) == ("differences", case.found)
-    # The server that lied to the load lies to the audit as well, which may be all that it can see.
+    # The server that lied to the load also lies to the audit, which may have no other evidence.
     assert same.verdict == (case.blind or "differences")
 
 
@@ -188,7 +188,7 @@ def test_a_configured_total_is_checked_whatever_its_name(where: str, tmp_path: P
     made = connection(resource(endpoint={"paginator": "single_page", **endpoints[where]}, **more))
     with Scripted(answer) as server:
         run(tmp_path, server.url, made)
-        # Without such a number, 20 rows could be the first page of more; on that page, a number is no proof.
+        # Without such a total, 20 rows could be the first of several pages; a total on that page alone is not proof.
         assert audited(tmp_path, server.url, made).verdict == ("equal" if where in ("count", "head") else "unverified")
         number[0] = 33
         result = audited(tmp_path, server.url, made)

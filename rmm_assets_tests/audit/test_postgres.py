@@ -31,7 +31,7 @@ def test_values_are_stored_exactly_in_postgres_and_an_audit_finds_faults_there(p
     with Simulator(tables={"devices": VALUES}) as rmm:
         target = made.resource("devices")
         sync(made, target, KEY, base_url=rmm.base_url, store=store)
-        # Empty text stays text. Of a list with a float in it, PostgreSQL does not say how it was written.
+        # Empty text stays text. PostgreSQL does not preserve the spelling of floats in a list.
         right = audit(made, target, KEY, base_url=rmm.base_url, store=store)
         assert right.sentences() == ["unverified: tags cannot be compared in 1 rows"]
         with store.pipeline("tamper").sql_client() as client:

@@ -20,7 +20,7 @@ import yaml
 import rmm_assets
 
 PROJECT = Path(rmm_assets.__file__).parents[1]
-READY_WITHIN = 600.0  # seconds, on a machine that runs other tests beside it
+READY_WITHIN = 600.0  # seconds, on a machine that runs other tests at the same time
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def dagster_dev(
         "DAGSTER_HOME": str(home),
         "DO_NOT_TRACK": "1",
         "RMM_CONNECTIONS": os.pathsep.join(str(path) for path in connections),
-        # What the pages show should read as a user sees it, not as a temporary path.
+        # So that pages show paths as a user sees them, not temporary paths.
         "RMM_DATABASE": "data/rmm.duckdb",
         "ACME_API_KEY": "demo-key",
         **(more or {}),

@@ -24,7 +24,7 @@ OPTIONS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
-RUN_WITHIN = 600_000.0  # milliseconds: a run is queued, gets a process, and imports before it does anything
+RUN_WITHIN = 600_000.0  # milliseconds: a run is queued, gets a process, and imports modules before it does anything
 PAGE_WITHIN = 120_000.0
 WINDOW: ViewportSize = {"width": 1280, "height": 860}
 WHOLE_GRAPH: ViewportSize = {"width": 1280, "height": 1110}
@@ -34,7 +34,7 @@ pytestmark = [
     pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium; .ci/run installs it with apt-get"),
 ]
 
-# An API that lies in several ways; each resource is another lie.
+# An API that lies in a different way for each resource.
 ACME = """\
 type: rmm_assets.RmmConnection
 attributes:
@@ -88,7 +88,7 @@ class Ui:
     def materialize(self, asset: str) -> Page:
         """Clicks an asset's Materialize button and opens the run that it started."""
         page = self.open(f"/assets/{asset}")
-        # An icon's name stands before the word.
+        # An icon's name precedes the word.
         page.get_by_role("button", name=re.compile(r"\bMaterialize$")).click()
         return self.follow_run()
 
@@ -104,7 +104,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Yields the URL of a `dagster dev` with the demo, a connection whose API lies, and one whose file is broken."""
     folder = tmp_path_factory.mktemp("browser")
     with Simulator(faults=LIES) as api:
-        # Below the folder that `dagster dev` runs in, so that messages name files as a user would see them.
+        # Inside the working directory of `dagster dev`, so that messages show paths as a user would see them.
         for name, text in (("acme", ACME.format(base_url=api.base_url)), ("contoso", CONTOSO)):
             (folder / "connections" / name).mkdir(parents=True)
             (folder / "connections" / name / "defs.yaml").write_text(text, encoding="utf-8")
@@ -136,7 +136,7 @@ def picture(ui: Ui) -> Picture:
     def take(name: str) -> None:
         if folder := os.environ.get("RMM_PICTURES"):
             Path(folder).mkdir(parents=True, exist_ok=True)
-            ui.page.wait_for_timeout(1000)  # plots and graphs draw themselves in steps
+            ui.page.wait_for_timeout(1000)  # plots and graphs are animated
             ui.page.screenshot(path=Path(folder) / f"{name}.png", animations="disabled")
 
     return take
@@ -146,7 +146,7 @@ def test_devices_are_materialized_by_a_click(ui: Ui) -> None:
     run = ui.materialize("demo/devices")
 
     expect(run.get_by_text("Success", exact=True).first).to_be_visible(timeout=RUN_WITHIN)
-    # The log shows the lines that fit; the asset's page shows what the run left.
+    # The log only shows the lines that fit; the asset's page shows the result of the run.
     page = ui.open("/assets/demo/devices?view=events")
     expect(page.get_by_text(re.compile("as many distinct rows as the stated total of")).first).to_be_attached()
 
@@ -255,7 +255,7 @@ def test_a_failed_run_shows_why(ui: Ui, picture: Picture, resource: str, sentenc
     run.get_by_placeholder("Filter").fill("type:ASSET_CHECK_EVALUATION")
     expect(run.get_by_text(sentence).first).to_be_visible()
     if resource == "devices":
-        run.reload()  # the note that a run was launched lies over the corner
+        run.reload()  # the notification that a run was launched covers the corner
         run.get_by_text(sentence).first.wait_for()
         picture("red_run")
     page = ui.open(f"/assets/acme/{resource}?view=checks")

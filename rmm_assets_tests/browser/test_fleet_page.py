@@ -84,7 +84,7 @@ def test_the_page_is_readable_in_light_and_in_dark(browser: Browser, page: Path,
 
     assert tab.locator("figure svg").count() == 4
     assert asked == [page.as_uri()]
-    # Nothing sticks out, here and on a telephone.
+    # Nothing overflows, on a desktop or on a phone.
     for width in (1280, 400):
         tab.set_viewport_size({"width": width, "height": 1000})
         assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), width
@@ -100,7 +100,7 @@ def test_the_page_is_readable_in_light_and_in_dark(browser: Browser, page: Path,
         seen = Image.open(BytesIO(figure.locator("svg").screenshot())).convert("RGB")
         colours: Any = seen.getcolors(1 << 24) or []
         counted = sorted(((number, found) for number, found in colours), reverse=True)
-        # The picture has the ground of the page, and something stands out from it.
+        # The chart has the page's background, and something contrasts with it.
         assert counted[0][1] == ground
         drawn = sum(number for number, found in counted if contrast(found, ground) >= 3)
         assert drawn > 0.02 * seen.width * seen.height
@@ -131,7 +131,7 @@ def test_words_in_a_chart_do_not_overlap_and_are_readable(
         frame = tab.evaluate(
             "(({right, bottom}) => ({right, bottom}))(document.querySelector('svg').getBoundingClientRect())"
         )
-        # The first thing that is drawn is the ground.
+        # The background is drawn first.
         ground = colour(tab.evaluate("getComputedStyle(document.querySelector('path, rect')).fill"))
         assert len(words) > 5
         for one, other in combinations(words, 2):

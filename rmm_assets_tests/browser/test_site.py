@@ -43,8 +43,8 @@ def test_the_search_finds_a_generated_key_and_a_how_to(tmp_path: Path) -> None:
             page.goto(f"{address}/index.html")
             box = page.get_by_placeholder("Search")
             box.click()
-            # Until its index has come, the search says something else; and it looks when a key is let go, so the words
-            # are typed: `fill` lets go of none.
+            # Until its index is loaded, the search shows something else. It searches on keyup, so the words are typed,
+            # because `fill` does not press keys.
             expect(page.get_by_text("Type to start searching")).to_be_attached(timeout=120_000)
             box.press_sequentially(words)
             link = page.locator(f"a.md-search-result__link[href*='{found}']").first

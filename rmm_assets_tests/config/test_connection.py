@@ -73,7 +73,7 @@ def attributes(**changes: Any) -> dict[str, Any]:
     return {**yaml.safe_load(ACME)["attributes"], **changes}
 
 
-# --- what is right
+# --- valid files
 
 
 def test_the_generic_profile_is_dlts_own_config() -> None:
@@ -151,7 +151,7 @@ def test_defaults_are_merged_as_dlt_merges_them() -> None:
             "resources": resources,
         }
     ).rest_api_config()["resources"]
-    # dlt puts path parameters into the path as it goes; ours are still as written, so it does that to both.
+    # dlt fills path parameters into the path later; ours are still as written, so dlt does it for both.
     ours_in_dlt: dict[str, Any] = dict(config_setup.expand_and_index_resources(ours, {}))
     for name, expected in theirs.items():
         got = dict(ours_in_dlt[name])
@@ -270,7 +270,7 @@ def test_the_demo_uses_the_simulator_and_its_schedule_is_stopped() -> None:
     assert demo.schedule is not None and demo.schedule.status == "stopped"
 
 
-# --- dlt's words stay dlt's words
+# --- dlt's keys
 
 
 def test_every_paginator_of_dlt_but_guessing_can_be_written_with_all_its_keys() -> None:
@@ -358,7 +358,7 @@ def test_dlt_builds_its_resources_from_a_connection() -> None:
     assert isinstance(devices, dlt.sources.DltResource)
 
 
-# --- what is refused, by the line marked with `<-`
+# --- faults, at the line marked with `<-`
 
 REFUSED = {
     "an unknown key": ("  name: acme", "  nmae: acme # <-", ["`nmae`", "did you mean `name`?"]),
@@ -601,7 +601,7 @@ def test_a_fault_is_reported_with_its_line_and_what_to_write(tmp_path: Path, cas
     assert right in ACME
     text = ACME.replace(right, wrong, 1)
     line = next(number for number, row in enumerate(text.splitlines(), 1) if "# <-" in row)
-    if case == "no primary key under merge":  # said by the defaults, missed by the resource
+    if case == "no primary key under merge":  # set in the defaults, missing in the resource
         line = next(number for number, row in enumerate(text.splitlines(), 1) if "- name: devices" in row)
 
     message = refusal(tmp_path, text)
@@ -759,7 +759,7 @@ def test_the_error_about_a_secret_says_what_to_write(tmp_path: Path, case: str, 
 def test_a_template_that_reads_a_secret_is_refused_without_reading_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("ACME_API_KEY", raising=False)  # reading it would fail with another sentence
+    monkeypatch.delenv("ACME_API_KEY", raising=False)  # reading it would fail with another message
     for right, wrong in (
         ("{env: ACME_API_KEY}", "\"{{ env('ACME_API_KEY') }}\""),
         ("    auth:", "    headers: {X-API-KEY: \"{{ env('ACME_API_KEY') }}\"}\n    auth:"),

@@ -13,7 +13,7 @@ from rmm_assets.orchestration.component import RmmConnection, faults_of
 
 SECRET = "s3cr3tQ9f8e7d6c5b"
 
-# Every key that takes a text of its own holds the secret, in a connection that is right.
+# A valid connection in which every key with free text contains the secret.
 FULL: dict[str, Any] = {
     "name": "acme",
     "docs": f"https://h/{SECRET}",
@@ -131,7 +131,7 @@ def told(attributes: dict[str, Any]) -> str:
     try:
         RmmConnection.model_validate(attributes)
     except ValidationError as error:
-        # How the asset's description, the log and the command line say it, and what a traceback would show.
+        # As shown in the asset's description, the log, the command line and a traceback.
         return "\n".join([*(str(fault) for fault in faults_of(error, None)), str(error), repr(error)])
     return ""
 

@@ -30,7 +30,7 @@ def test_a_template_is_a_variable_or_its_default_anywhere(tmp_path: Path, monkey
     text = text.replace("data_selector: data}", "params: {zip: \"{{ env('ACME_ZIP') }}\"}}", 1)
     connection = load(tmp_path, text)
     assert connection.client.base_url == "https://rmm.example.com/a b"
-    # What a variable holds is a value: not a template itself, and not a number.
+    # The content of a variable is text: neither a template nor a number.
     assert connection.resources[0].description == "{{ env('HOME') }}"
     assert connection.resources[0].endpoint.params == {"zip": "007"}
 
@@ -63,7 +63,7 @@ def test_the_rest_of_jinja_is_refused_and_not_executed(
 
 
 def test_dagsters_dotted_form_is_refused_with_a_suggestion(tmp_path: Path) -> None:
-    # Dagster renders `env.NAME` to None where the variable is not set.
+    # Dagster renders `env.NAME` to None if the variable is not set.
     assert "write `{{ env('HOME') }}`" in refusal(tmp_path, in_docs("{{ env.HOME }}"))
 
 
@@ -88,7 +88,7 @@ def test_a_template_cannot_be_a_key(tmp_path: Path) -> None:
     assert "a template cannot be a key" in refusal(tmp_path, text)
 
 
-# What Dagster renders by itself, in a folder of ours and in a project of somebody else's.
+# What Dagster itself renders, in a folder of ours and in a user's project.
 
 OUTSIDE = {
     "post-processing": (ACME + f'post_processing: {{assets: [{{attributes: {{description: "{SHELL}"}}}}]}}\n', ":18: "),

@@ -125,7 +125,7 @@ class Scripted:
                 return accepted, address
 
             def handle_error(self, request: Any, client_address: Any) -> None:
-                pass  # clients that hang up are what these tests are about
+                pass  # these tests disconnect on purpose
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.port = self._server.server_address[1]

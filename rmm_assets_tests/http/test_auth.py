@@ -54,7 +54,7 @@ def test_base64_is_redacted_at_every_alignment(key: str, before: str) -> None:
             written = encode(f"{before}{key}{after}".encode())
             masked = redactor.body(written)
             assert MASK.encode() in masked
-            # No more of it stays than the letters that mix with what stands beside.
+            # Only the letters that also encode the neighbours remain.
             assert len(masked) <= len(MASK) + 4 * (len(before) + 2) // 3 + 4 * (len(after) + 2) // 3 + 4
             assert redactor.text(written.decode()) == masked.decode()
 
@@ -74,7 +74,7 @@ def test_other_text_is_not_redacted() -> None:
     assert redactor.body(body) is body
 
 
-# On the wire
+# Requests
 
 
 @pytest.fixture
@@ -279,7 +279,7 @@ def test_a_response_without_a_token_fails_immediately_and_says_so(make: Callable
 def test_no_error_contains_part_of_a_secret_at_the_end_of_a_long_token_response(
     make: Callable[..., Transport], shown: int
 ) -> None:
-    # Only the beginning of a long body is looked at for an excerpt: the secret is struck out before.
+    # An excerpt only uses the beginning of a long body; the secret must be redacted before it is cut.
     answer = Say(b" " * ((1 << 16) - shown) + PLAIN.encode(), 401)
     with Scripted(lambda seen: answer) as server, pytest.raises(TransportError, match="HTTP 401") as caught:
         ask(make(server.url, oauth(server), PLAIN))
@@ -326,7 +326,7 @@ def test_a_process_with_a_secret_leaves_no_core_dump(tmp_path: Path) -> None:
     assert found["none"][0] == resource.RLIM_INFINITY
 
 
-# A kind of auth is one class
+# A new kind of auth
 
 NEW_KIND = """
 from typing import Literal

@@ -176,7 +176,7 @@ def test_basic_credentials_are_redacted_as_they_are_sent() -> None:
     pair = base64.b64encode(b"svc:monitoring").decode()
     for written in (pair, "svc:monitoring", "svc%3Amonitoring"):
         assert redactor.body(f"x {written} y".encode()) == f"x {MASK} y".encode()
-    # An everyday word stays in rows, and not in messages.
+    # An ordinary word is redacted from messages, but not from rows.
     assert redactor.body(b'{"type": "monitoring"}') == b'{"type": "monitoring"}'
     assert redactor.text("monitoring was refused") == f"{MASK} was refused"
 
@@ -202,7 +202,7 @@ def test_a_run_warns_about_a_secret_that_is_not_redacted_from_rows(
     assert secret not in caplog.text
 
 
-# Secrets that change
+# Rotated secrets
 
 
 class Changing:

@@ -14,7 +14,7 @@ import pytest
 
 from rmm_assets.http.rate_limit import RateLimit, StoppedError
 
-# Each takes permits and notes from when to when it held one, by the clock that all processes share.
+# Each acquires permits and records when it held one, by the clock that all processes share.
 WORKER = """
 import sys, time
 from concurrent.futures import ThreadPoolExecutor
@@ -81,7 +81,7 @@ def test_three_processes_share_one_limit_of_requests_a_minute(tmp_path: Path) ->
     held = Processes(tmp_path, concurrency=8, per_minute=1200, requests=10, hold=0).run()
     gaps = [later[0] - earlier[0] for earlier, later in itertools.pairwise(held)]
     assert len(held) == 30
-    # One start every 50 ms, evenly: none nearer, save for the time from permit to note.
+    # One start every 50 ms: never closer, except for the time between acquiring and recording.
     assert min(gaps) > 0.035
     assert sum(gaps) == pytest.approx(29 * 0.05, rel=0.25)
 
@@ -141,7 +141,7 @@ def test_a_longer_pause_wins_and_a_shorter_one_has_no_effect(tmp_path: Path) -> 
 
 def test_a_clock_that_was_set_back_does_not_block_a_connection_forever(tmp_path: Path) -> None:
     rate_limit = RateLimit(tmp_path, max_concurrency=1)
-    rate_limit.pause(7200)  # what a pause of an hour ago looks like once the clock is two hours behind
+    rate_limit.pause(7200)  # how a pause set an hour ago looks after the clock was set back by two hours
     with rate_limit.permit(until=time.monotonic() + 60):
         pass
 
@@ -166,7 +166,7 @@ def test_a_wait_for_a_permit_can_be_stopped(tmp_path: Path) -> None:
     with pytest.raises(StoppedError), rate_limit.permit(stop=stop):
         pytest.fail("it was paused")
     assert time.monotonic() - began < 20
-    # And nothing was kept of what it had taken.
+    # And it kept nothing that it had acquired.
     (tmp_path / "clock").unlink()
     with rate_limit.permit(until=time.monotonic() + 0.5):
         pass

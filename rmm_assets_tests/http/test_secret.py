@@ -37,7 +37,7 @@ def everything_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("RUNTIME__LOG_LEVEL", "DEBUG")
-    # What a run clears away at its end is what we want to look into.
+    # Keeps the files that a run removes at its end, to search them.
     monkeypatch.setattr(rmm_assets.loading.run, "shutil", SimpleNamespace(rmtree=lambda *args, **options: None))
     monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
     handler = logging.FileHandler(folder / "debug.log")
@@ -63,7 +63,7 @@ def run(case: Case, hostile: Hostile, folder: Path, token_path: str = "token") -
     try:
         sync(connection, connection.resources[0], hostile.key)
     except Exception as error:
-        # The first frame is this test's own, and knows the key.
+        # The first frame is this test's own, which contains the key.
         error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
         with (folder / "exceptions.txt").open("a") as file:
             file.write("".join(traceback.format_exception(error)))
@@ -113,7 +113,7 @@ def test_the_secret_is_in_no_file_log_output_or_exception(
     searched, finds = leaks_in(everything_kept, hostile.secrets)
     assert not finds, "\n".join(finds[:20])
 
-    # It was searched where there was something to find.
+    # The search covered files with something to find.
     log = (everything_kept / "debug.log").read_text()
     assert "GET /refused_401" in log
     assert "retry 1 of 1" in log

@@ -161,11 +161,11 @@ def test_retry_after_in_seconds_is_honoured(make: Make) -> None:
 def test_retry_after_as_a_date_is_honoured(make: Make) -> None:
     with Scripted(failing(429, headers=(("Retry-After", formatdate(time.time() + 2, usegmt=True)),))) as server:
         get(make(server.url))
-    assert server.seen[1].at - server.seen[0].at >= 0.9  # a date knows whole seconds only
+    assert server.seen[1].at - server.seen[0].at >= 0.9  # a date only has whole seconds
 
 
 def test_a_date_is_read_by_the_servers_own_clock(make: Make) -> None:
-    # A server that is an hour behind: for us its date has long passed.
+    # A server whose clock is an hour behind: by our clock, its date has long passed.
     then = time.time() - 3600
     headers = (("Date", formatdate(then, usegmt=True)), ("Retry-After", formatdate(then + 1, usegmt=True)))
     with Scripted(failing(429, headers=headers)) as server:
@@ -270,7 +270,7 @@ def test_an_error_raised_by_the_caller_is_not_retried(make: Make) -> None:
     assert len(server.seen) == 1
 
 
-# What the network does
+# Network failures
 
 
 def test_a_refused_connection_is_tried_four_times_and_reported(make: Make) -> None:
@@ -326,7 +326,7 @@ def test_a_read_timeout_is_retried(make: Make) -> None:
         with pytest.raises(TransportError, match=r"no bytes received for 0\.1 s"):
             get(transport)
     assert len(accepted) == 4
-    # It may have too much to do: fewer requests at once are better for it, as after a 429.
+    # It may be overloaded, so fewer concurrent requests are better, as after a 429.
     assert (len(narrowed), transport.traffic.throttled) == (4, 0)
 
 
@@ -493,7 +493,7 @@ def test_repeated_headers_are_all_kept(make: Make) -> None:
     assert found == '</a>; rel="prev", </b>; rel="next"'
 
 
-# Redirects and addresses that the server names
+# Redirects and URLs from the server
 
 QUERY = {"type": "api_key", "name": "api_key", "location": "query"}
 
@@ -566,7 +566,7 @@ def test_the_key_never_goes_to_another_origin(make: Make, way: str, auth: Any) -
             before = len(server.seen)
             with pytest.raises(TransportError) as caught:
                 get(transport, "/v1" if way == "redirect" else transport.same_origin(location[0]))
-            # Without slashes it is a path of the same origin, for browsers something else.
+            # Without slashes, it is a path of the same origin here, but not in browsers.
             own = trick.startswith("http:\\\\")
             assert ("more than 5 redirects" if own else "another origin") in str(caught.value), trick
             assert KEY not in str(caught.value)
@@ -731,7 +731,7 @@ def test_plain_http_through_a_proxy_requests_the_whole_url(make: Make, environme
 def test_a_proxy_that_echoes_requests_does_not_leak_its_password_into_an_error(
     make: Make, environment: pytest.MonkeyPatch
 ) -> None:
-    # Too short to be looked for in base64 by itself; the header that holds it is not.
+    # Too short to be searched for in base64 on its own, but the header that contains it is not.
     with Scripted(lambda seen: Say(f"who is {seen.headers.get('proxy-authorization')}?".encode(), 407)) as proxy:
         environment.setenv("HTTP_PROXY", proxy.url.replace("http://", "http://user:pw-17@"))
         transport = make("http://rmm.example.com/api", auth=QUERY, allow_http=True)
@@ -752,7 +752,7 @@ def test_a_proxy_that_is_down_or_of_an_unsupported_kind_is_reported(
         make("https://rmm.example.com")
 
 
-# What errors say
+# Errors
 
 
 def test_an_error_contains_at_most_200_characters_of_a_body(make: Make) -> None:

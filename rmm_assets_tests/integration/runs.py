@@ -18,7 +18,7 @@ from rmm_assets.config import Connection
 from rmm_assets.loading.run import open_run
 from rmm_assets_tests.syncing import KEY, store_in
 
-# A server of processes that has imported everything: a run begins in milliseconds, and shares nothing with the tests.
+# A fork server that has imported everything: a run starts in milliseconds, and shares nothing with the tests.
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["rmm_assets.loading.run", "rmm_assets_tests.integration.runs"])
 
@@ -44,7 +44,7 @@ class _Phases(Collector):
 
 
 def _say(pipe: Pipe, kind: str, value: str) -> None:
-    with suppress(OSError):  # nobody listens any more
+    with suppress(OSError):  # no one is listening any more
         pipe.send((kind, value))
 
 

@@ -55,7 +55,7 @@ class Project:
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
         subprocess.run([*install, "--target", str(site), str(source)], check=True)
         shutil.rmtree(source)
-        # What this project needs is borrowed from the environment that runs the test; the project itself is not.
+        # The dependencies are borrowed from the environment that runs the test, but not this package.
         borrowed = sysconfig.get_paths()["purelib"]
         (site / "borrowed.pth").write_text(f"import site; site.addsitedir({borrowed!r})\n")
         package = folder / "src" / "fleet"

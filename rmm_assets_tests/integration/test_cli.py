@@ -122,7 +122,7 @@ def test_a_check_that_warns_fails_the_command_only_if_it_is_strict(rmm: Simulato
         assert done.returncode == 0, done.stdout + done.stderr
         assert "(warns: not_empty)" in line(done.stdout, "acme/tickets")[4]
         assert sync(tmp_path, "acme", "--strict", ACME_API_KEY="demo-key").returncode == 1
-    # A log has a line for what begins and what ends.
+    # A log has a line for each start and end.
     said = done.stderr.splitlines()
     assert said.index("acme/computers: reading") < said.index("acme/computers: done")
 
@@ -137,7 +137,7 @@ def test_a_broken_file_fails_the_command_but_other_connections_are_synced(rmm: S
         assert done.returncode == 1
         assert line(done.stdout, "acme/computers")[1] == "250"
         assert "bad is not loaded: " in done.stdout and "resuorces" in done.stdout
-        # Who names what is to be synced gets an answer about that.
+        # With explicit names, only those are reported.
         assert sync(tmp_path, "acme", ACME_API_KEY="demo-key").returncode == 0
         assert sync(tmp_path, "bad", ACME_API_KEY="demo-key").returncode == 1
 
@@ -200,7 +200,7 @@ def test_a_connection_is_removed_with_its_history_after_confirmation(rmm: Simula
             assert db.execute("SELECT table_name FROM duckdb_tables()").fetchall() == []
         found = json.loads(command(tmp_path, "status", "--json").stdout)
         assert [one["last_success"] for one in found["connections"][0]["resources"]] == [None, None]
-        # As if for the first time.
+        # Like a first load.
         again = sync(tmp_path, ACME_API_KEY="demo-key")
         assert again.returncode == 0
         assert line(again.stdout, "acme/computers")[1:3] == ["250", "first load"]

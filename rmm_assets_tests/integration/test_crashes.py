@@ -89,7 +89,7 @@ def test_the_next_run_repairs_the_table_after_a_kill_at_any_moment(tmp_path: Pat
             held = {row["id"] for row in rows}
             gone = absent(tmp_path)
             assert [row for row in rows_of(tmp_path) if row["id"] not in gone] == rows
-            # All that ever landed stays, marked where it is gone: what was there before, and maybe what the killed run saw.
+            # Every loaded row stays, marked if it is missing: the earlier ones, and possibly those of the killed run.
             assert before - held <= gone <= (before | seen) - held
             compared += len(rows) + len(gone)
     print(f"{killer.killed.total()} kills: {dict(killer.killed)}; {compared} rows compared")
@@ -98,7 +98,7 @@ def test_the_next_run_repairs_the_table_after_a_kill_at_any_moment(tmp_path: Pat
 
 
 def test_a_first_load_that_is_killed_leaves_all_of_its_rows_or_none(tmp_path: Path) -> None:
-    # A first load has no staging table behind which it could hide half of its rows.
+    # A first load has no staging table that could hide a partial load.
     rng = random.Random(7)
     made = connection()
     rows = devices(4000, note="x" * 300)
@@ -147,7 +147,7 @@ def test_other_dispositions_survive_kills_too(kind: str, tmp_path: Path) -> None
             killer.kill()
             run(tmp_path, server.base_url, made)
             if kind == "children":
-                run(tmp_path, server.base_url, made)  # what is gone is removed by the second complete read
+                run(tmp_path, server.base_url, made)  # the second complete read removes missing rows
             assert_holds(kind, tmp_path, made, rows)
     print(f"{kind}: {killer.killed.total()} kills: {dict(killer.killed)}")
 
@@ -182,7 +182,7 @@ def test_an_incomplete_working_folder_of_a_killed_run_does_not_stop_the_next(tmp
         server.set_faults(Faults(total_off=1))
         with pytest.raises(IncompleteError):
             run(tmp_path, server.base_url, made)
-        # The red run left its folder, as a killed one does; a killed one may have a state without its schema.
+        # The failed run left its folder, like a killed one, which may have a state without its schema.
         [schemas] = (tmp_path / "work" / "load").rglob("schemas")
         shutil.rmtree(schemas)
         server.set_faults([])

@@ -17,11 +17,11 @@ import rmm_assets
 from rmm_assets_tests.browser.dagster_dev import dagster_dev
 
 PROJECT = Path(rmm_assets.__file__).parents[1]
-RUN_WITHIN = 600.0  # seconds, on a machine that runs other tests beside it
+RUN_WITHIN = 600.0  # seconds, on a machine that runs other tests at the same time
 
 pytestmark = pytest.mark.slow
 
-# The variable is set nowhere.
+# The variable is not set anywhere.
 LOCKED = """\
 type: rmm_assets.RmmConnection
 attributes:

@@ -37,7 +37,7 @@ attributes:
     endpoint: {{data_selector: data, paginator: {{type: offset, limit: 100}}}}
   resources: [{{name: devices, endpoint: {{path: /v1/devices}}}}]
 """
-WITHIN = 600.0  # seconds, for one thing to happen on a machine that does others beside
+WITHIN = 600.0  # seconds for one event, on a machine that is busy with other tests
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 
 
@@ -167,7 +167,7 @@ def dagster(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Ite
         example = shutil.copytree(PROJECT / "examples" / "downstream", folder / "downstream")
         code = (example / "definitions.py").read_text()
         assert code.count("minimum_interval_seconds=10") == 2
-        # The test waits for some twenty ticks of the sensors.
+        # The test waits for about twenty ticks of the sensors.
         (example / "definitions.py").write_text(
             code.replace("minimum_interval_seconds=10", "minimum_interval_seconds=1")
         )
@@ -182,10 +182,12 @@ def test_downstream_runs_if_rows_changed_but_not_if_none_did_or_a_blocking_check
     here, database = dagster
     for sensor in ("devices_changed", "downstream_automation"):
         here.switch_on(sensor, "downstream")
-    until(lambda: here.ticks("run_failures", "rmm_assets"))  # on by itself, as the webhook is set
-    assert here.report_devices() == "FAILURE"  # nothing is loaded yet; and it is nobody's business at our webhook
+    until(lambda: here.ticks("run_failures", "rmm_assets"))  # on by default, because the webhook is set
+    assert (
+        here.report_devices() == "FAILURE"
+    )  # nothing is loaded yet, and our webhook does not report other code locations
 
-    # Rows are new: everything behind runs.
+    # Rows are new: everything downstream runs.
     assert here.load_devices() == "SUCCESS"
     here.settle()
     (load,) = here.materializations("demo", "devices")
@@ -193,10 +195,10 @@ def test_downstream_runs_if_rows_changed_but_not_if_none_did_or_a_blocking_check
     assert run["status"] == "SUCCESS" and {"key": "load_id", "value": load["load_id"]} in run["tags"]
     assert here.materializations("device_report")[0]["devices"] == 120
     assert here.materializations("licence_bill")[0]["licences"] == 120
-    here.settle()  # `eager()` overlooks a load before the end of its own run
+    here.settle()  # `eager()` misses a load before the end of its own run
 
-    # Nothing changed: the sensor says so and starts nothing; what follows every load follows this one. So it does the
-    # next, which ends while the run that follows is under way: at least the bill, which overlooks no load.
+    # Nothing changed: the sensor says so and starts nothing, and the assets that run after every load run. They also run
+    # after the next load, which ends during their run: at least the bill does, which misses no load.
     before = here.runs_of("licence_bill")
     assert here.load_devices() == "SUCCESS"
     until(lambda: here.runs_of("licence_bill") > before)
@@ -222,7 +224,7 @@ def test_downstream_runs_if_rows_changed_but_not_if_none_did_or_a_blocking_check
     assert "demo/devices failed: " in told
     assert "demo/devices: check unique_id failed: 2 of 122 rows are at fault" in told
 
-    # The check passes again: the bill follows.
+    # The check passes again: the bill runs.
     with duckdb.connect(str(database)) as db:
         db.execute("DELETE FROM demo.devices WHERE id = 999999")
     assert here.load_devices() == "SUCCESS"

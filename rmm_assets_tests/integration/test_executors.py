@@ -43,7 +43,7 @@ def test_each_resource_can_be_loaded_in_its_own_process(tmp_path: Path) -> None:
         assert len(steps) >= 2
         events = [entry.user_message for entry in entries if "parent process (pid: " in (entry.user_message or "")]
         pid = int(events[0].partition("(pid: ")[2].partition(")")[0])
-        # The run is over when the process that started the others is.
+        # The run ends with the process that started the others.
         process = Process.from_tag(run.tags[PROCESS_TAG])
         assert process is not None and process.pid == pid != os.getpid()
 

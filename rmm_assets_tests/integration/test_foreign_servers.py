@@ -134,7 +134,7 @@ def test_datasette_is_read_to_the_last_row(workplace: Path, instance: dg.Dagster
             "path": "/fleet/devices.json",
             "params": {"_shape": "objects", "_size": 100},
             "data_selector": "rows",
-            # The address of the next page, the last one has null.
+            # The URL of the next page; null on the last one.
             "paginator": {"type": "json_link", "next_url_path": "next_url"},
         },
         "total_path": "filtered_table_rows_count",

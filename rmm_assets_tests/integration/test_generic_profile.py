@@ -54,7 +54,7 @@ def test_every_row_is_loaded_with_the_key_from_dlts_secrets(place: str, tmp_path
         rows = rmm.rows("resource")
         pages = [request for request in rmm.requests if request.status == 200]
 
-    # limit 100, one row of each page seen again on the next.
+    # limit 100; each page repeats one row of the previous one.
     assert len(pages) == 8
     assert all(request.query["api_key"] == KEY for request in pages)
     assert len(rows) > 700
@@ -75,7 +75,7 @@ def test_without_the_key_the_run_says_what_to_set(tmp_path: Path) -> None:
 
 
 def test_the_profile_is_the_config_of_the_issue() -> None:
-    # Comments and layout aside, exactly this.
+    # Exactly this, except for comments and layout.
     import yaml
 
     attributes = yaml.safe_load(PROFILE.read_text())["attributes"]

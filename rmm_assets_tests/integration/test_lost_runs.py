@@ -20,7 +20,7 @@ from rmm_assets_tests.integration.test_cli import CONNECTION, RMM, command, rows
 
 pytestmark = pytest.mark.slow
 
-# So long that only what hangs fails, on a machine that is busy, too.
+# Long enough that only a hang fails, even on a busy machine.
 SECONDS = 300
 
 
@@ -98,7 +98,7 @@ def test_a_process_is_gone_if_its_id_belongs_to_another_one() -> None:
         assert Process.from_tag(str(process)) == Process(process.host, process.pid, round(process.started, 2))
         assert Process(process.host, process.pid, process.started - 3600).gone
         other.kill()
-        until(lambda: process.gone)  # a zombie, as nobody has waited for it
+        until(lambda: process.gone)  # a zombie, because nothing has waited for it
     assert process.gone
     assert not Process("elsewhere", process.pid, process.started).gone
 
@@ -121,7 +121,7 @@ def test_the_daemon_recovers_after_everything_was_killed(server: Simulator, tmp_
     (tmp_path / "home" / "dagster.yaml").write_text(
         "telemetry: {enabled: false}\nrun_monitoring: {enabled: true}\nconcurrency: {runs: {max_concurrent_runs: 1}}\n"
     )
-    # Dagster's processes do not bear making one instance's database at the same time.
+    # Dagster's processes cannot create an instance's database concurrently.
     with dg.DagsterInstance.from_config(str(tmp_path / "home")):
         pass
     server.set_faults(Faults(delay=30))  # until everything is killed

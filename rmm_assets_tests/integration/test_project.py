@@ -20,7 +20,7 @@ BIN = Path(sys.executable).parent
 
 pytestmark = pytest.mark.slow
 
-# Python runs it before anything else: the package is no longer installed, whichever way it was.
+# Python runs it before anything else; it hides the installed package, however it was installed.
 NOT_INSTALLED = f"""
 import sys
 sys.path[:] = [path for path in sys.path if path.rstrip("/") != {str(PROJECT)!r}]

@@ -29,7 +29,7 @@ from rmm_assets_tests.reading.reading import endpoint_of, pager_to, read_by
 
 RED = (IncompleteError, PagingError, TransportError)
 IMPATIENT = Retry(max_retries=2, backoff_factor=0)
-# Of 20 servers so many page in each style.
+# Number of servers per style, of 20.
 SHARES: dict[Style, int] = {"offset": 7, "page_number": 5, "keyset": 2, "cursor": 2, "json_link": 2, "header_link": 2}
 STYLES = list(SHARES)
 ALL = int(os.environ.get("RMM_SERVERS", "1000"))
@@ -87,7 +87,7 @@ def wild(dice: Dice, style: Style) -> World:
 
     stated = world["total"] is not None and not world.get("pages_total")
     honest = world["total"] == 0 and not (world.get("repeat") and world["total_counts_repeats"])
-    # A server that states too few rows and sends no more than that at once cannot be told from a small table.
+    # A server that states too few rows and caps its pages at that number looks like a small table.
     if stated and not honest and (world["total"] < 0 or world.get("repeat")):
         world["cap"] = None
 
@@ -99,14 +99,14 @@ def wild(dice: Dice, style: Style) -> World:
         kinds += [dice.choice(["insert", "delete", "move"])]
     elif style == "keyset" and not stated:
         kinds += ["insert", "delete"]
-    # Cursors and links that stand for a number of rows lose the place as soon as rows move.
+    # Cursors and links that encode a number of rows lose the position as soon as rows move.
     if stated and not honest:
-        # A total that is wrong by as many rows as a move hides confirms it.
+        # A total that is wrong by exactly the number of rows that a move hides confirms the read.
         kinds = [kind for kind in kinds if kind not in ("move", "delete", "insert")]
     drift: dict[int, tuple[str, ...]] = {}
     how = dice.choice(["still", "now and then", "balanced", "for a while", "for ever"])
     if how == "balanced" and {"insert", "delete"} <= set(kinds):
-        # Rows go and come together, so that no total shows it.
+        # Rows disappear and appear together, so the total does not change.
         for number in dice.several(range(2, 9)):
             drift[number] = ("delete", "insert")
     elif how in ("now and then", "balanced"):
@@ -133,15 +133,15 @@ def wild(dice: Dice, style: Style) -> World:
     if world["total"] is None:
         world["lie"] = dice.choice(["", "", "zero", "minus", "one", "page"])
         if world["lie"] in ("one", "page"):
-            # A server that cuts its pages to a size nobody else has, and calls that the total, is a small table to everybody.
+            # A server that caps pages at a unique size and states that size as the total looks like a small table.
             world["cap"] = dice.choice([None, 20, 25, 50, 100])
     if style == "page_number" and dice.randint(0, 3) == 0:
         world["base_said"] = 1 - world["base"]
 
     faults: list[str] = ["503", "500", "drop", "cut", "html", "error", "null", "null_rows", "object", "nothing", "204"]
-    # Nothing but an overlap or a total contradicts an empty page, and nothing at all two of them in a row.
+    # Only an overlap or a total contradicts an empty page, and nothing contradicts two in a row.
     may_be_empty = style == "offset" or (stated and honest)
-    # Nor does anything contradict an end mark beside a page that is cut short.
+    # Nothing contradicts an end mark on a page that is cut short, either.
     if may_be_empty and not drift and not world["mark"]:
         faults.append("empty")
     if style == "offset" and world["round_offsets"] == "no" and (not stated or honest) and not world["mark"]:
@@ -171,7 +171,7 @@ def world_of(style: Style, number: int) -> World:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Worlds]:
-    # Tens of thousands of retries are told otherwise.
+    # Otherwise, tens of thousands of retries are logged.
     for name in ("rmm_assets", "rmm_assets_tests.reading"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     server = Worlds()
@@ -234,7 +234,7 @@ def test_every_row_that_exists_throughout_a_read_is_received_or_the_read_is_red(
             rows_compared += len(found.rows)
             judge(api, found.rows, f"{style} {number}: {world}")
     print(f"{style}: {verdicts.total()} servers, {rows_compared} rows compared: {dict(verdicts)}")
-    # Red is a way out, not the way: else everything above would prove nothing.
+    # Most reads must be green, or the test would prove nothing.
     assert verdicts["complete"] >= verdicts.total() / 2
 
 

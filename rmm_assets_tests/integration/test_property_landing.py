@@ -89,7 +89,7 @@ class Machine(RuleBasedStateMachine):
         if self.failure == "null":
             return Say({"data": None})
         if self.failure == "key":
-            # Rows of two kinds under one key.
+            # Rows of two kinds with the same key.
             rows = [*rows, {**STRANGER, "name": "a"}, {**STRANGER, "name": "b"}]
         return Say({"data": rows, "total": len(rows) + (self.failure == "total")})
 
@@ -100,7 +100,7 @@ class Machine(RuleBasedStateMachine):
         """Runs once and compares the table with the server."""
         raise NotImplementedError
 
-    # Rules are chosen evenly, and what matters most is a run.
+    # Rules are chosen evenly, but runs matter most.
     @rule()
     def sync(self) -> None:
         self.compare()
@@ -372,7 +372,7 @@ def test_after_every_run_the_table_matches_the_server_or_is_unchanged(machine: t
         machine,
         settings=settings(
             max_examples=max(1, SEQUENCES // share), stateful_step_count=10, derandomize=True, deadline=None, database=None,
-            # Every step is a run of dlt: shrinking takes minutes, and only a person who looks for the fault wants to wait.
+            # Every step is a run of dlt, so shrinking takes minutes and is only useful for debugging.
             phases=list(Phase) if "RMM_SHRINK" in os.environ else [Phase.generate],
             suppress_health_check=list(HealthCheck),
         ),

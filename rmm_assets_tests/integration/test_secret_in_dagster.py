@@ -28,7 +28,7 @@ DEBUG_LOGS = {
 }
 
 
-# What takes different ways through our code and Dagster's. Each failure alone, without Dagster, is in test_secret.
+# Failures that take different paths through our code and Dagster's; test_secret covers each failure without Dagster.
 THROUGH_DAGSTER = {
     *("refused_401", "down", "page_of_html", "other_selector", "redirect_away", "next_away", "rows", "rejected"),
     *("nobody_there", "reset", "bad_headers", "untrusted"),

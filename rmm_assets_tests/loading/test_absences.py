@@ -124,13 +124,13 @@ def test_child_rows_stay_with_a_marked_row_and_are_deleted_with_a_removed_one(
     assert len(rows_of(tmp_path, "devices__disks__parts")) == 8
 
 
-# Where nothing may be marked
+# Cases in which nothing is marked
 
 TOO_MANY = "more than max_absent_share ({}%) of the rows that were present"
 
 
 def test_a_read_of_mostly_different_rows_marks_none_and_warns(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
-    # As many rows as before, but other ones: another customer's fleet, say. Their number alone shows nothing.
+    # As many rows as before, but different ones, such as another customer's fleet. Their number alone shows nothing.
     fleet.holds(devices(10))
     with caplog.at_level(logging.WARNING, "rmm_assets"):
         assert fleet.holds(devices(10, first=101)).absences == Absences(gone=10, held_back=TOO_MANY.format(50))
@@ -143,7 +143,7 @@ def test_a_read_of_mostly_different_rows_marks_none_and_warns(fleet: Fleet, capl
 def test_max_absent_share_is_relative_to_the_rows_before(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, connection(resource(max_absent_share=0.2)))
     fleet.holds(devices(10))
-    # 3 of 10 are gone, above the share, though the table has 100 rows by now.
+    # 3 of 10 are missing, which is above the share although the table now has 100 rows.
     assert fleet.holds([*devices(7), *devices(90, first=101)]).absences == Absences(
         gone=3, held_back=TOO_MANY.format(20)
     )
@@ -201,7 +201,7 @@ def test_on_incomplete_warn_loads_the_received_rows_although_rows_kept_moving(tm
 
 
 def test_on_incomplete_warn_reads_to_the_end_if_rows_moved_in_every_pass(tmp_path: Path) -> None:
-    # The second page is where it should be, the third one never is: each of the three passes ends there.
+    # The second page exists, the third one never does: each of the three passes ends there.
     rows = devices(450)
 
     def answer(seen: Seen) -> Say:
@@ -292,7 +292,7 @@ def test_if_more_than_1000_rows_are_rejected_none_is_marked(tmp_path: Path) -> N
     assert outcome.rows_rejected == 1003
     assert outcome.absences.held_back
     assert ids(fleet.rows) == list(range(1, 2101))
-    # One thousand can be told apart from rows that are gone.
+    # One thousand rejected rows can be distinguished from missing ones.
     for expected in (Absences(gone=2, marked=2), Absences(removed=2)):
         outcome = fleet.holds([*devices(1098, age=2), *devices(1000, first=1099, age="unknown")])
         assert outcome.rows_rejected == 1000
@@ -363,7 +363,7 @@ def test_history_with_an_incremental_range_only_ends_changed_rows(tmp_path: Path
     ]  # fmt: skip
 
 
-# Other ways to write
+# Other write dispositions
 
 
 def test_replace_contains_the_rows_of_the_api(tmp_path: Path) -> None:
@@ -409,7 +409,7 @@ def test_marks_are_the_same_for_every_merge_strategy(strategy: str, normalizer: 
 
 
 def test_skip_unchanged_rows_marks_nothing(tmp_path: Path) -> None:
-    # They keep their load id, so that it tells nothing.
+    # They keep their load id, which therefore shows nothing.
     disposition = {"disposition": "merge", "strategy": "upsert", "skip_unchanged_rows": True}
     fleet = Fleet(tmp_path, connection(resource(write_disposition=disposition)))
     fleet.holds(devices(10))

@@ -82,7 +82,7 @@ def test_added_removed_and_changed_items_are_updated_in_their_table(disposition:
     ]
     fleet.holds(*second)
     assert fleet.items() == expected(second)
-    # No list has an item: no file of the child table is loaded.
+    # No list has an item, so no file of the child table is loaded.
     fleet.holds({"id": 1, "disks": []}, {"id": 2}, {"id": 3, "disks": None}, {"id": 4, "disks": []})
     assert not fleet.items()
 
@@ -111,7 +111,7 @@ def test_children_are_kept_or_deleted_with_their_row(
 
 
 def test_a_row_received_twice_has_the_children_of_the_loaded_version(tmp_path: Path) -> None:
-    # The spool takes more than one batch, so that a row and its repetition are in two of them.
+    # The spool needs more than one batch, so a row and its repetition are in different ones.
     shape = RowShape("t", ("id",), row_ids="key", nesting=Nesting())
     spool = Spool(shape, tmp_path, batch_rows=2)
     for rows in (
@@ -172,7 +172,7 @@ def test_appended_twice_no_two_rows_share_an_id_and_each_has_its_children(tmp_pa
 @pytest.mark.parametrize("disposition", ["append", "replace"])
 def test_without_a_primary_key_rows_that_differ_only_in_a_list_are_distinct(disposition: str, tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, write_disposition=disposition, primary_key=None)
-    # More than one page: of rows that are alike, those of one page are rows, and those of another one are the same.
+    # More than one page: equal rows within a page are separate rows; those on another page are repetitions.
     rows: list[Row] = [{"disks": ["E"]}, *({"name": "a", "disks": [f"{number}"]} for number in range(250))]
     fleet.holds(*rows)
     assert Counter(row.get("name") for row in rows_of(tmp_path)) == {"a": 250, None: 1}
@@ -221,7 +221,7 @@ def test_a_field_that_is_a_list_an_object_or_a_value_is_loaded_in_each_form(flee
     one, two, three = rows_of(fleet.folder)
     assert (one["disks"], two["disks__name"], three["disks"]) == (None, "D", "E")
     assert fleet.items(value="name") == {(1, 0, "C"): 1}
-    # Both lists would be `devices__disks__parts`; in dlt rows of one table have two tables above then.
+    # Both lists would be `devices__disks__parts`, and in dlt, rows of that table have two different parent tables.
     landed = {name: rows_of(fleet.folder, name, own=True) for name in tables_of(fleet.folder)}
     [outer] = [name for name in landed if name.startswith("devices__disks__parts_")]
     assert [row["value"] for row in landed["devices__disks__parts"]] == [2]
@@ -281,7 +281,7 @@ def test_names_and_ids_match_dlt_s_if_names_are_shortened(tmp_path: Path) -> Non
         for name, table in spool.tables()
         for item in table.to_pylist()
     }
-    # A column that is null throughout is not there: the list in the list has none.
+    # A column that is always null is not created; the list in the list has none.
     drop = {"value", "_dlt_root_id"}
     assert {tuple(x for x in found if x not in drop) for found in ours} == {
         tuple(x for x in found if x not in drop) for found in theirs
@@ -302,7 +302,7 @@ def test_lists_nested_too_deeply_stay_json(tmp_path: Path) -> None:
         assert json.loads(last["list"][0].as_py())
 
 
-# Tables that were there before
+# Existing tables
 
 
 def test_a_row_keeps_its_id_across_loads(fleet: Fleet) -> None:

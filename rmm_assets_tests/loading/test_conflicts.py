@@ -78,7 +78,7 @@ def test_different_parents_with_the_same_key_make_the_child_red(tmp_path: Path) 
 
 
 def test_a_row_that_changes_during_the_read_is_not_a_conflict(tmp_path: Path) -> None:
-    # A new row moves one across the boundary, and it changes before it is sent again: only once.
+    # A new row moves another across the boundary, which changes once before it is sent again.
     asked: list[str] = []
     first, second = (
         [{"id": 2, "name": "old"}, {"id": 1, "name": "x"}],

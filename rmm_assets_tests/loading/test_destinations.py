@@ -37,7 +37,7 @@ def fleet(number: int, **more: Any) -> list[Row]:
     ]
 
 
-# What the API holds, run by run: rows change, go, come back and are new; one is rejected, and a column comes.
+# The API's rows, by run: rows change, disappear, return and are new; one is rejected, and a column is added.
 RUNS = [
     fleet(120),
     [*fleet(100), *fleet(119, name="new")[100:], {"id": 500, "load": 1.5}, {"id": "no number"}],
@@ -71,7 +71,7 @@ def _plain(name: str, value: Any) -> Any:
     if value is None or name == "_absent_since":
         return value is not None
     if isinstance(value, str) and value.startswith(("[", "{", '"')):
-        value = json.loads(value)  # JSON comes back as what it says or as text, from SQLite as a string of JSON
+        value = json.loads(value)  # JSON is returned as values or as text, from SQLite as a JSON string
         return json.loads(value) if isinstance(value, str) else value
     return int(value) if isinstance(value, bool) else value  # SQLite has no booleans
 
@@ -107,7 +107,7 @@ def test_every_sync_gives_the_same_tables_as_in_duckdb(
 
 @pytest.mark.slow
 def test_json_that_postgres_cannot_compare_is_compared_as_text(postgres: str, tmp_path: Path) -> None:
-    # dlt makes such a column of files that it copies in, `jsonb` of others; `json` has no equality.
+    # dlt creates `json` for files that it loads with COPY, else `jsonb`; `json` has no equality operator.
     store = Store("postgres", postgres, "acme_json", tmp_path / "work")
     made = connection(resource(), destination="postgres", dataset="acme_json")
     with Simulator(tables={"devices": fleet(5)}) as server:

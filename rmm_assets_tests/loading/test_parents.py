@@ -51,7 +51,7 @@ def test_a_value_in_a_path_is_one_segment(tmp_path: Path) -> None:
     segments = [urlsplit(seen.target).path.split("/") for seen in api.asked]
     assert {len(parts) for parts in segments} == {5}
     assert sorted(unquote(parts[3]) for parts in segments) == sorted(HOSTILE)
-    # Nothing but the key is in the query.
+    # The query only contains the key.
     assert {seen.target.partition("?")[2] for seen in api.asked} == {"api_key=demo-key"}
 
 
@@ -212,7 +212,7 @@ def test_if_one_parent_fails_missing_rows_of_the_others_are_marked(policy: str, 
         for _ in range(2):
             outcome = run(tmp_path, server.url, child)
             assert not outcome.report.complete
-            # What goes with its parent is gone, too. Nothing is removed while a parent cannot be read.
+            # Rows that disappear with their parent are missing, too. Nothing is removed while a parent cannot be read.
             assert absent(tmp_path) == {"a2", "c0", "c1", "c2"}
         fleet.broken["b"] = Say({"data": [{"id": "b0"}]})
         run(tmp_path, server.url, child)

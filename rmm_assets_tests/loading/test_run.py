@@ -56,7 +56,7 @@ def test_a_row_is_removed_only_after_two_complete_reads_without_it(tmp_path: Pat
         outcome = run(tmp_path, server.base_url, made)
         assert (outcome.absences.gone, outcome.absences.marked, outcome.absences.removed) == (2, 2, 0)
         assert absent(tmp_path) == {9, 10}
-        server.set_rows("devices", devices(9))  # one of them comes back
+        server.set_rows("devices", devices(9))  # one of them returns
         outcome = run(tmp_path, server.base_url, made)
         assert (outcome.absences.gone, outcome.absences.removed) == (0, 1)
         assert ids(rows_of(tmp_path)) == list(range(1, 10))
@@ -105,13 +105,13 @@ def test_a_table_gets_child_tables_after_it_is_dropped_as_the_error_says(tmp_pat
         change(tmp_path, "DROP TABLE acme.devices")
         run(tmp_path, server.base_url, nested)
         assert len(rows_of(tmp_path)) == len(rows_of(tmp_path, "devices__disks")) == 3
-        # And back: child tables that are left over hold rows of nobody.
+        # And back: leftover child tables have rows without parents.
         change(tmp_path, "DROP TABLE acme.devices")
         run(tmp_path, server.base_url, nested)
         assert len(rows_of(tmp_path)) == len(rows_of(tmp_path, "devices__disks")) == 3
 
 
-# Tables of others
+# Tables of other connections
 
 
 def named(name: str, **changes: Any) -> Connection:
@@ -125,7 +125,7 @@ def test_a_table_loaded_by_another_connection_is_refused_and_unchanged(tmp_path:
         with pytest.raises(ForeignTableError, match=r"the table rmm\.acme\.devices was loaded as acme__devices"):
             run(tmp_path, server.base_url, named("other"))
         assert rows_of(tmp_path) == devices(5)
-        # What the message says for a connection that has another name now.
+        # The remedy in the error, for a renamed connection.
         change(tmp_path, "DELETE FROM acme._dlt_version WHERE schema_name = 'acme__devices'")
         server.set_rows("devices", devices(6))
         run(tmp_path, server.base_url, named("other"))
@@ -184,7 +184,7 @@ def test_a_load_that_fails_halfway_says_whether_rows_are_in_the_table(tmp_path: 
     made = connection(resource(columns={"age": {"data_type": "bigint"}}))
     with Simulator(tables={"devices": devices(3, age=1)}) as server:
         run(tmp_path, server.base_url, made)
-        # Rows land, and rejected ones meet a table that cannot take them. Which comes first is a race.
+        # Rows are loaded, but rejected ones do not fit their table. Which comes first is a race.
         change(
             tmp_path, "CREATE TABLE acme.devices_rejected (row_json INTEGER, reason DATE, page DATE, rejected_at DATE)"
         )
@@ -193,20 +193,20 @@ def test_a_load_that_fails_halfway_says_whether_rows_are_in_the_table(tmp_path: 
             sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store_in(tmp_path))
         landed = {row["age"] for row in rows_of(tmp_path)} == {2}
         assert isinstance(caught.value, PublishedError) == landed
-        # The next run starts afresh, whatever is left.
+        # The next run starts over, whatever is left.
         change(tmp_path, "DROP TABLE acme.devices_rejected")
         server.set_rows("devices", devices(4, age=3))
         run(tmp_path, server.base_url, made)
     assert {row["age"] for row in rows_of(tmp_path)} == {3}
 
 
-# What dlt logs
+# dlt's logs
 
 
 def test_dlt_s_logs_about_a_database_contain_neither_key_nor_password(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    # So short a key stays in rows, where it may be a word like any other; dlt logs them with the database's error.
+    # Such a short key is not redacted from rows, where it may be an ordinary word; dlt logs rows with the database's error.
     key, password = "k3y-7", "p4ss-w0rd-of-the-database"
     records: list[str] = []
     handler = logging.Handler()

@@ -196,7 +196,7 @@ def test_only_a_few_children_wait_for_their_turn(tmp_path: Path) -> None:
         if parts[-1] == "organizations":
             return Say({"data": [{"id": i} for i in range(80)], "total": 80})
         if parts[3] == "0":
-            time.sleep(0.5)  # what comes after must not pile up meanwhile
+            time.sleep(0.5)  # later ones must not pile up meanwhile
             most[0] = landed[0]
         with lock:
             landed[0] += 1
@@ -285,10 +285,10 @@ def test_the_fast_path_loads_the_same_rows_of_a_range_as_dlt(kind: str, disposit
         seen[normalizer] = []
         with Simulator(tables={"devices": []}) as server:
             for stage in stages:
-                server.set_rows("devices", [*stage, {**stage[-1]}])  # its last row comes twice
+                server.set_rows("devices", [*stage, {**stage[-1]}])  # its last row is sent twice
                 asked = len(server.requests)
                 run(tmp_path / normalizer, server.base_url, made)
-                # dlt's normalizer makes one JSON column of an object where it is to make no child tables.
+                # Without child tables, dlt's normalizer stores an object as one JSON column.
                 rows = [
                     {k: v for k, v in row.items() if not k.startswith("meta")} for row in rows_of(tmp_path / normalizer)
                 ]
@@ -363,7 +363,7 @@ def test_a_child_reads_all_rows_of_an_incremental_parent(tmp_path: Path) -> None
             assert run(tmp_path, server.base_url, made).report.rows == 450
 
 
-# What may change in a table
+# Schema changes
 
 
 def test_new_columns_are_added_and_changed_types_get_columns_next_to_the_old_ones(tmp_path: Path) -> None:

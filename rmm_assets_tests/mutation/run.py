@@ -23,9 +23,9 @@ from rmm_assets_tests.mutation.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
 
-# Seconds for the tests of one mutant; they take some five. A test that hangs has noticed, too.
+# Seconds for the tests of one mutant; they take about five. A test that hangs counts as noticing it.
 LIMIT = 120.0
-# Seconds for the tests of all mutants, on the code as it is.
+# Seconds for the tests of all mutants, on the unchanged code.
 LIMIT_OF_ALL = 1800.0
 
 Verdict = Literal["killed", "hung", "survived", "survived, with reason", "killed, despite reason", "stale", "error"]
@@ -70,8 +70,7 @@ def copy_of_the_code(folder: Path) -> Path:
     for name in ("rmm_assets", "rmm_assets_tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
-    # By default, Python takes compiled code for current by its second and size, and a mutant may be as long as what it
-    # replaces.
+    # By default, Python recognizes stale bytecode by the source's mtime in seconds and its size, which a mutant may share.
     compile_dir(folder / "rmm_assets", quiet=1, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
     return folder
 
@@ -109,7 +108,7 @@ def verdict_of(mutant: Mutant, code: int | None) -> Verdict:
         return "survived, with reason" if mutant.survives_because else "survived"
     if mutant.survives_because:
         return "killed, despite reason"
-    # Failed tests are 1. All else, such as an import that fails, is a mutant that breaks more than its promise.
+    # 1 means failed tests. Any other code, such as for a failed import, means that the mutant breaks more than its promise.
     return "killed" if code == 1 else "error"
 
 

@@ -58,7 +58,7 @@ def test_every_row_is_loaded_and_every_check_passes(instance: dg.DagsterInstance
 def test_five_runs_in_one_process_all_succeed(instance: dg.DagsterInstance) -> None:
     with Simulator(tables={"devices": devices(30)}) as rmm:
         target = connection(rmm.base_url)
-        # One set of definitions, as a long-lived worker keeps it.
+        # One set of definitions, as in a long-lived worker.
         definitions = build_connection_defs(target)
         for number in range(5):
             rmm.set_rows("devices", devices(30 + number))
@@ -114,7 +114,7 @@ def test_a_failed_load_leaves_the_table_as_it_was(instance: dg.DagsterInstance) 
 def test_an_error_of_the_database_that_quotes_a_row_does_not_quote_the_key(
     workplace: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # So short a key stays in rows, where it may be a word like any other.
+    # Such a short key is not redacted from rows, where it may be an ordinary word.
     key = "k3y-7"
     monkeypatch.setenv("ACME_API_KEY", key)
     with Simulator(tables={"devices": devices(3)}, api_key=key) as server:
@@ -158,7 +158,7 @@ def test_child_tables_are_loaded_with_their_asset_in_every_run(instance: dg.Dags
 @pytest.mark.parametrize("loaded_before", [False, True])
 def test_an_empty_response_gives_full_metadata_with_zeros(loaded_before: bool, instance: dg.DagsterInstance) -> None:
     with Simulator(tables={"devices": devices(3) if loaded_before else []}) as rmm:
-        # All of a small fleet may go at once only where the file allows it.
+        # All rows of a small fleet can only disappear at once if the file allows it.
         resource = {
             "name": "devices",
             "endpoint": {"path": "/v1/devices"},
@@ -180,7 +180,7 @@ def test_an_empty_response_gives_full_metadata_with_zeros(loaded_before: bool, i
     assert type(found["dagster/row_count"]) is int
     assert found["dagster/row_count"] == 0
     assert found["dagster/table_name"] == "rmm.acme.devices"
-    assert isinstance(found["load_id"], str)  # empty where there was nothing to load into
+    assert isinstance(found["load_id"], str)  # empty if there was no table to load into
     assert marked["rows_absent"] == marked["dagster/row_count"] == (3 if loaded_before else 0)
     assert found["rows_absent"] == 0
     passed = {name: check.passed for name, check in checks(result).items()}
@@ -190,7 +190,7 @@ def test_an_empty_response_gives_full_metadata_with_zeros(loaded_before: bool, i
 
 @pytest.mark.slow
 def test_a_temporary_failure_is_retried_at_most_three_times(instance: dg.DagsterInstance) -> None:
-    # One resource a status, so that one run shows them all.
+    # One resource per status, so that one run covers all.
     statuses = {f"answers_{status}": status for status in (429, 500, 502, 503, 504)}
     with Simulator(tables={name: devices(5) for name in statuses}) as rmm:
         rmm.set_faults(Faults(resource=name, status=status) for name, status in statuses.items())
@@ -230,7 +230,7 @@ def test_dropped_connections_are_retried(instance: dg.DagsterInstance) -> None:
 
 @pytest.mark.slow
 def test_retry_after_is_honoured_in_both_forms_and_capped(instance: dg.DagsterInstance) -> None:
-    # Asked for one second, an hour; as a number and as a date, which is rounded up to a whole second.
+    # One second and one hour, as a number and as a date, which is rounded up to a whole second.
     asks = {
         "seconds": Faults(resource="seconds", status=429, retry_after=1, times=1),
         "date": Faults(resource="date", status=429, retry_after=1, retry_after_as_date=True, times=1),
@@ -297,7 +297,7 @@ def test_downstream_assets_wait_for_the_primary_keys_check(instance: dg.DagsterI
         target = connection(rmm.base_url, [resource])
         assert sync(target, instance, more=dg.Definitions(assets=[report])).success
         assert ran == ["report"]
-        # Appended a second time, so that each key stands there twice.
+        # Appended a second time, so that each key occurs twice.
         result = sync(target, instance, more=dg.Definitions(assets=[report]))
 
     assert not result.success

@@ -90,7 +90,7 @@ def test_a_value_that_is_not_accepted_is_named_with_its_key(rmm: Simulator, inst
 def test_a_duplicate_key_is_found_at_the_destination(rmm: Simulator, instance: dg.DagsterInstance) -> None:
     target = connection(rmm.base_url)
     assert sync(target, instance).success
-    # Put there behind our back: a merge makes no duplicates.
+    # Inserted by hand, because a merge creates no duplicates.
     query("INSERT INTO acme.devices SELECT * FROM acme.devices WHERE id IN (4, 5)")
     check = check_alone(target, instance, "unique_id")["unique_id"]
     assert not check.passed

@@ -125,7 +125,7 @@ def test_metadata_has_these_keys_and_types_on_every_run(
     assert found["dagster/table_name"] == "rmm.acme.devices"
 
 
-# As real ones are called: eighteen letters, and the timestamps of dlt for every third.
+# Like real columns: names of eighteen letters, and timestamps for every third.
 def wide(fields: int) -> dict[str, Any]:
     values = ("x" * 90, 7, "2026-01-02T03:04:05Z")
     return {f"some_agent_field_{number:03}": values[number % 3] for number in range(fields)}
@@ -138,13 +138,13 @@ def test_metadata_is_under_8_kb_up_to_70_columns_and_contains_no_paths(
     monkeypatch.setenv("ACME_API_KEY", KEY)
     with Simulator(tables={"devices": devices(50, **wide(columns - 5))}) as rmm:
         result = sync(connection(rmm.base_url), instance)
-    # As they are stored and come back.
+    # As stored and read back.
     [loaded] = instance.fetch_materializations(dg.AssetKey(["acme", "devices"]), limit=1).records
     assert loaded.asset_materialization is not None
     found = loaded.asset_materialization.metadata
     schema = found["dagster/column_schema"]
     assert isinstance(schema, dg.TableSchemaMetadataValue)
-    # A table's columns are never left out, however many there are.
+    # A table's columns are never truncated, however many there are.
     assert len(schema.schema.columns) == columns
 
     [event] = result.get_asset_materialization_events()

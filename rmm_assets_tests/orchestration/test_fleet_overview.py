@@ -25,7 +25,7 @@ PAGE = Path("data/acme_fleet.html")
 def fleet(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
     monkeypatch.setenv("ACME_API_KEY", bench.KEY)
     rows = Fleet(devices=60, alerts=40, patches=50)
-    # Of today: a picture shows the months before a load.
+    # Today's fleet, because a chart shows the months before a load.
     with Simulator(fleet=rows, tick=rows.tick_at(datetime.now(UTC)), api_key=bench.KEY) as rmm:
         yield rmm
 
@@ -41,7 +41,7 @@ def test_the_job_draws_four_charts_and_one_page_after_the_loads(fleet: Simulator
     metadata = bench.metadata(result, "fleet_overview")
     assert metadata["charts"] == 4 and metadata["page"] == str(PAGE)
     assert metadata["status_by_organization"].startswith(f"{len(fleet.rows('devices'))} devices, ")
-    # The event log stores it three times a run.
+    # The event log stores it three times per run.
     assert sum(len(str(text)) for text in metadata.values()) < 1000
 
     html = PAGE.read_text()
@@ -103,7 +103,7 @@ def test_the_page_can_be_elsewhere_or_nowhere(fleet: Simulator, instance: dg.Dag
 
 
 def test_a_sensitive_column_is_not_drawn(fleet: Simulator, instance: dg.DagsterInstance) -> None:
-    # The object with all that is in it.
+    # The object with all of its fields.
     hidden = {"columns": {"name": {"sensitive": True}, "organization": {"sensitive": True}}}
     result = bench.run(build_connection_defs(fleet_connection(fleet.base_url, **hidden)), "sync_acme", instance)
     assert bench.metadata(result, "fleet_overview")["charts"] == 4

@@ -109,7 +109,7 @@ def test_columns_are_described_on_the_asset_before_anything_is_loaded_and_not_ag
     declared = spec_of(target).metadata["dagster/column_schema"]
     assert {column.name: column.description for column in declared.columns} == {
         "id": None,
-        "last_seen": "When it was last there.",  # as the table has it: the UI puts the two together by name
+        "last_seen": "When it was last there.",  # as in the table, because the UI matches the two by name
         "_dlt_load_id": "The load that last wrote the row: `load_id` of its run.",
         "_absent_since": "When the row was first missing from the API; null while the API returns it.",
     }
@@ -143,7 +143,7 @@ def test_a_reference_to_nothing_is_found_once_both_tables_are_loaded(instance: d
     with Simulator(tables={"devices": devices(10), "alerts": alerts}) as rmm:
         target = connection(
             rmm.base_url,
-            # Loaded first by name, and yet checked when the devices are there.
+            # Loaded first by name, but checked after the devices are loaded.
             [resource("alerts", checks={"references": {"device_id": "devices.id"}}), resource("devices")],
         )
         result = sync(target, instance)
@@ -161,7 +161,7 @@ def test_a_failing_resource_does_not_fail_the_one_that_refers_to_it(instance: dg
             [resource("alerts", checks={"references": {"device_id": "devices.id"}}), resource("devices")],
         )
         result = sync(target, instance)
-    assert not result.success  # /v1/devices is not there
+    assert not result.success  # /v1/devices does not exist
     assert metadata(result, "alerts")["dagster/row_count"] == 1
 
 
@@ -226,7 +226,7 @@ def test_a_child_is_downstream_of_its_parent_in_the_graph() -> None:
     target = connection("https://api.example.com", [resource(), child])
     assert [dep.asset_key for dep in spec_of(target, "disks").deps] == [dg.AssetKey(["acme", "devices"])]
     assert not list(spec_of(target).deps)
-    # A parent that only feeds its child is no asset, and nothing hangs under it.
+    # A parent that is only read for its children is not an asset, and nothing is downstream of it.
     target = connection("https://api.example.com", [resource(selected=False), child])
     assert [spec.key.path[-1] for spec in build_connection_defs(target).resolve_all_asset_specs()] == ["disks"]
     assert not list(spec_of(target, "disks").deps)

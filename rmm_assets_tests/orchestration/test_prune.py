@@ -38,9 +38,9 @@ def test_old_runs_are_deleted_with_all_their_data_except_each_asset_s_last_one(
             chosen = None if not number else [dg.AssetKey(["acme", "alerts"])]
             job.execute_in_process(instance=instance, run_config=QUIET, asset_selection=chosen)
         foreign = _foreign().execute_in_process(instance=instance).run_id
-        # What is young stays.
+        # Recent runs stay.
         assert prune(instance, [target], datetime.now(UTC) - timedelta(days=1), 1).runs == 0
-        # The first run holds the last materialization of devices, the last one that of alerts.
+        # The first run has the last materialization of devices, the last one that of alerts.
         done = prune(instance, [target], later, keep_last=1)
         assert (done.runs, done.syncs, done.problems) == (RUNS - 2, RUNS - 1, {})
         left = instance.get_runs()

@@ -59,16 +59,16 @@ def test_a_run_logs_its_progress_every_few_seconds(
 
 
 def test_dlt_s_warnings_reach_the_run_s_log_but_its_debug_messages_do_not(instance: dg.DagsterInstance) -> None:
-    # Twice: Dagster sets levels anew for each run, dlt only once in a process.
+    # Twice, because Dagster sets levels for each run, dlt only once per process.
     for _ in range(2):
         with Simulator(tables={"devices": devices(5)}) as rmm:
             columns = {"id": {"data_type": "bigint", "nullable": False}, "seen": {"nullable": True}}
             resource = {"name": "devices", "endpoint": {"path": "/v1/devices"}, "columns": columns, "normalizer": "dlt"}
             result = sync(connection(rmm.base_url, [resource]), instance)
         lines = said(result, instance)
-        # Of dlt's own: a declared column that never held a value.
+        # One of dlt's warnings: a declared column that never had a value.
         assert [line for line in lines if "seen" in line and "did not receive any data" in line], lines
-        # Stages of the load, by dlt's progress; but not the some fifty lines at INFO of each load.
+        # Stages of the load, from dlt's progress, but not the fifty or so INFO lines of each load.
         assert [line for line in lines if "Extract acme__devices" in line], lines
         assert not [line for line in lines if "Closing processing pool" in line], lines
         assert len(lines) < 20

@@ -248,7 +248,7 @@ def test_a_broken_file_fails_a_check_and_is_reported_until_it_is_fixed(
 def test_an_asset_is_stale_only_while_its_schedule_runs(
     status: str, stale: bool, acme: Simulator, instance: dg.DagsterInstance, receiver: Receiver
 ) -> None:
-    # The last tick of a schedule of every minute was a while ago; the clock is not waited for.
+    # The last tick of an every-minute schedule was some time ago, so the test does not wait for the clock.
     schedule = {"cron": "* * * * *", "timezone": "UTC", "status": status}
     definitions = build_connection_defs(bench.connection(acme.base_url, schedule=schedule))
     key = dg.AssetKey(["acme", "devices"])
@@ -291,12 +291,12 @@ def test_what_an_api_sends_stays_plain_text(form: str, receiver: Receiver, monke
     (body,) = receiver.bodies
     url = "https://dagster.example.com/runs/1234"
     if form == "slack":
-        # https://api.slack.com/reference/surfaces/formatting: only these three characters control anything.
+        # https://api.slack.com/reference/surfaces/formatting: only these three characters are special.
         assert body["mrkdwn"] is False and not body["unfurl_links"]
         assert "<" not in body["text"] and "&lt;!channel&gt; &amp; @all" in body["text"]
         assert body["text"].endswith(url)
     elif form == "mattermost":
-        # One code span, in which nothing is read as Markdown or as a mention.
+        # One code span, in which nothing is rendered as Markdown or as a mention.
         before, quoted, after = body["text"].split("`")
         assert (before, after) == ("", f" {url}") and "'code'" in quoted and "@all" in quoted
     else:

@@ -35,7 +35,7 @@ def test_a_connection_s_status_is_shown_even_before_its_first_load(
         assert [resource.last_success for resource in acme.resources] == [None, None]
         assert not DATABASE.exists()
 
-        # A run without its key is noted, too, although nothing was read.
+        # A run without its key is also recorded, although nothing was read.
         run(definitions, "sync_acme", instance)
         [acme] = stands(target, instance).connections
         assert "ACME_API_KEY" in acme.resources[0].error

@@ -43,7 +43,7 @@ def test_history_stays_green_when_rows_change(
         assert found.passed
         assert found.metadata["rows_looked_at"].value == 3
         assert (metadata(result)["rows_new"], metadata(result)["rows_changed"]) == (0, 3)
-        # Two valid versions of one row are a fault all the same.
+        # Two valid versions of one row are still a fault.
         valid = "_dlt_valid_to IS NULL" if not marked else "_dlt_valid_to >= '9999-01-01'"
         query(f"INSERT INTO acme.devices SELECT * FROM acme.devices WHERE id = 1 AND {valid}")
         again = checks(sync(target, instance))["unique_id"]
@@ -60,7 +60,7 @@ def test_a_first_load_without_rows_warns(workplace: Path, instance: dg.DagsterIn
         assert not found.passed
         assert found.severity is dg.AssetCheckSeverity.WARN
         assert found.metadata["reason"].value == "no rows; a key without permissions gets the same response"
-        # As long as no load brings a row.
+        # Until a load receives a row.
         assert not checks(sync(target, instance))["not_empty"].passed
         server.set_rows("devices", devices(2))
         assert checks(sync(target, instance))["not_empty"].passed

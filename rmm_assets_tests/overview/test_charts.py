@@ -161,7 +161,7 @@ def test_a_chart_refers_to_the_last_load_of_its_own_table(tmp_path: Path) -> Non
     devices = f"SELECT i AS id, 'PC-' || i AS name, to_timestamp({LOADED}) - INTERVAL (i) HOUR AS last_seen FROM range(48) r(i)"
     alerts = f"SELECT to_timestamp({LOADED}) AS opened_at, 'minor' AS severity"
     with tables(tmp_path, devices=devices, alerts=alerts) as found:
-        # Alerts were loaded three days after the devices; the devices' table says nothing about these days.
+        # Alerts were loaded three days after the devices, whose table says nothing about those days.
         later = read_overview("acme", found, loaded_at={"alerts": loaded + timedelta(days=3)})
     silent = chart(later, "agents_not_seen")
     assert silent.headline == "23 agents were not seen for more than a day" and len(later.silent) == 23

@@ -38,7 +38,7 @@ def test_a_chart_is_well_formed_and_reproducible() -> None:
 def test_a_chart_is_small_and_follows_the_viewers_colour_scheme() -> None:
     bins = tuple(str(number) for number in range(42))
     svg = draw(Chart("alerts", "", "", bins, dict.fromkeys(("critical", "major", "minor"), (3.0,) * 42)))
-    assert len(svg) < 45_000  # as base64 below 60 kB
+    assert len(svg) < 45_000  # less than 60 kB as base64
     assert "@media (prefers-color-scheme: dark)" in svg
     assert LIGHT["ground"] in svg and DARK["ground"] in svg and "var(--ink)" in svg
     assert "#fffffe" not in svg and "#010203" not in svg

@@ -397,7 +397,7 @@ DIALECTS = [
             "single_page": {"data_selector": "$", "paginator": "single_page"},
             "rel": {"data_selector": "$", "paginator": {"type": "header_link", "links_next_key": "nxt"}},
         },
-        sizes=(0, 7, 40, 57),  # a single page of 20 rows shows no sign of its end
+        sizes=(0, 7, 40, 57),  # a single page of 20 rows has no end mark
     ),
     Dialect(
         "gitlab", gitlab,
@@ -476,7 +476,7 @@ DIALECTS = [
         "statuspage", statuspage,
         [{"data_selector": "$", "paginator": "header_link"}],
         {"single_page": {"data_selector": "$", "paginator": "single_page"}},
-        sizes=(1, 7, 57),  # nothing tells an exactly full last page from one whose link is stuck
+        sizes=(1, 7, 57),  # an exactly full last page looks like one whose link is stuck
     ),
     Dialect(
         "snipe_it", snipe_it, [{"data_selector": "rows", "paginator": {"type": "offset", "limit": 20}}],

@@ -72,7 +72,7 @@ def test_pages_of_changing_size_lose_no_rows(tmp_path: Path) -> None:
     assert found.report.passes == 1
 
 
-# Bodies that are no page
+# Bodies that are not pages
 
 
 def test_an_error_body_with_200_is_red_with_status_type_and_excerpt(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_total_too_low_loses_no_rows_and_causes_a_warning(tmp_path: Path) -> N
 
 
 def test_a_page_count_that_counts_rows_is_recognized(tmp_path: Path) -> None:
-    # dlt's default: `total` is the number of pages. Many APIs mean rows by it, the simulator among them.
+    # dlt's default: `total` is the number of pages. For many APIs, including the simulator, it is the number of rows.
     found, _ = read_from([], tmp_path, {"type": "page_number", "base_page": 1})
     assert found.report.complete
     assert found.report.last_total == 205
@@ -157,7 +157,7 @@ MOVES = {"deletes": (1, 0), "inserts": (0, 1), "both": (1, 1), "many": (7, 3)}
         for paginator in (OFFSET, PAGES)
         for total in (True, False)
         for name, move in MOVES.items()
-        # The hole that docs/reliability.md names: page numbers, and a total that stays the same.
+        # The known case of docs/reliability.md: page numbers, and a total that stays the same.
         if not (paginator is PAGES and total and name == "both")
     ],
 )
@@ -191,7 +191,7 @@ def test_a_changing_total_is_red_with_both_numbers(tmp_path: Path) -> None:
 
 
 def test_a_second_pass_with_the_same_repeated_row_does_not_confirm_the_first(tmp_path: Path) -> None:
-    # Both passes show the rows 1 to 19 and 19 again in another place: row 20 is there and never came.
+    # Both passes return rows 1 to 19 and 19 again at another position: row 20 exists and is never received.
     passes = [[*range(1, 20), 19], [1, 19, *range(2, 20)], [*range(1, 21)], [*range(1, 21)]]
     started = [0]
 
@@ -208,7 +208,7 @@ def test_a_second_pass_with_the_same_repeated_row_does_not_confirm_the_first(tmp
 @pytest.mark.parametrize(
     "totals",
     [
-        # What the first page and those behind it state, pass by pass; there are 25 rows.
+        # The totals of the first page and later pages, by pass; there are 25 rows.
         [(25, 24), (25, 24), (25, 25)],
         [(24, 24), (25, 24), (25, 25)],
         [(25, 24), (24, 24), (24, 24)],
@@ -299,7 +299,7 @@ def test_a_page_that_links_to_itself_is_red(paginator: dict[str, Any], path: str
     ids=["cursor", "json_link", "header_link", "header_cursor"],
 )
 def test_a_cursor_that_does_not_move_is_red(paginator: dict[str, Any], tmp_path: Path) -> None:
-    # Each page holds other rows than the one before it, so that the cursor alone shows the circle: b, c, b, c, ...
+    # Each page has other rows than the one before, so only the cursor shows the cycle: b, c, b, c, ...
     def answer(seen: Seen) -> Say:
         cursor = dict(parse_qsl(urlsplit(seen.target).query)).get("cursor", "a")
         following = {"a": "b", "b": "c", "c": "b"}[cursor]
@@ -351,12 +351,12 @@ def test_a_null_or_false_end_mark_is_the_end(style: str, mark: bool | None, tmp_
     with Scripted(answer) as server:
         found = read(server.url, tmp_path, endpoint_of(paginators[style]))
         assert found.rows == rows
-        # Ahead of the end, no more pages are asked for than there were.
+        # At most as many pages are requested past the end as there were.
         assert len(server.seen) <= 2 * 2 * 3
 
 
 def test_an_end_mark_that_is_never_sent_does_not_end_the_read(tmp_path: Path) -> None:
-    # A misspelt has_more_path: dlt would stop with an error, a careless reader after the first page.
+    # A misspelt has_more_path: dlt would fail, and a careless reader would stop after the first page.
     found, _ = read_from([], tmp_path, {**OFFSET, "has_more_path": "has_moar"})
     assert found.report.rows == 205
 
@@ -381,7 +381,7 @@ def test_empty_pages_between_full_ones_are_not_an_end_if_configured(tmp_path: Pa
         assert read(server.url, tmp_path, endpoint_of(paginator)).rows == rows
 
 
-# Rows that come twice
+# Repeated rows
 
 
 def test_rows_repeated_across_pages_are_loaded_once_and_counted(tmp_path: Path) -> None:
@@ -394,7 +394,7 @@ def test_rows_repeated_across_pages_are_loaded_once_and_counted(tmp_path: Path) 
 
 
 def test_repeated_rows_that_fill_up_a_total_do_not_hide_the_last_ones(tmp_path: Path) -> None:
-    # 13 rows, 6 of them served twice, 13 stated: the first page is as long as the total, and holds 9 of them.
+    # 13 rows, 6 of them served twice, 13 stated: the first page is as long as the total and has 9 distinct rows.
     served = [row for row in devices(13) for _ in range(1 + (row["id"] % 2 == 0))]
 
     def answer(seen: Seen) -> Say:
@@ -408,7 +408,7 @@ def test_repeated_rows_that_fill_up_a_total_do_not_hide_the_last_ones(tmp_path: 
 
 
 def test_repeated_rows_that_fill_up_a_total_are_red_if_no_request_may_check_for_more(tmp_path: Path) -> None:
-    # 25 rows, 5 of them served twice, 20 stated: two pages hold 20 rows, 15 different ones, and there is no page 3.
+    # 25 rows, 5 of them served twice, 20 stated: two pages have 20 rows, 15 of them distinct, and there is no page 3.
     served = [row for row in devices(25) for _ in range(1 + (row["id"] <= 5))]
 
     def answer(seen: Seen) -> Say:
@@ -460,7 +460,7 @@ def test_a_server_that_only_accepts_round_offsets_is_detected_and_read_twice(ref
 
 
 def test_the_second_pass_finds_a_row_that_moved_past_a_round_offset(tmp_path: Path) -> None:
-    # While the first whole pass reads, one row goes before the place and another one comes behind it: no total shows it.
+    # During the first full pass, one row is deleted before the position and another inserted after it: no total shows it.
     rows = devices(250)
     whole = [0]
 
@@ -480,8 +480,8 @@ def test_the_second_pass_finds_a_row_that_moved_past_a_round_offset(tmp_path: Pa
 
 
 def test_a_page_that_starts_with_a_row_without_a_key_does_not_prove_that_no_row_moved(tmp_path: Path) -> None:
-    # Rows 10 and 12 have no key. While the second page is fetched, two rows before the place go and two come at the end:
-    # the page begins with row 12, which looks like row 10, and row 11 would be lost with the total unchanged.
+    # Rows 10 and 12 have no key. Before the second page, two rows are deleted before the position and two appended:
+    # the page starts with row 12, which looks like row 10, and row 11 would be lost with the total unchanged.
     rows: list[dict[str, Any]] = [{**row, "id": None} if row["id"] in (10, 12) else row for row in devices(20)]
     moved: list[int] = []
 
@@ -506,7 +506,7 @@ def test_rows_that_move_at_the_first_boundary_do_not_look_like_round_offsets(tmp
     assert queries[-1]["offset"] != "400"
 
 
-# What the connection decides
+# Settings of the connection
 
 
 def test_verify_reads_everything_twice(tmp_path: Path) -> None:
@@ -572,7 +572,7 @@ class Kept:
                 self.rows = collector.rows
 
 
-# What a read costs
+# Number of requests
 
 
 @pytest.mark.parametrize(

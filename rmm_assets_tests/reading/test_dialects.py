@@ -66,7 +66,7 @@ def test_a_dialect_read_wrongly_is_red_or_returns_every_row(
     assert sorted(row["id"] for row in found.rows) == [row["id"] for row in rows]
 
 
-# What one page may answer instead of its rows.
+# Responses to one page instead of its rows.
 FAULTS: dict[str, Say] = {
     "null": Say(b"null"),
     "object": Say(b"{}"),
@@ -142,7 +142,7 @@ def test_a_failed_page_in_the_middle_never_ends_a_read(
     try:
         found = read_dialect(failing, dialect.right[0], tmp_path)
     except RED:
-        # One that is tried again, or asked for again, was only once so.
+        # It is retried or requested again, and only the first response was wrong.
         assert lasting or what in ("404", "403")
         return
     assert failed

@@ -56,7 +56,7 @@ def numbered(number: int, size: int, base: int = 1, **beside: Any) -> Answer:
     return answer
 
 
-# Signals bind
+# Signals are binding
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_stated_pages_that_are_empty_are_not_an_end(name: str, last: int, tmp_pa
         page = int(query_of(seen)["page"])
         return Say({"data": [] if 3 <= page <= last else rows[page * 20 - 20 : page * 20], name: 5})
 
-    # A number under a name that no other API uses counts where the file names it.
+    # A number with an unknown name counts if the file configures it.
     for total_path in (name, None) if name == "pages" else (name,):
         with pytest.raises((PagingError, IncompleteError), match=r"page [34] is empty"):
             read_from(answer, tmp_path, {**PAGES, "total_path": total_path})
@@ -201,7 +201,7 @@ def test_an_empty_first_page_without_an_end_mark_is_requested_again(tmp_path: Pa
 
 
 def test_a_page_that_says_there_is_more_and_names_no_next_one_is_red(tmp_path: Path) -> None:
-    # A mark that only the file knows.
+    # An end mark that only the file names.
     answer = say_once({"data": rows_of(7), "weiter": True})
     with pytest.raises(PagingError, match="page 1 says there is more, but names no next page"):
         read_from(answer, tmp_path, {**CURSOR, "has_more_path": "weiter"})
@@ -276,7 +276,7 @@ def test_an_empty_list_next_to_an_error_is_not_a_list(beside: dict[str, Any], wr
         page = int(query_of(seen)["page"])
         if page == 2 and wrong:
             return Say({"data": [], **beside})
-        # Rows beside an error are rows: some of what was asked for may have failed in a way that the API only mentions.
+        # Rows next to an error are rows: the API may report that part of a request failed.
         return Say({"data": rows[max(page * 20 - 20, 0) : page * 20], **({} if wrong else beside)})
 
     if not wrong:
@@ -288,7 +288,7 @@ def test_an_empty_list_next_to_an_error_is_not_a_list(beside: dict[str, Any], wr
     assert found.rows == rows[:20], "the connection file says so"
 
 
-# What is configured must be found
+# Configured paths must be found
 
 
 def test_the_error_about_a_misspelt_key_names_the_similar_field(tmp_path: Path) -> None:
@@ -456,7 +456,7 @@ def test_a_count_that_changes_during_the_read_is_not_evidence(tmp_path: Path) ->
     assert found.report.passes == 2
 
 
-# Totals that say nothing
+# Meaningless totals
 
 
 @pytest.mark.parametrize("total", [0, -1, 1, None, 49])
@@ -510,7 +510,7 @@ def test_a_request_checks_for_rows_after_a_round_total(window: int, number: int,
 
     def answer(seen: Seen) -> Say:
         start = int(query_of(seen)["offset"])
-        # A page at the end of the window is short, as the last page of all rows would be.
+        # The page at the end of the window is short, like a last page.
         return Say({"data": rows[start : min(start + 300, window) if start < 999 else None][:300], "total": 1000})
 
     assert read_from(answer, tmp_path, {"type": "offset", "limit": 300}).rows == rows
@@ -541,7 +541,7 @@ def test_a_refusal_at_a_cap_is_not_an_end(window: int, tmp_path: Path) -> None:
         read_from(answer, tmp_path, OFFSET)
 
 
-# Page numbers that begin elsewhere
+# Page numbers that start elsewhere
 
 
 @pytest.mark.parametrize("page_0", ["first page", "nothing"])
@@ -656,7 +656,7 @@ def test_a_selector_that_was_found_must_be_in_every_page(tmp_path: Path) -> None
         read_from(answer, tmp_path, PAGES, data_selector=None)
 
 
-# Ignored answers
+# Ignored responses
 
 
 def test_an_ignored_response_after_the_first_page_is_red(tmp_path: Path) -> None:
@@ -698,7 +698,7 @@ def test_the_evidence_of_many_reads_is_that_of_the_weakest() -> None:
     assert report.signals == ["total: states 5 rows"]
 
 
-# Red where it should work counts, too
+# Correct servers must be green
 
 
 @pytest.mark.parametrize("number", [100, 200, 300])

@@ -47,7 +47,7 @@ def test_a_new_style_by_position_takes_one_class(tmp_path: Path) -> None:
         counts_rows = True
 
         type: Literal["range"] = "range"
-        rows: int = Field(gt=0, description="Rows to ask for on a page.")
+        rows: int = Field(gt=0, description="Number of rows per page.")
         total_path: str | None = "total"
         stop_after_empty_page: bool | None = True
         has_more_path: str | None = None

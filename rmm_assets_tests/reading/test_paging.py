@@ -209,7 +209,7 @@ def test_a_page_before_the_stated_end_may_not_be_refused(tmp_path: Path) -> None
         read(server.url, tmp_path, endpoint_of(paginator))
 
 
-# Answers that mean "nothing here"
+# Responses that mean "no rows"
 
 
 @pytest.mark.parametrize("paginator", [OFFSET, {"type": "single_page"}, {"type": "cursor", "cursor_path": "next"}])
@@ -236,7 +236,7 @@ def test_204_is_an_empty_page(tmp_path: Path) -> None:
         assert read(server.url, tmp_path, endpoint_of({"type": "single_page"})).rows == []
 
 
-# A data selector left to the first page
+# Data selector found from the first page
 
 
 @pytest.mark.parametrize(
@@ -317,8 +317,8 @@ def test_pages_waiting_in_memory_are_bounded(number: int, letters: int, each: in
         for _ in range(2):
             next(pages)
         time.sleep(0.5)
-        # The first page came alone. Each of four workers fetches twice 16 pages ahead, or a mebibyte of them, and waits
-        # until somebody takes those of the first one.
+        # The first page is read alone. Each of four workers prefetches twice 16 pages, or a mebibyte, and waits until the
+        # pages of the first worker are consumed.
         assert len(server.requests) <= 1 + 8 * each
         pages.close()
 
@@ -365,7 +365,7 @@ def test_a_short_page_among_many_loses_no_rows_and_takes_few_extra_requests(wind
     with Scripted(replies_of(900, broken=short)) as server:
         found = read(server.url, tmp_path, endpoint_of(OFFSET), window=window)
         assert [row["id"] for row in found.rows] == list(range(1, 901))
-        # What was asked for with the plan of before is asked for again, and only what was under way then.
+        # Pages requested with the previous plan are requested again, but only those that were in progress.
         assert found.traffic.requests <= 101 + 2 * (1 + window * 16)
 
 

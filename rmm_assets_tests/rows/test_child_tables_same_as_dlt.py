@@ -44,7 +44,7 @@ Kind = str | dict[str, Any] | ListOf | OneOf
 def make_fields(chance: random.Random, depth: int, most: int) -> dict[str, Kind]:
     """Generates fields with distinct column and table names, because dlt loses one of two that share a name."""
     while True:
-        # dlt writes a list with an empty name into the table above.
+        # dlt writes a list with an empty name to the parent table.
         names = [name for name in NAMES if name]
         kinds = {name: make_kind(chance, depth) for name in chance.sample(names, chance.randrange(1, most))}
         found = [LAYOUT.column_name(path) for path in paths(kinds)]
@@ -104,7 +104,7 @@ def make_tables(seed: int) -> Iterator[tuple[str, list[dict[str, Any]], int | No
         for key in range(ROWS):
             made = {name: make_value(chance, kind) for name, kind in kinds.items()}
             rows.append({"id": key if number % 3 else f'kéy "{key}"', **made})
-        # Where nesting ends, a field that varies is a column of several types, which dlt splits by their order.
+        # At the nesting limit, a varying field is a column of several types, which dlt splits by their order.
         limited = number % 2 and not any(map(varies, kinds.values()))
         yield f"t{number}", rows, chance.randrange(4) if limited else None
 

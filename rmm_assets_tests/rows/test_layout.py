@@ -166,7 +166,7 @@ def test_an_object_and_a_scalar_in_one_field_get_separate_columns(tmp_path: Path
         ({"data_type": "bool"}, 0, False),
         ({"data_type": "timestamp"}, "2024-01-01", datetime.datetime(2024, 1, 1, tzinfo=UTC)),
         ({"data_type": "timestamp"}, 1700000000, datetime.datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)),
-        # dlt refuses as years what cannot be seconds: it is milliseconds, or microseconds.
+        # dlt rejects numbers that cannot be seconds; here, they are milliseconds or microseconds.
         ({"data_type": "timestamp"}, 1700000000123, datetime.datetime(2023, 11, 14, 22, 13, 20, 123000, tzinfo=UTC)),
         ({"data_type": "timestamp"}, 1700000000123456, datetime.datetime(2023, 11, 14, 22, 13, 20, 123456, tzinfo=UTC)),
         ({"data_type": "timestamp", "timezone": False}, "2024-01-01T01:00:00+01:00", datetime.datetime(2024, 1, 1)),  # noqa: DTZ001

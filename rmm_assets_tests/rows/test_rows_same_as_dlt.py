@@ -88,7 +88,7 @@ def make_tables(seed: int, count: int) -> Iterator[tuple[str, list[dict[str, Any
         kind = {name: make_kind(chance) for name in chance.sample(NAMES, chance.randrange(1, 7))}
         names = [layout.column_name(path) for path, _ in paths(kind)]
         if len(set(names)) < len(names):
-            continue  # dlt loses one of two fields with one name
+            continue  # dlt loses one of two fields with the same name
         rows = [{"id": n, **(make_value(chance, kind) or {})} for n in range(chance.randrange(1, 12))]
         lists = [layout.column_name(path) for path, inner in paths(kind) if inner == "list"]
         count -= 1

@@ -61,7 +61,7 @@ def test_others_can_read_while_pages_are_fetched(tmp_path: Path) -> None:
     read: list[int] = []
 
     def count(seen: Seen) -> Say:
-        # DuckDB lets a reader of this process in only while nothing else has the file open for writing.
+        # DuckDB allows a reader in this process only while nothing else has the file open for writing.
         with duckdb.connect(str(tmp_path / "rmm.duckdb"), read_only=True) as reader:
             read.extend(row[0] for row in reader.execute("SELECT count(*) FROM acme.devices").fetchall())
         return Say({"data": devices(3), "total": 3})
@@ -137,7 +137,7 @@ def test_only_rows_of_an_unfinished_load_are_discarded(tmp_path: Path) -> None:
         run(tmp_path, server.base_url, made)
     database = str(tmp_path / "rmm.duckdb")
     with duckdb.connect(database) as client:
-        # A killed run's, and one that another tool loaded long before and that dlt knows nothing of.
+        # One row of a killed run, and one that another tool loaded long before, unknown to dlt.
         client.execute("INSERT INTO acme.devices VALUES (4, 'killed', 'online', '9999999999.1')")
         client.execute("INSERT INTO acme.devices VALUES (5, 'old', 'online', '1000000000.1')")
     with store_in(tmp_path).pipeline("asked").sql_client() as opened:
@@ -159,7 +159,7 @@ def test_a_first_load_makes_no_staging_copy(tmp_path: Path) -> None:
         run(tmp_path, server.base_url)
         assert _staged(tmp_path) is None
         run(tmp_path, server.base_url)
-        assert _staged(tmp_path) == 0  # a merge goes by way of dlt's staging table, which is emptied
+        assert _staged(tmp_path) == 0  # a merge uses dlt's staging table, which is emptied
     assert ids(rows_of(tmp_path)) == list(range(1, 51))
 
 
@@ -184,7 +184,7 @@ def test_a_first_load_applies_the_source_filter_of_a_merge(tmp_path: Path) -> No
             assert ids(rows_of(tmp_path)) == [1, 2, 3]
 
 
-# A person looks into the file
+# A user has the file open
 
 READER = """
 import sys, duckdb
