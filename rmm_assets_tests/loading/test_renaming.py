@@ -1,4 +1,4 @@
-"""A renamed connection or resource goes on where it was: rows, marks, rejects, versions and incremental ranges stay."""
+"""Tests that a renamed connection or resource keeps its rows, marks, rejects, versions and incremental ranges."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def server(store: Store) -> Iterator[Simulator]:
 TABLES = ("devices", "devices__disks", "devices_rejected", "events", SYNCS)
 
 
-def test_a_renamed_connection_goes_on_where_it_was(store: Store, server: Simulator) -> None:
+def test_a_renamed_connection_continues_where_it_was(store: Store, server: Simulator) -> None:
     before, made = held(store, *TABLES), fleet("north")
     with store.changing("test") as client:
         moves = moves_of_connection(client, "acme", made)
@@ -97,7 +97,7 @@ def test_a_renamed_connection_goes_on_where_it_was(store: Store, server: Simulat
 
 
 @pytest.mark.parametrize("more", [{}, {"table_name": "devices"}], ids=["its table, too", "only the resource"])
-def test_a_renamed_resource_goes_on_where_it_was(store: Store, server: Simulator, more: dict[str, Any]) -> None:
+def test_a_renamed_resource_continues_where_it_was(store: Store, server: Simulator, more: dict[str, Any]) -> None:
     before, made = held(store, *TABLES), fleet(first="machines", **more)
     with store.changing("test") as client:
         move = move_of_resource(client, "devices", made, "machines")
@@ -124,7 +124,7 @@ def test_a_renamed_resource_keeps_its_range(store: Store, server: Simulator) -> 
     assert load(store, server, made, "happenings").rows_loaded == 0
 
 
-def test_nothing_is_moved_to_where_something_is(store: Store, server: Simulator) -> None:
+def test_a_rename_overwrites_nothing(store: Store, server: Simulator) -> None:
     made = fleet("north")
     load(replace(store, dataset="north"), server, made, "events")
     with store.changing("test") as client:
@@ -140,7 +140,7 @@ def test_nothing_is_moved_to_where_something_is(store: Store, server: Simulator)
             move_of_resource(client, "printers", fleet(first="machines"), "machines")
 
 
-def test_a_rename_that_fails_has_changed_nothing(store: Store, server: Simulator) -> None:
+def test_a_failed_rename_changes_nothing(store: Store, server: Simulator) -> None:
     before, made = held(store, *TABLES), fleet("north")
     with store.changing("test") as client:
         moves = moves_of_connection(client, "acme", made)
