@@ -116,7 +116,7 @@ def test_materializing_a_broken_connection_fails_with_what_is_wrong(tmp_path: Pa
         GOOD.format(name="bad").replace("{env: ACME_API_KEY}", f"{SECRET}\n  schedul: hourly"),
         GOOD.format(name="bad").replace("attributes:", f"attribute: {SECRET}\nattributes:"),
     ],
-    ids=["in auth", "in bad YAML", "as an alias", "beside another fault", "beside the attributes"],
+    ids=["in auth", "in bad YAML", "as an alias", "next to another fault", "next to the attributes"],
 )
 def test_no_secret_of_a_broken_file_reaches_ui_or_log(
     tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]

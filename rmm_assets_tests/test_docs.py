@@ -242,7 +242,7 @@ def _background(text: str, folder: Path, environment: dict[str, str], port: int)
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
                 break
             except OSError:
-                assert time.monotonic() < until and process.poll() is None, f"does not listen: {text}"
+                assert time.monotonic() < until and process.poll() is None, f"not listening: {text}"
                 time.sleep(0.2)
         yield
     finally:

@@ -433,7 +433,7 @@ def test_every_key_is_seen_by_a_test_or_listed_as_not_seen_yet() -> None:
     # Remove keys from these lists that no longer exist or are tested by now.
     assert [key for key in (*SEEN_BY, *NOT_SEEN_YET) if key not in keys] == []
     assert SEEN_BY.keys() & NOT_SEEN_YET == set()
-    assert len(SEEN_BY) == sum(len(keys) for tests in SEEN.values() for keys in tests.values()), "a key stands twice"
+    assert len(SEEN_BY) == sum(len(keys) for tests in SEEN.values() for keys in tests.values()), "a key is listed twice"
 
 
 @pytest.mark.parametrize("key", SEEN_BY)
@@ -444,4 +444,4 @@ def test_the_test_listed_for_a_key_exists_and_sets_it(key: str) -> None:
     assert name in definitions(module), f"{module} has no {name}"
     text = source_of(SEEN_BY[key])
     unwritten = {word for word in words_of(key) if not re.search(rf"\b{re.escape(word)}\b", text)}
-    assert not unwritten, f"{SEEN_BY[key]} does not write {unwritten}"
+    assert not unwritten, f"{SEEN_BY[key]} does not set {unwritten}"

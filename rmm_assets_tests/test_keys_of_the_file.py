@@ -507,7 +507,7 @@ def test_failures_are_retried_as_configured(case: str, tmp_path: Path) -> None:
         assert len(server.seen) == requests
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux leaves a connection waiting when the queue is full")
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux does a connection wait if the queue is full")
 def test_connecting_times_out_as_configured(tmp_path: Path) -> None:
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())

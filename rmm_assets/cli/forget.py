@@ -55,7 +55,7 @@ def _forget(connection: str, resource: str | None, *, yes: bool, history: bool) 
         )
     found = known[connection]
     store = store_of(found)
-    tables, rows = _looked_up(found, store, resource)
+    tables, rows = _tables_and_rows(found, store, resource)
     click.echo(f"This will drop, in {store.place()}:")
     for name, number in rows.items():
         click.echo(f"  {found.dataset_name}.{name} ({number:,} rows)")
@@ -69,7 +69,7 @@ def _forget(connection: str, resource: str | None, *, yes: bool, history: bool) 
         click.echo("The next run loads everything from scratch.")
     if not yes:
         click.confirm("Continue?", abort=True)
-    _do(found, store, tables, whole=resource is None and history, history=history)
+    _delete(found, store, tables, whole=resource is None and history, history=history)
     if history:
         prepare_dagster_home()
         with dg.DagsterInstance.get() as instance:
@@ -81,7 +81,7 @@ def _forget(connection: str, resource: str | None, *, yes: bool, history: bool) 
     leave(0)
 
 
-def _looked_up(
+def _tables_and_rows(
     connection: Connection, store: Store, resource: str | None
 ) -> tuple[Mapping[str, list[str]], Mapping[str, int]]:
     """Returns the tables of each pipeline, and the rows of each table.
@@ -110,7 +110,9 @@ def _looked_up(
     return tables, rows
 
 
-def _do(connection: Connection, store: Store, tables: Mapping[str, list[str]], *, whole: bool, history: bool) -> None:
+def _delete(
+    connection: Connection, store: Store, tables: Mapping[str, list[str]], *, whole: bool, history: bool
+) -> None:
     from rmm_assets.loading.plan import plan_load
     from rmm_assets.tables import syncs
     from rmm_assets.tables.forgetting import drop_own_tables, forget, schemas_like

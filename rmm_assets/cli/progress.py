@@ -34,7 +34,7 @@ def progress_of(instance: dg.DagsterInstance, run_id: str, asset_of: Mapping[str
         SpinnerColumn(),
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[said]}"),
+        TextColumn("{task.fields[message]}"),
     )
     # Cleared at the end, when the summary table is printed.
     with Progress(*columns, console=console, transient=True) as progress:
@@ -58,11 +58,11 @@ class _Lines:
                 self._print(name, entry.user_message.partition("\n")[0])
         elif event.is_step_start:
             self._print(name, "reading")
-        elif (said := _end_of(event)) is not None:
-            self._print(name, said)
+        elif (message := _end_of(event)) is not None:
+            self._print(name, message)
 
-    def _print(self, name: str, said: str) -> None:
-        click.echo(f"{name}: {said}", err=True)
+    def _print(self, name: str, message: str) -> None:
+        click.echo(f"{name}: {message}", err=True)
 
 
 class _Bars:
@@ -78,20 +78,20 @@ class _Bars:
         if name is None:
             return
         if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, total=1, said="")
+            self._tasks[name] = self._progress.add_task(name, total=1, message="")
         if event is None:
             self._update(name, entry.user_message.partition("\n")[0])
-        elif (said := _end_of(event)) is not None:
-            self._update(name, said, completed=1)
+        elif (message := _end_of(event)) is not None:
+            self._update(name, message, completed=1)
 
-    def _update(self, name: str, said: str, completed: float | None = None) -> None:
-        self._progress.update(self._tasks[name], said=escape(said[:100]), completed=completed)
+    def _update(self, name: str, message: str, completed: float | None = None) -> None:
+        self._progress.update(self._tasks[name], message=escape(message[:100]), completed=completed)
 
 
 def _end_of(event: dg.DagsterEvent) -> str | None:
     """Returns how a step ended, as text; None if it has not."""
     if event.is_step_failure:
         failure = event.step_failure_data.user_failure_data
-        said = (failure and failure.description) or event.message or ""
-        return f"failed: {said.partition(chr(10))[0]}"
+        message = (failure and failure.description) or event.message or ""
+        return f"failed: {message.partition(chr(10))[0]}"
     return "done" if event.is_step_success else None

@@ -101,8 +101,8 @@ def _rename(connection: Connection, old: str, new: str, *, resource: bool, yes: 
     click.echo("and their dlt state and rows of rmm_syncs. Incremental ranges continue where they ended.")
     former = f"{connection.name}/{old}" if resource else old
     click.echo(f"Dagster cannot rename assets: the history of {former} is deleted, and the next run starts a new one.")
-    for said in _children_of(connection, new) if resource else ():
-        click.echo(said)
+    for hint in _children_of(connection, new) if resource else ():
+        click.echo(hint)
     if not yes:
         click.confirm("Continue?", abort=True)
     with ExitStack() as stack:

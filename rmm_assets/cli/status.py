@@ -64,10 +64,10 @@ def _print(found: Status, now: datetime) -> None:
         if connection.problem:
             console.print(f"[red]{connection.name}[/red] {escape(connection.problem)}", highlight=False)
         for resource in connection.resources:
-            for said in _sentences(resource):
-                console.print(f"[red]{connection.name}/{resource.name}[/red] {escape(said)}", highlight=False)
-    for run, said in found.runs.items():
-        console.print(f"[red]run {run}[/red] {escape(said)}", highlight=False)
+            for sentence in _sentences(resource):
+                console.print(f"[red]{connection.name}/{resource.name}[/red] {escape(sentence)}", highlight=False)
+    for run, problem in found.runs.items():
+        console.print(f"[red]run {run}[/red] {escape(problem)}", highlight=False)
 
 
 def _schedule(connection: ConnectionStatus) -> str:

@@ -52,10 +52,10 @@ def sync(connections: tuple[str, ...], strict: bool) -> None:
     with dg.DagsterInstance.get() as instance:
         for run in end_lost_runs(instance):
             click.echo(f"Ended run {run.run_id} of {run.job_name}: its process is gone.", err=True)
-        right = [_sync_one(definitions, jobs[name], name, instance, strict=strict) for name in wanted]
+        succeeded = [_sync_one(definitions, jobs[name], name, instance, strict=strict) for name in wanted]
     for name, problem in problems.items():
         _console().print(f"[red]{name}[/red] is not loaded: {escape(problem)}", highlight=False)
-    leave(0 if all(right) and not problems else 1)
+    leave(0 if all(succeeded) and not problems else 1)
 
 
 @dataclass
@@ -149,7 +149,7 @@ def _sync_one(
     for key, line in lines.items():
         if line.problem:
             console.print(f"[red]{key.to_user_string()}[/red] {escape(line.problem)}", highlight=False)
-    _say_where(console, definitions, connection, lines)
+    _print_places(console, definitions, connection, lines)
     return result.success and not any(line.failed or (strict and line.warned) for line in lines.values())
 
 
@@ -168,16 +168,16 @@ def _interrupted(instance: dg.DagsterInstance, run_id: str) -> NoReturn:
     leave(130)
 
 
-def _say_where(
+def _print_places(
     console: Console, definitions: dg.Definitions, connection: str, lines: dict[dg.AssetKey, _AssetSummary]
 ) -> None:
     """Prints where the tables are that exist."""
     specs = [spec for spec in definitions.resolve_all_asset_specs() if spec.key in lines]
     places = {spec.key: str(spec.metadata["rmm_assets/place"]) for spec in specs if "rmm_assets/place" in spec.metadata}
-    there = {key: place for key, place in places.items() if lines[key].has_table}
-    place = escape(", ".join(sorted(set(there.values()))))
-    if there:
-        named = "" if len(there) == len(places) else f" ({', '.join(sorted(key.path[-1] for key in there))})"
+    existing = {key: place for key, place in places.items() if lines[key].has_table}
+    place = escape(", ".join(sorted(set(existing.values()))))
+    if existing:
+        named = "" if len(existing) == len(places) else f" ({', '.join(sorted(key.path[-1] for key in existing))})"
         console.print(f"The tables of [bold]{connection}[/bold]{named} are in [bold]{place}[/bold].", highlight=False)
     else:
         console.print(f"[bold]{connection}[/bold] has no tables yet.", highlight=False)

@@ -34,12 +34,12 @@ Names = Annotated[
 def _web_address(url: str) -> str:
     try:
         parts = urlsplit(url)
-        right = (
+        valid = (
             parts.scheme in ("http", "https") and bool(parts.hostname) and not re.search(r"[\s<>\"\\\x00-\x1f]", url)
         )
     except ValueError:
-        right = False
-    if not right:
+        valid = False
+    if not valid:
         refuse([line_error((), "this is not the URL of a web page; write https://host/page")])
     return url
 

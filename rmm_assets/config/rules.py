@@ -112,10 +112,10 @@ def _name_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
         names[resource.name] = index
         if resource.table == SYNCS:
             key = "table_name" if resource.table_name else "name"
-            said = (
+            message = (
                 f"the table `{SYNCS}` is reserved for the history of runs; give `{resource.name}` another `table_name`"
             )
-            yield line_error(("resources", index, key), said)
+            yield line_error(("resources", index, key), message)
         # Rejected rows go to a second table of each resource.
         for table in (resource.table, f"{resource.table}_rejected"):
             if table in tables:
@@ -156,14 +156,14 @@ def _resource_faults(connection: Attributes, resource: Resource, where: Path) ->
             f"keeps versions by merging, but write_disposition is {resource.disposition}; write merge",
         )
     known = {other.name for other in connection.resources}
-    above = resource.parents
-    for parent, path in above.items():
+    parents = resource.parents
+    for parent, path in parents.items():
         if parent == resource.name:
             yield line_error((*where, *path), f"`{resource.name}` cannot take values from itself")
         elif parent not in known:
             yield line_error((*where, *path), f"unknown resource `{parent}`; {did_you_mean(parent, sorted(known))}")
-    if len(above) > 1:
-        yield line_error(where, f"`{resource.name}` takes values from {' and '.join(above)}; dlt allows one parent")
+    if len(parents) > 1:
+        yield line_error(where, f"`{resource.name}` takes values from {' and '.join(parents)}; dlt allows one parent")
     for column, target in resource.checks.references.items():
         name = target.partition(".")[0]
         if name not in known:
@@ -171,7 +171,7 @@ def _resource_faults(connection: Attributes, resource: Resource, where: Path) ->
                 (*where, "checks", "references", column),
                 f"unknown resource `{name}`; {did_you_mean(name, sorted(known))}",
             )
-    if resource.include_from_parent and not above:
+    if resource.include_from_parent and not parents:
         yield line_error(
             (*where, "include_from_parent"),
             "has no parent; write `{resources.parent.field}` in the path, or leave it out",

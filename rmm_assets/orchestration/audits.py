@@ -52,8 +52,8 @@ def _audit_op(connection: Connection, resource: Resource, resource_key: str) -> 
         result = audit_resource(connection, resource, api, context.log)
         if result.verdict == "differences":
             # Examples are only in the metadata, because the description is posted to the webhook.
-            said = "; ".join(result.sentences(examples=False))
-            raise dg.Failure(f"{resource.name}: {said}", metadata=_metadata(result), allow_retries=False)
+            differences = "; ".join(result.sentences(examples=False))
+            raise dg.Failure(f"{resource.name}: {differences}", metadata=_metadata(result), allow_retries=False)
         for sentence in result.sentences():
             context.log.warning("%s: %s", resource.name, sentence)
         context.add_output_metadata(_metadata(result))
@@ -79,11 +79,11 @@ def audit_resource(connection: Connection, resource: Resource, api: RmmApi, log:
 
 
 def _metadata(result: "Audit") -> Mapping[str, Any]:
-    said = result.as_json()
+    metadata = result.as_json()
     for key in ("connection", "resource", "loaded_at"):
-        said.pop(key)
-    said["unverified"] = list(result.unverified)
-    said["examples"] = {kind: list(labels) for kind, labels in result.examples.items()}
+        metadata.pop(key)
+    metadata["unverified"] = list(result.unverified)
+    metadata["examples"] = {kind: list(labels) for kind, labels in result.examples.items()}
     if result.loaded_at is not None:
-        said["loaded_at"] = dg.MetadataValue.timestamp(result.loaded_at)
-    return said
+        metadata["loaded_at"] = dg.MetadataValue.timestamp(result.loaded_at)
+    return metadata

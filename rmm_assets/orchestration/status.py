@@ -119,15 +119,15 @@ def status_of(
         if repository.has_schedule_def(schedule_name(name)):
             schedule = repository.get_schedule_def(schedule_name(name))
             status.schedule, status.running = str(schedule.cron_schedule), schedule_is_running(instance, schedule)
-        noted: list[dict[str, syncs.Sync]] = [{}, {}]
+        last_syncs: list[dict[str, syncs.Sync]] = [{}, {}]
         try:
-            noted = _noted(connection)
+            last_syncs = _last_syncs(connection)
         except Exception as error:  # each database raises its own
             status.problem = f"cannot read its tables: {error}".splitlines()[0]
         for resource in connection.resources:
             if resource.selected:
                 key = asset_key(connection, resource.name)
-                entry = _resource(resource.name, instance, key, *(each.get(resource.name) for each in noted))
+                entry = _resource(resource.name, instance, key, *(each.get(resource.name) for each in last_syncs))
                 entry.stale = stale.get(key.to_user_string(), "")
                 entry.failed_checks = sorted(check.name for check in failed if check.asset_key == key)
                 status.resources.append(entry)
@@ -140,7 +140,7 @@ def status_of(
     return Status(found, runs)
 
 
-def _noted(connection: Connection) -> list[dict[str, syncs.Sync]]:
+def _last_syncs(connection: Connection) -> list[dict[str, syncs.Sync]]:
     """Returns the last sync of each resource, and the last one that loaded something, by resource."""
     store = store_of(connection)
     if store.is_missing:

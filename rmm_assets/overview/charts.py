@@ -379,10 +379,10 @@ def _binned(
     limits = [_like(edge, like) for edge in edges]
     bins = [f"sum(CASE WHEN {quoted} >= %s AND {quoted} < %s THEN 1 ELSE 0 END)"] * (len(edges) - 1)
     pairs = [limit for pair in pairwise(limits) for limit in pair]
-    there = [expression for expression in by if expression]
-    group = f"GROUP BY {', '.join(there)}" if there else ""
+    present = [expression for expression in by if expression]
+    group = f"GROUP BY {', '.join(present)}" if present else ""
     counted = []
-    for line in rows.ask(", ".join([*there, *bins]), group, *pairs):
+    for line in rows.ask(", ".join([*present, *bins]), group, *pairs):
         values = iter(line)
         known = tuple(next(values) if expression else None for expression in by)
         counted.append((known, [int(count or 0) for count in values]))
@@ -390,8 +390,8 @@ def _binned(
 
 
 def _add(counts: dict[str, list[int]], name: str, more: Sequence[int]) -> None:
-    there = counts.get(name)
-    counts[name] = list(more) if there is None else [one + other for one, other in zip(there, more, strict=True)]
+    existing = counts.get(name)
+    counts[name] = list(more) if existing is None else [one + other for one, other in zip(existing, more, strict=True)]
 
 
 def _names_of(organizations: _Rows) -> dict[str, str]:

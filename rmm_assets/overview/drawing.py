@@ -91,9 +91,9 @@ def _horizontal(axes: Axes, chart: Chart) -> None:
     places = range(len(chart.labels))
     reached = [0.0] * len(chart.labels)
     for number, (name, counts) in enumerate(chart.series.items()):
-        there = [place for place in places if counts[place]]
+        nonzero = [place for place in places if counts[place]]
         axes.barh(
-            there, [counts[place] for place in there], left=[reached[place] for place in there], height=0.68,
+            nonzero, [counts[place] for place in nonzero], left=[reached[place] for place in nonzero], height=0.68,
             color=_colour(name, number), edgecolor=_GROUND, lw=0.8,
         )  # fmt: skip
         reached = [one + other for one, other in zip(reached, counts, strict=True)]
@@ -117,9 +117,9 @@ def _vertical(axes: Axes, chart: Chart) -> None:
     reached = [0.0] * len(chart.labels)
     # The most severe series is at the bottom, where bars are easiest to compare.
     for number, (name, counts) in enumerate(chart.series.items()):
-        there = [place for place in places if counts[place]]
+        nonzero = [place for place in places if counts[place]]
         axes.bar(
-            there, [counts[place] for place in there], bottom=[reached[place] for place in there], width=0.8,
+            nonzero, [counts[place] for place in nonzero], bottom=[reached[place] for place in nonzero], width=0.8,
             color=_colour(name, number), edgecolor=_GROUND, lw=0.8,
         )  # fmt: skip
         reached = [one + other for one, other in zip(reached, counts, strict=True)]

@@ -87,7 +87,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
         with suppress(URLError, ConnectionError, TimeoutError), urlopen(f"{url}/server_info", timeout=5):
             return
         time.sleep(0.3)
-    raise RuntimeError(f"dagster dev does not answer; its log ends with:\n{log.read_text()[-4000:]}")
+    raise RuntimeError(f"dagster dev does not respond; its log ends with:\n{log.read_text()[-4000:]}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

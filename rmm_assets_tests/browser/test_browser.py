@@ -202,7 +202,7 @@ def test_a_green_asset_shows_rows_columns_numbers_and_checks(ui: Ui, picture: Pi
     preview = _preview(ui.open("/assets/demo/organizations?view=events"))
     masked = preview.get_by_text("***", exact=True)
     expect(masked.first).to_be_attached()
-    assert masked.count() >= 10, "e-mail addresses and telephone numbers are sensitive"
+    assert masked.count() >= 10, "e-mail addresses and phone numbers are sensitive"
     expect(preview.get_by_text("@")).to_have_count(0)
 
     page = ui.open("/assets/demo/devices?view=checks")

@@ -176,7 +176,7 @@ def test_a_path_to_a_single_object_implies_no_paginator_and_no_selector() -> Non
     with pytest.raises(ValueError, match="`one` has no paginator, and guessing one loses rows"):
         _one_thing({})
     one = _one_thing({"paginator": "header_link"}).resource("one")
-    assert one.endpoint.paginator == paginators.HeaderLinkPaginator(), "the client's paginator holds here, too"
+    assert one.endpoint.paginator == paginators.HeaderLinkPaginator(), "the client's paginator applies here, too"
     one = _one_thing({}, paginator="single_page", data_selector="$", single_object=True).resource("one")
     assert one.endpoint.paginator == paginators.SinglePagePaginator()
     assert one.endpoint.single_object

@@ -307,12 +307,12 @@ os.abort()
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no core files")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no core dumps")
 def test_a_process_with_a_secret_leaves_no_core_dump(tmp_path: Path) -> None:
     import resource
 
     if resource.getrlimit(resource.RLIMIT_CORE)[1] != resource.RLIM_INFINITY:
-        pytest.skip("core files are forbidden on this machine anyway")
+        pytest.skip("core dumps are disabled on this machine anyway")
     found = {}
     for case in ("secret", "none"):
         folder = tmp_path / case

@@ -110,7 +110,7 @@ def test_a_killed_process_releases_its_permits(tmp_path: Path) -> None:
     assert [process.stdout.readline() for _ in range(2)] == ["ready\n", "held\n"]
     rate_limit = RateLimit(tmp_path, max_concurrency=1)
     with pytest.raises(TimeoutError), rate_limit.permit(until=time.monotonic() + 0.2):
-        pytest.fail("two held the one permit")
+        pytest.fail("two workers held the same permit")
     process.kill()
     process.communicate()
     with rate_limit.permit(until=time.monotonic() + 60):

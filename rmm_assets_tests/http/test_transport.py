@@ -252,7 +252,7 @@ def test_a_wait_in_the_body_is_honoured(make: Make) -> None:
 def test_a_damaged_body_is_requested_again(make: Make) -> None:
     def accept(reply: Reply) -> str:
         if b"good" not in reply.body:
-            raise BodyFault("the body is no JSON")
+            raise BodyFault("the body is not JSON")
         return "taken"
 
     bodies = [b"<html>", b'{"a', b"good"]

@@ -84,7 +84,7 @@ class Project:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     if sys.prefix == sys.base_prefix:
-        pytest.skip("runs in an environment only, which a second one can borrow from")
+        pytest.skip("needs a virtual environment, from which a second one can borrow packages")
     return Project(tmp_path_factory.mktemp("fleet"))
 
 

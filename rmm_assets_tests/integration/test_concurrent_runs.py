@@ -88,7 +88,7 @@ def test_a_database_that_cannot_be_written_is_red_with_the_cause(tmp_path: Path)
         assert not server.requests
 
 
-@pytest.mark.skipif(importlib.util.find_spec("psycopg2") is None, reason="dlt's postgres destination wants psycopg2")
+@pytest.mark.skipif(importlib.util.find_spec("psycopg2") is None, reason="dlt's postgres destination needs psycopg2")
 def test_a_destination_that_is_down_is_red_before_anything_is_fetched(tmp_path: Path) -> None:
     store = Store("postgres", "postgresql://nobody:nothing@127.0.0.1:9/none", "acme", tmp_path / "work")
     with Simulator(tables={"devices": devices(3)}) as server:

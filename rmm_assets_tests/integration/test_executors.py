@@ -51,7 +51,7 @@ def test_each_resource_can_be_loaded_in_its_own_process(tmp_path: Path) -> None:
 def test_a_connection_can_use_the_executor_of_its_code_location(tmp_path: Path) -> None:
     @dg.executor(name="of_the_location")
     def executor(_: dg.InitExecutorContext) -> dg.Executor:
-        raise AssertionError("no run is executed")
+        raise AssertionError("the test executes no run")
 
     for said, name in (("location", "of_the_location"), ("in_process", "in_process")):
         folder = folder_with(tmp_path / said, "http://127.0.0.1:9", said)

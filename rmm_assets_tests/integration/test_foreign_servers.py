@@ -77,7 +77,7 @@ def assert_same(rows: list[dict[str, Any]], found: list[dict[str, Any]]) -> None
 
 def test_json_server_is_read_to_the_last_row(workplace: Path, instance: dg.DagsterInstance) -> None:
     if not JSON_SERVER.exists():
-        pytest.skip("json-server is not in .tools: `.ci/run` installs it where npm is")
+        pytest.skip("json-server is not in .tools: `.ci/run` installs it with npm")
     rows = devices()
     (workplace / "db.json").write_text(json.dumps({"devices": rows}, ensure_ascii=False), encoding="utf-8")
     port = free_port()

@@ -202,7 +202,7 @@ def total_path_of(world: World) -> str | None:
 def judge(api: Api, rows: list[dict[str, Any]], world: str) -> None:
     """Asserts that every row that existed throughout was received, and no row or value that never existed."""
     landed = {row["id"]: row["value"] for row in rows}
-    assert len(landed) == len(rows), f"a row landed twice: {world}"
+    assert len(landed) == len(rows), f"a row was loaded twice: {world}"
     assert api.throughout <= landed.keys(), f"lost: {sorted(api.throughout - landed.keys())[:5]}: {world}"
     invented = {key: value for key, value in landed.items() if value not in api.ever.get(key, ())}
     assert not invented, f"invented: {invented}: {world}"

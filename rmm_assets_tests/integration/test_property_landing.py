@@ -248,10 +248,10 @@ class Merging(Machine):
         for row in after:
             number, since = int(row["id"]), row.get("_absent_since")
             if number in gone:
-                assert (since is not None) or policy == "keep", "a row is gone and not marked"
+                assert (since is not None) or policy == "keep", "a missing row is not marked"
                 assert all(row[name] == cell for name, cell in gone[number].items() if name != "_absent_since")
                 continue
-            assert since is None, "a row is there and marked"
+            assert since is None, "an existing row is marked"
             for name, value in self.rows[number].items():
                 assert same(columns, row, name, value), (name, value, row, columns)
 

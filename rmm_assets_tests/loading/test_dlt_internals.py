@@ -90,10 +90,10 @@ def test_a_rest_api_config_is_resolved_with_defaults_static_parameters_and_paren
     }  # fmt: skip
     found = resolve_endpoints(config)
     expect(found["orgs"].endpoint["path"] == "orgs/eu", "static parameters no longer fill a path")
-    expect(found["sites"].fields == {"resources.orgs.meta.id": "meta.id"}, "placeholders are resolved in another way")
-    expect(found["sites"].parent == "orgs" and found["orgs"].parent is None, "a child does not know its parent")
-    expect(found["sites"].include_from_parent == ("name",), "fields of the parent's row are named elsewhere")
-    expect(found["rooms"].fields == {"site": "id"}, "parameters of type `resolve` are resolved in another way")
+    expect(found["sites"].fields == {"resources.orgs.meta.id": "meta.id"}, "placeholders are resolved differently")
+    expect(found["sites"].parent == "orgs" and found["orgs"].parent is None, "a child has no reference to its parent")
+    expect(found["sites"].include_from_parent == ("name",), "fields of the parent's row are in another attribute")
+    expect(found["rooms"].fields == {"site": "id"}, "parameters of type `resolve` are resolved differently")
 
 
 def test_a_field_of_the_parent_has_the_name_that_dlt_gives_it() -> None:
@@ -104,7 +104,7 @@ def test_a_field_of_the_parent_has_the_name_that_dlt_gives_it() -> None:
 
 def test_values_are_found_by_the_jsonpath_of_dlt() -> None:
     expect(
-        values_at("a.b", {"a": {"b": 1}}) == [1] and values_at("a.c", {"a": {}}) == [], "a JSONPath finds other values"
+        values_at("a.b", {"a": {"b": 1}}) == [1] and values_at("a.c", {"a": {}}) == [], "a JSONPath finds different values"
     )
 
 
@@ -124,12 +124,12 @@ def test_cursor_state_and_boundary_rows_are_stored_like_dlt_s(pipeline: dlt.Pipe
     pipeline.extract(theirs())
     pipeline.extract(ours(), schema=pipeline.default_schema)
     expect(
-        set(kept) >= {"initial_value", "last_value", "unique_hashes", "start_value"}, "a cursor is kept in another form"
+        set(kept) >= {"initial_value", "last_value", "unique_hashes", "start_value"}, "a cursor is stored in another format"
     )
-    expect(kept["last_value"] == "2024-01-02", "the last value is kept under another name")
-    expect(kept["unique_hashes"] == [row_digest([2])], "rows at the start are remembered by another digest")
+    expect(kept["last_value"] == "2024-01-02", "the last value is stored under another name")
+    expect(kept["unique_hashes"] == [row_digest([2])], "rows at the start are stored with another digest")
     old = {row_digest([2], {"x" * 20})}
-    expect(old != {row_digest([2])}, "digests of dlt before 1.29 are no longer told apart by their length")
+    expect(old != {row_digest([2])}, "digests of dlt before 1.29 can no longer be recognized by their length")
 
 
 def test_child_tables_are_found_and_arrow_tables_are_accepted_as_rows(pipeline: dlt.Pipeline) -> None:
@@ -144,15 +144,15 @@ def test_child_tables_are_found_and_arrow_tables_are_accepted_as_rows(pipeline: 
 
     pipeline.run(devices())
     tables = pipeline.default_schema.tables
-    expect("devices__disks" in tables, "Arrow tables of another name are not taken")
+    expect("devices__disks" in tables, "Arrow tables with another name are not accepted")
     child: Any = tables["devices__disks"]
-    expect(child.get("parent") == "devices" and "resource" not in child, "a child table is not one any more")
+    expect(child.get("parent") == "devices" and "resource" not in child, "a child table is no longer recognized")
     expect(
         [table["name"] for table in nested_tables(tables, "devices")] == ["devices__disks"],
         "child tables are not found",
     )
     with pipeline.sql_client() as client:
-        expect(client.execute_sql("SELECT size FROM devices__disks") == [(2,)], "a child table's rows do not land")
+        expect(client.execute_sql("SELECT size FROM devices__disks") == [(2,)], "a child table's rows are not loaded")
 
 
 def test_a_destination_lists_its_schemas_and_columns(pipeline: dlt.Pipeline) -> None:
@@ -160,8 +160,8 @@ def test_a_destination_lists_its_schemas_and_columns(pipeline: dlt.Pipeline) -> 
     with pipeline.destination_client() as client:
         stored: Any = client.get_stored_schema("internals")  # type: ignore[attr-defined]
         columns = dict(client.get_storage_tables(["devices"]))["devices"]  # type: ignore[attr-defined]
-    expect("devices" in json.loads(stored.schema)["tables"], "the schema at the destination is read in another way")
-    expect(columns["id"]["data_type"] == "bigint", "the real columns of a table are read in another way")
+    expect("devices" in json.loads(stored.schema)["tables"], "the schema at the destination is read differently")
+    expect(columns["id"]["data_type"] == "bigint", "the actual columns of a table are read differently")
 
 
 def test_the_load_package_s_state_contains_the_load_id(pipeline: dlt.Pipeline) -> None:
@@ -173,19 +173,19 @@ def test_the_load_package_s_state_contains_the_load_id(pipeline: dlt.Pipeline) -
         yield {"id": 1}
 
     info = pipeline.run(devices())
-    expect(seen == info.loads_ids, "`dlt.current.load_package_state` names another load")
+    expect(seen == info.loads_ids, "`dlt.current.load_package_state` has another load id")
 
 
 def test_versions_are_distinguished_by_two_columns(pipeline: dlt.Pipeline) -> None:
     disposition: Any = {"disposition": "merge", "strategy": "scd2"}
     pipeline.run([{"id": 1}], table_name="devices", write_disposition=disposition)
-    expect(set(VALIDITY_COLUMNS) <= set(pipeline.default_schema.tables["devices"]["columns"]), "scd2 has other columns")
+    expect(set(VALIDITY_COLUMNS) <= set(pipeline.default_schema.tables["devices"]["columns"]), "scd2 has different columns")
 
 
 def test_row_ids_use_dlt_s_undocumented_digest() -> None:
     from dlt.common.normalizers.json.helpers import get_row_hash
     from dlt.common.normalizers.utils import DLT_ID_LENGTH_BYTES
 
-    expect(list(inspect.signature(get_row_hash).parameters)[:2] == ["row", "subset"], "row ids are made in another way")
-    expect(DLT_ID_LENGTH_BYTES == 10, "row ids have another length")
-    expect(len(get_row_hash(json.loads('{"id": 1}'), ["id"])) == 14, "row ids have another length")
+    expect(list(inspect.signature(get_row_hash).parameters)[:2] == ["row", "subset"], "row ids are derived differently")
+    expect(DLT_ID_LENGTH_BYTES == 10, "row ids have a different length")
+    expect(len(get_row_hash(json.loads('{"id": 1}'), ["id"])) == 14, "row ids have a different length")

@@ -31,7 +31,7 @@ def test_count_is_evidence(tmp_path: Path) -> None:
     def answer(seen: Seen) -> Say:
         if "/how-many" not in seen.target:
             return Say({"data": devices(3)})
-        assert "site=1" in seen.target, "the endpoint's filter is sent along"
+        assert "site=1" in seen.target, "the endpoint's filter is also sent"
         assert "verbose=1" in seen.target
         assert "limit" not in seen.target
         return Say({"rows": 3})

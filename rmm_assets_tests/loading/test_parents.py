@@ -228,7 +228,7 @@ def test_if_one_parent_fails_missing_rows_of_the_others_are_marked(policy: str, 
         (SILENT, {"max_absent_share": 1}, set(), "include_from_parent with the parent's key would show which"),
         (GONE, {"max_absent_share": 1}, {"a2", "b0", "b1", "b2"}, ""),
     ],
-    ids=["403", "404", "403, parent not told", "404, parent not told"],
+    ids=["403", "404", "403, without the parent's key", "404, without the parent's key"],
 )
 def test_only_certain_ignored_statuses_prove_that_a_parent_has_no_rows(
     answer: Say, more: dict[str, Any], marked: set[str], held_back: str, tmp_path: Path

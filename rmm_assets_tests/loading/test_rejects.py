@@ -75,7 +75,7 @@ def test_a_row_rejected_by_every_load_is_kept_once_with_first_and_last_time(tmp_
     holds(tmp_path, made, {"id": 1}, {"id": 2, "v": "b"})
     assert len(rows_of(tmp_path, "devices_rejected")) == 2
     holds(tmp_path, made, {"id": 1}, bad, {"v": "c"})
-    assert len(rows_of(tmp_path, "devices_rejected")) == 3, "another row is another rejection"
+    assert len(rows_of(tmp_path, "devices_rejected")) == 3, "another row is a separate rejection"
 
 
 def test_a_key_rejected_for_two_reasons_is_kept_twice(tmp_path: Path) -> None:

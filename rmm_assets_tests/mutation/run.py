@@ -49,7 +49,7 @@ def main(words: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="rmm-mutants-") as folder:
         copy = copy_of_the_code(Path(folder))
         if not is_green(copy, chosen):
-            print("the tests fail on the code as it is, so they show nothing about mutants")
+            print("the tests fail on the unchanged code, so they show nothing about mutants")
             return 1
         outcomes = []
         for number, mutant in enumerate(chosen, start=1):
@@ -78,7 +78,7 @@ def copy_of_the_code(folder: Path) -> Path:
 def is_green(copy: Path, mutants: Iterable[Mutant]) -> bool:
     """Returns whether all tests that should notice a mutant pass on the unchanged code."""
     tests = dict.fromkeys(test for mutant in mutants for test in mutant.tests)
-    print(f"{len(tests)} tests on the code as it is ...", flush=True)
+    print(f"{len(tests)} tests on the unchanged code ...", flush=True)
     return run_tests(copy, list(tests), LIMIT_OF_ALL, show=True) == 0
 
 

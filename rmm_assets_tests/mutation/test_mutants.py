@@ -22,13 +22,13 @@ def functions_of(path: Path) -> frozenset[str]:
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
 def test_a_mutant_changes_existing_code_and_names_existing_tests(mutant: Mutant) -> None:
     text = (ROOT / "rmm_assets" / mutant.file).read_text()
-    assert text.count(mutant.old) == 1, f"stale: the text stands {text.count(mutant.old)} times in {mutant.file}"
+    assert text.count(mutant.old) == 1, f"stale: the text occurs {text.count(mutant.old)} times in {mutant.file}"
     assert mutant.old != mutant.new
     compile(text.replace(mutant.old, mutant.new), mutant.file, "exec")
     assert mutant.tests
     for test in mutant.tests:
         file, _, name = test.partition("::")
-        assert name.partition("[")[0] in functions_of(ROOT / "rmm_assets_tests" / file), f"{test} is not there"
+        assert name.partition("[")[0] in functions_of(ROOT / "rmm_assets_tests" / file), f"{test} does not exist"
 
 
 def test_each_promise_is_named_once() -> None:

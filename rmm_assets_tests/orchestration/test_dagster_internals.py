@@ -19,21 +19,21 @@ PACKAGE = Path(rmm_assets.__file__).parent
 def test_short_columns_are_stored_short_and_read_as_normal_columns() -> None:
     column = short_column("name", "text")
     assert stored_bytes(column) < stored_bytes(dg.TableColumn("name", "text")) / 2, (
-        "Dagster stores columns in another way than before: metadata of wide tables is longer than contracts.md says"
+        "Dagster stores columns differently now: the metadata of wide tables is larger than contracts.md says"
     )
     assert deserialize_value(serialize_value(column)) == dg.TableColumn("name", "text")
 
 
 def test_ticks_are_those_of_dagsters_schedules() -> None:
     first, second = ticks("30 6 * * *", "UTC", 2)
-    assert (second - first).total_seconds() == 86_400, "freshness windows are made of Dagster's own reading of cron"
+    assert (second - first).total_seconds() == 86_400, "freshness windows rely on Dagster's evaluation of cron expressions"
     assert (first.hour, first.minute) == (6, 30)
 
 
 def test_positions_of_a_yaml_file_are_found_by_path() -> None:
     tree = dagster_internals.SourcePositionTree
     assert {"children", "position"} <= set(tree.__annotations__), (
-        "faults of a connection file are told by line with Dagster's position trees, which look different now"
+        "faults of a connection file are reported by line with Dagster's position trees, which have changed"
     )
     assert hasattr(tree, "lookup_closest_and_path")
 

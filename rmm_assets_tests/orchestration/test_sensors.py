@@ -181,7 +181,7 @@ def test_errors_and_logs_do_not_contain_the_url_if_the_receiver_refuses(
 @pytest.mark.parametrize(
     "address",
     [f"http://127.0.0.1:1/{SECRET}", f"http://hooks.example.com/{SECRET}", f"hooks/{SECRET}", f"https://[{SECRET}"],
-    ids=["nobody listens", "plain http to elsewhere", "no address", "half an address"],
+    ids=["no listener", "plain http to another machine", "not a URL", "incomplete URL"],
 )
 def test_errors_and_logs_do_not_contain_the_url_if_it_cannot_be_reached(
     address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]

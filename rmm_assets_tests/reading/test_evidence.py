@@ -349,7 +349,7 @@ def test_a_misspelt_key_is_red_if_the_last_page_may_be_full(
     found = read_from(answer, tmp_path, paginator, **changes)
     assert found.rows == rows
     assert found.report.warnings[-1:] == [said] or not rows
-    assert read_from(answer, tmp_path, OFFSET).report.warnings == [], "the default is nobody's word"
+    assert read_from(answer, tmp_path, OFFSET).report.warnings == [], "the file does not configure the default"
 
 
 @pytest.mark.parametrize("paginator", [NEXT, CURSOR, "header_link"], ids=str)
@@ -429,7 +429,7 @@ def test_a_total_can_come_from_a_separate_request(plain: bool, tmp_path: Path) -
     held, counted = rows_of(60), [60]
 
     def answer(seen: Seen) -> Say:
-        assert query_of(seen)["$filter"] == "os eq 'x'", "both ask for the same rows"
+        assert query_of(seen)["$filter"] == "os eq 'x'", "both request the same rows"
         if "$count" in seen.target.partition("?")[0]:
             return Say(str(counted[0]).encode()) if plain else Say({"result": {"n": counted[0]}})
         start = int(query_of(seen).get("$skip", 0))

@@ -66,7 +66,7 @@ def test_two_fields_with_the_same_column_name_are_both_loaded(tmp_path: Path) ->
     other = (set(landed.types) - {"name"}).pop()
     assert landed.rows == [{"name": "a", other: "b"}, {"name": "d", other: "c"}]
     landed = land(tmp_path / "b", [[{"Name": "a", "name": None}, {"name": "b"}, {"Name": "c", "name": "c"}]])
-    assert landed.rows == [{"name": "a"}, {"name": "b"}, {"name": "c"}], "nothing clashes, so it is as in dlt"
+    assert landed.rows == [{"name": "a"}, {"name": "b"}, {"name": "c"}], "without a clash, names are as in dlt"
     landed = land(tmp_path / "c", [[{"a": {"b": 1}, "a__b": 2}]])
     assert sorted(landed.rows[0].values()) == [1, 2]
     assert landed.rows[0]["a__b"] == 2
