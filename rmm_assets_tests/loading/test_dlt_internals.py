@@ -104,7 +104,8 @@ def test_a_field_of_the_parent_has_the_name_that_dlt_gives_it() -> None:
 
 def test_values_are_found_by_the_jsonpath_of_dlt() -> None:
     expect(
-        values_at("a.b", {"a": {"b": 1}}) == [1] and values_at("a.c", {"a": {}}) == [], "a JSONPath finds different values"
+        values_at("a.b", {"a": {"b": 1}}) == [1] and values_at("a.c", {"a": {}}) == [],
+        "a JSONPath finds different values",
     )
 
 
@@ -124,7 +125,8 @@ def test_cursor_state_and_boundary_rows_are_stored_like_dlt_s(pipeline: dlt.Pipe
     pipeline.extract(theirs())
     pipeline.extract(ours(), schema=pipeline.default_schema)
     expect(
-        set(kept) >= {"initial_value", "last_value", "unique_hashes", "start_value"}, "a cursor is stored in another format"
+        set(kept) >= {"initial_value", "last_value", "unique_hashes", "start_value"},
+        "a cursor is stored in another format",
     )
     expect(kept["last_value"] == "2024-01-02", "the last value is stored under another name")
     expect(kept["unique_hashes"] == [row_digest([2])], "rows at the start are stored with another digest")
@@ -179,7 +181,9 @@ def test_the_load_package_s_state_contains_the_load_id(pipeline: dlt.Pipeline) -
 def test_versions_are_distinguished_by_two_columns(pipeline: dlt.Pipeline) -> None:
     disposition: Any = {"disposition": "merge", "strategy": "scd2"}
     pipeline.run([{"id": 1}], table_name="devices", write_disposition=disposition)
-    expect(set(VALIDITY_COLUMNS) <= set(pipeline.default_schema.tables["devices"]["columns"]), "scd2 has different columns")
+    expect(
+        set(VALIDITY_COLUMNS) <= set(pipeline.default_schema.tables["devices"]["columns"]), "scd2 has different columns"
+    )
 
 
 def test_row_ids_use_dlt_s_undocumented_digest() -> None:

@@ -26,7 +26,9 @@ def test_short_columns_are_stored_short_and_read_as_normal_columns() -> None:
 
 def test_ticks_are_those_of_dagsters_schedules() -> None:
     first, second = ticks("30 6 * * *", "UTC", 2)
-    assert (second - first).total_seconds() == 86_400, "freshness windows rely on Dagster's evaluation of cron expressions"
+    assert (second - first).total_seconds() == 86_400, (
+        "freshness windows rely on Dagster's evaluation of cron expressions"
+    )
     assert (first.hour, first.minute) == (6, 30)
 
 
