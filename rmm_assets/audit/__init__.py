@@ -1,6 +1,6 @@
-"""Reads a resource in another way than a load does and compares it with its table, as an independent check.
+"""Re-reads a resource by a different route than a load and compares it with its table, as an independent check.
 
-It shares no code with `reading`, `rows` and `loading`, as a check built on the loader's own logic could only agree with it.
+It shares no code with `reading`, `rows` and `loading`, because a check built on the loader's logic would repeat its mistakes.
 """
 
 from rmm_assets.audit.report import Audit

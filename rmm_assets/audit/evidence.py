@@ -1,7 +1,7 @@
 """Finds what responses say about the number of rows and about more pages, and what contradicts an end.
 
-As this is a check, it leans one way: anything that can be read as "there is more" is, and "this is all" is believed only if
-the rows confirm it.
+As a check, it errs on one side: anything that can mean "there is more" does, and "this is all" is believed only if the rows
+confirm it.
 """
 
 from __future__ import annotations

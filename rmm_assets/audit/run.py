@@ -26,7 +26,7 @@ def audit(
     connection: Connection, resource: Resource, secret: Secret, *, store: Store,
     base_url: str | None = None, log: logging.Logger | None = None,
 ) -> Audit:  # fmt: skip
-    """Reads a resource from the API again, in another way, and compares it with its table, which is only read.
+    """Re-reads a resource from the API by a different route and compares it with its table, which is not changed.
 
     If anything differs, both the API and the table are read a second time, so that rows that changed in between are not
     reported.

@@ -120,7 +120,7 @@ class Client(Settings):
     )
     headers: dict[str, str] = Field(
         default_factory=dict,
-        description="Headers of every request. Never put the secret here; use `auth`.",
+        description="Headers of every request. Never put a secret here in plain text; use `auth` or `{secrets.NAME}`.",
     )
     auth: Auth | None = Field(
         default=None,

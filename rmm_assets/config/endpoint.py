@@ -119,7 +119,8 @@ class Endpoint(Settings):
     json_body: dict[str, Any] | None = Field(default=None, alias="json", description="JSON request body.")
     data: Any = Field(default=None, description="Request body in another format.")
     headers: dict[str, str] = Field(
-        default_factory=dict, description="Headers of this endpoint. Never put the secret here; use `auth`."
+        default_factory=dict,
+        description="Headers of this endpoint. Never put a secret here in plain text; use `auth` or `{secrets.NAME}`.",
     )
     paginator: Paginator | None = Field(
         default=None,
@@ -139,28 +140,28 @@ class Endpoint(Settings):
     total_header: str | None = Field(
         default=None,
         min_length=1,
-        description="Not dlt's: response header with the total number of rows, for example `X-Total-Count`.",
+        description="Not in dlt: response header with the total number of rows, for example `X-Total-Count`.",
     )
     count: Count | None = Field(
         default=None,
-        description="Not dlt's: a separate request for the total number of rows, for example OData's `$count`.",
+        description="Not in dlt: a separate request for the total number of rows, for example OData's `$count`.",
     )
     wrong_signals: Names = Field(
         default=(),
-        description="Not dlt's: headers or fields to ignore because this API sends wrong totals or next-page signals in "
+        description="Not in dlt: headers or fields to ignore because this API sends wrong totals or next-page signals in "
         "them, for example `total`, `meta.has_more`, `X-Total-Count` or `Link`.",
     )
     empty_as: Annotated[
         tuple[EmptyAs, ...], BeforeValidator(_as_words, json_schema_input_type=EmptyAs | list[EmptyAs | None] | None)
     ] = Field(
         default=(),
-        description="Not dlt's: what this API returns instead of an empty list: `null` or an empty `object` at the data selector, "
+        description="Not in dlt: what this API returns instead of an empty list: `null` or an empty `object` at the data selector, "
         "`missing` (no such key), `empty_body`, or `no_content` (204) after the first page. Without it, such a response is "
         "retried and then fails the run.",
     )
     single_object: bool = Field(
         default=False,
-        description="Not dlt's: whether an object at the data selector is one row, for paths that return a single object.",
+        description="Not in dlt: whether an object at the data selector is one row, for paths that return a single object.",
     )
     auth: Auth | None = Field(default=None, description="Another way to send the same secret, for this endpoint.")
 

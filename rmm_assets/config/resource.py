@@ -129,8 +129,8 @@ class ResourceDefaults(Settings):
     history: bool = Field(default=False, description="Keep every version of a row (dlt's scd2).")
     child_tables: bool = Field(
         default=False,
-        description="Whether lists become child tables, linked as in dlt, instead of JSON columns. An existing table has "
-        "to be dropped first.",
+        description="Whether lists become child tables, linked as in dlt, instead of JSON columns. An existing table must be "
+        "dropped first.",
     )
     on_incomplete: Literal["fail", "warn"] = Field(
         default="fail",

@@ -53,7 +53,7 @@ class Column(Settings):
         default=None,
         description="Which of several rows with the same key is kept: the one with the lowest or highest value.",
     )
-    sensitive: bool = Field(default=False, description="Not dlt's: whether the column is masked in previews.")
+    sensitive: bool = Field(default=False, description="Not in dlt: whether the column is masked in previews.")
 
 
 def as_columns(value: Any) -> Any:

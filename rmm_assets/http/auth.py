@@ -286,7 +286,7 @@ class ApiKeyAuth(AuthSettings):
     )
     prefix: Annotated[str, Field(pattern=r"^[!-~]+( [!-~]+)*$", max_length=40)] | None = Field(
         default=None,
-        description="Not dlt's: the scheme that precedes the secret in its header, for example `Token` for "
+        description="Not in dlt: the scheme that precedes the secret in its header, for example `Token` for "
         "`Authorization: Token ...`. A space follows it unless it ends with `=` or `:`.",
     )
 

@@ -331,7 +331,7 @@ class JSONLinkPaginator(_ByLink):
 
 
 class SinglePagePaginator(ByReference):
-    """The endpoint sends everything in one answer."""
+    """The endpoint sends everything in one response."""
 
     type: Literal["single_page"] = "single_page"
 

@@ -15,7 +15,7 @@ DATABASE_VARIABLE = "RMM_DATABASE"
 
 
 class Destination(Settings):
-    """Where tables land: a dlt destination."""
+    """Where tables are stored: a dlt destination."""
 
     type: str = Field(
         default="duckdb", min_length=1, description="dlt's name for the destination, for example `postgres`."

@@ -44,7 +44,7 @@ _POLL_INTERVAL = "extract.futures_poll_interval"
 
 @dataclass(frozen=True)
 class Store:
-    """Where tables land.
+    """Where tables are stored.
 
     Attributes:
         destination: dlt's name of the destination, such as `duckdb`.
@@ -52,7 +52,7 @@ class Store:
         dataset: Dataset (schema) of the tables.
         work: Folder for dlt's working files.
         options: Further arguments of dlt's destination.
-        run_id: Of the run that uses it, for others that wait for it.
+        run_id: Id of the run that uses it, shown to runs that wait for it.
     """
 
     destination: str

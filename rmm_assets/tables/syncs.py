@@ -29,8 +29,8 @@ class Sync:
 
     Attributes:
         run_id: Dagster's id of the run.
-        started: When it began with the resource (UTC).
-        seconds: How long reading and landing took.
+        started: When the run started the resource (UTC).
+        seconds: How long reading and loading took.
         verdict: `loaded`; `incomplete`, landed by `on_incomplete: warn`; `failed`, nothing was published;
             `failed_after_load`, the rows are in the table and a later step failed.
         evidence: What ended the read, as in the asset's metadata; empty if nothing did.
