@@ -276,7 +276,7 @@ def _contradiction(
         return ""
     return (
         f"the read ended ({facts.ended}) after {distinct} rows, but {' and '.join(against[:3])}. If the API is wrong "
-        "about that, name it in wrong_signals"
+        "about that, list it in wrong_signals"
     )
 
 
@@ -327,7 +327,7 @@ def _warn(endpoint: Endpoint, facts: PassFacts, report: Report, log: logging.Log
             f"Set paginator.limit to {facts.cap}"
         )
     if report.duplicates:
-        warnings.append(f"{report.duplicates} rows were received more than once and landed once")
+        warnings.append(f"{report.duplicates} rows were received more than once and loaded once")
     distinct = report.rows - report.duplicates if unique else report.rows
     if facts.last_total is not None and facts.ended != "maximum" and distinct != facts.last_total:
         warnings.append(f"the API reports {facts.last_total} rows but has {distinct}: two reads returned the same ones")

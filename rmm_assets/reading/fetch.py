@@ -213,7 +213,7 @@ def _page(endpoint: Endpoint, reply: Reply, first: bool) -> Page:
         if not page.rows and (problem := error_beside(page.envelope, endpoint.wrong_signals)):
             raise BodyFault(
                 f"the list of rows is empty, and `{problem}` next to it says that the request failed. If it does not mean that, "
-                "name it in wrong_signals"
+                "list it in wrong_signals"
             )
         if word := stands_for_no_rows(reply.body, selector):
             raise BodyFault(f"{_NO_LIST[word].format(selector)}; {_ADVICE}")

@@ -223,7 +223,7 @@ class Positions:
                 "first page this would cut the read short"
             )
         facts = self._facts
-        facts.ended, facts.evidence, facts.ignored = "ignored answer", Evidence.USER, answer.reply.status
+        facts.ended, facts.evidence, facts.ignored = "ignored response", Evidence.USER, answer.reply.status
         return PageRead(answer.page, self._number, None)
 
     def _repeated(self) -> None:

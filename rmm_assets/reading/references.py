@@ -13,7 +13,7 @@ from rmm_assets.reading.facts import PassFacts
 from rmm_assets.reading.paginators import ByReference, HeaderLinkPaginator, SinglePagePaginator
 from rmm_assets.reading.report import Evidence
 from rmm_assets.reading.signals import PAGE_SIZES, Signals, same_address
-from rmm_assets.reading.stated import more_mark, refuse_never_found, repeats, stands_nowhere, total_of
+from rmm_assets.reading.stated import found_nowhere, more_mark, refuse_never_found, repeats, total_of
 from rmm_assets.rows.page import Page
 
 
@@ -102,7 +102,7 @@ class References:
         """
         reference = self._paginator.reference(again)
         if self._names_another(asked, again, reference):
-            self._facts.warnings.append(f"page {self.number} named no next page in its first response")
+            self._facts.warnings.append(f"page {self.number} had no next page in its first response")
             return self._follow(asked, again, reference)
         if self._suspicion:
             raise PagingError(self._suspicion)
@@ -135,7 +135,7 @@ class References:
         elif self._names_another(asked, answer, reference):
             return self._follow(asked, answer, reference)
         elif mark is True:
-            raise PagingError(f"{self._endpoint.name}: page {self.number} says there is more, but names no next page")
+            raise PagingError(f"{self._endpoint.name}: page {self.number} says there is more but has no next page")
         # A null mark is the end, as on SuperOps' last page.
         elif mark is None or (reference is not ABSENT and not reference):
             self._end("no next page", Evidence.END_MARK, page)
@@ -169,7 +169,7 @@ class References:
                 f"{self._endpoint.name}: page {self.number} is a response that response_actions ignores; after the first "
                 "page this would cut the read short"
             )
-        self._facts.ended, self._facts.evidence, self._facts.ignored = "ignored answer", Evidence.USER, status
+        self._facts.ended, self._facts.evidence, self._facts.ignored = "ignored response", Evidence.USER, status
 
     def _end(self, how: str, evidence: Evidence | None, page: Page) -> None:
         self._facts.ended, self._facts.evidence = how, evidence
@@ -187,7 +187,7 @@ class References:
             return
         self.needs_another_look = True
         if self._could_be_full(page, asked) and not (self.number > 1 and self._signals.confirms(self._rows, None)):
-            wrong = "names itself as the next page: the cursor does not move" if itself else "names no next page"
+            wrong = "names itself as the next page: the cursor does not move" if itself else "has no next page"
             self._suspicion = (
                 f"{self._endpoint.name}: page {self.number} is full ({page.rows} rows) and {wrong}. Rows may be missing"
                 f"{self._advice()}"
@@ -203,7 +203,7 @@ class References:
     def _advice(self) -> str:
         paginator = self._paginator
         if paginator.place and "paginator" not in self._endpoint.learned.found:
-            return f": {stands_nowhere(paginator.place_key, paginator.place, self._signals)}"
+            return f": {found_nowhere(paginator.place_key, paginator.place, self._signals)}"
         return (
             ": if the API has an end mark, name it with has_more_path; if it states a total, with total_path, "
             "total_header or count"

@@ -37,6 +37,10 @@ class Count(Settings):
             refuse([line_error(("total_path",), "write one of `total_path` and `total_header`, not both")])
         if self.method == "HEAD" and not self.total_header:
             refuse(
-                [line_error(("method",), "an answer to HEAD has no body; name the number's header with `total_header`")]
+                [
+                    line_error(
+                        ("method",), "a response to HEAD has no body; set `total_header` to the header with the number"
+                    )
+                ]
             )
         return self

@@ -35,17 +35,17 @@ class Kind(StrEnum):
 
     TOTAL = "rows in all"
     COUNT = "rows in all, or on this page"
-    PAGES = "pages in all"
+    PAGES = "the number of pages"
     PAGE = "the number of this page"
-    REMAINING = "rows still to come"
+    REMAINING = "remaining rows"
     MORE = "whether more follows"
     LAST = "whether this is the last page"
     NEXT = "the next page"
     NEXT_TOKEN = "a token for the next page"
-    CURSOR = "a token, which may be there at the end as well"
-    RANGE = "the range of rows in this answer"
+    CURSOR = "a token, which may also be set at the end"
+    RANGE = "the range of rows in this response"
     PARTIAL = "206 Partial Content"
-    SIZE = "rows that a page may hold"
+    SIZE = "the maximum rows per page"
 
 
 def _words(text: str) -> frozenset[str]:
@@ -429,7 +429,7 @@ class Signals:
             elif kind is Kind.PAGES and self._pages is not None and value > self._pages:
                 found[signal.name] = f"`{signal.name}` states {value} pages, and {self._pages} were received"
             elif kind is Kind.NEXT_TOKEN and could_be_full and self._rows:
-                found[signal.name] = f"`{signal.name}` is filled"
+                found[signal.name] = f"`{signal.name}` is set"
         return found
 
     def _leads_on(self, value: Any) -> bool:
@@ -449,7 +449,7 @@ class Signals:
         found = []
         for signal in self._latest:
             if signal.kind is Kind.PARTIAL and Kind.RANGE not in kinds:
-                found.append("the last answer is 206 Partial Content")
+                found.append("the last response is 206 Partial Content")
             elif signal.kind in (Kind.CURSOR, Kind.NEXT_TOKEN):
                 found.append(f"`{signal.name}` is still filled")
             elif signal.kind is Kind.COUNT and not self._totals and self._counts_all(signal, rows, sizes):

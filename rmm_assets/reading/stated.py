@@ -73,7 +73,7 @@ _ALIKE = {
 }
 
 
-def stands_nowhere(key: str, path: str, signals: Signals) -> str:
+def found_nowhere(key: str, path: str, signals: Signals) -> str:
     """Returns the message for a key of the connection file whose place is in no response, with similar names."""
     kinds = _ALIKE.get(key, (Kind.NEXT, Kind.NEXT_TOKEN, Kind.CURSOR))
     alike = [f"`{name}`" for name in signals.look_alikes(*kinds)][:3]
@@ -92,7 +92,7 @@ def never_found(endpoint: Endpoint, signals: Signals) -> list[str]:
     if "total_path" in paginator.model_fields_set:
         # A default is not checked, because the file does not set it.
         keys.append(("total_path", "paginator.total_path", getattr(paginator, "total_path", None)))
-    return [stands_nowhere(name, path, signals) for name, key, path in keys if path and key not in found]
+    return [found_nowhere(name, path, signals) for name, key, path in keys if path and key not in found]
 
 
 def refuse_never_found(endpoint: Endpoint, facts: PassFacts, signals: Signals) -> None:

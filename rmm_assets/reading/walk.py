@@ -53,7 +53,7 @@ def walk(
         facts.pages += 1
         if facts.pages > pager.most_pages:
             raise PagingError(
-                f"{endpoint.name}: more than {pager.most_pages:,} pages were received and the API names more; if it has "
+                f"{endpoint.name}: more than {pager.most_pages:,} pages were received and the API has more; if it really has "
                 "this many, raise limits.max_pages"
             )
         facts.state(read.total)

@@ -268,7 +268,7 @@ def test_a_full_page_with_no_next_cursor_is_red(tmp_path: Path) -> None:
     def answer(seen: Seen) -> Say:
         return Say({"data": devices(100)})
 
-    with Scripted(answer) as server, pytest.raises(PagingError, match=r"full \(100 rows\) and names no next page"):
+    with Scripted(answer) as server, pytest.raises(PagingError, match=r"full \(100 rows\) and has no next page"):
         read(server.url, tmp_path, endpoint_of(CURSOR, params={"limit": 100}))
 
 
@@ -390,7 +390,7 @@ def test_rows_repeated_across_pages_are_loaded_once_and_counted(tmp_path: Path) 
     assert sorted(row["id"] for row in found.rows) == list(range(1, 251))
     assert found.report.complete
     assert found.report.duplicates == 5
-    assert "5 rows were received more than once and landed once" in found.report.warnings
+    assert "5 rows were received more than once and loaded once" in found.report.warnings
 
 
 def test_repeated_rows_that_fill_up_a_total_do_not_hide_the_last_ones(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def numbered(number: int, size: int, base: int = 1, **beside: Any) -> Answer:
         ({"done": False}, (), 200, "`done` is false"),
         ({"response": {"remaining": 70}}, (), 200, "`response.remaining` is 70"),
         ({"pagination": {"total_pages": 3}}, (), 200, "`pagination.total_pages` states 3 pages"),
-        ({"nextPageToken": "abc"}, (), 200, "`nextPageToken` is filled"),
+        ({"nextPageToken": "abc"}, (), 200, "`nextPageToken` is set"),
     ],
 )
 def test_a_single_page_that_says_there_is_more_is_red(
@@ -203,7 +203,7 @@ def test_an_empty_first_page_without_an_end_mark_is_requested_again(tmp_path: Pa
 def test_a_page_that_says_there_is_more_and_names_no_next_one_is_red(tmp_path: Path) -> None:
     # An end mark that only the file names.
     answer = say_once({"data": rows_of(7), "weiter": True})
-    with pytest.raises(PagingError, match="page 1 says there is more, but names no next page"):
+    with pytest.raises(PagingError, match="page 1 says there is more but has no next page"):
         read_from(answer, tmp_path, {**CURSOR, "has_more_path": "weiter"})
 
 
@@ -355,7 +355,7 @@ def test_a_misspelt_key_is_red_if_the_last_page_may_be_full(
 @pytest.mark.parametrize("paginator", [NEXT, CURSOR, "header_link"], ids=str)
 def test_verify_false_accepts_an_end_without_a_mark(paginator: Any, tmp_path: Path) -> None:
     with Scripted(say_once({"data": rows_of(50)})) as server:
-        with pytest.raises(PagingError, match="names no next page"):
+        with pytest.raises(PagingError, match="has no next page"):
             read(server.url, tmp_path, endpoint_of(paginator), retry=IMPATIENT)
         asked = len(server.seen)
         found = read(server.url, tmp_path, endpoint_of(paginator), retry=IMPATIENT, verify=False)
@@ -383,12 +383,12 @@ def test_a_missing_link_on_a_full_page_is_requested_again_then_red(once: bool, t
         return Say({"data": rows[start : start + 100]}, headers=(("Link", link),) if more else ())
 
     if not once:
-        with pytest.raises(PagingError, match=r"page 5 is full \(100 rows\) and names no next page"):
+        with pytest.raises(PagingError, match=r"page 5 is full \(100 rows\) and has no next page"):
             read_from(answer, tmp_path, "header_link", params={"per_page": 500})
         return
     found = read_from(answer, tmp_path, "header_link", params={"per_page": 500})
     assert found.rows == rows
-    assert "page 5 named no next page in its first response" in found.report.warnings
+    assert "page 5 had no next page in its first response" in found.report.warnings
 
 
 @pytest.mark.parametrize("total", ["many", {"n": 3}, [5], "1.5", True])
