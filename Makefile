@@ -25,7 +25,7 @@ $(STAMP): setup.cfg constraints.txt
 
 # Never overwrites an existing file: DAGSTER_HOME may be the user's own.
 $(DAGSTER_HOME)/dagster.yaml:
-	@mkdir -p $(DAGSTER_HOME) && cp -n dagster.yaml $@
+	@mkdir -p $(DAGSTER_HOME) && cp -n deploy/dagster.yaml $@
 
 install: $(STAMP) ## Install everything into .venv
 
@@ -33,8 +33,9 @@ sync: $(STAMP) $(DAGSTER_HOME)/dagster.yaml ## Install, materialize the demo con
 	@$(BIN)/rmm sync demo
 
 WORKSPACES ?= workspace.yaml
+# `dagster dev` recommends `dg dev`, which does not read workspace.yaml.
 dev: $(STAMP) $(DAGSTER_HOME)/dagster.yaml ## Open Dagster's UI on 127.0.0.1
-	@ulimit -c 0 && $(BIN)/dagster dev --host 127.0.0.1 $(WORKSPACES:%=--workspace %)
+	@ulimit -c 0 && PYTHONWARNINGS='ignore:Function `dev_command`:FutureWarning' $(BIN)/dagster dev --host 127.0.0.1 $(WORKSPACES:%=--workspace %)
 
 test: $(STAMP) ## Run all tests
 	@$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import click
 
-from rmm_assets.cli.instance import leave, prepare_dagster_home
+from rmm_assets.cli.instance import dagster_instance, leave
 
 if TYPE_CHECKING:
     from rmm_assets.config import Connection
@@ -71,8 +72,7 @@ def _forget(connection: str, resource: str | None, *, yes: bool, history: bool) 
         click.confirm("Continue?", abort=True)
     _delete(found, store, tables, whole=resource is None and history, history=history)
     if history:
-        prepare_dagster_home()
-        with dg.DagsterInstance.get() as instance:
+        with dagster_instance() as instance:
             keys = [
                 key for key in instance.all_asset_keys() if list(key.path[:2]) == [connection, resource or key.path[-1]]
             ]
@@ -94,10 +94,13 @@ def _tables_and_rows(
     from rmm_assets.tables.table import Table
 
     in_file = {each.name: plan_load(connection, each).source_name for each in connection.resources}
-    store.prepare()
-    with store.changing(f"{connection.name}__forget") as client:
+    with ExitStack() as stack:
+        client = None
+        if not store.is_missing:
+            store.prepare()
+            client = stack.enter_context(store.changing(f"{connection.name}__forget"))
         # Includes resources that are no longer in the file.
-        stored = schemas_like(client, f"{connection.name}__")
+        stored = schemas_like(client, f"{connection.name}__") if client is not None else []
         wanted = sorted({*in_file.values(), *stored})
         if resource is not None:
             name = in_file.get(resource, f"{connection.name}__{resource}")
@@ -105,6 +108,8 @@ def _tables_and_rows(
                 known = ", ".join(sorted(in_file))
                 raise click.UsageError(f"{connection.name} has no resource {resource}; its resources: {known}")
             wanted = [name]
+        if client is None:
+            return {}, {}
         tables = {name: tables_of(client, name) for name in wanted}
         rows = {table: Table(client, table).count() for names in tables.values() for table in names}
     return tables, rows

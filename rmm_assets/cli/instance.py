@@ -5,16 +5,32 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+import portalocker
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 
-def prepare_dagster_home() -> None:
-    """Uses the Dagster instance in the working directory, as `make dev` does, unless `DAGSTER_HOME` is set."""
+@contextmanager
+def dagster_instance() -> Iterator[dg.DagsterInstance]:
+    """Yields the Dagster instance in the working directory, as `make dev` does, unless `DAGSTER_HOME` is set."""
+    import dagster as dg
+
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(Path(".dagster").absolute())))
     home.mkdir(parents=True, exist_ok=True)
-    if not (home / "dagster.yaml").exists() and Path("dagster.yaml").exists():
-        shutil.copy("dagster.yaml", home)
+    if not (home / "dagster.yaml").exists() and (shipped := Path("deploy/dagster.yaml")).exists():
+        shutil.copy(shipped, home)
+    # Two processes that make an instance's databases at the same time leave them in a state that none can open (1.13.27).
+    with (home / "rmm.lock").open("a") as file:
+        portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE)
+        instance = dg.DagsterInstance.get()
+    with instance:
+        yield instance
 
 
 def leave(code: int) -> NoReturn:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import click
 
-from rmm_assets.cli.instance import leave, prepare_dagster_home
+from rmm_assets.cli.instance import dagster_instance, leave
 
 
 @click.command()
@@ -30,8 +30,7 @@ def prune(older_than: str, keep_last: int) -> None:
         before = datetime.now(UTC) - age_of(older_than)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--older-than") from None
-    prepare_dagster_home()
-    with dg.DagsterInstance.get() as instance:
+    with dagster_instance() as instance:
         done = prune_all(instance, connections().values(), before, keep_last)
     click.echo(
         f"Deleted {done.runs:,} runs and {done.syncs:,} rows of rmm_syncs older than {before:%Y-%m-%d %H:%M} UTC."

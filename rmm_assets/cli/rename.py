@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rmm_assets.cli.instance import leave, prepare_dagster_home
+from rmm_assets.cli.instance import dagster_instance, leave
 
 if TYPE_CHECKING:
     from rmm_assets.config import Connection
@@ -129,8 +129,6 @@ def _remove_working_folders(store: Store, moves: Sequence[Move]) -> None:
 
 
 def _forget_in_dagster(path: Sequence[str]) -> None:
-    import dagster as dg
 
-    prepare_dagster_home()
-    with dg.DagsterInstance.get() as instance:
+    with dagster_instance() as instance:
         instance.wipe_assets([key for key in instance.all_asset_keys() if list(key.path[: len(path)]) == list(path)])

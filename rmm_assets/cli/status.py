@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rmm_assets.cli.instance import leave, prepare_dagster_home
+from rmm_assets.cli.instance import dagster_instance, leave
 
 if TYPE_CHECKING:
     from rmm_assets.orchestration.status import ConnectionStatus, ResourceStatus, Status
@@ -34,9 +34,8 @@ def status(as_json: bool) -> None:
     from rmm_assets.orchestration.status import status_of
 
     warnings.simplefilter("ignore", dg.BetaWarning)
-    prepare_dagster_home()
     now = datetime.now(UTC)
-    with dg.DagsterInstance.get() as instance:
+    with dagster_instance() as instance:
         found = status_of(connections(), build_defs(), instance, now)
     if as_json:
         click.echo(json.dumps(found.as_json(now), indent=2))

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rmm_assets.cli.instance import leave, prepare_dagster_home
+from rmm_assets.cli.instance import dagster_instance, leave
 from rmm_assets.cli.progress import progress_of
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ def sync(connections: tuple[str, ...], strict: bool) -> None:
         raise click.UsageError(f"unknown connection {', '.join(unknown)}; known connections: {known}")
     wanted = [name for name in connections or sorted(jobs) if name in jobs]
     problems = {name: problem for name, problem in broken.items() if not connections or name in connections}
-    prepare_dagster_home()
-    with dg.DagsterInstance.get() as instance:
+    with dagster_instance() as instance:
         for run in end_lost_runs(instance):
             click.echo(f"Ended run {run.run_id} of {run.job_name}: its process is gone.", err=True)
         succeeded = [_sync_one(definitions, jobs[name], name, instance, strict=strict) for name in wanted]

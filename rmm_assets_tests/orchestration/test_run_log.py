@@ -16,7 +16,7 @@ from rmm_assets.reading import progress
 from rmm_assets.simulator import Faults, Simulator
 from rmm_assets_tests.orchestration.bench import KEY, connection, devices, sync
 
-SETTINGS = Path(rmm_assets.__file__).parents[1] / "dagster.yaml"
+SETTINGS = Path(rmm_assets.__file__).parents[1] / "deploy" / "dagster.yaml"
 
 
 @pytest.fixture
