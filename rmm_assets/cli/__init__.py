@@ -11,6 +11,7 @@ from rmm_assets.cli.audit import audit
 from rmm_assets.cli.forget import remove, reset
 from rmm_assets.cli.prune import prune
 from rmm_assets.cli.rename import rename
+from rmm_assets.cli.retry import retry_rejected
 from rmm_assets.cli.simulate import simulate
 from rmm_assets.cli.status import status
 from rmm_assets.cli.sync import sync
@@ -24,5 +25,5 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-for command in (sync, status, audit, rename, reset, remove, prune, simulate):
+for command in (sync, status, audit, retry_rejected, rename, reset, remove, prune, simulate):
     main.add_command(command)

@@ -231,14 +231,15 @@ class Range:
         left_out: Number of rows that the API sent but that do not land: out of range or already in the table.
     """
 
-    def __init__(self, cursor: Cursor, state: MutableMapping[str, Any]) -> None:
+    def __init__(self, cursor: Cursor, state: MutableMapping[str, Any], *, late: bool = False) -> None:
         """Starts a read.
 
         Args:
             cursor: How the resource is read incrementally.
             state: The state left by earlier runs; updated by `close`.
+            late: Whether the rows are of earlier reads: all of them land.
         """
-        self.cursor, self._state = cursor, state
+        self.cursor, self._state, self._late = cursor, state, late
         self.bounds = bounds_of(cursor, state)
         self.left_out = 0
         self._stored = state.get("last_value", cursor.initial)
@@ -271,6 +272,8 @@ class Range:
     def _admits(self, value: Any, rest: Sequence[Any]) -> bool:
         cursor = self.cursor
         if value is None:
+            if self._late:
+                return True
             if cursor.missing == "raise":
                 raise CursorError(
                     f"a row has no value at `{cursor.path}`, the cursor of incremental reads: write "
@@ -280,7 +283,9 @@ class Range:
         order = order_of(value)
         early = self._start is not None and self._is_newer(self._start, order)
         self._before_start += early
-        if self._is_over(order) or (not cursor.keeps_all and (early or self._landed_before(order, rest))):
+        if not self._late and (
+            self._is_over(order) or (not cursor.keeps_all and (early or self._landed_before(order, rest)))
+        ):
             return False
         self._note(order, value, rest)
         return True
@@ -330,7 +335,9 @@ class Range:
         return said
 
     def _oddities(self, newest: _Newest | None) -> list[str]:
-        path, start, said = self.cursor.path, self.bounds.start_value, []
+        path, start, said = self.cursor.path, self.bounds.start_value, list[str]()
+        if self._late:
+            return said
         if self._before_start:
             said.append(
                 f"{self._before_start} rows have a `{path}` before the requested start {start}: the API ignores the "

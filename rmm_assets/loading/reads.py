@@ -26,39 +26,32 @@ from rmm_assets.tables.absences import Spared
 from rmm_assets.tables.existing import Existing
 
 
-@dataclass
-class Reading:
-    """What one run needs to read a resource, and what it found.
+@dataclass(kw_only=True)
+class Landing:
+    """What rows need to land, and what was found meanwhile.
 
     Attributes:
-        pager: Fetches pages; open for the run.
-        folder: Folder for pages before they land; the caller empties it.
+        folder: Folder for rows before they land; the caller empties it.
         before_publishing: Called with the report of a read that may land; raises to publish nothing. Returns whether the
             table is empty and nobody else can write to it.
-        report: Filled in while reading.
+        report: What is known of the read.
         log: Receives progress and warnings.
-        begun: Called before the first request.
         existing: What the destination has that its dlt schema does not say.
         load_id: Id of the load, once it is known.
         rejected: Number of rows that cannot land.
         rejected_keys: The primary keys of those that have one.
-        unread_parents: For a child resource, the parents whose children may not all have been read: their keys by the
-            table's columns, or why they cannot be identified.
         left_out: Number of rows that the API sent but that were outside an incremental range.
         changed_types: For each column, the type it had and the type received.
     """
 
-    pager: Pager
     folder: Path
     before_publishing: Callable[[Report], bool]
     report: Report
     log: logging.Logger
-    begun: Callable[[], None] = lambda: None
     existing: Existing = field(default_factory=Existing)
     load_id: str = ""
     rejected: int = 0
     rejected_keys: Spared = field(default_factory=Spared)
-    unread_parents: Sequence[Mapping[str, Any]] | str = ()
     left_out: int = 0
     changed_types: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -66,6 +59,22 @@ class Reading:
         """Adds a warning about a read that lands nevertheless."""
         self.report.warnings.append(text)
         self.log.warning("%s: %s", self.report.resource, text)
+
+
+@dataclass(kw_only=True)
+class Reading(Landing):
+    """What one run needs to read a resource and to land its rows, and what it found.
+
+    Attributes:
+        pager: Fetches pages; open for the run.
+        begun: Called before the first request.
+        unread_parents: For a child resource, the parents whose children may not all have been read: their keys by the
+            table's columns, or why they cannot be identified.
+    """
+
+    pager: Pager
+    begun: Callable[[], None] = lambda: None
+    unread_parents: Sequence[Mapping[str, Any]] | str = ()
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ from rmm_assets.tables.absences import (
     rows_of_last_load,
     rows_valid,
 )
-from rmm_assets.tables.changes import compare, compare_versions, remember
+from rmm_assets.tables.changes import Changes, compare, compare_versions, remember
 from rmm_assets.tables.existing import look_up
 from rmm_assets.tables.rejects import keep_once
 from rmm_assets.tables.store import Store
@@ -58,7 +58,7 @@ PREVIEW_ROWS = 10
 
 
 @dataclass
-class _Before:
+class Before:
     """The table before the load: the number of rows not marked absent, and whether it was copied."""
 
     alive: int = 0
@@ -77,7 +77,7 @@ class Run:
     pipeline: dlt.Pipeline
     source: dlt.sources.DltSource
     reading: Reading
-    before: _Before
+    before: Before
     attempt: Attempt
     refresh: Literal["drop_resources"] | None = None
     started: float = field(default_factory=time.monotonic)
@@ -109,29 +109,14 @@ class Run:
         with self.client as client:
             table = Table(client, plan.table)
             outcome.absences = self._resolve_absences(table, outcome.load_id)
-            if plan.removes_orphans:
-                remove_orphans(_nested(self.pipeline, table))
-            if reading.rejected and plan.changes_rows:
-                keep_once(Table(client, plan.rejected_table), outcome.load_id)
-            outcome.rows_new = outcome.rows_loaded
-            if outcome.load_id and (self.before.copied or plan.history is not None) and table.columns():
-                if plan.history is None:
-                    changes = compare(table, plan.key, outcome.load_id, self._documents())
-                else:
-                    changes = compare_versions(table, plan.key, outcome.load_id)
-                outcome.rows_new, outcome.rows_changed = changes.new, changes.changed
-            if plan.changes_rows:
-                empty_staging(client, [plan.table, *(nested.table.name for nested in _nested(self.pipeline, table))])
+            changes = settle(self.pipeline, plan, table, outcome.load_id, self.before, rejected=bool(reading.rejected))
+            outcome.rows_new, outcome.rows_changed = changes or (outcome.rows_loaded, 0)
             outcome.preview_columns, outcome.preview = table.first(PREVIEW_ROWS, plan.key)
             outcome.row_count = table.count()
             outcome.table_name = table.full_name
             outcome.seconds = time.monotonic() - self.started
             self.attempt.loaded(client, outcome)
         return outcome
-
-    def _documents(self) -> list[str]:
-        columns = self.pipeline.default_schema.tables[self.plan.table]["columns"]
-        return [name for name, column in columns.items() if column.get("data_type") == "json"]
 
     def landed(self) -> bool:
         """Returns whether rows of this run's load are in the table; False if that cannot be determined."""
@@ -181,6 +166,39 @@ class Run:
                 return Spared(), "some belong to parents that could not be read, and the table does not show which"
             keys.append(key)
         return Spared(tuple(unread[0]), keys), ""
+
+
+def settle(
+    pipeline: dlt.Pipeline, plan: LoadPlan, table: Table, load_id: str, before: Before, *, rejected: bool
+) -> Changes | None:
+    """Puts the tables in order after a load: child rows without a row, rejected rows that are kept twice, staging tables.
+
+    Args:
+        pipeline: The pipeline that loaded.
+        plan: How the resource was landed.
+        table: The table.
+        load_id: Id of the load; empty if there was none.
+        before: The table before the load.
+        rejected: Whether rows were rejected.
+
+    Returns:
+        What the load changed; None if that is unknown.
+    """
+    client, changes = table.client, None
+    if plan.removes_orphans:
+        remove_orphans(_nested(pipeline, table))
+    if rejected and plan.changes_rows:
+        keep_once(Table(client, plan.rejected_table), load_id)
+    if load_id and (before.copied or plan.history is not None) and table.columns():
+        if plan.history is None:
+            columns = pipeline.default_schema.tables[plan.table]["columns"]
+            documents = [name for name, column in columns.items() if column.get("data_type") == "json"]
+            changes = compare(table, plan.key, load_id, documents)
+        else:
+            changes = compare_versions(table, plan.key, load_id)
+    if plan.changes_rows:
+        empty_staging(client, [plan.table, *(nested.table.name for nested in _nested(pipeline, table))])
+    return changes
 
 
 def store_of(connection: Connection) -> Store:
@@ -251,7 +269,7 @@ def _open_run(
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         transport = _transport(stack, connection, attempt, hidden(secret), base_url)
         attempt.traffic = transport.traffic
-        stack.enter_context(_masked_in_logs(transport.redactor, store.password))
+        stack.enter_context(masked_in_logs(transport.redactor, store.password))
         pager = Pager(transport, width=connection.limits.max_concurrency, most_pages=connection.limits.max_pages)
         stack.callback(pager.close)
         # A killed run leaves an incomplete state behind; the destination has the valid one.
@@ -262,7 +280,7 @@ def _open_run(
         opening.enter_context(store.writing(log))
         opening.enter_context(store.held())
         existing = look_up(pipeline.destination_client(), plan.source_name, plan.table)
-        before = _Before()
+        before = Before()
 
         def before_publishing(report: Report) -> bool:
             # Locked only now, so that others could use the file while pages were fetched.
@@ -270,10 +288,13 @@ def _open_run(
             stack.enter_context(store.held())
             with pipeline.sql_client() as client:
                 table = Table(client, plan.table)
-                _prepare(plan, pipeline, table, report, before)
+                prepare(plan, pipeline, table, report, before)
                 return store.is_file and table.count() == 0
 
-        reading = Reading(pager, folder, before_publishing, Report(resource.name), log, opening.close, existing)
+        reading = Reading(
+            pager=pager, folder=folder, before_publishing=before_publishing, report=Report(resource.name), log=log,
+            begun=opening.close, existing=existing,
+        )  # fmt: skip
         source = build_source(connection, plan, reading)
         run = Run(plan, pipeline, source, reading, before, attempt, "drop_resources" if existing.dropped else None)
         try:
@@ -296,7 +317,7 @@ def _as_held(value: Any, data_type: str | None) -> Any:
 
 
 @contextmanager
-def _masked_in_logs(redactor: Redactor, password: str | None) -> Iterator[None]:
+def masked_in_logs(redactor: Redactor, password: str | None) -> Iterator[None]:
     """Masks the API's secret and the database's password in dlt's log, which quotes database errors, which quote rows."""
     if password:
         redactor.add(password)
@@ -344,7 +365,7 @@ def _transport(
     )  # fmt: skip
 
 
-def _prepare(plan: LoadPlan, pipeline: dlt.Pipeline, table: Table, report: Report, before: _Before) -> None:
+def prepare(plan: LoadPlan, pipeline: dlt.Pipeline, table: Table, report: Report, before: Before) -> None:
     """Prepares the table for the rows of a finished read.
 
     Raises:

@@ -5,8 +5,9 @@ It is a `rest_api` source, as dlt's accepts ready-made resources in addition to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import dlt
@@ -19,7 +20,7 @@ from rmm_assets.errors import ChildTablesError, IncompleteError, SchemaContractE
 from rmm_assets.loading.cursor import Range
 from rmm_assets.loading.dlt_internals import cursor_state, declare_child_table, nested_tables, values_at
 from rmm_assets.loading.plan import LoadPlan, shape_of
-from rmm_assets.loading.reads import Reading, read
+from rmm_assets.loading.reads import Landing, Reading, read
 from rmm_assets.loading.requests import Requests, plan_requests
 from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.shape import RowShape
@@ -47,6 +48,17 @@ def build_source(connection: Connection, plan: LoadPlan, reading: Reading | None
         assert reading is not None, "a source that only shows its shape was read"
         yield from _rows(plan, requests, reading)
 
+    return source_of(connection, plan, rows)
+
+
+def source_of(connection: Connection, plan: LoadPlan, rows: Callable[[], Iterator[Any]]) -> dlt.sources.DltSource:
+    """Returns the `rest_api` source of one resource.
+
+    Args:
+        connection: The connection.
+        plan: How the resource is landed.
+        rows: Yields its rows.
+    """
     said = connection.rest_api_config()["client"]
     client = {"base_url": said.get("base_url", _NO_ADDRESS), "headers": said.get("headers", {})}
     config: Any = {"client": client, "resources": [dlt.resource(rows, **plan.hints)()]}
@@ -56,13 +68,42 @@ def build_source(connection: Connection, plan: LoadPlan, reading: Reading | None
 def _rows(plan: LoadPlan, requests: Requests, reading: Reading) -> Iterator[Any]:
     """Reads until the read is proven complete, then yields the rows collected on disk."""
     reading.begun()
-    shape = _shape(plan, reading.existing)
+    shape = shape_at(plan, reading.existing)
     requests = replace(requests, endpoint=replace(requests.endpoint, shape=shape))
-    cursor_range = (
-        None if plan.cursor is None else Range(plan.cursor, cursor_state(plan.resource.name, plan.cursor.path))
-    )
-    spool = (Spool if plan.arrow else RecordSpool)(shape, reading.folder)
+    cursor_range = range_of(plan)
+    spool = spool_of(plan, shape, reading.folder)
     _read(plan, requests, reading, spool, cursor_range)
+    yield from landing(plan, shape, spool, reading, cursor_range)
+
+
+def spool_of(plan: LoadPlan, shape: RowShape, folder: Path) -> Spool | RecordSpool:
+    """Returns an empty spool for a resource's rows."""
+    return (Spool if plan.arrow else RecordSpool)(shape, folder)
+
+
+def range_of(plan: LoadPlan, *, late: bool = False) -> Range | None:
+    """Returns the range that a read goes on with, while dlt extracts; None if every read reads everything.
+
+    Args:
+        late: Whether the rows are of earlier reads.
+    """
+    if plan.cursor is None:
+        return None
+    return Range(plan.cursor, cursor_state(plan.resource.name, plan.cursor.path), late=late)
+
+
+def landing(
+    plan: LoadPlan, shape: RowShape, spool: Spool | RecordSpool, reading: Landing, cursor_range: Range | None
+) -> Iterator[Any]:
+    """Yields the rows of a spool to dlt: those that land, then those that are rejected.
+
+    Args:
+        plan: How the resource is landed.
+        shape: Describes the rows.
+        spool: The rows, which may land.
+        reading: Learns what was found.
+        cursor_range: Lets rows in, and moves on; None lets all in.
+    """
     if reading.before_publishing(reading.report) and plan.appends_into_empty:
         # Without a staging table, one statement fills the table.
         dlt.current.resource().apply_hints(write_disposition="append")
@@ -81,7 +122,7 @@ def _rows(plan: LoadPlan, requests: Requests, reading: Reading) -> Iterator[Any]
     yield from _rejects(plan, spool, load_id, reading)
 
 
-def _shape(plan: LoadPlan, existing: Existing) -> RowShape:
+def shape_at(plan: LoadPlan, existing: Existing) -> RowShape:
     """Describes the rows by the plan and the table at the destination, whose schema dlt restored before the read.
 
     Raises:
@@ -159,7 +200,7 @@ def _passing(cursor_range: Range, row: Mapping[str, Any]) -> list[Any]:
     return [found[0] if found else None, *([row] if cursor.key is None else (row.get(name) for name in cursor.key))]
 
 
-def _move_on(cursor_range: Range, reading: Reading) -> None:
+def _move_on(cursor_range: Range, reading: Landing) -> None:
     """Makes the next run start where this one ended, and warns about oddities of the cursors."""
     for said in cursor_range.close():
         reading.warn(said)
@@ -171,7 +212,7 @@ def _move_on(cursor_range: Range, reading: Reading) -> None:
         )  # fmt: skip
 
 
-def _rejects(plan: LoadPlan, spool: Spool | RecordSpool, load_id: str, reading: Reading) -> Iterator[Any]:
+def _rejects(plan: LoadPlan, spool: Spool | RecordSpool, load_id: str, reading: Landing) -> Iterator[Any]:
     """Yields the rejected rows for their own table."""
     hints = dlt.mark.make_hints(table_name=plan.rejected_table, write_disposition="append", primary_key=(), columns={})
     keys = spool.rejected_keys()

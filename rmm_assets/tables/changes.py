@@ -7,15 +7,14 @@ first load copies nothing. The next run replaces a copy that a killed run left b
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID, Table
 
 _SUFFIX = "__before"
 
 
-@dataclass(frozen=True)
-class Changes:
+class Changes(NamedTuple):
     """What a load changed.
 
     Attributes:

@@ -1,10 +1,13 @@
-"""Keeps each rejected row only once, however many loads rejected it."""
+"""Keeps each rejected row only once, however many loads rejected it, and deletes those that landed later."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from rmm_assets.tables.table import LOAD_ID, Table
 
 REJECTION_ID = "rejection_id"
+_MOST_PARAMETERS = 500
 REJECTED_AT, FIRST_REJECTED_AT = "rejected_at", "first_rejected_at"
 
 
@@ -31,3 +34,18 @@ def keep_once(table: Table, load_id: str) -> None:
         f"(SELECT {rejection} FROM {table.qualified} WHERE {load} = %s)",
         load_id, load_id,
     )  # fmt: skip
+
+
+def forget_rejections(table: Table, rejection_ids: Sequence[str], load_id: str) -> None:
+    """Deletes rejections, except those of one load.
+
+    Args:
+        table: The table of rejected rows.
+        rejection_ids: The rejections.
+        load_id: Id of the load whose rejections stay.
+    """
+    load, rejection = table.quote(LOAD_ID), table.quote(REJECTION_ID)
+    for start in range(0, len(rejection_ids), _MOST_PARAMETERS):
+        some = rejection_ids[start : start + _MOST_PARAMETERS]
+        marks = ", ".join(["%s"] * len(some))
+        table.change(f"DELETE FROM {{table}} WHERE {load} <> %s AND {rejection} IN ({marks})", load_id, *some)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -206,6 +210,68 @@ def test_a_connection_is_removed_with_its_history_after_confirmation(rmm: Simula
         assert line(again.stdout, "acme/computers")[1:3] == ["250", "first load"]
 
 
+def test_on_a_terminal_each_resource_has_a_line_with_its_progress(rmm: Simulator, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (50, 160))
+    with rmm, os.fdopen(ours, "rb", buffering=0) as terminal:
+        rmm.set_faults(Faults(delay=0.3))
+        environment = {
+            **os.environ, "DAGSTER_HOME": str(tmp_path / "home"), "RMM_CONNECTIONS": str(tmp_path / "connections"),
+            "ACME_API_KEY": "demo-key", "TERM": "xterm-256color",
+        }  # fmt: skip
+        with subprocess.Popen(
+            [RMM, "sync", "acme"], cwd=tmp_path, env=environment, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs
+        ) as process:
+            os.close(theirs)
+            shown = b""
+            # Linux ends a terminal that nobody has open any more with an error.
+            with suppress(OSError):
+                while part := terminal.read(65536):
+                    shown += part
+            assert process.stdout is not None
+            printed = process.stdout.read().decode()
+    assert process.returncode == 0, printed
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    frames = [line.strip() for line in re.split(r"[\r\n]+", text)]
+    for name in ("computers", "tickets"):
+        lines = [line for line in frames if f"acme/{name} " in line]
+        assert len(lines) > 1, "the line is drawn anew while the run goes on"
+        assert any(re.search(r"acme/\w+ \d:\d\d:\d\d +\S", line) for line in lines), "time, and what the log said last"
+        assert any(line.endswith("done") for line in lines)
+    # The lines are erased at the end; the table, on standard output, is what stays.
+    assert shown.rstrip().endswith(b"\x1b[2K") or b"\x1b[2K" in shown[-200:]
+    assert "acme/computers: reads" not in text
+    assert line(printed, "acme/computers")[1] == "250"
+
+
+def test_what_was_never_loaded_is_reset_and_removed_without_creating_a_database(rmm: Simulator, tmp_path: Path) -> None:
+    rmm.close()
+    for name in ("reset", "remove"):
+        done = command(tmp_path, name, "acme", "--yes")
+        assert done.returncode == 0 and "nothing: there are no tables" in done.stdout, done.stdout + done.stderr
+        assert command(tmp_path, name, "acme", "printers", "--yes").returncode == 2
+    assert not (tmp_path / "data" / "rmm.duckdb").exists()
+
+
+def test_the_status_ends_with_1_if_something_needs_a_person(rmm: Simulator, tmp_path: Path) -> None:
+    with rmm:
+        assert sync(tmp_path, ACME_API_KEY="demo-key").returncode == 0
+        right = command(tmp_path, "status")
+        assert right.returncode == 0, right.stdout + right.stderr
+        rmm.set_faults(Faults(resource="tickets", status=404))
+        sync(tmp_path, ACME_API_KEY="demo-key")
+        failed = command(tmp_path, "status")
+        assert failed.returncode == 1 and "acme/tickets failed in run" in failed.stdout
+        rmm.set_faults([])
+        assert sync(tmp_path, ACME_API_KEY="demo-key").returncode == 0
+        assert command(tmp_path, "status", "--json").returncode == 0
+    file = tmp_path / "connections" / "bad" / "defs.yaml"
+    file.parent.mkdir()
+    file.write_text("type: rmm_assets.RmmConnection\nattributes: {name: bad}\n")
+    assert command(tmp_path, "status").returncode == 1
+
+
 def test_a_connection_and_a_resource_are_renamed_with_their_tables(rmm: Simulator, tmp_path: Path) -> None:
     file = tmp_path / "connections" / "acme" / "defs.yaml"
     with rmm:
@@ -234,6 +300,31 @@ def test_a_connection_and_a_resource_are_renamed_with_their_tables(rmm: Simulato
         assert db.execute("SELECT count(*), count(DISTINCT _dlt_load_id) FROM north.cases").fetchall() == [(30, 1)]
         schemas = {name for (name,) in db.execute("SELECT DISTINCT schema_name FROM duckdb_tables()").fetchall()}
     assert schemas == {"north", "north_staging"}
+
+
+def test_rejected_rows_are_tried_again_when_the_file_has_changed(rmm: Simulator, tmp_path: Path) -> None:
+    file = tmp_path / "connections" / "acme" / "defs.yaml"
+    written = file.read_text()
+    strict = "columns: {status: {data_type: bigint}}, endpoint: {path: /v1/tickets}"
+    file.write_text(written.replace("endpoint: {path: /v1/tickets}", strict))
+    with rmm:
+        assert command(tmp_path, "retry-rejected", "acme").stdout.count("no rejected rows") == 2
+        assert not (tmp_path / "data" / "rmm.duckdb").exists()
+        sync(tmp_path, ACME_API_KEY="demo-key")
+    # Neither the API nor its key is needed.
+    again = command(tmp_path, "retry-rejected", "acme", "tickets")
+    assert (again.returncode, again.stdout) == (0, "acme/tickets: 30 are rejected again\n")
+    file.write_text(written)
+    done = command(tmp_path, "retry-rejected", "acme")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "acme/computers: no rejected rows\n" in done.stdout
+    assert "acme/tickets: 30 rejected rows were loaded (30 new, 0 changed)\n" in done.stdout
+    with duckdb.connect(str(tmp_path / "data" / "rmm.duckdb")) as db:
+        assert db.execute("SELECT count(*) FROM acme.tickets").fetchall() == [(30,)]
+        assert db.execute("SELECT count(*) FROM acme.tickets_rejected").fetchall() == [(0,)]
+    file.write_text(written.replace("{name: tickets,", "{name: tickets, history: true,"))
+    refused = command(tmp_path, "retry-rejected", "acme", "tickets")
+    assert refused.returncode == 1 and "rejected rows cannot be tried again" in refused.stderr
 
 
 def test_the_simulator_runs_standalone_and_stops_on_an_interrupt() -> None:

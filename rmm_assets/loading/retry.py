@@ -1,0 +1,231 @@
+"""Tries rejected rows again: those that can land now do, as any row of a read, and the others stay with their reason.
+
+The API is not asked. A row does not land if the table holds a newer one with its key.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import dlt
+import numpy as np
+import pyarrow as pa
+from dlt.destinations.sql_client import SqlClientBase
+
+from rmm_assets.config import Connection, Resource
+from rmm_assets.http.redaction import Redactor
+from rmm_assets.loading.plan import LoadPlan, plan_load
+from rmm_assets.loading.reads import Landing
+from rmm_assets.loading.run import Before, masked_in_logs, prepare, settle, store_of
+from rmm_assets.loading.source import landing, range_of, shape_at, source_of, spool_of
+from rmm_assets.reading.report import Report
+from rmm_assets.rows.json_text import loads
+from rmm_assets.rows.keys import NO_KEY, keys_of_texts, landed_texts, row_keys
+from rmm_assets.rows.page import Page
+from rmm_assets.rows.shape import RowShape
+from rmm_assets.tables.existing import look_up
+from rmm_assets.tables.forgetting import LOADS
+from rmm_assets.tables.rejects import REJECTION_ID, forget_rejections
+from rmm_assets.tables.store import Store
+from rmm_assets.tables.table import LOAD_ID, Table
+
+# The state of a resource without a key: up to which load its rejected rows were tried again. It is stored with the rows, so
+# that they do not land twice if a run is killed before their rejections are deleted.
+_TRIED = "rejections_tried"
+# Number of the table's keys that are compared at once.
+_FETCHED = 100_000
+
+
+@dataclass
+class Retried:
+    """What became of a resource's rejected rows.
+
+    Attributes:
+        landed: Number of rows that are in the table now.
+        new: Number of these whose key was not in the table.
+        changed: Number of these that were in the table with other content.
+        rejected: Number of rows that still cannot land.
+        outdated: Number of rows that were left: the table, or a later rejection, has a newer one with their key.
+        earlier: Number of rows that were left: they are from an earlier read than the last, which read everything.
+    """
+
+    landed: int = 0
+    new: int = 0
+    changed: int = 0
+    rejected: int = 0
+    outdated: int = 0
+    earlier: int = 0
+
+
+class _Rejected(NamedTuple):
+    row: Any
+    load_id: str
+    rejection_id: str
+
+
+def retry_rejected(
+    connection: Connection, resource: Resource, *, store: Store | None = None, log: logging.Logger | None = None
+) -> Retried:
+    """Tries the rejected rows of a resource again.
+
+    Args:
+        connection: The connection.
+        resource: The resource.
+        store: Where rows land; by default as the connection says.
+        log: Receives progress and warnings.
+
+    Raises:
+        ValueError: Rows of this resource cannot be added to its table one by one.
+        ForeignTableError: The table belongs to another connection or resource.
+        dlt.pipeline.exceptions.PipelineStepFailed: Nothing was published; its cause says why.
+    """
+    plan, log = plan_load(connection, resource), log or logging.getLogger("rmm_assets")
+    _refuse(plan)
+    store = store or store_of(connection)
+    store.prepare()
+    if store.is_missing:
+        return Retried()
+    with ExitStack() as stack:
+        stack.enter_context(store.alone(plan.source_name, log))
+        stack.enter_context(masked_in_logs(Redactor(), store.password))
+        folder = store.work / "pages" / plan.source_name
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack.enter_context(store.writing(log))
+        stack.enter_context(store.held())
+        shutil.rmtree(store.working_folder(plan.source_name), ignore_errors=True)
+        pipeline = store.pipeline(plan.source_name)
+        existing = look_up(pipeline.destination_client(), plan.source_name, plan.table)
+        report = Report(resource.name, complete=True, partial=True)
+        before, retried, tried = Before(), Retried(), list[str]()
+
+        def before_publishing(_: Report) -> bool:
+            with pipeline.sql_client() as client:
+                table = Table(client, plan.table)
+                prepare(plan, pipeline, table, report, before)
+                return store.is_file and table.count() == 0
+
+        found = Landing(folder=folder, before_publishing=before_publishing, report=report, log=log, existing=existing)
+
+        def rows() -> Iterator[Any]:
+            shape = shape_at(plan, existing)
+            with pipeline.sql_client() as client:
+                chosen = _chosen(client, plan, shape, retried)
+            if not chosen:
+                return
+            spool = spool_of(plan, shape, folder)
+            received = [each.row for each in chosen]
+            spool.add(Page(len(received), None, 0, None, b"", None, received))
+            tried.extend(each.rejection_id for each in chosen)
+            if not plan.key:
+                dlt.current.resource_state(resource.name)[_TRIED] = max(each.load_id for each in chosen)
+            if resource.disposition == "replace":
+                dlt.current.resource().apply_hints(write_disposition="append")
+            yield from landing(plan, shape, spool, found, range_of(plan, late=True))
+
+        load_info = pipeline.run(source_of(connection, plan, rows))
+        load_info.raise_on_failed_jobs()
+        normalized = pipeline.last_trace.last_normalize_info if pipeline.last_trace else None
+        if normalized is not None and load_info.loads_ids:
+            retried.landed, retried.rejected = int(normalized.row_counts.get(plan.table, 0)), found.rejected
+            with pipeline.sql_client() as client:
+                _settle(client, plan, pipeline, before, found, tried, retried)
+        shutil.rmtree(pipeline.working_dir, ignore_errors=True)
+    return retried
+
+
+def _refuse(plan: LoadPlan) -> None:
+    resource = plan.resource
+    why = ""
+    if not plan.changes_rows:
+        why = "its destination cannot change rows"
+    elif plan.history is not None:
+        why = "with history, every row that is not in a load ends"
+    elif resource.merge_key:
+        why = "with merge_key, rows take the place of all that share it"
+    if why:
+        raise ValueError(
+            f"{resource.name}: rejected rows cannot be tried again, as {why}; the next run reads them again"
+        )
+
+
+def _reads_everything(plan: LoadPlan) -> bool:
+    return plan.cursor is None and plan.resource.disposition != "append"
+
+
+def _chosen(client: SqlClientBase[Any], plan: LoadPlan, shape: RowShape, retried: Retried) -> list[_Rejected]:
+    """Returns the rows to try, oldest first."""
+    table = Table(client, plan.rejected_table)
+    if REJECTION_ID not in table.columns():
+        return []
+    load = table.quote(LOAD_ID)
+    if plan.resource.disposition == "append":
+        # Left by a run that was killed.
+        table.change(
+            f"DELETE FROM {{table}} WHERE {load} <= %s", dlt.current.resource_state(plan.resource.name).get(_TRIED, "")
+        )
+    found = [
+        _Rejected(loads(text), load_id, rejection_id)
+        for text, load_id, rejection_id in table.rows(
+            f"SELECT {table.quote('row_json')}, {load}, {table.quote(REJECTION_ID)} FROM {{table}} ORDER BY {load}"
+        )
+    ]
+    if found and _reads_everything(plan):
+        # Rows of an earlier read are in the last one, too: in the table, rejected anew, or gone.
+        [(latest,)] = Table(client, LOADS).rows(
+            "SELECT max(load_id) FROM {table} WHERE schema_name = %s AND status = 0", plan.source_name
+        )
+        last = [each for each in found if each.load_id == latest]
+        retried.earlier, found = len(found) - len(last), last
+    if not found or not plan.key:
+        return found
+    newest = _without_outdated(client, plan, shape, found)
+    retried.outdated = len(found) - len(newest)
+    return newest
+
+
+def _without_outdated(
+    client: SqlClientBase[Any], plan: LoadPlan, shape: RowShape, found: Sequence[_Rejected]
+) -> list[_Rejected]:
+    """Returns the rows without those of which a newer one is in the table or among the rejected ones."""
+    rows = [each.row for each in found]
+    keys = row_keys(Page(len(rows), None, 0, None, b"", None, rows), shape)
+    latest = {bytes(key): number for number, key in enumerate(keys)}
+    outdated = {number for number, key in enumerate(keys) if key != NO_KEY and latest[bytes(key)] != number}
+    table = Table(client, plan.table)
+    if {*plan.key, LOAD_ID} <= set(table.columns()):
+        names, load = ", ".join(map(table.quote, plan.key)), table.quote(LOAD_ID)
+        # A row that a later load found unchanged keeps its load id, so it may be newer than it says.
+        since = "" if plan.skips_unchanged and plan.cursor is not None else min(each.load_id for each in found)
+        asked = f"SELECT {names}, {load} FROM {table.qualified} WHERE {load} >= %s"
+        with client.execute_query(asked, since) as cursor:
+            while chunk := cursor.fetchmany(_FETCHED):
+                *columns, load_ids = zip(*chunk, strict=True)
+                there = keys_of_texts([landed_texts(pa.array(column)) for column in columns])
+                for index in np.flatnonzero(np.isin(there, keys)):
+                    number = latest[bytes(there[index])]
+                    if not since or load_ids[index] >= found[number].load_id:
+                        outdated.add(number)
+    return [each for number, each in enumerate(found) if number not in outdated]
+
+
+def _settle(
+    client: SqlClientBase[Any], plan: LoadPlan, pipeline: dlt.Pipeline, before: Before, found: Landing,
+    tried: Sequence[str], retried: Retried,
+) -> None:  # fmt: skip
+    table = Table(client, plan.table)
+    changes = settle(pipeline, plan, table, found.load_id, before, rejected=bool(found.rejected))
+    retried.new, retried.changed = changes or (retried.landed, 0)
+    if _reads_everything(plan) and retried.landed:
+        # They are rows of the last read, with which the next one is compared.
+        load = table.quote(LOAD_ID)
+        table.change(
+            f"UPDATE {{table}} SET {load} = coalesce((SELECT max(other.{load}) FROM {table.qualified} AS other "
+            f"WHERE other.{load} <> %s), {load}) WHERE {load} = %s",
+            found.load_id, found.load_id,
+        )  # fmt: skip
+    forget_rejections(Table(client, plan.rejected_table), tried, found.load_id)
