@@ -116,8 +116,13 @@ class Endpoint(Settings):
         description="Query parameters: values, or dlt's mappings with `type: incremental` or `type: resolve`.",
     )
     # `json` is a method of pydantic models, so the field has another name.
-    json_body: dict[str, Any] | None = Field(default=None, alias="json", description="JSON request body.")
-    data: Any = Field(default=None, description="Request body in another format.")
+    json_body: dict[str, Any] | None = Field(
+        default=None,
+        alias="json",
+        description="JSON request body, with placeholders such as "
+        "`{resources.sites.id}`. Other braces are sent as they are, so a GraphQL query needs no escapes.",
+    )
+    data: Any = Field(default=None, description="Request body in another format; braces as in `json`.")
     headers: dict[str, str] = Field(
         default_factory=dict,
         description="Headers of this endpoint. Never put a secret here in plain text; use `auth` or `{secrets.NAME}`.",

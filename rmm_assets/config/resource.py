@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -23,6 +24,9 @@ from rmm_assets.config.table_hints import (
     as_disposition,
 )
 from rmm_assets.settings import Settings
+
+# What dlt fills in, or may be meant to be; any other brace in a body is a brace, as in GraphQL or JSON.
+_PLACEHOLDER = re.compile(r"(\{[A-Za-z_]\w*(?:\.[^{}\s]+)+\})")
 
 OUR_ENDPOINT_KEYS = {"total_header", "count", "wrong_signals", "empty_as", "single_object"}
 
@@ -228,8 +232,8 @@ class Resource(ResourceDefaults):
         for key, value in (
             ("path", self.path),
             ("params", endpoint.params),
-            ("json", endpoint.json_body),
-            ("data", endpoint.data),
+            ("json", _escaped(endpoint.json_body)),
+            ("data", _escaped(endpoint.data)),
             ("headers", endpoint.headers),
         ):
             for field in _placeholders(value):
@@ -260,6 +264,9 @@ class Resource(ResourceDefaults):
         config = self.model_dump(by_alias=True, exclude_unset=True, exclude=OUR_KEYS)
         endpoint = self.endpoint.model_dump(by_alias=True, exclude_unset=True, exclude=OUR_ENDPOINT_KEYS)
         config["endpoint"] = {key: value for key, value in endpoint.items() if value is not None} | {"path": self.path}
+        config["endpoint"] |= {
+            key: _escaped(endpoint[key]) for key in ("json", "data") if endpoint.get(key) is not None
+        }
         if self.endpoint.paginator is not None and not _is_known_to_dlt(self.endpoint.paginator.type):
             # dlt only validates the paginator; it does not page here.
             config["endpoint"]["paginator"] = "single_page"
@@ -282,6 +289,19 @@ def _placeholders(value: Any) -> Iterator[str]:
             yield from _placeholders(inner)
     elif isinstance(value, str):
         yield from (field for _, field, _, _ in string.Formatter().parse(value) if field)
+
+
+def _escaped(value: Any) -> Any:
+    """Returns a part of a request's body in which only placeholders are single braces, as dlt needs it."""
+    if isinstance(value, Mapping):
+        return {_escaped(key): _escaped(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_escaped(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    parts = _PLACEHOLDER.split(value)
+    parts[::2] = [part.replace("{", "{{").replace("}", "}}") for part in parts[::2]]
+    return "".join(parts)
 
 
 def _is_known_to_dlt(paginator: str) -> bool:

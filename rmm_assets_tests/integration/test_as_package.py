@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,16 +28,8 @@ directory_type = "project"
 [tool.dg.project]
 root_module = "fleet"
 """
-DEFINITIONS = """\
-from pathlib import Path
-
-import dagster as dg
-
-
-@dg.definitions
-def defs() -> dg.Definitions:
-    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
-"""
+# As the docs say.
+[DEFINITIONS] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "how-to" / "alerts.md").read_text(), re.DOTALL)
 
 
 class Project:
@@ -112,6 +105,7 @@ def test_a_scaffolded_connection_loads_unchanged_and_runs_once_filled_in(project
     assert "env: ACME_API_KEY" in file.read_text()
     listed = json.loads(project.dg("list", "defs", "--json"))
     assert [asset["asset_key"] for asset in listed["assets"]] == ["acme/resource_name"]
+    assert {"lost_runs", "run_failures"} <= {sensor["name"] for sensor in listed["sensors"]}
 
     with Simulator(tables={"resource": devices(250)}) as rmm:
         file.write_text(file.read_text().replace("https://api.example.com", rmm.base_url))

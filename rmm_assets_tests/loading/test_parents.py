@@ -79,7 +79,7 @@ def test_a_value_in_a_body_is_a_value(tmp_path: Path) -> None:
     ("data", "read"),
     [
         ("of={resources.customers.code}&x=1", lambda body: dict(parse_qsl(body))),
-        ('{{"of": "{resources.customers.code}", "x": "1"}}', json.loads),
+        ('{"of": "{resources.customers.code}", "x": "1"}', json.loads),
     ],
     ids=["form", "json"],
 )
@@ -89,6 +89,19 @@ def test_a_value_in_a_text_body_is_a_value(data: str, read: Any, tmp_path: Path)
     with Scripted(api) as server:
         run(tmp_path, server.url, made({"method": "POST", "data": data}))
     assert read(api.asked[0].body.decode()) == {"of": crafted, "x": "1"}
+
+
+def test_braces_in_a_body_that_are_no_placeholders_are_sent_as_they_are(tmp_path: Path) -> None:
+    query = "query ($of: ID!) { devices(of: $of) { id tags { name }}}"
+    api = Api(customers("a"))
+    body = {"query": query, "variables": {"of": "{resources.customers.code}", "{}": "{id}"}}
+    with Scripted(api) as server:
+        run(tmp_path, server.url, made({"method": "POST", "json": body}))
+        run(tmp_path, server.url, made({"method": "POST", "data": json.dumps(body)}))
+    for seen in api.asked:
+        assert json.loads(seen.body) == {"query": query, "variables": {"of": "a", "{}": "{id}"}}
+    with pytest.raises(ValueError, match=r"resource\.customers\.code"):
+        run(tmp_path, "http://127.0.0.1:9", made({"method": "POST", "json": {"of": "{resource.customers.code}"}}))
 
 
 PLACES: dict[str, dict[str, Any]] = {

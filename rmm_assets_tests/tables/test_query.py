@@ -8,6 +8,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from dlt.destinations.exceptions import DatabaseException
 
 from rmm_assets.config import Connection
 from rmm_assets.errors import QueryError
@@ -130,3 +131,52 @@ def test_the_engine_refuses_what_the_parser_accepts(table: Table, tmp_path: Path
         selected(table, "SELECT * FROM read_text('/proc/self/environ')")
     assert table.rows("SELECT current_setting('enable_external_access')") == [(True,)]
     assert table.count() == 70_000 and known and not (tmp_path / "out.csv").exists()
+
+
+@pytest.fixture
+def postgres_table(postgres: str, tmp_path: Path) -> Iterator[Table]:
+    store = Store("postgres", postgres, "checks", tmp_path / "work")
+    with store.changing("checks") as client:
+        client.execute_sql("DROP SCHEMA IF EXISTS checks CASCADE")
+        client.create_dataset()
+        table = Table(client, "devices")
+        table.change("CREATE TABLE {table} AS SELECT i AS id, 'PC-' || i AS name FROM generate_series(1, 9) AS r(i)")
+        client.execute_sql("CREATE SEQUENCE checks.numbers")
+        yield table
+
+
+@pytest.mark.slow
+def test_postgresql_refuses_what_the_parser_accepts(postgres_table: Table) -> None:
+    table = postgres_table
+    assert selected(table, "SELECT id FROM {table} WHERE name <> 'PC-3'").at_fault == 8
+    for sql in (
+        "INSERT INTO checks.devices VALUES (10, 'x')",
+        "WITH gone AS (DELETE FROM checks.devices RETURNING id) SELECT * FROM gone",
+        "UPDATE checks.devices SET name = 'x'",
+        "CREATE TABLE checks.more (id int)",
+        "SELECT id INTO checks.more FROM checks.devices",
+        "SELECT id FROM checks.devices FOR UPDATE",
+        "DROP TABLE checks.devices",
+        "TRUNCATE checks.devices",
+        "SELECT nextval('checks.numbers')",
+    ):
+        with (
+            pytest.raises(DatabaseException, match="read-only transaction"),
+            only_reading(table.client, "SELECT * FROM devices") as run,
+        ):
+            run(sql)
+    # A superuser may read files in a read-only transaction, too; the parser refuses the functions.
+    for query in (
+        "SELECT pg_read_file('/etc/passwd')",
+        "SELECT pg_catalog.pg_read_file('/etc/passwd')",
+        "SELECT \"pg_read_file\"('/etc/passwd')",
+        "SELECT id FROM {table} WHERE length(pg_read_binary_file('/etc/passwd')) > 0",
+        "SELECT * FROM pg_ls_dir('/')",
+        "INSERT INTO {table} VALUES (10, 'x')",
+        "CREATE TABLE checks.more (id int)",
+    ):
+        with pytest.raises(QueryError):
+            selected(table, query)
+    assert table.count() == 9
+    table.change("INSERT INTO {table} VALUES (10, 'x')")
+    assert table.count() == 10
