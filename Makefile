@@ -98,6 +98,11 @@ property: $(STAMP) ## Test 2,000 generated servers (a minute) and 300 sequences 
 
 .PHONY: property
 
+soak: $(STAMP) ## Run ten connections 300 times, half of the runs on a bad day, and look at what is left (half an hour; RUNS=50 for fewer)
+	@$(BIN)/python -m rmm_assets_tests.soak.run --runs $(or $(RUNS),300)
+
+.PHONY: soak
+
 mutants: $(STAMP) ## Break promises in a copy of the code one at a time, and print those that no test notices (ONLY=reading for some)
 	@$(BIN)/python -m rmm_assets_tests.mutation.run $(ONLY)
 

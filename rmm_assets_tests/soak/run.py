@@ -13,6 +13,7 @@ import random
 import secrets
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,7 @@ ROOT = Path(__file__).parents[2]
 # Seconds; a run that takes longer is stuck.
 LONGEST_RUN = 900.0
 AT_ONCE = 2
+_LAST = "a good day at the end"
 
 
 @dataclass
@@ -120,6 +122,7 @@ class Soak:
         self.folder, self.report = folder, Report()
         self._rng, self._lock, self._stack = random.Random(seed), threading.Lock(), ExitStack()
         self._usual = [10.0]  # seconds that green runs took
+        self.enough = threading.Event()
         (folder / "home").mkdir(parents=True)
         (folder / "outputs").mkdir()
         shutil.copy(ROOT / "deploy" / "dagster.yaml", folder / "home")
@@ -144,25 +147,26 @@ class Soak:
         self._stack.close()
 
     def run(self, runs: int) -> Report:
-        """Runs that often, then once more for each connection on a good day, and looks what is left."""
+        """Runs that often, or until there were enough, then once for each connection on a good day; looks what is left."""
         began = time.monotonic()
         days = [day(self._rng, bad=number % 2 == 1) for number in range(runs)]
         self._rng.shuffle(days)
         # Of each connection one after the other: what its server holds must not change while it is read.
         turns: dict[str, threading.Lock] = {party.name: threading.Lock() for party in self.parties}
         with ThreadPoolExecutor(AT_ONCE) as workers:
-            good = [Day("a good day at the end", bad=False)] * len(self.parties)
+            good = [Day(_LAST, bad=False)] * len(self.parties)
             for each in (days, good):
                 list(workers.map(partial(self._one, turns), range(len(each)), each))
         self.report.seconds = time.monotonic() - began
         self._look_for_what_is_stuck()
-        self._look_at_the_size()
         keys = [self.wrong_key, *(party.key for party in self.parties)]
         self.report.searched, finds = leaks_in(self.folder, keys)
         self.report.problems += finds
         return self.report
 
     def _one(self, turns: Mapping[str, threading.Lock], number: int, what: Day) -> None:
+        if self.enough.is_set() and what.name != _LAST:
+            return
         party = self.parties[number % len(self.parties)]
         with turns[party.name]:
             party.changes()
@@ -196,7 +200,7 @@ class Soak:
         environment = {
             **os.environ,
             "DAGSTER_HOME": str(self.folder / "home"),
-            "RMM_CONNECTIONS": str(self.folder / "connections"),
+            "RMM_CONNECTIONS": str(self.folder / "connections" / party.name),
             "PYTHONPATH": str(ROOT),
             **{tables.variable(each.name): each.key for each in self.parties},
         }
@@ -262,8 +266,8 @@ class Soak:
                 except portalocker.LockException:
                     problems.append(f"{file.relative_to(self.folder)} is locked")
 
-    def _look_at_the_size(self) -> None:
-        """Compares what a run adds with what it adds with empty assets and as many checks."""
+    def compare_growth(self) -> None:
+        """Compares what a run adds to Dagster's instance with what it adds with empty assets and as many checks."""
         from benchmarks.growth import empty, sizes
         from rmm_assets.orchestration.assets import build_connection_defs
         from rmm_assets.orchestration.component import RmmConnection
@@ -294,8 +298,11 @@ def main(runs: int, seed: int, folder: Path | None) -> None:
     """Run ten connections for a while, half of their runs on a bad day, and print what is left."""
     with tempfile.TemporaryDirectory(prefix="rmm-soak-") as temporary:
         soak = Soak((folder or Path(temporary)) / "soak", seed)
+        # Ends with the runs that there were, and a report of them.
+        signal.signal(signal.SIGTERM, lambda *_: soak.enough.set())
         try:
             report = soak.run(runs)
+            soak.compare_growth()
         finally:
             soak.close()
     print("\n".join(report.lines()), flush=True)
