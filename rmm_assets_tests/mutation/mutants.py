@@ -781,8 +781,8 @@ TABLES = (
     Mutant(
         "a row rejected by every load is kept once",
         "tables/rejects.py",
-        "WHERE {load} <> %s AND",
-        "WHERE {load} = %s AND",
+        'WHERE {load} <> %s AND {rejection} IN "\n',
+        'WHERE {load} = %s AND {rejection} IN "\n',
         ("loading/test_rejects.py::test_a_row_rejected_by_every_load_is_kept_once_with_first_and_last_time",),
     ),
     Mutant(
@@ -1280,8 +1280,8 @@ ORCHESTRATION = (
     Mutant(
         "a broken file fails rmm sync",
         "cli/sync.py",
-        "all(right) and not problems",
-        "all(right)",
+        "all(succeeded) and not problems",
+        "all(succeeded)",
         ("integration/test_cli.py::test_a_broken_file_fails_the_command_but_other_connections_are_synced",),
     ),
     Mutant(
