@@ -16,7 +16,9 @@ from urllib.request import urlopen
 
 import duckdb
 import pytest
+from click.testing import CliRunner
 
+from rmm_assets.cli import main
 from rmm_assets.simulator import Faults, Simulator
 
 RMM = str(Path(sys.executable).with_name("rmm"))
@@ -324,6 +326,24 @@ def test_rejected_rows_are_tried_again_when_the_file_has_changed(rmm: Simulator,
     file.write_text(written.replace("{name: tickets,", "{name: tickets, history: true,"))
     refused = command(tmp_path, "retry-rejected", "acme", "tickets")
     assert refused.returncode == 1 and "rejected rows cannot be tried again" in refused.stderr
+
+
+def test_a_rename_that_a_destination_cannot_do_is_refused_and_says_what_to_do(
+    rmm: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rmm.close()
+    file = tmp_path / "connections" / "acme" / "defs.yaml"
+    monkeypatch.setenv("RMM_CONNECTIONS", str(tmp_path / "connections"))
+    monkeypatch.chdir(tmp_path)
+    missing = CliRunner().invoke(main, ["rename", "south", "acme"])
+    assert missing.exit_code == 2 and "data/rmm.duckdb does not exist" in missing.output
+    lake = "  destination: {type: filesystem, options: {bucket_url: /data/lake}}\n"
+    file.write_text(file.read_text().replace("write_disposition: merge", "write_disposition: append") + lake)
+    done = CliRunner().invoke(main, ["rename", "south", "acme"])
+    assert done.exit_code == 2
+    said = " ".join(done.output.split())
+    assert "filesystem cannot be renamed" in said and "keep the name south" in said
+    assert not (tmp_path / "data" / "rmm.duckdb").exists()
 
 
 def test_the_simulator_runs_standalone_and_stops_on_an_interrupt() -> None:
