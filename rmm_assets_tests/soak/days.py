@@ -37,7 +37,7 @@ class Day(NamedTuple):
         faults: The server's.
         kill_at: When the process is killed, as a share of the time that runs usually take; None if it is not.
         wrong_key: Whether the key is another one, which the server repeats in its answer.
-        largest_file: Size beyond which no file can grow, as on a full disk, as a share of the largest file there is.
+        largest_file: Size in KB beyond which no file can be written, as on a full disk; None if there is no limit.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Day(NamedTuple):
     faults: tuple[Faults, ...] = ()
     kill_at: float | None = None
     wrong_key: bool = False
-    largest_file: float | None = None
+    largest_file: int | None = None
 
 
 def day(rng: random.Random, *, bad: bool) -> Day:
@@ -61,4 +61,5 @@ def day(rng: random.Random, *, bad: bool) -> Day:
             return Day(name, faults=tuple(FAULTS[name]))
         case "wrong key":
             return Day("a wrong key", faults=(Faults(status=401, text="unauthorized", echo_key=True),), wrong_key=True)
-    return Day("a full disk", largest_file=rng.uniform(0.05, 1.05))
+    # From working files of a few KB to the databases: sizes of any order are equally likely.
+    return Day("a full disk", largest_file=int(2 ** rng.uniform(1, 13)))

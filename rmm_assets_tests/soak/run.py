@@ -195,8 +195,7 @@ class Soak:
         """Runs `rmm sync` in a process of its own, and returns its exit code; -9 if it was killed."""
         words = [RMM, "sync", party.name]
         if what.largest_file is not None:
-            largest = max((file.stat().st_size for file in self.folder.rglob("*") if file.is_file()), default=0)
-            words = ["bash", "-c", f"ulimit -f {int(what.largest_file * largest / 1024)}; exec {shlex.join(words)}"]
+            words = ["bash", "-c", f"ulimit -f {what.largest_file}; exec {shlex.join(words)}"]
         environment = {
             **os.environ,
             "DAGSTER_HOME": str(self.folder / "home"),
