@@ -167,6 +167,9 @@ def _load(
     key = asset_key(connection, resource.name)
     before = _metadata(context.instance, key, limit=HISTORY)
     redact: Callable[[str], str] = str
+    # Yielded once everything is closed: if Dagster cannot store an event, it never resumes this generator, and a lock that is
+    # still held would make the next step of this process wait for itself.
+    events: list[Event] = []
     try:
         with (
             api.session() as (base_url, secret),
@@ -192,12 +195,10 @@ def _load(
                 refresh=run.refresh,
                 dagster_dlt_translator=Translator(partial(asset_spec, connection, resource)),
             )
-            yield dg.MaterializeResult(asset_key=key, metadata=result.metadata)
+            events.append(dg.MaterializeResult(asset_key=key, metadata=result.metadata))
             loaded = Loaded(result.metadata or {}, before)
             with run.client as client:
-                for check in checks:
-                    yield check.result(key, Table(client, plan.table), loaded)
-        return
+                events.extend(check.result(key, Table(client, plan.table), loaded) for check in checks)
     except dg.Failure as failure:  # a secret is not set
         store = replace(store_of(connection), run_id=context.run.run_id)
         Attempt(store, plan, context.log).failed(failure, str(failure.description))
@@ -206,6 +207,10 @@ def _load(
         explained, sentence = explained_by(error), redact(sentence_of(error, resource.name))
         if explained is None:
             context.log.error(redact(traceback.format_exc()))
+    else:
+        yield from events
+        return
+    yield from events
     # Outside the except block, so that the failure does not carry frames and messages of libraries as its context.
     if (
         explained is not None
@@ -224,8 +229,9 @@ def _check(
     latest, *before = _metadata(context.instance, key, limit=HISTORY + 1) or [{}]
     store.prepare()
     with store.reading(name, context.log) as client:
-        for check in checks:
-            yield check.result(key, Table(client, plan.table), Loaded(latest, before))
+        # All of them, before Dagster may fail to store one while the lock is held.
+        results = [check.result(key, Table(client, plan.table), Loaded(latest, before)) for check in checks]
+    yield from results
 
 
 class _Loader(DagsterDltResource):

@@ -1327,6 +1327,13 @@ ORCHESTRATION = (
         ("loading/test_parents.py::test_braces_in_a_body_that_are_no_placeholders_are_sent_as_they_are",),
     ),
     Mutant(
+        "no lock is held while Dagster stores the results of checks",
+        "orchestration/assets.py",
+        "    yield from results\n",
+        "        yield from results\n",
+        ("orchestration/test_assets.py::test_no_lock_is_held_while_dagster_stores_an_event",),
+    ),
+    Mutant(
         "Dagster's instance is made by one process at a time",
         "cli/instance.py",
         "portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE)",

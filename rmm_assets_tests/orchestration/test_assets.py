@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
+import portalocker
 import pytest
 
 from rmm_assets.orchestration.assets import build_connection_defs
@@ -342,3 +344,34 @@ def test_a_table_that_cannot_get_child_tables_is_red_with_only_the_explanation(i
         result = sync(connection(rmm.base_url, [{**resource, "child_tables": True}]), instance)
     [failure] = failures(result)
     assert failure.startswith("devices: the table exists and its lists are JSON columns")
+
+
+def test_no_lock_is_held_while_dagster_stores_an_event(workplace: Path, instance: dg.DagsterInstance) -> None:
+    # If Dagster cannot store it, as on a full disk, it never resumes the step, whose locks would stay.
+    locked: list[str] = []
+    seen: set[str] = set()
+
+    def look(entry: dg.EventLogEntry) -> None:
+        kind = entry.dagster_event.event_type_value if entry.dagster_event else ""
+        if kind not in ("ASSET_MATERIALIZATION", "ASSET_CHECK_EVALUATION"):
+            return
+        seen.add(kind)
+        for path in workplace.rglob("*.lock"):
+            with path.open("rb") as file:
+                try:
+                    portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+                except portalocker.LockException:
+                    locked.append(f"{path.name}: {kind}")
+
+    with Simulator(tables={"devices": devices(3)}) as rmm:
+        target = connection(rmm.base_url)
+        everything = dg.define_asset_job("everything", selection=dg.AssetSelection.all())
+        key = dg.AssetCheckKey(dg.AssetKey(["acme", "devices"]), "unique_id")
+        alone = dg.define_asset_job("alone", selection=dg.AssetSelection.checks(key))
+        definitions = dg.Definitions.merge(build_connection_defs(target), dg.Definitions(jobs=[everything, alone]))
+        for job in ("everything", "alone"):
+            run_id = str(uuid4())
+            instance.add_event_listener(run_id, look)
+            assert definitions.resolve_job_def(job).execute_in_process(instance=instance, run_id=run_id).success
+    assert seen == {"ASSET_MATERIALIZATION", "ASSET_CHECK_EVALUATION"}
+    assert locked == []
