@@ -79,7 +79,9 @@ def rows_of(folder: Path, name: str = "devices", *, own: bool = False) -> list[R
         ).fetchall():
             return []
         found: list[Row] = client.sql(f'SELECT * FROM acme."{name}"').to_arrow_table().to_pylist()
-    shown = [{k: v for k, v in row.items() if own or not k.startswith(("_dlt", "_absent"))} for row in found]
+    shown = [
+        {k: v for k, v in row.items() if own or not k.startswith(("_dlt", "_absent", "_content"))} for row in found
+    ]
     return sorted(shown, key=lambda row: (str(type(row.get("id"))), row.get("id") or 0))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from rmm_assets.audit.documents import pack, parse, shortest
 from rmm_assets.config.names import normalized_column
 
-_OWN = ("_dlt_", "_absent_since")
+_OWN = ("_dlt_", "_absent_since", "_content_hash")
 _EMPTY_KEY = "_empty"
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:[.,](\d+))?\s*(Z|z|[+-]\d\d(?::?\d\d)?)?")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")

@@ -18,6 +18,7 @@ from rmm_assets.audit.documents import pack, parse, unpack
 from rmm_assets.audit.requests import range_of
 from rmm_assets.config import Resource
 from rmm_assets.config.names import normalized_column
+from rmm_assets.tables.syncs import latest_loaded
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID, Table
 
 _AT_ONCE = 1000
@@ -142,14 +143,17 @@ def compare(received: Received, table: Table, resource: Resource) -> Compared:
     if not shape.columns:
         compared.doubts.append(f"there is no table {table.name}; no rows were loaded, or they are somewhere else")
     if LOAD_ID in shape.columns:
-        compared.loaded_at = _loaded_at(table)
+        compared.loaded_at = _loaded_at(table, resource)
     by_key = bool(resource.keys) and resource.disposition != "append"
     compare_rows = _by_key if by_key else _as_heap
     compare_rows(received, shape, compared)
     return compared
 
 
-def _loaded_at(table: Table) -> datetime | None:
+def _loaded_at(table: Table, resource: Resource) -> datetime | None:
+    sync = latest_loaded(table.client).get(resource.name)
+    if sync is not None:
+        return sync.started.astimezone(UTC) if sync.started.tzinfo else sync.started.replace(tzinfo=UTC)
     latest = table.rows(f"SELECT max({table.quote(LOAD_ID)}) FROM {{table}}")[0][0]
     try:
         return datetime.fromtimestamp(float(latest), UTC) if latest is not None else None

@@ -33,7 +33,7 @@ class Audit:
         rejected: Number of rows that are in the table of rejected rows instead.
         deleted: Number of rows that the API itself flags as deleted.
         unverified: What could not be verified, one sentence each.
-        loaded_at: When the latest row of the table was loaded.
+        loaded_at: When the last load of the table began, or without a record of it when the newest row was loaded.
     """
 
     connection: str

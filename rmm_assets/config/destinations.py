@@ -37,3 +37,11 @@ def merge_strategies(kind: str, table_format: str | None) -> tuple[str, ...]:
 def changes_rows(kind: str) -> bool:
     """Returns whether SQL can update and delete rows. It cannot in files, which dlt presents as views."""
     return kind not in _FILES
+
+
+def merges_at_once(kind: str) -> bool:
+    """Returns whether a merge into a table and its child tables is one transaction; False if dlt does not say."""
+    found: Any = capabilities(kind)
+    if found is None or found.supports_transactions is False:
+        return False
+    return bool(found.supports_transactions or found.supports_ddl_transactions)

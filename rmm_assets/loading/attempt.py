@@ -70,9 +70,11 @@ class Attempt:
             return sync
         evidence = outcome.report.evidence
         return replace(
-            sync, evidence=evidence.name.lower() if evidence is not None else "", rows_loaded=outcome.rows_loaded,
-            rows_new=outcome.rows_new, rows_changed=outcome.rows_changed, rows_absent=outcome.absences.gone,
-            rows_rejected=outcome.rows_rejected, row_count=outcome.row_count, load_id=outcome.load_id,
+            sync, evidence=evidence.name.lower() if evidence is not None else "",
+            rows_received=outcome.report.distinct if self.plan.key else outcome.report.rows,
+            rows_loaded=outcome.rows_loaded, rows_written=outcome.rows_written, rows_new=outcome.rows_new,
+            rows_changed=outcome.rows_changed, rows_absent=outcome.absences.gone, rows_rejected=outcome.rows_rejected,
+            row_count=outcome.row_count, load_id=outcome.load_id,
         )  # fmt: skip
 
 

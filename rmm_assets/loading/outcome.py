@@ -15,7 +15,8 @@ class Outcome:
     """The outcome of one resource's run, for people and sensors.
 
     Attributes:
-        rows_loaded: Number of rows that this run loaded, without rejected ones.
+        rows_loaded: Number of rows that this run received and that the table holds as received, without rejected ones.
+        rows_written: Number of rows that were written for it: those that are new, have changed or are back.
         rows_new: Number of rows that were not in the table before.
         rows_changed: Number of rows whose content differs or that had been marked absent.
         rows_left_out: Number of rows that the API sent but that were outside an incremental range.
@@ -28,6 +29,7 @@ class Outcome:
     report: Report
     traffic: Traffic
     rows_loaded: int = 0
+    rows_written: int = 0
     rows_rejected: int = 0
     rows_new: int = 0
     rows_changed: int = 0

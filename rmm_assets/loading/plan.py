@@ -12,10 +12,11 @@ from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 from rmm_assets.config import Connection, Resource
-from rmm_assets.config.destinations import changes_rows, merge_strategies
+from rmm_assets.config.destinations import changes_rows, merge_strategies, merges_at_once
 from rmm_assets.config.names import normalized_column
 from rmm_assets.loading.cursor import Cursor
 from rmm_assets.loading.dlt_internals import VALIDITY_COLUMNS
+from rmm_assets.rows.contents import CONTENT_HASH
 from rmm_assets.rows.shape import Nesting, RowShape
 from rmm_assets.rows.spool import ROOT_ID, ROW_ID
 from rmm_assets.tables.table import ABSENT_SINCE
@@ -24,7 +25,7 @@ REJECTED_SUFFIX = "_rejected"
 
 _FIELD = r"[A-Za-z_]\w*"
 
-Baseline = Literal["none", "open versions", "rows present", "rows of last load"]
+Baseline = Literal["none", "open versions", "rows present", "last read"]
 
 
 class Validity(NamedTuple):
@@ -54,12 +55,12 @@ class LoadPlan:
         arrow: Whether rows land as Arrow tables; else they go through dlt's own normalizer.
         cursor: How it is read incrementally; None if every run reads everything.
         appends_into_empty: Whether a merge into an empty table appends, as every key occurs once and meets no other.
-        absences: What happens to rows missing from a complete full read; `keep` if load ids cannot identify them.
+        absences: What happens to rows missing from a complete full read.
         removes_orphans: Whether children whose row is gone are deleted after a merge. dlt's normalizer may have given the
             rows of an earlier load other ids, by which an upsert finds children.
-        skips_unchanged: Whether unchanged rows keep their load id.
         changes_rows: Whether SQL at the destination can update and delete rows, which it cannot in files.
-        compares: Whether the table is compared with a copy from before the load; not needed if versions show the changes.
+        compares: Whether a read is compared with the table, in which each row has a hash of its content.
+        writes_changes: Whether only rows that are new, changed or back are written.
         history: The validity columns if every version of a row is kept; else None.
         child_tables: Whether lists become child tables.
         row_ids: How rows get ids if the table has ids.
@@ -78,9 +79,9 @@ class LoadPlan:
     appends_into_empty: bool
     absences: Literal["keep", "mark", "remove"]
     removes_orphans: bool
-    skips_unchanged: bool
     changes_rows: bool
     compares: bool
+    writes_changes: bool
     history: Validity | None
     child_tables: bool
     row_ids: Literal["key", "random"]
@@ -96,11 +97,11 @@ class LoadPlan:
 def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
     """Returns how a resource is read and landed."""
     versions, cursor = resource.strategy == "scd2", _cursor(resource)
-    skips_unchanged = resource.write_disposition is not None and bool(resource.write_disposition.skip_unchanged_rows)
     arrow = _lands_as_arrow(resource, cursor)
     kind = connection.destination.type
     strategy, changes = _strategy(resource, arrow, kind), changes_rows(kind)
-    absences = resource.absent if changes and _absences_show(resource, cursor, skips_unchanged) else "keep"
+    absences = resource.absent if changes and _absences_show(resource, cursor) else "keep"
+    compares = changes and resource.disposition == "merge" and bool(resource.keys) and not versions
     return LoadPlan(
         connection=connection.name,
         resource=resource,
@@ -113,14 +114,22 @@ def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
         appends_into_empty=strategy == "upsert" and not resource.child_tables,
         absences=absences,
         removes_orphans=arrow and resource.child_tables and resource.disposition == "merge",
-        skips_unchanged=skips_unchanged,
         changes_rows=changes,
-        compares=changes and resource.disposition == "merge" and bool(resource.keys) and not versions,
+        compares=compares,
+        writes_changes=compares and _may_skip_rows(resource, kind),
         history=_validity(resource) if versions else None,
         child_tables=resource.child_tables,
         row_ids="random" if resource.disposition == "append" or not resource.keys else "key",
-        loss_baseline=_loss_baseline(resource, cursor, skips_unchanged),
-        hints=_hints(resource, arrow, strategy, cursor, marks=absences != "keep", file_format=_file_format(connection)),
+        loss_baseline=_loss_baseline(resource, cursor),
+        hints=_hints(
+            resource,
+            arrow,
+            strategy,
+            cursor,
+            marks=absences != "keep",
+            hashes=compares,
+            file_format=_file_format(connection),
+        ),
     )
 
 
@@ -155,6 +164,7 @@ def shape_of(
         nesting=nesting,
         raw_paths=plan.cursor.columns if plan.cursor is not None and plan.arrow else (),
         keeps_repeats=_dedup_sorts(resource),
+        hashes_contents=plan.compares,
     )
 
 
@@ -229,20 +239,31 @@ def _dedup_sorts(resource: Resource) -> bool:
     return any(column.dedup_sort for column in resource.columns.values())
 
 
-def _absences_show(resource: Resource, cursor: Cursor | None, skips_unchanged: bool) -> bool:
-    """Returns whether load ids show which rows are gone at the source, as they do only if a full read merges all rows."""
+def _absences_show(resource: Resource, cursor: Cursor | None) -> bool:
+    """Returns whether rows can be marked absent: only a full read shows which, and a row that is back must be merged."""
     contract = resource.schema_contract
     return (
         resource.disposition == "merge"
         and bool(resource.keys)
-        # Other strategies keep old load ids or leave out rows of a load.
+        # Other strategies and filters leave out rows of a load.
         and resource.strategy in (None, "upsert", "delete-insert")
         and not (resource.write_disposition and resource.write_disposition.source_filter)
         and cursor is None
-        and not skips_unchanged
-        # Rows that the contract discards are not gone.
         and not (contract is not None and "discard_row" in (contract.columns, contract.data_type))
     )
+
+
+def _may_skip_rows(resource: Resource, kind: str) -> bool:
+    """Returns whether rows that have not changed need not be merged.
+
+    Args:
+        kind: dlt's name of the destination.
+    """
+    # A merge key replaces all rows that share it, and a column picks among rows that share the primary key.
+    if resource.merge_key or _dedup_sorts(resource):
+        return False
+    # Without transactions, a killed run may leave a row whose hash is new but whose children are old.
+    return not resource.child_tables or merges_at_once(kind)
 
 
 def _validity(resource: Resource) -> Validity:
@@ -253,12 +274,12 @@ def _validity(resource: Resource) -> Validity:
     )
 
 
-def _loss_baseline(resource: Resource, cursor: Cursor | None, skips_unchanged: bool) -> Baseline:
+def _loss_baseline(resource: Resource, cursor: Cursor | None) -> Baseline:
     if cursor is not None or resource.disposition == "append":
         return "none"
     if resource.strategy == "scd2":
         return "open versions"  # an unchanged row keeps the load id of its version
-    return "rows present" if skips_unchanged else "rows of last load"
+    return "last read" if resource.disposition == "merge" else "rows present"
 
 
 def _file_format(connection: Connection) -> str:
@@ -270,8 +291,9 @@ def _file_format(connection: Connection) -> str:
 
 
 def _hints(
-    resource: Resource, arrow: bool, strategy: str | None, cursor: Cursor | None, *, marks: bool, file_format: str
-) -> dict[str, Any]:
+    resource: Resource, arrow: bool, strategy: str | None, cursor: Cursor | None, *, marks: bool, hashes: bool,
+    file_format: str,
+) -> dict[str, Any]:  # fmt: skip
     hints = resource.as_dlt()
     for key in ("endpoint", "include_from_parent", "processing_steps"):
         hints.pop(key, None)
@@ -285,8 +307,11 @@ def _hints(
         hints.setdefault("max_table_nesting", None if arrow else 0)
     if arrow:
         hints.setdefault("file_format", file_format)
-    if marks:
-        hints["columns"] = {**(hints.get("columns") or {}), ABSENT_SINCE: {"data_type": "timestamp", "nullable": True}}
+    own = {ABSENT_SINCE: "timestamp"} if marks else {}
+    if hashes:
+        own[CONTENT_HASH] = "bigint"
+    for name, data_type in own.items():
+        hints["columns"] = {**(hints.get("columns") or {}), name: {"data_type": data_type, "nullable": True}}
     if resource.strategy == "scd2" and cursor is not None:
         # Otherwise dlt ends every row that is not in the range.
         hints.setdefault("merge_key", list(resource.keys))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rmm_assets.errors import ConflictingRowsError, IncompleteError, ParentRowError, RmmError
 from rmm_assets.loading.cursor import Bounds
@@ -18,12 +18,24 @@ from rmm_assets.reading.completeness import read_complete
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.fetch import Pager
 from rmm_assets.reading.report import Report
+from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.page import Page
 from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import Spool
-from rmm_assets.tables.absences import Spared
 from rmm_assets.tables.existing import Existing
+
+
+class Publishing(NamedTuple):
+    """How the rows of a read are written.
+
+    Attributes:
+        into_empty: Whether the table is empty and nobody else can write to it.
+        wanted: A mask of the rows to write, in landing order; None for all.
+    """
+
+    into_empty: bool
+    wanted: Mask | None = None
 
 
 @dataclass(kw_only=True)
@@ -32,26 +44,25 @@ class Landing:
 
     Attributes:
         folder: Folder for rows before they land; the caller empties it.
-        before_publishing: Called with the report of a read that may land; raises to publish nothing. Returns whether the
-            table is empty and nobody else can write to it.
+        before_publishing: Called with rows that may land and their shape; raises to publish nothing.
         report: What is known of the read.
         log: Receives progress and warnings.
         existing: What the destination has that its dlt schema does not say.
         load_id: Id of the load, once it is known.
         rejected: Number of rows that cannot land.
-        rejected_keys: The primary keys of those that have one.
+        admitted: A mask of the rows in the incremental range, in landing order; None if all are.
         left_out: Number of rows that the API sent but that were outside an incremental range.
         changed_types: For each column, the type it had and the type received.
     """
 
     folder: Path
-    before_publishing: Callable[[Report], bool]
+    before_publishing: Callable[[Spool | RecordSpool, RowShape], Publishing]
     report: Report
     log: logging.Logger
     existing: Existing = field(default_factory=Existing)
     load_id: str = ""
     rejected: int = 0
-    rejected_keys: Spared = field(default_factory=Spared)
+    admitted: Mask | None = None
     left_out: int = 0
     changed_types: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 

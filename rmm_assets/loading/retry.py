@@ -20,18 +20,20 @@ from dlt.destinations.sql_client import SqlClientBase
 from rmm_assets.config import Connection, Resource
 from rmm_assets.http.redaction import Redactor
 from rmm_assets.loading.plan import LoadPlan, plan_load
-from rmm_assets.loading.reads import Landing
-from rmm_assets.loading.run import Before, masked_in_logs, prepare, settle, store_of
+from rmm_assets.loading.reads import Landing, Publishing
+from rmm_assets.loading.run import Found, changes_of, masked_in_logs, prepare, settle, store_of
 from rmm_assets.loading.source import landing, range_of, shape_at, source_of, spool_of
 from rmm_assets.reading.report import Report
 from rmm_assets.rows.json_text import loads
 from rmm_assets.rows.keys import NO_KEY, keys_of_texts, landed_texts, row_keys
 from rmm_assets.rows.page import Page
+from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.shape import RowShape
+from rmm_assets.rows.spool import Spool
 from rmm_assets.tables.existing import look_up
-from rmm_assets.tables.forgetting import LOADS
 from rmm_assets.tables.rejects import REJECTION_ID, forget_rejections
 from rmm_assets.tables.store import Store
+from rmm_assets.tables.syncs import latest_loaded
 from rmm_assets.tables.table import LOAD_ID, Table
 
 # The state of a resource without a key: up to which load its rejected rows were tried again. It is stored with the rows, so
@@ -101,13 +103,12 @@ def retry_rejected(
         pipeline = store.pipeline(plan.source_name)
         existing = look_up(pipeline.destination_client(), plan.source_name, plan.table)
         report = Report(resource.name, complete=True, partial=True)
-        before, retried, tried = Before(), Retried(), list[str]()
+        compared, retried, tried = Found(), Retried(), list[str]()
 
-        def before_publishing(_: Report) -> bool:
+        def before_publishing(spool: Spool | RecordSpool, shape: RowShape) -> Publishing:
             with pipeline.sql_client() as client:
                 table = Table(client, plan.table)
-                prepare(plan, pipeline, table, report, before)
-                return store.is_file and table.count() == 0
+                return prepare(plan, pipeline, table, found, spool, shape, compared, alone=store.is_file)
 
         found = Landing(folder=folder, before_publishing=before_publishing, report=report, log=log, existing=existing)
 
@@ -133,7 +134,12 @@ def retry_rejected(
         if normalized is not None and load_info.loads_ids:
             retried.landed, retried.rejected = int(normalized.row_counts.get(plan.table, 0)), found.rejected
             with pipeline.sql_client() as client:
-                _settle(client, plan, pipeline, before, found, tried, retried)
+                table = Table(client, plan.table)
+                settle(pipeline, plan, table, found.load_id, wrote=True, rejected=bool(found.rejected))
+                retried.landed, retried.new, retried.changed = changes_of(
+                    plan, table, found.load_id, retried.landed, compared, found
+                )
+                forget_rejections(Table(client, plan.rejected_table), tried, found.load_id)
         shutil.rmtree(pipeline.working_dir, ignore_errors=True)
     return retried
 
@@ -176,10 +182,8 @@ def _chosen(client: SqlClientBase[Any], plan: LoadPlan, shape: RowShape, retried
     ]
     if found and _reads_everything(plan):
         # Rows of an earlier read are in the last one, too: in the table, rejected anew, or gone.
-        [(latest,)] = Table(client, LOADS).rows(
-            "SELECT max(load_id) FROM {table} WHERE schema_name = %s AND status = 0", plan.source_name
-        )
-        last = [each for each in found if each.load_id == latest]
+        sync = latest_loaded(client).get(plan.resource.name)
+        last = [each for each in found if sync is not None and each.load_id == sync.load_id]
         retried.earlier, found = len(found) - len(last), last
     if not found or not plan.key:
         return found
@@ -200,7 +204,7 @@ def _without_outdated(
     if {*plan.key, LOAD_ID} <= set(table.columns()):
         names, load = ", ".join(map(table.quote, plan.key)), table.quote(LOAD_ID)
         # A row that a later load found unchanged keeps its load id, so it may be newer than it says.
-        since = "" if plan.skips_unchanged and plan.cursor is not None else min(each.load_id for each in found)
+        since = "" if plan.writes_changes and plan.cursor is not None else min(each.load_id for each in found)
         asked = f"SELECT {names}, {load} FROM {table.qualified} WHERE {load} >= %s"
         with client.execute_query(asked, since) as cursor:
             while chunk := cursor.fetchmany(_FETCHED):
@@ -211,21 +215,3 @@ def _without_outdated(
                     if not since or load_ids[index] >= found[number].load_id:
                         outdated.add(number)
     return [each for number, each in enumerate(found) if number not in outdated]
-
-
-def _settle(
-    client: SqlClientBase[Any], plan: LoadPlan, pipeline: dlt.Pipeline, before: Before, found: Landing,
-    tried: Sequence[str], retried: Retried,
-) -> None:  # fmt: skip
-    table = Table(client, plan.table)
-    changes = settle(pipeline, plan, table, found.load_id, before, rejected=bool(found.rejected))
-    retried.new, retried.changed = changes or (retried.landed, 0)
-    if _reads_everything(plan) and retried.landed:
-        # They are rows of the last read, with which the next one is compared.
-        load = table.quote(LOAD_ID)
-        table.change(
-            f"UPDATE {{table}} SET {load} = coalesce((SELECT max(other.{load}) FROM {table.qualified} AS other "
-            f"WHERE other.{load} <> %s), {load}) WHERE {load} = %s",
-            found.load_id, found.load_id,
-        )  # fmt: skip
-    forget_rejections(Table(client, plan.rejected_table), tried, found.load_id)

@@ -10,14 +10,15 @@ import logging
 import shutil
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import uuid4
 
 import dlt
+import numpy as np
 from dlt.common.pipeline import LoadInfo
 from dlt.destinations.sql_client import SqlClientBase
 
@@ -31,38 +32,49 @@ from rmm_assets.loading.attempt import Attempt, causes
 from rmm_assets.loading.dlt_internals import nested_tables
 from rmm_assets.loading.outcome import Outcome
 from rmm_assets.loading.plan import LoadPlan, plan_load
-from rmm_assets.loading.reads import Reading
+from rmm_assets.loading.reads import Landing, Publishing, Reading
 from rmm_assets.loading.source import build_source
 from rmm_assets.reading.fetch import Pager
 from rmm_assets.reading.report import Report
 from rmm_assets.rows.json_text import plain_text
+from rmm_assets.rows.records import RecordSpool
+from rmm_assets.rows.shape import RowShape
+from rmm_assets.rows.spool import Spool
+from rmm_assets.rows.targets import column_type
 from rmm_assets.tables.absences import (
     Absences,
     Nested,
-    Spared,
     forget_unfinished,
     mark_or_remove,
     remove_orphans,
     rows_alive,
-    rows_of_last_load,
     rows_valid,
 )
-from rmm_assets.tables.changes import Changes, compare, compare_versions, remember
+from rmm_assets.tables.differences import Differences, Spared, differences
 from rmm_assets.tables.existing import look_up
 from rmm_assets.tables.rejects import keep_once
 from rmm_assets.tables.store import Store
+from rmm_assets.tables.syncs import rows_of_last_read
 from rmm_assets.tables.table import LOAD_ID, Table, empty_staging
+from rmm_assets.tables.versions import new_versions
 
 WORK_FOLDER = Path("data/work")
 PREVIEW_ROWS = 10
 
 
 @dataclass
-class Before:
-    """The table before the load: the number of rows not marked absent, and whether it was copied."""
+class Found:
+    """What was found before the load.
 
-    alive: int = 0
-    copied: bool = False
+    Attributes:
+        differences: How the read differs from the table; None if they were not compared.
+        spared: The parents whose children may be missing from the read.
+        unproven: Why it is unknown which rows are gone; empty if it is known.
+    """
+
+    differences: Differences | None = None
+    spared: Spared = field(default_factory=Spared)
+    unproven: str = ""
 
 
 @dataclass
@@ -77,7 +89,7 @@ class Run:
     pipeline: dlt.Pipeline
     source: dlt.sources.DltSource
     reading: Reading
-    before: Before
+    found: Found
     attempt: Attempt
     refresh: Literal["drop_resources"] | None = None
     started: float = field(default_factory=time.monotonic)
@@ -97,20 +109,22 @@ class Run:
         Args:
             load_info: dlt's information about the load.
         """
-        reading, plan = self.reading, self.plan
+        reading, plan, wrote = self.reading, self.plan, bool(load_info.loads_ids)
         outcome = Outcome(
             reading.report, reading.pager.transport.traffic, rows_rejected=reading.rejected,
-            rows_left_out=reading.left_out, load_id=next(iter(load_info.loads_ids), ""),
+            rows_left_out=reading.left_out, load_id=next(iter(load_info.loads_ids), reading.load_id),
             changed_types=dict(reading.changed_types),
         )  # fmt: skip
         normalized = self.pipeline.last_trace.last_normalize_info if self.pipeline.last_trace else None
         if normalized is not None:
-            outcome.rows_loaded = int(normalized.row_counts.get(plan.table, 0))
+            outcome.rows_written = int(normalized.row_counts.get(plan.table, 0))
         with self.client as client:
             table = Table(client, plan.table)
-            outcome.absences = self._resolve_absences(table, outcome.load_id)
-            changes = settle(self.pipeline, plan, table, outcome.load_id, self.before, rejected=bool(reading.rejected))
-            outcome.rows_new, outcome.rows_changed = changes or (outcome.rows_loaded, 0)
+            outcome.absences = self._resolve_absences(table)
+            settle(self.pipeline, plan, table, outcome.load_id, wrote=wrote, rejected=bool(reading.rejected))
+            outcome.rows_loaded, outcome.rows_new, outcome.rows_changed = changes_of(
+                plan, table, outcome.load_id, outcome.rows_written, self.found, reading
+            )
             outcome.preview_columns, outcome.preview = table.first(PREVIEW_ROWS, plan.key)
             outcome.row_count = table.count()
             outcome.table_name = table.full_name
@@ -132,17 +146,18 @@ class Run:
         except Exception:  # called after another error, which is the one to report
             return False
 
-    def _resolve_absences(self, table: Table, load_id: str) -> Absences:
-        reading, resource = self.reading, self.plan.resource
-        parents, unproven = self._unread_parents()
-        if reading.report.partial or (not reading.report.complete and not parents.keys):
+    def _resolve_absences(self, table: Table) -> Absences:
+        reading, resource, found = self.reading, self.plan.resource, self.found
+        if found.differences is None or reading.report.partial:
+            return Absences()
+        if not reading.report.complete and not found.spared.keys:
             return Absences()
         policy = self.plan.absences
         if policy == "remove" and not reading.report.complete:
             policy = "mark"  # only a complete read removes rows
         absences = mark_or_remove(
-            table, load_id, policy, max_share=resource.max_absent_share, alive_before=self.before.alive,
-            spared=(reading.rejected_keys, parents), unproven=unproven, nested=_nested(self.pipeline, table),
+            table, self.plan.key, found.differences, policy, max_share=resource.max_absent_share,
+            unproven=found.unproven, nested=_nested(self.pipeline, table),
         )  # fmt: skip
         if absences.held_back:
             reading.log.warning(
@@ -151,54 +166,108 @@ class Run:
             )  # fmt: skip
         return absences
 
-    def _unread_parents(self) -> tuple[Spared, str]:
-        """Returns the parents whose children may be missing from this read, or why they cannot be identified."""
-        unread = self.reading.unread_parents
-        if isinstance(unread, str):
-            return Spared(), unread
-        if not unread:
-            return Spared(), ""
-        columns = self.pipeline.default_schema.tables[self.plan.table]["columns"]
-        keys = []
-        for parent in unread:
-            key = tuple(_as_held(value, columns.get(name, {}).get("data_type")) for name, value in parent.items())
-            if None in key:
-                return Spared(), "some belong to parents that could not be read, and the table does not show which"
-            keys.append(key)
-        return Spared(tuple(unread[0]), keys), ""
+
+def prepare(
+    plan: LoadPlan, pipeline: dlt.Pipeline, table: Table, reading: Landing, spool: Spool | RecordSpool, shape: RowShape,
+    found: Found, *, alone: bool,
+) -> Publishing:  # fmt: skip
+    """Prepares a table for the rows of a finished read, and compares the two.
+
+    Args:
+        plan: How the resource is landed.
+        pipeline: The pipeline that will load.
+        table: The table.
+        reading: The read.
+        spool: The rows received.
+        shape: Describes them.
+        found: Learns what was found.
+        alone: Whether nobody else can write to the table.
+
+    Raises:
+        SuspiciousLossError: The read has far fewer rows than the last one.
+    """
+    _clear_up(plan, pipeline, table)
+    if table.count() == 0:
+        return Publishing(into_empty=alone)
+    _refuse_loss(plan, reading.report, table)
+    if not plan.compares:
+        return Publishing(into_empty=False)
+    if isinstance(reading, Reading):
+        found.spared, found.unproven = _unread_parents(reading, shape.known)
+    types = {name: column_type(shape.known[name]) for name in (*plan.key, *found.spared.columns)}
+    found.differences = differences(table, plan.key, types, spool.received(), found.spared)
+    return Publishing(False, found.differences.wanted if plan.writes_changes else None)
 
 
 def settle(
-    pipeline: dlt.Pipeline, plan: LoadPlan, table: Table, load_id: str, before: Before, *, rejected: bool
-) -> Changes | None:
+    pipeline: dlt.Pipeline, plan: LoadPlan, table: Table, load_id: str, *, wrote: bool, rejected: bool
+) -> None:  # fmt: skip
     """Puts the tables in order after a load: child rows without a row, rejected rows that are kept twice, staging tables.
 
     Args:
         pipeline: The pipeline that loaded.
         plan: How the resource was landed.
         table: The table.
-        load_id: Id of the load; empty if there was none.
-        before: The table before the load.
+        load_id: Id of the load.
+        wrote: Whether anything was written.
         rejected: Whether rows were rejected.
-
-    Returns:
-        What the load changed; None if that is unknown.
     """
-    client, changes = table.client, None
-    if plan.removes_orphans:
+    if plan.removes_orphans and wrote:
         remove_orphans(_nested(pipeline, table))
     if rejected and plan.changes_rows:
-        keep_once(Table(client, plan.rejected_table), load_id)
-    if load_id and (before.copied or plan.history is not None) and table.columns():
-        if plan.history is None:
-            columns = pipeline.default_schema.tables[plan.table]["columns"]
-            documents = [name for name, column in columns.items() if column.get("data_type") == "json"]
-            changes = compare(table, plan.key, load_id, documents)
-        else:
-            changes = compare_versions(table, plan.key, load_id)
-    if plan.changes_rows:
-        empty_staging(client, [plan.table, *(nested.table.name for nested in _nested(pipeline, table))])
-    return changes
+        keep_once(Table(table.client, plan.rejected_table), load_id)
+    if plan.changes_rows and wrote:
+        empty_staging(table.client, [plan.table, *(nested.table.name for nested in _nested(pipeline, table))])
+
+
+class Changes(NamedTuple):
+    """Counts the rows of a load: all of them, those that are new, and those that have changed or are back."""
+
+    loaded: int
+    new: int
+    changed: int
+
+
+def changes_of(
+    plan: LoadPlan, table: Table, load_id: str, written: int, found: Found, reading: Landing
+) -> Changes:
+    """Returns what a load changed.
+
+    Args:
+        written: Number of rows that it wrote.
+    """
+    if plan.history is not None and table.columns():
+        return Changes(written, *new_versions(table, plan.key, load_id))
+    if found.differences is None:
+        return Changes(written, written, 0)
+    differ = found.differences
+    admitted = np.ones(len(differ.new), np.bool_) if reading.admitted is None else reading.admitted
+    if differ.unhashed.any():
+        reading.warn(
+            f"{int(differ.unhashed.sum())} rows of the table were written by an older version of rmm_assets, without a hash of "
+            "their content: they were all written again, and rows_changed does not count them"
+        )
+    return Changes(int(admitted.sum()), int((differ.new & admitted).sum()), int((differ.changed & admitted).sum()))
+
+
+def _unread_parents(reading: Reading, columns: Mapping[str, Any]) -> tuple[Spared, str]:
+    """Returns the parents whose children may be missing from a read, or why they cannot be identified.
+
+    Args:
+        columns: The table's dlt column schemas.
+    """
+    unread = reading.unread_parents
+    if isinstance(unread, str):
+        return Spared(), unread
+    if not unread:
+        return Spared(), ""
+    keys = []
+    for parent in unread:
+        key = tuple(_as_held(value, columns.get(name, {}).get("data_type")) for name, value in parent.items())
+        if None in key:
+            return Spared(), "some belong to parents that could not be read, and the table does not show which"
+        keys.append(key)
+    return Spared(tuple(unread[0]), keys), ""
 
 
 def store_of(connection: Connection) -> Store:
@@ -280,23 +349,23 @@ def _open_run(
         opening.enter_context(store.writing(log))
         opening.enter_context(store.held())
         existing = look_up(pipeline.destination_client(), plan.source_name, plan.table)
-        before = Before()
+        found = Found()
 
-        def before_publishing(report: Report) -> bool:
+        def before_publishing(spool: Spool | RecordSpool, shape: RowShape) -> Publishing:
             # Locked only now, so that others could use the file while pages were fetched.
             stack.enter_context(store.writing(log))
             stack.enter_context(store.held())
             with pipeline.sql_client() as client:
-                table = Table(client, plan.table)
-                prepare(plan, pipeline, table, report, before)
-                return store.is_file and table.count() == 0
+                return prepare(
+                    plan, pipeline, Table(client, plan.table), reading, spool, shape, found, alone=store.is_file
+                )
 
         reading = Reading(
             pager=pager, folder=folder, before_publishing=before_publishing, report=Report(resource.name), log=log,
             begun=opening.close, existing=existing,
         )  # fmt: skip
         source = build_source(connection, plan, reading)
-        run = Run(plan, pipeline, source, reading, before, attempt, "drop_resources" if existing.dropped else None)
+        run = Run(plan, pipeline, source, reading, found, attempt, "drop_resources" if existing.dropped else None)
         try:
             yield run
         except Exception as error:
@@ -309,11 +378,11 @@ def _open_run(
         shutil.rmtree(pipeline.working_dir, ignore_errors=True)
 
 
-def _as_held(value: Any, data_type: str | None) -> Any:
-    """Returns a value as a column of that type stores it; None if that is uncertain."""
+def _as_held(value: Any, data_type: str | None) -> str | None:
+    """Returns a value as text, as a column of that type stores it; None if that is uncertain."""
     if data_type == "text" and isinstance(value, (str, int)):
         return plain_text(value)
-    return value if data_type == "bigint" and type(value) is int else None
+    return str(value) if data_type == "bigint" and type(value) is int else None
 
 
 @contextmanager
@@ -365,19 +434,6 @@ def _transport(
     )  # fmt: skip
 
 
-def prepare(plan: LoadPlan, pipeline: dlt.Pipeline, table: Table, report: Report, before: Before) -> None:
-    """Prepares the table for the rows of a finished read.
-
-    Raises:
-        SuspiciousLossError: The read has far fewer rows than the last one.
-    """
-    _clear_up(plan, pipeline, table)
-    before.alive = rows_alive(table)
-    _refuse_loss(plan, report, table)
-    if plan.compares:
-        before.copied = remember(table)
-
-
 def _clear_up(plan: LoadPlan, pipeline: dlt.Pipeline, table: Table) -> None:
     """Removes what a killed run left in append-only tables; a merge overwrites it anyway."""
     schema: str | None = pipeline.default_schema_name
@@ -410,7 +466,8 @@ def _refuse_loss(plan: LoadPlan, report: Report, table: Table) -> None:
     if plan.history is not None:
         before = rows_valid(table, plan.history.valid_to, plan.history.open_end)
     else:
-        before = rows_alive(table) if plan.loss_baseline == "rows present" else rows_of_last_load(table)
+        last = rows_of_last_read(table.client, resource.name) if plan.loss_baseline == "last read" else None
+        before = rows_alive(table) if last is None else last
     now = report.distinct if resource.keys else report.rows
     if before and now < before * (1 - resource.max_absent_share):
         raise SuspiciousLossError(

@@ -22,10 +22,10 @@ from rmm_assets.loading.dlt_internals import cursor_state, declare_child_table, 
 from rmm_assets.loading.plan import LoadPlan, shape_of
 from rmm_assets.loading.reads import Landing, Reading, read
 from rmm_assets.loading.requests import Requests, plan_requests
+from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.shape import RowShape
-from rmm_assets.rows.spool import ROW_ID, Spool
-from rmm_assets.tables.absences import MOST_SPARED, Spared
+from rmm_assets.rows.spool import ROW_ID, Choose, Spool
 from rmm_assets.tables.existing import Existing
 from rmm_assets.tables.rejects import FIRST_REJECTED_AT, REJECTED_AT
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID
@@ -104,22 +104,24 @@ def landing(
         reading: Learns what was found.
         cursor_range: Lets rows in, and moves on; None lets all in.
     """
-    if reading.before_publishing(reading.report) and plan.appends_into_empty:
+    publishing = reading.before_publishing(spool, shape)
+    if publishing.into_empty and plan.appends_into_empty:
         # Without a staging table, one statement fills the table.
         dlt.current.resource().apply_hints(write_disposition="append")
     reading.rejected = spool.rejected_rows
     reading.changed_types = spool.changed_types()
     reading.load_id = load_id = str(dlt.current.load_package_state()["load_id"])
+    choose = None if cursor_range is None else _noting(reading, cursor_range)
     if isinstance(spool, Spool):
-        yield from _tables(plan, spool, shape, load_id, cursor_range)
+        yield from _tables(plan, spool, shape, load_id, choose, publishing.wanted)
     else:
-        yield from _records(spool, cursor_range)
+        yield from _records(spool, cursor_range, choose, publishing.wanted)
     if cursor_range is not None:
         _move_on(cursor_range, reading)
     elif not spool.rows and shape.known:
         # Without rows dlt would make no load, and versions would stay valid although their rows are gone.
         yield dlt.mark.materialize_table_schema()
-    yield from _rejects(plan, spool, load_id, reading)
+    yield from _rejects(plan, spool, load_id)
 
 
 def shape_at(plan: LoadPlan, existing: Existing) -> RowShape:
@@ -165,7 +167,21 @@ def _read(
         )
 
 
-def _tables(plan: LoadPlan, spool: Spool, shape: RowShape, load_id: str, cursor_range: Range | None) -> Iterator[Any]:
+def _noting(reading: Landing, cursor_range: Range) -> Choose:
+    """Returns a function that asks the range which rows land and notes the answers."""
+    reading.admitted = np.zeros(0, np.bool_)
+
+    def choose(rows: list[list[Any]]) -> Mask:
+        admitted = cursor_range.admit(rows)
+        reading.admitted = np.concatenate([reading.admitted, admitted])
+        return admitted
+
+    return choose
+
+
+def _tables(
+    plan: LoadPlan, spool: Spool, shape: RowShape, load_id: str, choose: Choose | None, wanted: Mask | None
+) -> Iterator[Any]:
     """Yields the rows and their children as Arrow tables."""
     columns: Any = spool.columns()
     refused = _refused_variants(plan, columns, spool.changed_types(), shape.known)
@@ -173,7 +189,7 @@ def _tables(plan: LoadPlan, spool: Spool, shape: RowShape, load_id: str, cursor_
     discards = contract is not None and contract.data_type == "discard_row"
     dlt.current.resource().apply_hints(columns={k: v for k, v in columns.items() if k not in refused})
     children = spool.children()
-    for name, table in spool.tables(None if cursor_range is None else cursor_range.admit):
+    for name, table in spool.tables(choose, wanted):
         if name == shape.table:
             yield _stamped(_without(table, refused, rows=discards), load_id, plan.marks_absences)
             continue
@@ -182,15 +198,18 @@ def _tables(plan: LoadPlan, spool: Spool, shape: RowShape, load_id: str, cursor_
         yield dlt.mark.with_table_name(table, name)
 
 
-def _records(spool: RecordSpool, cursor_range: Range | None) -> Iterator[list[Any]]:
+def _records(
+    spool: RecordSpool, cursor_range: Range | None, choose: Choose | None, wanted: Mask | None
+) -> Iterator[list[Any]]:
     """Yields the rows for dlt's own normalizer."""
+    start = 0
     for batch in spool.records():
-        if cursor_range is None:
-            yield batch
-            continue
-        admitted = cursor_range.admit([_passing(cursor_range, row) for row in batch])
-        if admitted.any():
-            yield [batch[index] for index in np.flatnonzero(admitted)]
+        land = np.ones(len(batch), np.bool_) if wanted is None else wanted[start : start + len(batch)]
+        start += len(batch)
+        if cursor_range is not None and choose is not None:
+            land = land & choose([_passing(cursor_range, row) for row in batch])
+        if land.any():
+            yield [batch[index] for index in np.flatnonzero(land)]
 
 
 def _passing(cursor_range: Range, row: Mapping[str, Any]) -> list[Any]:
@@ -212,13 +231,9 @@ def _move_on(cursor_range: Range, reading: Landing) -> None:
         )  # fmt: skip
 
 
-def _rejects(plan: LoadPlan, spool: Spool | RecordSpool, load_id: str, reading: Landing) -> Iterator[Any]:
+def _rejects(plan: LoadPlan, spool: Spool | RecordSpool, load_id: str) -> Iterator[Any]:
     """Yields the rejected rows for their own table."""
     hints = dlt.mark.make_hints(table_name=plan.rejected_table, write_disposition="append", primary_key=(), columns={})
-    keys = spool.rejected_keys()
-    if keys.column_names:
-        rows = keys.slice(0, MOST_SPARED + 1).to_pylist()
-        reading.rejected_keys = Spared(tuple(keys.column_names), [tuple(row.values()) for row in rows])
     for rejected in spool.rejected():
         yield dlt.mark.with_hints(_dated(rejected, load_id), hints, create_table_variant=True)
 

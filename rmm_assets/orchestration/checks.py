@@ -31,7 +31,7 @@ NO_REJECTED_ROWS = "no_rejected_rows"
 NOT_EMPTY = "not_empty"
 
 # Columns that a load adds; they do not reflect a change of the API.
-_OWN_COLUMNS = ("_dlt_id", "_dlt_load_id", "_absent_since")
+_OWN_COLUMNS = ("_dlt_id", "_dlt_load_id", "_absent_since", "_content_hash")
 
 # A user's query may select all columns of a table, so examples are truncated.
 _EXAMPLE_LETTERS = 200

@@ -22,8 +22,12 @@ COLUMN_SCHEMA = "dagster/column_schema"
 
 # Columns that a load adds.
 _OURS = {
-    "_dlt_load_id": ("text", "The load that last wrote the row: `load_id` of its run."),
+    "_dlt_load_id": ("text", "The load that last changed the row: `load_id` of its run."),
     "_absent_since": ("timestamp", "When the row was first missing from the API; null while the API returns it."),
+    "_content_hash": (
+        "bigint",
+        "A hash of the row as the API sent it, by which the next load tells whether it has changed.",
+    ),
 }
 
 
@@ -38,7 +42,8 @@ def declared_columns(plan: LoadPlan) -> dg.TableSchema:
         )
         for name, hints in plan.resource.columns.items()
     ]
-    ours = [name for name in _OURS if name != "_absent_since" or plan.marks_absences]
+    left_out = {*(() if plan.marks_absences else ["_absent_since"]), *(() if plan.compares else ["_content_hash"])}
+    ours = [name for name in _OURS if name not in left_out]
     return dg.TableSchema(columns=[*columns, *(dg.TableColumn(name, *_OURS[name]) for name in ours)])
 
 

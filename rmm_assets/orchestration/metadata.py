@@ -35,6 +35,7 @@ def materialization(outcome: Outcome, columns: TTableSchemaColumns, resource: Re
         COLUMN_SCHEMA: column_schema(columns, resource),
         "dagster/table_name": outcome.table_name,
         "rows_loaded": outcome.rows_loaded,
+        "rows_written": outcome.rows_written,
         "rows_new": outcome.rows_new,
         "rows_changed": outcome.rows_changed,
         "rows_left_out": outcome.rows_left_out,

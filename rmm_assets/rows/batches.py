@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from rmm_assets.rows.arrow_files import append, read_at
 from rmm_assets.rows.chunk import NOT_AN_OBJECT, Chunk, Column, column_of
+from rmm_assets.rows.contents import says_deleted
 from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.json_text import plain_text
 from rmm_assets.rows.keys import is_nested
@@ -219,14 +220,12 @@ class Batches:
             chunk.add_fault(index, f"{self._label(name)}: {what} does not fit {target.data_type}")
 
     def _deleted(self, chunk: Chunk) -> Mask:
-        """Marks the rows flagged as deleted as dlt reads the flag: `true`, or any value that is not a boolean."""
+        """Marks the rows flagged as deleted."""
         column = chunk.columns.get(self.layout.deleted or "")
         if column is None:
             return np.zeros(chunk.rows, np.bool_)
         target = self.layout.targets.get(self.layout.deleted or "")
-        values = column.values if target is None else fit(column.values, column.kind, target)[0]
-        says = values.fill_null(False) if pa.types.is_boolean(values.type) else values.is_valid()
-        return np.asarray(says.to_numpy(zero_copy_only=False), np.bool_)
+        return says_deleted(column.values if target is None else fit(column.values, column.kind, target)[0])
 
     def _require(self, chunk: Chunk, columns: Mapping[str, pa.Array], deleted: Mask) -> None:
         """Adds a fault to rows that lack a required value. Deleted rows need only their key."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
-from rmm_assets.rows.distinct import Mask, by_distinct
-from rmm_assets.rows.json_text import json_text, loads
-from rmm_assets.rows.keys import Keys, column_key, landed_texts, may_repeat
-from rmm_assets.rows.siphash import Hashes, hash_records, hash_strings
+from rmm_assets.rows.distinct import Mask
+from rmm_assets.rows.keys import Keys, may_repeat
 
 # Examples in a message.
 EXAMPLES = 2
@@ -46,55 +43,6 @@ def differing(keys: Keys, contents: Keys) -> list[Pair]:
     _, one_each = np.unique(first[other], return_index=True)
     pairs = [Pair(int(order[first[index]]), int(order[index])) for index in other[one_each]]
     return sorted(pairs)
-
-
-def contents(table: pa.Table, as_json: Collection[str] = ()) -> Hashes:
-    """Hashes whole rows; a null counts as a missing column.
-
-    Args:
-        table: The rows.
-        as_json: Columns of JSON text; the order of an object's keys is ignored in them.
-    """
-    hashes = np.zeros((len(table), 2), np.uint64)
-    for name in table.column_names:
-        array = table[name].combine_chunks()
-        key = column_key(name)
-        if name in as_json:
-            array, _ = by_distinct(array, _ordered, pa.string())
-        values = (
-            hash_records([array.fill_null(0).to_numpy(zero_copy_only=False).view(np.uint64)], key)
-            if pa.types.is_int64(array.type)
-            else hash_strings(landed_texts(array), key)
-        )
-        if array.null_count:
-            values[array.is_null().to_numpy(zero_copy_only=False)] = 0
-        hashes += values
-    return hashes
-
-
-def _ordered(text: str) -> str:
-    return json_text(sorted_keys(loads(text)))
-
-
-def sorted_keys(value: Any) -> Any:
-    """Returns a JSON value with each object's keys sorted and null values removed."""
-    if isinstance(value, dict):
-        return {name: sorted_keys(value[name]) for name in sorted(value) if value[name] is not None}
-    return [sorted_keys(item) for item in value] if isinstance(value, list) else value
-
-
-def add_items(hashes: Hashes, table: str, items: Hashes, parents: pa.Array, positions: pa.Array) -> None:
-    """Mixes the items of one list field into the rows' hashes.
-
-    Args:
-        hashes: The rows' hashes, changed in place.
-        table: Name of the items' table.
-        items: The items' hashes.
-        parents: For each item, the index of its row.
-        positions: For each item, its index in its list.
-    """
-    placed = hash_records([items, positions.to_numpy().astype(np.uint64)], column_key(table))
-    np.add.at(hashes, parents.to_numpy(), placed)
 
 
 def sentence(key: dict[str, str], pages: tuple[int, int], columns: Sequence[str]) -> str:

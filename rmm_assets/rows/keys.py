@@ -23,7 +23,7 @@ from rmm_assets.rows.json_text import EXACT_DOUBLE, plain_text
 from rmm_assets.rows.layout import Layout, layout_of
 from rmm_assets.rows.page import Page
 from rmm_assets.rows.shape import RowShape
-from rmm_assets.rows.siphash import Hashes, Key, hash_records, hash_strings
+from rmm_assets.rows.siphash import PROCESS_KEY, Hashes, Key, hash_records, hash_strings
 from rmm_assets.rows.targets import Target, fit
 from rmm_assets.rows.types import as_text, to_python, widen, widened
 
@@ -160,9 +160,9 @@ def _whole_rows(chunk: Chunk) -> Hashes:
 
 
 @lru_cache(maxsize=4096)
-def column_key(name: str) -> Key:
+def column_key(name: str, key: Key = PROCESS_KEY) -> Key:
     """Returns a column's own hash key, so that equal values in two columns have different hashes."""
-    low, high = hash_strings(pa.array([name]))[0].tolist()
+    low, high = hash_strings(pa.array([name]), key)[0].tolist()
     return Key(low, high)
 
 

@@ -20,7 +20,7 @@ _EMPTY_KEY = "_empty"
 # dlt's names for a list within a list and for an item that is neither a list nor an object
 LIST_FIELD, VALUE_FIELD = "list", "value"
 # Columns that this project adds to the resource's own, in addition to dlt's.
-_OWN_COLUMNS = ("_absent_since",)
+_OWN_COLUMNS = ("_absent_since", "_content_hash")
 # Each level of lists becomes a table. No real row has this many; the limit stops a hostile one.
 _MOST_LEVELS = 100
 

@@ -17,11 +17,21 @@ import numpy as np
 import pyarrow as pa
 
 from rmm_assets.rows.chunk import NOT_AN_OBJECT
-from rmm_assets.rows.conflicts import EXAMPLES, Pair, and_more, differing, repeated, sentence, sorted_keys
+from rmm_assets.rows.conflicts import EXAMPLES, Pair, and_more, differing, repeated, sentence
+from rmm_assets.rows.contents import CONTENT_HASH, Received, sorted_keys
 from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.flatten_objects import NOT_UNICODE, flatten_objects, is_unicode
 from rmm_assets.rows.json_text import loads, utf8_text
-from rmm_assets.rows.keys import NO_KEY, Keys, key_texts, landed, row_key_texts, row_keys
+from rmm_assets.rows.keys import (
+    NO_KEY,
+    Keys,
+    key_texts,
+    keys_of_texts,
+    landed,
+    landed_texts,
+    row_key_texts,
+    row_keys,
+)
 from rmm_assets.rows.layout import Layout
 from rmm_assets.rows.page import Page
 from rmm_assets.rows.rejects import Reject, Rejects
@@ -122,11 +132,7 @@ class RecordSpool:
             return ()
         where = np.flatnonzero(land)[again]
         wanted = set(where.tolist())
-        said = [
-            blake2b(utf8_text(sorted_keys(row)).encode(), digest_size=16).digest()
-            for number, row in enumerate(self._read())
-            if number in wanted
-        ]
+        said = [_digest(row, 16) for number, row in enumerate(self._read()) if number in wanted]
         pairs = [Pair(int(where[a]), int(where[b])) for a, b in differing(keys[where], np.array(said, keys.dtype))]
         named = {number for pair in pairs[:EXAMPLES] for number in pair}
         rows = {number: row for number, row in enumerate(self._read()) if number in named}
@@ -146,21 +152,45 @@ class RecordSpool:
         """Returns an empty mapping, as dlt makes variant columns itself."""
         return {}
 
+    def received(self) -> Received:
+        """Returns the keys and hashes of the rows that `records` yields."""
+        hashes: list[int] = []
+        deleted: list[bool] = []
+        for batch in self.records():
+            hashes += [row[CONTENT_HASH] for row in batch]
+            deleted += [self._is_deleted(row) for row in batch]
+        rejected = self.rejected_keys()
+        texts = [landed_texts(rejected[name].combine_chunks()) for name in rejected.column_names]
+        return Received(
+            self._tally.keys[self._yielded()], np.array(hashes, np.int64), np.array(deleted, np.bool_), keys_of_texts(texts)
+        )  # fmt: skip
+
     def records(self) -> Iterator[list[Any]]:
         """Yields batches of the rows that can land; of rows that share a key only the last, unless all are wanted."""
-        land = self._landing()
-        last = None if self._shape.keeps_repeats else last_of_each(self._tally.keys[land])
-        if last is not None:
-            land[land] = last
+        land = self._yielded()
         batch: list[Any] = []
         for number, row in enumerate(self._read()):
             if land[number]:
-                batch.append(self._renamed(row))
+                landing = self._renamed(row)
+                batch.append({**landing, CONTENT_HASH: _content(row)} if self._shape.hashes_contents else landing)
                 if len(batch) == BATCH_ROWS:
                     yield batch
                     batch = []
         if batch:
             yield batch
+
+    def _is_deleted(self, row: Mapping[str, Any]) -> bool:
+        """Returns whether a row is flagged as deleted; see `says_deleted`."""
+        flags = [value for name, value in row.items() if self._layout.column_name((name,)) == self._layout.deleted]
+        return any(flag if isinstance(flag, bool) else flag is not None for flag in flags)
+
+    def _yielded(self) -> Mask:
+        """Marks the rows that land: those that can, and of rows that share a key only the last, unless all are wanted."""
+        land = self._landing()
+        last = None if self._shape.keeps_repeats else last_of_each(self._tally.keys[land])
+        if last is not None:
+            land[land] = last
+        return land
 
     def _landing(self) -> Mask:
         """Marks the rows that can land."""
@@ -193,6 +223,15 @@ class RecordSpool:
         with self._path.open(encoding="utf-8") as file:
             for line in file:
                 yield loads(line)
+
+
+def _digest(row: Any, size: int) -> bytes:
+    return blake2b(utf8_text(sorted_keys(row)).encode(), digest_size=size).digest()
+
+
+def _content(row: Any) -> int:
+    """Hashes a row for `CONTENT_HASH`."""
+    return int.from_bytes(_digest(row, 8), "little", signed=True)
 
 
 def _new_names(names: Sequence[str], layout: Layout) -> list[str] | None:

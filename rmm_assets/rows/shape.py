@@ -37,6 +37,7 @@ class RowShape:
         nesting: How lists become child tables, which requires ids; None if each list is one JSON column.
         raw_paths: Paths in a row whose values `Spool.tables` passes to `choose` as received.
         keeps_repeats: Whether all rows that share a key are passed on; the destination picks one by a column's `dedup_sort`.
+        hashes_contents: Whether rows get a hash of their content, to tell in later runs whether they have changed.
     """
 
     table: str
@@ -49,3 +50,4 @@ class RowShape:
     nesting: Nesting | None = None
     raw_paths: tuple[tuple[str, ...], ...] = ()
     keeps_repeats: bool = False
+    hashes_contents: bool = False

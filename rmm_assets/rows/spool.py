@@ -20,7 +20,8 @@ from dlt.common.schema.typing import C_DLT_ID
 from rmm_assets.rows.arrow_files import append, read_each
 from rmm_assets.rows.batches import Batches
 from rmm_assets.rows.chunk import Chunk
-from rmm_assets.rows.conflicts import EXAMPLES, add_items, and_more, contents, differing, repeated, sentence
+from rmm_assets.rows.conflicts import EXAMPLES, and_more, differing, repeated, sentence
+from rmm_assets.rows.contents import CONTENT_HASH, LASTING_KEY, Received, add_items, contents, flagged, lasting
 from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.flatten import flatten
 from rmm_assets.rows.ids import item_ids, key_ids, random_ids
@@ -30,7 +31,7 @@ from rmm_assets.rows.layout import Layout
 from rmm_assets.rows.page import Page
 from rmm_assets.rows.rejects import Reject, Rejects
 from rmm_assets.rows.shape import RowShape
-from rmm_assets.rows.siphash import Hashes
+from rmm_assets.rows.siphash import PROCESS_KEY, Hashes, Key
 from rmm_assets.rows.tally import Tally, last_of_each
 
 # A batch is written after this many bytes of bodies, however few its rows.
@@ -184,21 +185,37 @@ class Spool:
         if again is None:
             return ()
         schemas = self._schemas()
-        as_json = {name for name, column in self._root.columns().items() if column["data_type"] == "json"}
-        hashes = []
-        for number, mask in enumerate(self._by_batch(again)):
-            stored = self._batch(number).filter(pa.array(mask))
-            found = contents(self._root.conform(stored, schemas[self._root]), as_json)
-            self._add_items(found, self._layout, number, mask, schemas)
-            hashes.append(found)
+        hashes = [
+            self._contents(self._conformed(number, mask, schemas), number, mask, schemas)
+            for number, mask in enumerate(self._by_batch(again))
+        ]
         where = np.flatnonzero(again)
         pairs = differing(keys[again], as_keys(np.concatenate(hashes)))
         examples = [self._difference(int(where[one]), int(where[other])) for one, other in pairs[:EXAMPLES]]
         return and_more(examples, len(pairs))
 
+    def _contents(
+        self, table: pa.Table, number: int, mask: Mask | None, schemas: Mapping[Batches, pa.Schema],
+        key: Key = PROCESS_KEY,
+    ) -> Hashes:  # fmt: skip
+        """Hashes rows of a batch with their lists.
+
+        Args:
+            table: The rows, in the final schema.
+            number: The batch.
+            mask: Mask of these rows; None for all.
+            schemas: Final schemas of the tables.
+            key: The hash key.
+        """
+        as_json = {name for name, column in self._root.columns().items() if column["data_type"] == "json"}
+        hashes = contents(table, len(table), as_json, key)
+        self._add_items(hashes, self._layout, number, mask, schemas, key)
+        return hashes
+
     def _add_items(
-        self, hashes: Hashes, layout: Layout, number: int, mask: Mask | None, schemas: Mapping[Batches, pa.Schema]
-    ) -> None:
+        self, hashes: Hashes, layout: Layout, number: int, mask: Mask | None, schemas: Mapping[Batches, pa.Schema],
+        key: Key,
+    ) -> None:  # fmt: skip
         """Mixes the items of the rows' lists into the rows' hashes."""
         for child in layout.children.values():
             batches = self._children.get(child)
@@ -206,9 +223,10 @@ class Spool:
             if batches is None or stored is None:
                 continue
             chunk, stay = _below(stored, mask)
-            items = contents(batches.conform(chunk, schemas[batches]))
-            self._add_items(items, child, number, stay, schemas)
-            add_items(hashes, child.table, items, chunk[_PARENT_ID].combine_chunks(), chunk[_INDEX].combine_chunks())
+            items = contents(batches.conform(chunk, schemas[batches]), len(chunk), key=key)
+            self._add_items(items, child, number, stay, schemas, key)
+            parents, positions = chunk[_PARENT_ID].combine_chunks(), chunk[_INDEX].combine_chunks()
+            add_items(hashes, child.table, items, parents, positions, key)
 
     def _difference(self, one: int, other: int) -> str:
         """Describes how two rows differ, given their indices among the rows that can land."""
@@ -251,12 +269,30 @@ class Spool:
             found.update(batches.changed_types())
         return found
 
-    def tables(self, choose: Choose | None = None) -> Iterator[tuple[str, pa.Table]]:
+    def received(self) -> Received:
+        """Returns the keys and hashes of the rows that `tables` yields."""
+        self._flush()
+        schemas, masks = self._schemas(), self._masks()
+        hashes, deleted = [np.zeros((0, 2), np.uint64)], [np.zeros(0, np.bool_)]
+        for number, mask in enumerate(masks):
+            table = self._conformed(number, mask, schemas)
+            hashes.append(self._contents(table, number, mask, schemas, LASTING_KEY))
+            deleted.append(flagged(table, self._layout.deleted))
+        keys = [batch if mask is None else batch[mask] for batch, mask in zip(self._landing_keys(), masks, strict=True)]
+        rejected = self.rejected_keys()
+        named = [landed_texts(rejected[name].combine_chunks()) for name in rejected.column_names]
+        return Received(
+            joined(keys), lasting(np.concatenate(hashes)), np.concatenate(deleted),
+            keys_of_texts(named) if named else joined([]),
+        )  # fmt: skip
+
+    def tables(self, choose: Choose | None = None, wanted: Mask | None = None) -> Iterator[tuple[str, pa.Table]]:
         """Yields the rows that can land, only the last of those that share a key, and their children.
 
         Args:
             choose: Receives the values at the shape's `raw_paths`, one list per row in landing order, and returns a mask of
                 the rows to keep.
+            wanted: A mask of the rows to keep, in landing order, in addition to `choose`; None keeps all.
 
         Yields:
             The name of a table and some of its rows, parents before children. All tables of one name have the same schema.
@@ -264,8 +300,12 @@ class Spool:
         self._flush()
         schemas = self._schemas()
         gathered: dict[str, list[pa.Table]] = {}
+        start = 0
         for number, land in enumerate(self._masks()):
-            for name, table in self._landed(number, land, schemas, choose):
+            rows = len(self._landing[number]) if land is None else int(np.count_nonzero(land))
+            kept = None if wanted is None else wanted[start : start + rows]
+            start += rows
+            for name, table in self._landed(number, land, schemas, choose, kept):
                 gathered.setdefault(name, []).append(table)
             if any(sum(map(len, tables)) >= self._batch_rows for tables in gathered.values()):
                 yield from ((name, pa.concat_tables(tables)) for name, tables in gathered.items())
@@ -326,32 +366,37 @@ class Spool:
     def _schemas(self) -> dict[Batches, pa.Schema]:
         return {batches: batches.schema for batches in (self._root, *self._children.values())}
 
-    def _landed(
-        self, number: int, land: Mask | None, schemas: Mapping[Batches, pa.Schema], choose: Choose | None
-    ) -> Iterator[tuple[str, pa.Table]]:
-        """Yields the rows of a batch that land, then their children."""
+    def _conformed(self, number: int, mask: Mask | None, schemas: Mapping[Batches, pa.Schema]) -> pa.Table:
+        """Returns rows of a batch in the final schema."""
         stored = self._batch(number)
+        return self._root.conform(stored if mask is None else stored.filter(pa.array(mask)), schemas[self._root])
+
+    def _landed(
+        self, number: int, land: Mask | None, schemas: Mapping[Batches, pa.Schema], choose: Choose | None,
+        wanted: Mask | None,
+    ) -> Iterator[tuple[str, pa.Table]]:  # fmt: skip
+        """Yields the rows of a batch that land, then their children."""
+        kept = wanted
         if choose is not None:
-            raw = stored[_RAW] if land is None else stored[_RAW].filter(pa.array(land))
-            wanted = choose([loads(text) for text in raw.to_pylist()])
-            if land is None:
-                land = wanted
-            else:
-                land[land] = wanted
-        chunk = stored if land is None else stored.filter(pa.array(land))
-        name, schema = self._layout.table, schemas[self._root]
+            raw = self._batch(number)[_RAW]
+            raw = raw if land is None else raw.filter(pa.array(land))
+            chosen = choose([loads(text) for text in raw.to_pylist()])
+            kept = chosen if wanted is None else wanted & chosen
+        if land is None:
+            land = kept
+        elif kept is not None:
+            land[land] = kept
+        if land is not None and not land.any() and (wanted is not None or self._shape.row_ids is not None):
+            return
+        table, name = self._conformed(number, land, schemas), self._layout.table
+        if self._shape.hashes_contents:
+            hashes = lasting(self._contents(table, number, land, schemas, LASTING_KEY))
+            table = table.append_column(CONTENT_HASH, pa.array(hashes))
         if self._shape.row_ids is None:
-            yield name, self._root.conform(chunk, schema)
+            yield name, table
             return
-        if not len(chunk):
-            return
-        if self._shape.row_ids == "key":
-            table = self._root.conform(chunk, schema)
-            ids = key_ids(table, self._layout.key)
-            yield name, table.append_column(pa.field(ROW_ID, ids.type, nullable=False), ids)
-        else:
-            ids = random_ids(len(chunk))
-            yield name, self._root.conform(chunk, schema, {ROW_ID: ids})
+        ids = key_ids(table, self._layout.key) if self._shape.row_ids == "key" else random_ids(len(table))
+        yield name, table.append_column(pa.field(ROW_ID, ids.type, nullable=False), ids)
         yield from self._landed_below(self._layout, number, land, ids, ids, schemas)
 
     def _landed_below(

@@ -57,14 +57,20 @@ def target_of(name: str, hint: Mapping[str, Any], *, declared: bool, required: b
     Raises:
         ValueError: The data type is not one of dlt's.
     """
-    data_type = str(hint["data_type"])
-    if data_type == "json":
-        arrow = pa.string()
-    else:
-        arrow = get_py_arrow_datatype(
-            cast(TColumnType, dict(hint)), DestinationCapabilitiesContext.generic_capabilities(), "UTC"
-        )
-    return Target(name, data_type, arrow, hint, declared, required)
+    return Target(name, str(hint["data_type"]), column_type(hint), hint, declared, required)
+
+
+def column_type(hint: Mapping[str, Any]) -> pa.DataType:
+    """Returns the Arrow type of the values of a dlt column schema.
+
+    Raises:
+        ValueError: The data type is not one of dlt's.
+    """
+    if hint["data_type"] == "json":
+        return pa.string()
+    return get_py_arrow_datatype(
+        cast(TColumnType, dict(hint)), DestinationCapabilitiesContext.generic_capabilities(), "UTC"
+    )
 
 
 def fit(array: pa.Array, kind: Kind, target: Target) -> tuple[pa.Array, Mask | None]:

@@ -1,16 +1,16 @@
 """Marks or removes, after a complete load, the rows that the API no longer returns.
 
-Every row carries the id of its last load, so rows missing from a complete full read are those with another load id. Marking
-is one statement that the next run repeats in full, so a run may be killed before, during or after it. Only rows that an
-earlier complete read marked are removed.
+Which rows these are is known before the load (see `differences`). Marking is repeated in full by the next run, so a run may be
+killed before, during or after it. Only rows that an earlier complete read marked are removed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
+from rmm_assets.tables.differences import Differences, Key
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID, Table
 
 Policy = Literal["keep", "mark", "remove"]
@@ -26,21 +26,8 @@ class Nested(NamedTuple):
     parent: Table
 
 
-# A statement lists at most this many keys.
-MOST_SPARED = 1000
-
-
-@dataclass(frozen=True)
-class Spared:
-    """Rows that are missing from a load but not gone: the API sent them or may still have them.
-
-    Attributes:
-        columns: The columns that identify them: those of the primary key or of a parent's key.
-        keys: The values of these columns, in the columns' types; at most `MOST_SPARED` + 1 are needed.
-    """
-
-    columns: tuple[str, ...] = ()
-    keys: Sequence[tuple[Any, ...]] = ()
+# Keys that one statement lists.
+_KEYS_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -58,15 +45,6 @@ class Absences:
     marked: int = 0
     removed: int = 0
     held_back: str = ""
-
-
-def rows_of_last_load(table: Table) -> int:
-    """Returns the number of rows in the last complete read, 0 if there was none."""
-    if LOAD_ID not in table.columns():
-        return 0
-    # Load ids are seconds since 1970 as text of equal length, so the greatest is the latest.
-    load_id = table.quote(LOAD_ID)
-    return table.count(f"{load_id} = (SELECT max({load_id}) FROM {table.qualified})")
 
 
 def rows_alive(table: Table) -> int:
@@ -96,65 +74,51 @@ def is_valid(table: Table, valid_to: str, open_end: str | None) -> tuple[str, li
 
 def mark_or_remove(
     table: Table,
-    load_id: str,
+    key: Sequence[str],
+    found: Differences,
     policy: Policy,
     *,
     max_share: float,
-    alive_before: int,
-    spared: Sequence[Spared] = (),
     unproven: str = "",
     nested: Sequence[Nested] = (),
 ) -> Absences:
-    """Marks rows that are missing from this load; removes those that an earlier load had already marked.
+    """Marks rows that were not received; removes those that an earlier load had already marked.
 
     Args:
         table: The table.
-        load_id: Id of the load, a complete full read; empty if the API returned no rows.
+        key: The primary key's columns.
+        found: How a complete full read differs from the table.
         policy: What to do: `keep` does nothing, `mark` marks only, `remove` marks and removes.
-        max_share: The share (0 to 1) of `alive_before` that one load may mark.
-        alive_before: Number of rows not marked absent before the load.
-        spared: Rows that are missing from this load but not gone.
+        max_share: The share (0 to 1) of the rows not marked absent that one load may mark.
         unproven: Why it is unknown which rows are gone; empty if it is known.
         nested: The table's child tables, parents first; children of removed rows are removed, too.
     """
-    if policy == "keep":
+    if policy == "keep" or ABSENT_SINCE not in table.columns():
         return Absences()
-    columns = table.columns()
-    if LOAD_ID not in columns or ABSENT_SINCE not in columns:
-        return Absences()
-    other, parameters = _other(table, load_id, spared)
-    since = table.quote(ABSENT_SINCE)
-    newly, before = f"{other} AND {since} IS NULL", f"{other} AND {since} IS NOT NULL"
-    gone = int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {newly}", *parameters)[0][0])
-    if gone > max_share * alive_before:
+    gone, removed = len(found.gone), 0
+    if gone > max_share * found.alive:
         unproven = f"more than max_absent_share ({max_share:.0%}) of the rows that were present"
-    elif any(len(rows.keys) > MOST_SPARED for rows in spared):
-        unproven = f"more than {MOST_SPARED:,} rows did not land, or belong to parents that could not be read"
     if unproven:
         return Absences(gone=gone, held_back=unproven if gone else "")
-    removed = 0
-    if policy == "remove":
-        removed = int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {before}", *parameters)[0][0])
-    if removed:
+    if policy == "remove" and found.still_gone:
+        removed = len(found.still_gone)
         with table.client.begin_transaction():
-            table.change(f"DELETE FROM {{table}} WHERE {before}", *parameters)
+            _change(table, "DELETE FROM {table}", key, found.still_gone)
             remove_orphans(nested)
-    if gone:
-        table.change(f"UPDATE {{table}} SET {since} = CURRENT_TIMESTAMP WHERE {newly}", *parameters)
+    _change(table, f"UPDATE {{table}} SET {table.quote(ABSENT_SINCE)} = CURRENT_TIMESTAMP", key, found.gone)
     return Absences(gone=gone, marked=gone, removed=removed)
 
 
-def _other(table: Table, load_id: str, spared: Sequence[Spared]) -> tuple[str, list[Any]]:
-    """Returns the SQL condition for rows that are neither in this load nor spared, and its parameters."""
-    parameters: list[Any]
-    condition, parameters = f"{table.quote(LOAD_ID)} <> %s", [load_id]
-    for rows in spared:
-        if rows.keys:
-            # NULL makes the condition NULL, so a row with a null in these columns is spared, too.
-            one = " AND ".join(f"{table.quote(column)} = %s" for column in rows.columns)
-            condition += f" AND NOT ({' OR '.join([f'({one})'] * len(rows.keys))})"
-            parameters += [value for key in rows.keys for value in key]
-    return condition, parameters
+def _change(table: Table, statement: str, key: Sequence[str], keys: Sequence[Key]) -> None:
+    """Runs a statement on the rows with these keys."""
+    quoted = list(map(table.quote, key))
+    for start in range(0, len(keys), _KEYS_AT_ONCE):
+        some = keys[start : start + _KEYS_AT_ONCE]
+        if len(key) == 1:
+            condition = f"{quoted[0]} IN ({', '.join(['%s'] * len(some))})"
+        else:
+            condition = " OR ".join(["(" + " AND ".join(f"{name} = %s" for name in quoted) + ")"] * len(some))
+        table.change(f"{statement} WHERE {condition}", *(value for values in some for value in values))
 
 
 def remove_orphans(nested: Sequence[Nested]) -> None:

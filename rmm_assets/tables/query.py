@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import tempfile
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -44,9 +43,6 @@ Runner = Callable[[str], list[tuple[Any, ...]]]
 """Runs a query and returns its rows."""
 
 _MEMORY = "400MB"
-# dlt reads Arrow from a cursor; copying these rows once more is of no importance here.
-warnings.filterwarnings("ignore", "Arrow output on a DB-API result", UserWarning)
-
 _SECONDS = 600.0
 _BATCH = 50_000
 

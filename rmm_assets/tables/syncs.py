@@ -34,6 +34,9 @@ class Sync:
         verdict: `loaded`; `incomplete`, landed by `on_incomplete: warn`; `failed`, nothing was published;
             `failed_after_load`, the rows are in the table and a later step failed.
         evidence: What ended the read, as in the asset's metadata; empty if nothing did.
+        rows_received: Number of different rows that the API sent; null in rows that an older version wrote.
+        rows_loaded: Number of rows received that the table holds as received.
+        rows_written: Number of rows written to the table for it; null in rows that an older version wrote.
         row_count: Number of rows in the table afterwards; null if the run failed.
         error: Why it failed, in one line without the secret; empty if it did not.
     """
@@ -44,7 +47,9 @@ class Sync:
     seconds: float
     verdict: Verdict
     evidence: str = ""
+    rows_received: int | None = None
     rows_loaded: int = 0
+    rows_written: int | None = None
     rows_new: int = 0
     rows_changed: int = 0
     rows_absent: int = 0
@@ -82,6 +87,20 @@ def write(client: SqlClientBase[Any], sync: Sync) -> None:
 def latest(client: SqlClientBase[Any]) -> dict[str, Sync]:
     """Returns the last row of each resource that has one."""
     return _newest(Table(client, SYNCS), "1 = 1")
+
+
+def rows_of_last_read(client: SqlClientBase[Any], resource: str) -> int | None:
+    """Returns the number of different rows that the resource's last complete read received; None if it is unknown."""
+    table = Table(client, SYNCS)
+    if "rows_received" not in table.columns():
+        return None
+    started, name, verdict = map(table.quote, ("started", "resource", "verdict"))
+    found = table.rows(
+        f"SELECT {table.quote('rows_received')} FROM {{table}} WHERE {name} = %s AND {verdict} = 'loaded' "
+        f"ORDER BY {started} DESC LIMIT 1",
+        resource,
+    )
+    return None if not found or found[0][0] is None else int(found[0][0])
 
 
 def latest_loaded(client: SqlClientBase[Any]) -> dict[str, Sync]:

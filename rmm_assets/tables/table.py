@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -10,6 +11,9 @@ from dlt.common.schema.typing import C_DLT_LOAD_ID
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 from sqlglot import exp
+
+# dlt reads Arrow from a cursor of DuckDB; that this copies the rows once more is of no importance.
+warnings.filterwarnings("ignore", "Arrow output on a DB-API result", UserWarning)
 
 LOAD_ID = C_DLT_LOAD_ID
 ABSENT_SINCE = "_absent_since"

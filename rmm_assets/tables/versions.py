@@ -1,0 +1,26 @@
+"""Counts the versions that a load added to a table that keeps every version of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rmm_assets.tables.table import LOAD_ID, Table
+
+
+def new_versions(table: Table, keys: Sequence[str], load_id: str) -> tuple[int, int]:
+    """Returns the number of versions that a load added of new rows and of known rows.
+
+    Args:
+        table: The table after the load.
+        keys: The primary key's columns.
+        load_id: Id of the load.
+    """
+    quote = table.quote
+    same_row = " AND ".join(f"old.{quote(key)} = new.{quote(key)}" for key in keys) or "1 = 0"
+    known = f"EXISTS (SELECT 1 FROM {table.qualified} AS old WHERE {same_row} AND old.{quote(LOAD_ID)} <> new.{quote(LOAD_ID)})"
+    [(versions, changed)] = table.rows(
+        f"SELECT count(*), coalesce(sum(CASE WHEN {known} THEN 1 ELSE 0 END), 0) FROM {{table}} AS new "
+        f"WHERE new.{quote(LOAD_ID)} = %s",
+        load_id,
+    )
+    return int(versions) - int(changed), int(changed)
