@@ -19,6 +19,7 @@ class Outcome:
         rows_written: Number of rows that were written for it: those that are new, have changed or are back.
         rows_new: Number of rows that were not in the table before.
         rows_changed: Number of rows whose content differs or that had been marked absent.
+        load_id: dlt's id of the load, `_dlt_load_id` of the rows that it wrote.
         rows_left_out: Number of rows that the API sent but that were outside an incremental range.
         row_count: Number of rows in the table now.
         preview: Up to ten rows, with values in the order of `preview_columns`.

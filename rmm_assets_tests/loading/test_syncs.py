@@ -107,8 +107,9 @@ def test_missing_columns_are_added_to_an_older_table(store: Store) -> None:
 
 def test_the_staging_dataset_is_empty_between_loads(tmp_path: Path) -> None:
     with Simulator(tables={"devices": devices(20)}) as server:
-        for _ in range(2):  # the first load appends, the second merges
-            run(tmp_path, server.base_url)
+        run(tmp_path, server.base_url)
+        server.set_rows("devices", devices(20, name="renamed"))
+        run(tmp_path, server.base_url)  # the first load appends, this one merges
     with store_in(tmp_path).reading("test") as client:
         tables = client.execute_sql(
             "SELECT table_name FROM information_schema.tables WHERE table_schema = 'acme_staging'"

@@ -74,6 +74,7 @@ def test_five_runs_in_one_process_all_succeed(instance: dg.DagsterInstance) -> N
                 "name": "text",
                 "status": "text",
                 "_absent_since": "timestamp",
+                "_content_hash": "bigint",
                 "_dlt_load_id": "text",
             }
 

@@ -22,6 +22,7 @@ METADATA: dict[str, type] = {
     "dagster/column_schema": dg.TableSchema,
     "dagster/table_name": str,
     "rows_loaded": int,
+    "rows_written": int,
     "rows_new": int,
     "rows_changed": int,
     "rows_left_out": int,
@@ -136,7 +137,7 @@ def test_metadata_is_under_8_kb_up_to_70_columns_and_contains_no_paths(
     columns: int, workplace: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
 ) -> None:
     monkeypatch.setenv("ACME_API_KEY", KEY)
-    with Simulator(tables={"devices": devices(50, **wide(columns - 5))}) as rmm:
+    with Simulator(tables={"devices": devices(50, **wide(columns - 6))}) as rmm:
         result = sync(connection(rmm.base_url), instance)
     # As stored and read back.
     [loaded] = instance.fetch_materializations(dg.AssetKey(["acme", "devices"]), limit=1).records

@@ -110,8 +110,9 @@ def test_columns_are_described_on_the_asset_before_anything_is_loaded_and_not_ag
     assert {column.name: column.description for column in declared.columns} == {
         "id": None,
         "last_seen": "When it was last there.",  # as in the table, because the UI matches the two by name
-        "_dlt_load_id": "The load that last wrote the row: `load_id` of its run.",
+        "_dlt_load_id": "The load that last changed the row: `load_id` of its run.",
         "_absent_since": "When the row was first missing from the API; null while the API returns it.",
+        "_content_hash": "A hash of the row as the API sent it, by which the next load tells whether it has changed.",
     }
     assert not any(column.description for column in metadata(result)["dagster/column_schema"].columns)
 

@@ -60,8 +60,8 @@ def test_a_run_logs_its_progress_every_few_seconds(
 
 def test_dlt_s_warnings_reach_the_run_s_log_but_its_debug_messages_do_not(instance: dg.DagsterInstance) -> None:
     # Twice, because Dagster sets levels for each run, dlt only once per process.
-    for _ in range(2):
-        with Simulator(tables={"devices": devices(5)}) as rmm:
+    for rows in (5, 6):
+        with Simulator(tables={"devices": devices(rows)}) as rmm:
             columns = {"id": {"data_type": "bigint", "nullable": False}, "seen": {"nullable": True}}
             resource = {"name": "devices", "endpoint": {"path": "/v1/devices"}, "columns": columns, "normalizer": "dlt"}
             result = sync(connection(rmm.base_url, [resource]), instance)

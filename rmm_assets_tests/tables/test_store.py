@@ -35,7 +35,7 @@ def table(tmp_path: Path) -> Iterator[Table]:
 def test_a_table_has_a_name_columns_and_rows(table: Table) -> None:
     assert table.full_name == "rmm.acme.devices"
     assert table.exists()
-    assert set(table.columns()) == {"id", "name", "status", "_dlt_load_id", "_absent_since"}
+    assert set(table.columns()) == {"id", "name", "status", "_dlt_load_id", "_absent_since", "_content_hash"}
     assert table.count() == 3
     assert table.count(f"{table.quote('id')} > 1") == 2
     assert table.rows("SELECT name FROM {table} WHERE id = %s", 2) == [("PC-0002",)]
@@ -158,6 +158,7 @@ def test_a_first_load_makes_no_staging_copy(tmp_path: Path) -> None:
     with Simulator(tables={"devices": devices(50)}) as server:
         run(tmp_path, server.base_url)
         assert _staged(tmp_path) is None
+        server.set_rows("devices", devices(50, name="renamed"))
         run(tmp_path, server.base_url)
         assert _staged(tmp_path) == 0  # a merge uses dlt's staging table, which is emptied
     assert ids(rows_of(tmp_path)) == list(range(1, 51))
