@@ -268,6 +268,7 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "resources[].columns.*.cluster",
             "resources[].columns.*.sort",
         ),
+        "test_a_load_is_limited_to_the_memory_of_the_file": ("destination.memory_limit",),
         "test_destination_options_reach_dlt": (
             "resources[].columns.*.unique",
             "destination",

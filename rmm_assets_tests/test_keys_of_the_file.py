@@ -21,6 +21,7 @@ import pytest
 
 from rmm_assets.errors import RmmError, TransportError
 from rmm_assets.loading.plan import plan_load
+from rmm_assets.loading.run import store_of
 from rmm_assets.loading.source import build_source
 from rmm_assets.orchestration.assets import build_connection_defs
 from rmm_assets.simulator import Simulator
@@ -593,6 +594,16 @@ def test_destination_options_reach_dlt(
     found = query("SELECT constraint_column_names FROM duckdb_constraints() WHERE constraint_type = 'UNIQUE' "
                   "AND table_name = 'devices' AND schema_name = 'acme'")  # fmt: skip
     assert (["serial"],) in found
+
+
+def test_a_load_is_limited_to_the_memory_of_the_file(workplace: Path) -> None:
+    store = store_of(connection(resource(), destination={"type": "duckdb", "memory_limit": "123MiB"}))
+    store.prepare()
+    # DuckDB's settings apply to every connection of a process to the same file.
+    with store.held(), duckdb.connect(str(store.credentials)) as client:
+        assert client.execute("SELECT current_setting('memory_limit')").fetchone() == ("123.0 MiB",)
+    with pytest.raises(ValueError, match="only DuckDB has a limit for loads"):
+        connection(resource(), destination={"type": "postgres", "memory_limit": "1GB"})
 
 
 def test_a_table_format_reaches_dlt_if_the_destination_supports_it() -> None:

@@ -296,6 +296,8 @@ def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
     if "." not in kind and not hasattr(dlt.destinations, kind):
         known = [name for name in dlt.destinations.__all__ if name.islower()]
         return [line_error(("destination",), f"dlt has no destination `{kind}`; {did_you_mean(kind, known)}")]
+    if kind != "duckdb" and "memory_limit" in connection.destination.model_fields_set:
+        return [line_error(("destination", "memory_limit"), "only DuckDB has a limit for loads; leave it out")]
     try:
         known_of = capabilities(kind)
     except Exception:  # dlt imports the named module, which may raise anything

@@ -183,7 +183,7 @@ def _chosen(client: SqlClientBase[Any], plan: LoadPlan, shape: RowShape, retried
     if found and _reads_everything(plan):
         # Rows of an earlier read are in the last one, too: in the table, rejected anew, or gone.
         sync = latest_loaded(client).get(plan.resource.name)
-        last = [each for each in found if sync is not None and each.load_id == sync.load_id]
+        last = [each for each in found if sync is not None and each.load_id >= sync.load_id]
         retried.earlier, found = len(found) - len(last), last
     if not found or not plan.key:
         return found

@@ -228,9 +228,7 @@ class Changes(NamedTuple):
     changed: int
 
 
-def changes_of(
-    plan: LoadPlan, table: Table, load_id: str, written: int, found: Found, reading: Landing
-) -> Changes:
+def changes_of(plan: LoadPlan, table: Table, load_id: str, written: int, found: Found, reading: Landing) -> Changes:
     """Returns what a load changed.
 
     Args:
@@ -279,6 +277,7 @@ def store_of(connection: Connection) -> Store:
         dataset=connection.dataset_name,
         work=WORK_FOLDER,
         options=destination.options,
+        memory_limit=destination.memory_limit,
     )
 
 

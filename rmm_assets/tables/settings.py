@@ -12,6 +12,8 @@ from rmm_assets.settings import Settings
 # The DuckDB file of connections that do not name one; relative to the working directory.
 DEFAULT_DATABASE = "data/rmm.duckdb"
 DATABASE_VARIABLE = "RMM_DATABASE"
+# DuckDB's own default is four fifths of the machine's memory, too much where several loads run.
+DEFAULT_MEMORY = "25%"
 
 
 class Destination(Settings):
@@ -25,6 +27,12 @@ class Destination(Settings):
         description="Connection string or mapping, without a password: dlt looks that up itself, for example in "
         "`DESTINATION__POSTGRES__CREDENTIALS`. For DuckDB, the path of the file; by default the value of the "
         "environment variable `RMM_DATABASE`, or `data/rmm.duckdb`.",
+    )
+    memory_limit: str = Field(
+        default=DEFAULT_MEMORY,
+        pattern=r"^\d+(\.\d+)? ?([KMGT]i?B|%)$",
+        description="DuckDB only: how much memory a load may use, for example `2GB` or a share of the machine's; what does not "
+        "fit is kept in temporary files.",
     )
     options: dict[str, Any] = Field(
         default_factory=dict, description="Other arguments of dlt's destination, for example `bucket_url`."

@@ -200,6 +200,7 @@ def test_nested_objects_are_flattened_and_lists_are_json(
         "tags": "JSON",
         "last_seen": "TIMESTAMP WITH TIME ZONE",
         "_absent_since": "TIMESTAMP WITH TIME ZONE",
+        "_content_hash": "BIGINT",
         "_dlt_load_id": "VARCHAR",
     }
     assert query("SELECT tags->>1, organization__display_name FROM acme.devices LIMIT 1") == [("ß", "Süd")]
