@@ -334,7 +334,7 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "test_replace_contains_the_rows_of_the_api": ("resources[].write_disposition",),
         "test_marks_are_the_same_for_every_merge_strategy": ("resources[].write_disposition.disposition",),
-        "test_skip_unchanged_rows_marks_nothing": ("resources[].write_disposition.skip_unchanged_rows",),
+        "test_marks_are_right_with_skip_unchanged_rows": ("resources[].write_disposition.skip_unchanged_rows",),
         "test_absent_remove_deletes_rows_and_absent_keep_leaves_them": ("resources[].absent",),
         "test_max_absent_share_is_relative_to_the_rows_before": ("resources[].max_absent_share",),
         "test_history_keeps_every_version_and_ends_missing_rows": ("resources[].history",),

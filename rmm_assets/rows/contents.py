@@ -96,19 +96,19 @@ def _each(array: pa.Array, key: Key) -> Hashes:
 
 
 def add_items(
-    hashes: Hashes, table: str, items: Hashes, parents: pa.Array, positions: pa.Array, key: Key = PROCESS_KEY
+    hashes: Hashes, name: str, items: Hashes, parents: pa.Array, positions: pa.Array, key: Key = PROCESS_KEY
 ) -> None:
     """Mixes the items of one list field into the rows' hashes.
 
     Args:
         hashes: The rows' hashes, changed in place.
-        table: Name of the items' table.
+        name: Name of the list field, which stays if the table is renamed.
         items: The items' hashes.
         parents: For each item, the index of its row.
         positions: For each item, its index in its list.
         key: The hash key.
     """
-    placed = hash_records([items, positions.to_numpy().astype(np.uint64)], column_key(table, key))
+    placed = hash_records([items, positions.to_numpy().astype(np.uint64)], column_key(name, key))
     np.add.at(hashes, parents.to_numpy(), placed)
 
 

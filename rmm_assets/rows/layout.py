@@ -30,6 +30,7 @@ class Layout:
 
     Attributes:
         table: Name of the table.
+        name: Name of the lists that become the table, written like a column name; empty for the resource's own table.
         key: Column names of the primary key.
         targets: Types of the columns that the connection or the table at the destination defines.
         nests: Whether lists become child tables.
@@ -49,7 +50,7 @@ class Layout:
         self._naming = NamingConvention(cast(int, shape.max_identifier_length))
         self.nests = shape.nesting is not None
         self.children: dict[str, Layout] = {}
-        self._above, self._shape, self._name = above, shape, name
+        self._above, self._shape, self.name = above, shape, name
         known = shape.nesting.known if shape.nesting else {}
         # A table has one parent, also at the destination.
         self._owners = {table: str(schema.get("parent")) for table, schema in known.items()}
@@ -86,7 +87,7 @@ class Layout:
         """Returns dlt's name of the child table, or another one if a child of another table has that name."""
         assert self._above is not None
         name, above = str(self._naming.shorten_fragments(self._path)), self._above.table
-        return name if owners.get(name, above) == above else self.clash_name(self._path, (above, self._name))
+        return name if owners.get(name, above) == above else self.clash_name(self._path, (above, self.name))
 
     def name_tables(self) -> None:
         """Names all child tables independently of the order in which their lists were received.

@@ -226,7 +226,7 @@ class Spool:
             items = contents(batches.conform(chunk, schemas[batches]), len(chunk), key=key)
             self._add_items(items, child, number, stay, schemas, key)
             parents, positions = chunk[_PARENT_ID].combine_chunks(), chunk[_INDEX].combine_chunks()
-            add_items(hashes, child.table, items, parents, positions, key)
+            add_items(hashes, child.name, items, parents, positions, key)
 
     def _difference(self, one: int, other: int) -> str:
         """Describes how two rows differ, given their indices among the rows that can land."""

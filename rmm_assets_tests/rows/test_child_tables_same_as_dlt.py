@@ -116,7 +116,7 @@ def contents(database: Path) -> dict[str, tuple[dict[str, tuple[str, str]], list
         query = "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns"
         columns: dict[str, dict[str, tuple[str, str]]] = {}
         for table, column, kind, nullable in client.execute(f"{query} WHERE table_schema = 'acme'").fetchall():
-            if not table.startswith(("_dlt_", "rmm_syncs")) and column != "_dlt_load_id":
+            if not table.startswith(("_dlt_", "rmm_syncs")) and column not in ("_dlt_load_id", "_content_hash"):
                 columns.setdefault(table, {})[column] = (kind, nullable)
         found = {}
         for table, kinds in columns.items():
