@@ -300,7 +300,7 @@ def test_a_connection_and_a_resource_are_renamed_with_their_tables(rmm: Simulato
     with duckdb.connect(str(tmp_path / "data" / "rmm.duckdb")) as db:
         assert db.execute("SELECT count(*), count(DISTINCT _dlt_load_id) FROM north.cases").fetchall() == [(30, 1)]
         schemas = {name for (name,) in db.execute("SELECT DISTINCT schema_name FROM duckdb_tables()").fetchall()}
-    assert schemas == {"north", "north_staging"}
+    assert schemas == {"north"}
 
 
 def test_rejected_rows_are_tried_again_when_the_file_has_changed(rmm: Simulator, tmp_path: Path) -> None:
