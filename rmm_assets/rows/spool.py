@@ -366,10 +366,13 @@ class Spool:
     def _schemas(self) -> dict[Batches, pa.Schema]:
         return {batches: batches.schema for batches in (self._root, *self._children.values())}
 
-    def _conformed(self, number: int, mask: Mask | None, schemas: Mapping[Batches, pa.Schema]) -> pa.Table:
-        """Returns rows of a batch in the final schema."""
+    def _conformed(
+        self, number: int, mask: Mask | None, schemas: Mapping[Batches, pa.Schema],
+        own: Mapping[str, pa.Array] | None = None,
+    ) -> pa.Table:  # fmt: skip
+        """Returns rows of a batch in the final schema, with columns of our own."""
         stored = self._batch(number)
-        return self._root.conform(stored if mask is None else stored.filter(pa.array(mask)), schemas[self._root])
+        return self._root.conform(stored if mask is None else stored.filter(pa.array(mask)), schemas[self._root], own)
 
     def _landed(
         self, number: int, land: Mask | None, schemas: Mapping[Batches, pa.Schema], choose: Choose | None,
@@ -395,8 +398,14 @@ class Spool:
         if self._shape.row_ids is None:
             yield name, table
             return
-        ids = key_ids(table, self._layout.key) if self._shape.row_ids == "key" else random_ids(len(table))
-        yield name, table.append_column(pa.field(ROW_ID, ids.type, nullable=False), ids)
+        if self._shape.row_ids == "key":
+            ids = key_ids(table, self._layout.key)
+            table = table.append_column(pa.field(ROW_ID, ids.type, nullable=False), ids)
+        else:
+            # Rows that consist of lists have no columns, and a table without columns has no length.
+            ids = random_ids(len(self._landing[number]) if land is None else int(np.count_nonzero(land)))
+            table = self._conformed(number, land, schemas, {ROW_ID: ids})
+        yield name, table
         yield from self._landed_below(self._layout, number, land, ids, ids, schemas)
 
     def _landed_below(
