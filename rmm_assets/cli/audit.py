@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
+from rmm_assets.cli.arguments import connection_named, resources_named
 from rmm_assets.cli.instance import leave
 
 if TYPE_CHECKING:
@@ -29,22 +29,12 @@ def audit(connection: str, resource: str | None, as_json: bool) -> None:
     import dagster as dg
 
     from rmm_assets.audit import unreadable
-    from rmm_assets.definitions import connections
     from rmm_assets.orchestration.audits import audit_resource
     from rmm_assets.orchestration.resources import api_resource
 
-    warnings.simplefilter("ignore", dg.BetaWarning)
-    known = connections()
-    if connection not in known:
-        raise click.UsageError(
-            f"unknown connection {connection}; known connections: {', '.join(sorted(known)) or 'none'}"
-        )
-    found = known[connection]
-    names = [one.name for one in found.resources if one.selected]
-    if resource is not None and resource not in names:
-        raise click.UsageError(f"{connection} has no resource {resource}; its resources: {', '.join(sorted(names))}")
+    found = connection_named(connection)
     results = []
-    for name in names if resource is None else [resource]:
+    for name in resources_named(found, resource):
         try:
             results.append(audit_resource(found, found.resource(name), api_resource(found)))
         except dg.Failure as failure:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import click
 
-from rmm_assets.cli.instance import dagster_instance, leave
+from rmm_assets.cli.arguments import connection_named
+from rmm_assets.cli.instance import leave, wipe_assets
 
 if TYPE_CHECKING:
     from rmm_assets.config import Connection
@@ -43,18 +43,9 @@ def remove(connection: str, resource: str | None, yes: bool) -> None:
 
 
 def _forget(connection: str, resource: str | None, *, yes: bool, history: bool) -> None:
-    import dagster as dg
-
-    from rmm_assets.definitions import connections
     from rmm_assets.loading.run import store_of
 
-    warnings.simplefilter("ignore", dg.BetaWarning)
-    known = connections()
-    if connection not in known:
-        raise click.UsageError(
-            f"unknown connection {connection}; known connections: {', '.join(sorted(known)) or 'none'}"
-        )
-    found = known[connection]
+    found = connection_named(connection)
     store = store_of(found)
     tables, rows = _tables_and_rows(found, store, resource)
     click.echo(f"This will drop, in {store.place()}:")
@@ -72,11 +63,7 @@ def _forget(connection: str, resource: str | None, *, yes: bool, history: bool) 
         click.confirm("Continue?", abort=True)
     _delete(found, store, tables, whole=resource is None and history, history=history)
     if history:
-        with dagster_instance() as instance:
-            keys = [
-                key for key in instance.all_asset_keys() if list(key.path[:2]) == [connection, resource or key.path[-1]]
-            ]
-            instance.wipe_assets(keys)
+        wipe_assets([connection] if resource is None else [connection, resource])
     click.echo("Done.")
     leave(0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -31,6 +31,12 @@ def dagster_instance() -> Iterator[dg.DagsterInstance]:
         instance = dg.DagsterInstance.get()
     with instance:
         yield instance
+
+
+def wipe_assets(path: Sequence[str]) -> None:
+    """Deletes the history of all assets whose keys begin with `path`."""
+    with dagster_instance() as instance:
+        instance.wipe_assets([key for key in instance.all_asset_keys() if list(key.path[: len(path)]) == list(path)])
 
 
 def leave(code: int) -> NoReturn:

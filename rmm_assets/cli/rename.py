@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rmm_assets.cli.instance import dagster_instance, leave
+from rmm_assets.cli.arguments import connection_named, known_connections
+from rmm_assets.cli.instance import leave, wipe_assets
 
 if TYPE_CHECKING:
     from rmm_assets.config import Connection
@@ -28,22 +28,12 @@ def rename(names: tuple[str, ...], yes: bool) -> None:
     First stop their schedule and change the name in the connection file. The dataset is renamed, too, unless the file sets
     `dataset`. Dagster cannot move an asset's history to another key: it is deleted, and the next run starts a new one.
     """
-    import dagster as dg
-
-    from rmm_assets.definitions import connections
-
     if len(names) not in (2, 3):
         raise click.UsageError("write the old and the new name; for a resource, put its connection before them")
-    warnings.simplefilter("ignore", dg.BetaWarning)
-    known = connections()
     connection, (old, new) = names[0] if len(names) == 3 else None, names[-2:]
-    if connection is None and old in known:
+    if connection is None and old in known_connections():
         raise click.UsageError(f"write `name: {new}` in the connection file of {old} first, then run this again")
-    if (connection or new) not in known:
-        raise click.UsageError(
-            f"unknown connection {connection or new}; known connections: {', '.join(sorted(known)) or 'none'}"
-        )
-    found = known[connection or new]
+    found = connection_named(connection or new)
     if connection is not None:
         resources = {each.name for each in found.resources}
         if old in resources or new not in resources:
@@ -55,7 +45,7 @@ def rename(names: tuple[str, ...], yes: bool) -> None:
         _rename(found, old, new, resource=connection is not None, yes=yes)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    _forget_in_dagster([connection, old] if connection is not None else [old])
+    wipe_assets([connection, old] if connection is not None else [old])
     click.echo("Done.")
     leave(0)
 
@@ -126,9 +116,3 @@ def _children_of(connection: Connection, parent: str) -> list[str]:
 def _remove_working_folders(store: Store, moves: Sequence[Move]) -> None:
     for move in moves:
         shutil.rmtree(store.working_folder(move.pipeline), ignore_errors=True)
-
-
-def _forget_in_dagster(path: Sequence[str]) -> None:
-
-    with dagster_instance() as instance:
-        instance.wipe_assets([key for key in instance.all_asset_keys() if list(key.path[: len(path)]) == list(path)])

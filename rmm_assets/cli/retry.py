@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import click
 
+from rmm_assets.cli.arguments import connection_named, resources_named
 from rmm_assets.cli.instance import dagster_instance, leave
 
 if TYPE_CHECKING:
@@ -24,22 +24,12 @@ def retry_rejected(connection: str, resource: str | None) -> None:
     """
     import dagster as dg
 
-    from rmm_assets.definitions import connections
     from rmm_assets.loading import retry
     from rmm_assets.loading.attempt import sentence_of
 
-    warnings.simplefilter("ignore", dg.BetaWarning)
-    known = connections()
-    if connection not in known:
-        raise click.UsageError(
-            f"unknown connection {connection}; known connections: {', '.join(sorted(known)) or 'none'}"
-        )
-    found = known[connection]
-    names = [each.name for each in found.resources if each.selected]
-    if resource is not None and resource not in names:
-        raise click.UsageError(f"{connection} has no resource {resource}; it has: {', '.join(sorted(names))}")
+    found = connection_named(connection)
     failed = False
-    for name in names if resource is None else [resource]:
+    for name in resources_named(found, resource):
         try:
             done = retry.retry_rejected(found, found.resource(name))
         except Exception as error:

@@ -1,0 +1,48 @@
+"""Finds the connections and resources that a command's arguments name."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rmm_assets.config import Connection
+
+
+def known_connections() -> Mapping[str, Connection]:
+    """Returns the connections of the working directory by name, without Dagster's warnings about beta features."""
+    import dagster as dg
+
+    from rmm_assets.definitions import connections
+
+    warnings.simplefilter("ignore", dg.BetaWarning)
+    return connections()
+
+
+def connection_named(name: str) -> Connection:
+    """Returns the connection of that name.
+
+    Raises:
+        click.UsageError: There is none.
+    """
+    known = known_connections()
+    if name not in known:
+        raise click.UsageError(f"unknown connection {name}; known connections: {', '.join(sorted(known)) or 'none'}")
+    return known[name]
+
+
+def resources_named(connection: Connection, name: str | None) -> list[str]:
+    """Returns the name if the connection loads a resource of that name; without a name, those of all that it loads.
+
+    Raises:
+        click.UsageError: It has no such resource.
+    """
+    names = [each.name for each in connection.resources if each.selected]
+    if name is None:
+        return names
+    if name not in names:
+        raise click.UsageError(f"{connection.name} has no resource {name}; its resources: {', '.join(sorted(names))}")
+    return [name]
