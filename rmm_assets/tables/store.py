@@ -257,10 +257,7 @@ class Store:
 
 
 def _asked_once(destination: Destination[Any, Any]) -> Destination[Any, Any]:
-    """Keeps what a destination says it can do: dlt asks a dozen times a load, and resolves its configuration for each answer.
-
-    That is a fifth of the CPU time of a small load (dlt 1.31.0).
-    """
+    """Keeps what a destination says it can do: dlt asks a dozen times a load and resolves its configuration each time (1.31.0)."""
     ask: Any = destination.capabilities
     known: dict[Any, Any] = {}
 

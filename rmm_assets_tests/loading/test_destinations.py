@@ -139,6 +139,16 @@ def test_postgres_rewrites_only_rows_that_have_changed(postgres: str, tmp_path: 
     assert {number for number in after if after[number] != before.get(number)} == {1, 2, 3, 4, 5, 499, 500, 501}
 
 
+@pytest.mark.parametrize(
+    ("kind", "skips"),
+    [("duckdb", True), ("postgres", True), ("snowflake", True), ("clickhouse", False), ("databricks", False)],
+)
+def test_rows_with_children_are_only_skipped_if_a_merge_is_one_transaction(kind: str, skips: bool) -> None:
+    made = connection(resource("flat"), resource(child_tables=True), destination=kind)
+    assert plan_load(made, made.resource("flat")).writes_changes
+    assert plan_load(made, made.resource("devices")).writes_changes == skips
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["replace", "append"])
 def test_files_can_be_replaced_and_appended_to(way: str, tmp_path: Path, expected: dict[str, Any]) -> None:
