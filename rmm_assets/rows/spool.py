@@ -391,21 +391,21 @@ class Spool:
             land[land] = kept
         if land is not None and not land.any() and (wanted is not None or self._shape.row_ids is not None):
             return
-        table, name = self._conformed(number, land, schemas), self._layout.table
+        own: dict[str, pa.Array] = {}
+        if self._shape.row_ids == "random":
+            # Rows that consist of lists have no columns, and a table without columns has no length.
+            own[ROW_ID] = random_ids(len(self._landing[number]) if land is None else int(np.count_nonzero(land)))
+        table, name = self._conformed(number, land, schemas, own), self._layout.table
         if self._shape.hashes_contents:
             hashes = lasting(self._contents(table, number, land, schemas, LASTING_KEY))
             table = table.append_column(CONTENT_HASH, pa.array(hashes))
-        if self._shape.row_ids is None:
-            yield name, table
-            return
         if self._shape.row_ids == "key":
             ids = key_ids(table, self._layout.key)
             table = table.append_column(pa.field(ROW_ID, ids.type, nullable=False), ids)
-        else:
-            # Rows that consist of lists have no columns, and a table without columns has no length.
-            ids = random_ids(len(self._landing[number]) if land is None else int(np.count_nonzero(land)))
-            table = self._conformed(number, land, schemas, {ROW_ID: ids})
         yield name, table
+        if self._shape.row_ids is None:
+            return
+        ids = table[ROW_ID].combine_chunks()
         yield from self._landed_below(self._layout, number, land, ids, ids, schemas)
 
     def _landed_below(
