@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import dlt
+
 from rmm_assets.errors import ConflictingRowsError, IncompleteError, ParentRowError, RmmError
 from rmm_assets.loading.cursor import Bounds
 from rmm_assets.loading.requests import Requests, inherited_values, label_of, parent_in_table, request_of
@@ -43,6 +45,7 @@ class Landing:
     """What rows need to land, and what was found meanwhile.
 
     Attributes:
+        pipeline: Loads the rows.
         folder: Folder for rows before they land; the caller empties it.
         before_publishing: Called with rows that may land and their shape; raises to publish nothing.
         report: What is known of the read.
@@ -55,6 +58,7 @@ class Landing:
         changed_types: For each column, the type it had and the type received.
     """
 
+    pipeline: dlt.Pipeline
     folder: Path
     before_publishing: Callable[[Spool | RecordSpool, RowShape], Publishing]
     report: Report

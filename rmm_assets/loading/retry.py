@@ -110,10 +110,12 @@ def retry_rejected(
                 table = Table(client, plan.table)
                 return prepare(plan, pipeline, table, found, spool, shape, compared, alone=store.is_file)
 
-        found = Landing(folder=folder, before_publishing=before_publishing, report=report, log=log, existing=existing)
+        found = Landing(
+            pipeline=pipeline, folder=folder, before_publishing=before_publishing, report=report, log=log, existing=existing,
+        )  # fmt: skip
 
         def rows() -> Iterator[Any]:
-            shape = shape_at(plan, existing)
+            shape = shape_at(plan, found)
             with pipeline.sql_client() as client:
                 chosen = _chosen(client, plan, shape, retried)
             if not chosen:

@@ -360,8 +360,8 @@ def _open_run(
                 )
 
         reading = Reading(
-            pager=pager, folder=folder, before_publishing=before_publishing, report=Report(resource.name), log=log,
-            begun=opening.close, existing=existing,
+            pager=pager, pipeline=pipeline, folder=folder, before_publishing=before_publishing,
+            report=Report(resource.name), log=log, begun=opening.close, existing=existing,
         )  # fmt: skip
         source = build_source(connection, plan, reading)
         run = Run(plan, pipeline, source, reading, found, attempt, "drop_resources" if existing.dropped else None)

@@ -26,7 +26,6 @@ from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import ROW_ID, Choose, Spool
-from rmm_assets.tables.existing import Existing
 from rmm_assets.tables.rejects import FIRST_REJECTED_AT, REJECTED_AT
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID
 
@@ -68,7 +67,7 @@ def source_of(connection: Connection, plan: LoadPlan, rows: Callable[[], Iterato
 def _rows(plan: LoadPlan, requests: Requests, reading: Reading) -> Iterator[Any]:
     """Reads until the read is proven complete, then yields the rows collected on disk."""
     reading.begun()
-    shape = shape_at(plan, reading.existing)
+    shape = shape_at(plan, reading)
     requests = replace(requests, endpoint=replace(requests.endpoint, shape=shape))
     cursor_range = range_of(plan)
     spool = spool_of(plan, shape, reading.folder)
@@ -124,13 +123,13 @@ def landing(
     yield from _rejects(plan, spool, load_id)
 
 
-def shape_at(plan: LoadPlan, existing: Existing) -> RowShape:
+def shape_at(plan: LoadPlan, reading: Landing) -> RowShape:
     """Describes the rows by the plan and the table at the destination, whose schema dlt restored before the read.
 
     Raises:
         ChildTablesError: The table can no longer get child tables.
     """
-    pipeline = dlt.current.pipeline()
+    pipeline, existing = reading.pipeline, reading.existing
     schema: str | None = pipeline.default_schema_name
     tables: Any = pipeline.default_schema.tables if schema else {}
     known: Mapping[str, Any] = existing.columns

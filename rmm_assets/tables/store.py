@@ -121,7 +121,7 @@ class Store:
         options = dict(self.options) if credentials is None else {**self.options, "credentials": credentials}
         destination = Destination.from_reference(self.destination, **options)
         assert destination is not None, "a destination without a name"
-        return _asked_once(destination)
+        return _configured_once(destination)
 
     def pipeline(self, name: str, *, read_only: bool = False, progress: Any = None) -> dlt.Pipeline:
         """Returns the pipeline of that name.
@@ -256,18 +256,17 @@ class Store:
             yield
 
 
-def _asked_once(destination: Destination[Any, Any]) -> Destination[Any, Any]:
-    """Keeps what a destination says it can do: dlt asks a dozen times a load and resolves its configuration each time (1.31.0)."""
-    ask: Any = destination.capabilities
-    known: dict[Any, Any] = {}
+def _configured_once(destination: Destination[Any, Any]) -> Destination[Any, Any]:
+    """Keeps the destination's configuration: dlt resolves it for each of its clients, a dozen times a load (1.31.0)."""
+    resolve: Any = destination.configuration
+    resolved: dict[str, Any] = {}
 
-    def capabilities(config: Any = None, naming: Any = None) -> Any:
-        if config is not None:
-            return ask(config, naming)
-        key = None if naming is None else (naming.name(), naming.max_length)
-        if key not in known:
-            known[key] = ask(None, naming)
-        return known[key].copy()
+    def configuration(initial_config: Any, accept_partial: bool = False) -> Any:
+        asked = {name: value for name, value in dict(initial_config).items() if name != "credentials"}
+        key = repr((asked, accept_partial))
+        if key not in resolved:
+            resolved[key] = resolve(initial_config, accept_partial)
+        return resolved[key]
 
-    destination.capabilities = capabilities  # type: ignore[method-assign]
+    destination.configuration = configuration  # type: ignore[method-assign]
     return destination

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,14 @@ def test_a_slow_api_does_not_delay_other_loads_into_the_same_file(tmp_path: Path
             answered.set()
             waiting.join(120)
     assert ids(rows_of(tmp_path)) == [1, 2, 3]
+
+
+def test_a_pipeline_s_clients_share_one_resolved_configuration_for_each_dataset(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    pipeline, other = store.pipeline("one"), replace(store, dataset="other").pipeline("other")
+    first, second = (pipeline.destination_client().config for _ in range(2))
+    assert first is second
+    assert other.destination_client().config is not first
 
 
 def test_the_place_contains_no_credentials(tmp_path: Path) -> None:
