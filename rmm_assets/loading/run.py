@@ -23,7 +23,7 @@ from dlt.common.pipeline import LoadInfo
 from dlt.destinations.sql_client import SqlClientBase
 
 from rmm_assets.config import Connection, Resource
-from rmm_assets.errors import PublishedError, SuspiciousLossError
+from rmm_assets.errors import IncompleteError, PublishedError, SuspiciousLossError
 from rmm_assets.http.auth import Secret, build_auth, hidden
 from rmm_assets.http.rate_limit import RateLimit
 from rmm_assets.http.redaction import Redactor
@@ -45,12 +45,13 @@ from rmm_assets.tables.absences import (
     Absences,
     Nested,
     forget_unfinished,
+    is_valid,
     mark_or_remove,
     remove_orphans,
     rows_alive,
     rows_valid,
 )
-from rmm_assets.tables.differences import Differences, Spared, differences
+from rmm_assets.tables.differences import Differences, Spared, differences, rows_of_parents
 from rmm_assets.tables.existing import look_up
 from rmm_assets.tables.rejects import keep_once
 from rmm_assets.tables.store import Store
@@ -184,16 +185,19 @@ def prepare(
         alone: Whether nobody else can write to the table.
 
     Raises:
+        IncompleteError: Rows that the read does not show to be gone would be lost.
         SuspiciousLossError: The read has far fewer rows than the last one.
     """
     _clear_up(plan, pipeline, table)
     if table.count() == 0:
         return Publishing(into_empty=alone)
+    if isinstance(reading, Reading):
+        found.spared, found.unproven = _unread_parents(reading, shape.known)
+        if reading.report.complete:  # otherwise the file says to load it nevertheless
+            _refuse_unseen(plan, found, table, shape)
     _refuse_loss(plan, reading.report, table)
     if not plan.compares:
         return Publishing(into_empty=False)
-    if isinstance(reading, Reading):
-        found.spared, found.unproven = _unread_parents(reading, shape.known)
     types = {name: column_type(shape.known[name]) for name in (*plan.key, *found.spared.columns)}
     found.differences = differences(table, plan.key, types, spool.received(), found.spared)
     return Publishing(False, found.differences.wanted if plan.writes_changes else None)
@@ -451,6 +455,31 @@ def _nested(pipeline: dlt.Pipeline, table: Table) -> list[Nested]:
     found = nested_tables(pipeline.default_schema.tables, table.name)
     named = [(Table(table.client, str(entry["name"])), Table(table.client, str(entry["parent"]))) for entry in found]
     return [Nested(child, parent) for child, parent in named if child.exists()]
+
+
+def _refuse_unseen(plan: LoadPlan, found: Found, table: Table, shape: RowShape) -> None:
+    """Refuses a load that loses all rows that were not received, if some of them may exist.
+
+    Raises:
+        IncompleteError: Ignored responses do not show whether some of the table's rows are gone.
+    """
+    if plan.loss_baseline not in ("open versions", "rows present") or not (found.unproven or found.spared.keys):
+        return
+    where, parameters = "1 = 1", list[str]()
+    if plan.history is not None and plan.history.valid_to in table.columns():
+        where, parameters = is_valid(table, plan.history.valid_to, plan.history.open_end)
+    types = {name: column_type(shape.known[name]) for name in found.spared.columns}
+    rows = rows_of_parents(table, found.spared, types, where, parameters)
+    if rows:
+        name, columns = plan.resource.name, ", ".join(found.spared.columns)
+        why = found.unproven or (
+            f"response_actions ignored the responses for {len(found.spared.keys)} parents, such as ({columns}) = "
+            f"({', '.join(map(str, found.spared.keys[0]))}), with a status that does not mean that there are no rows"
+        )
+        lost = "history would end" if plan.history is not None else "replace would delete"
+        raise IncompleteError(
+            f"{name}: {lost} {rows} rows that may still exist: {why}. Without history, write_disposition: merge keeps them"
+        )
 
 
 def _refuse_loss(plan: LoadPlan, report: Report, table: Table) -> None:

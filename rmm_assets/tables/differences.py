@@ -109,6 +109,30 @@ def differences(
     )  # fmt: skip
 
 
+def rows_of_parents(
+    table: Table, spared: Spared, types: Mapping[str, pa.DataType], where: str, parameters: Sequence[Any] = ()
+) -> int:
+    """Returns the number of rows of a table that may belong to parents that could not be read.
+
+    Args:
+        table: The table.
+        spared: These parents; without columns, rows of any parent.
+        types: The types of the columns of their keys.
+        where: An SQL condition that the rows meet.
+        parameters: Its parameters.
+    """
+    if not spared.columns:
+        return int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {where}", *parameters)[0][0])
+    parents, rows = _keys_of(spared), 0
+    listed = ", ".join(map(table.quote, spared.columns))
+    statement = f"SELECT {listed} FROM {table.qualified} WHERE {where}"
+    with table.client.execute_query(statement, *parameters) as cursor:
+        for batch in cursor.iter_arrow(_BATCH):
+            found = _keys(batch, spared.columns, types)
+            rows += int(np.count_nonzero((found == NO_KEY) | np.isin(found, parents)))
+    return rows
+
+
 def _batches(table: Table, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Yields the table's columns, its content hashes (null if it has none) and whether rows are marked absent."""
     there, quote = table.columns(), table.quote

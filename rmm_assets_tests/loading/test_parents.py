@@ -259,6 +259,61 @@ def test_only_certain_ignored_statuses_prove_that_a_parent_has_no_rows(
     assert outcome.absences.gone == (len(marked) or 4)
 
 
+@pytest.mark.parametrize(
+    ("more", "lost"),
+    [({"history": True}, "history would end"), ({"write_disposition": "replace"}, "replace would delete")],
+)
+@pytest.mark.parametrize("inherited", [True, False])
+def test_history_and_replace_lose_no_rows_because_of_an_ignored_response(
+    more: dict[str, Any], lost: str, inherited: bool, tmp_path: Path
+) -> None:
+    more = {"max_absent_share": 1, **({"include_from_parent": ["id"]} if inherited else {}), **more}
+    fleet = Fleet()
+
+    def ignoring(status: int) -> Any:
+        return made({**PER_CUSTOMER, "response_actions": [{"status_code": status, "action": "ignore"}]}, **more)
+
+    def present() -> list[str]:
+        return ids([row for row in rows_of(tmp_path, own=True) if row.get("_dlt_valid_to") is None])
+
+    with Scripted(fleet) as server:
+        # Rows that were never there cannot be lost, so the first load is not refused.
+        fleet.broken["c"] = SILENT
+        run(tmp_path, server.url, ignoring(403))
+        assert present() == ["a0", "a1", "a2", "b0", "b1", "b2"]
+        fleet.loses("a", 0, 1)
+        if inherited:
+            run(tmp_path, server.url, ignoring(403))
+            assert present() == ["a0", "a1", "b0", "b1", "b2"]
+        before = present()
+        fleet.broken["b"] = SILENT
+        with pytest.raises(
+            IncompleteError, match=rf"{lost} {3 if inherited else 6} rows that may still exist"
+        ) as caught:
+            run(tmp_path, server.url, ignoring(403))
+        assert ("(_customers_id) = (1)" if inherited else "include_from_parent") in str(caught.value)
+        assert present() == before
+        fleet.broken = {"a": fleet.broken["a"], "b": GONE}
+        run(tmp_path, server.url, ignoring(404))
+        assert present() == ["a0", "a1", "c0", "c1", "c2"]
+
+
+@pytest.mark.parametrize("more", [{"history": True}, {"write_disposition": "replace"}])
+def test_history_and_replace_lose_no_rows_because_the_only_response_is_ignored(
+    more: dict[str, Any], tmp_path: Path
+) -> None:
+    answer = Say({"data": [{"id": 1}, {"id": 2}]})
+    ignoring = {**SINGLE, "response_actions": [{"status_code": 403, "action": "ignore"}]}
+    child = connection(resource(endpoint=ignoring, max_absent_share=1, **more))
+    with Scripted(lambda _: answer) as server:
+        run(tmp_path, server.url, child)
+        before = rows_of(tmp_path, own=True)
+        answer = Say({"error": "no"}, status=403)
+        with pytest.raises(IncompleteError, match="2 rows that may still exist"):
+            run(tmp_path, server.url, child)
+    assert rows_of(tmp_path, own=True) == before
+
+
 def test_a_parent_s_key_of_another_type_than_the_column_marks_nothing(tmp_path: Path) -> None:
     fleet = Fleet()
     with Scripted(fleet) as server:
