@@ -17,6 +17,7 @@ from rmm_assets.config.names import normalized_table
 from rmm_assets.loading.dlt_internals import renamed_schema, renamed_state
 from rmm_assets.loading.plan import REJECTED_SUFFIX, plan_load
 from rmm_assets.tables import syncs
+from rmm_assets.tables.dialects import moved
 from rmm_assets.tables.forgetting import (
     LOADS,
     OWN,
@@ -164,13 +165,11 @@ def _move(client: Client, name: str, dataset: str, new_name: str) -> None:
         if name != new_name:
             table.change(f"ALTER TABLE {{table}} RENAME TO {table.quote(new_name)}")
         return
-    if client.capabilities.sqlglot_dialect == "postgres":
-        table.change(f"ALTER TABLE {{table}} SET SCHEMA {table.quote(dataset)}")
+    if (statement := moved(client, name, dataset)) is not None:
+        client.execute_sql(statement)
         return
-    # DuckDB cannot move a table (2.0.0).
     with client.with_alternative_dataset_name(dataset):
-        moved = Table(client, new_name)
-        target = moved.qualified
+        target = Table(client, new_name).source
     table.change(f"CREATE TABLE {target} AS SELECT * FROM {{table}}")
     for column in _not_null(client, name):
         table.change(f"ALTER TABLE {target} ALTER COLUMN {table.quote(column)} SET NOT NULL")
@@ -189,7 +188,7 @@ def _not_null(client: Client, name: str) -> Iterator[str]:
 def _rename_in_dlt(client: Client, move: Move) -> None:
     versions, loads, states = (Table(client, name) for name in (VERSIONS, LOADS, STATES))
     newest, *older = versions.rows(
-        "SELECT version_hash, schema FROM {table} WHERE schema_name = %s ORDER BY inserted_at DESC", move.pipeline
+        'SELECT version_hash, "schema" FROM {table} WHERE schema_name = %s ORDER BY inserted_at DESC', move.pipeline
     )
     for version_hash, _ in older:
         versions.change("DELETE FROM {table} WHERE schema_name = %s AND version_hash = %s", move.pipeline, version_hash)
@@ -212,11 +211,11 @@ def _rename_in_dlt(client: Client, move: Move) -> None:
 
 
 def _tables_in(client: Client, dataset: str) -> set[str]:
-    rows = client.execute_sql(
+    rows = Table(client, VERSIONS).rows(
         "SELECT table_name FROM information_schema.tables WHERE table_catalog = current_database() AND table_schema = %s",
         dataset,
     )
-    return {str(name) for (name,) in rows or ()}
+    return {str(name) for (name,) in rows}
 
 
 def _drop_if_empty(client: Client, dataset: str) -> None:

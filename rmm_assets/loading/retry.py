@@ -207,8 +207,7 @@ def _without_outdated(
         names, load = ", ".join(map(table.quote, plan.key)), table.quote(LOAD_ID)
         # A row that a later load found unchanged keeps its load id, so it may be newer than it says.
         since = "" if plan.writes_changes and plan.cursor is not None else min(each.load_id for each in found)
-        asked = f"SELECT {names}, {load} FROM {table.qualified} WHERE {load} >= %s"
-        with client.execute_query(asked, since) as cursor:
+        with table.cursor(f"SELECT {names}, {load} FROM {{table}} WHERE {load} >= %s", since) as cursor:
             while chunk := cursor.fetchmany(_FETCHED):
                 *columns, load_ids = zip(*chunk, strict=True)
                 there = keys_of_texts([landed_texts(pa.array(column)) for column in columns])

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
 
 from rmm_assets.tables.differences import Differences, Key
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID, Table
@@ -105,11 +106,11 @@ def mark_or_remove(
         with table.client.begin_transaction():
             _change(table, "DELETE FROM {table}", key, found.still_gone)
             remove_orphans(nested)
-    _change(table, f"UPDATE {{table}} SET {table.quote(ABSENT_SINCE)} = CURRENT_TIMESTAMP", key, found.gone)
+    _change(table, f"UPDATE {{table}} SET {table.quote(ABSENT_SINCE)} = %s", key, found.gone, datetime.now(UTC))
     return Absences(gone=gone, marked=gone, removed=removed)
 
 
-def _change(table: Table, statement: str, key: Sequence[str], keys: Sequence[Key]) -> None:
+def _change(table: Table, statement: str, key: Sequence[str], keys: Sequence[Key], *parameters: Any) -> None:
     """Runs a statement on the rows with these keys."""
     quoted = list(map(table.quote, key))
     for start in range(0, len(keys), _KEYS_AT_ONCE):
@@ -118,7 +119,7 @@ def _change(table: Table, statement: str, key: Sequence[str], keys: Sequence[Key
             condition = f"{quoted[0]} IN ({', '.join(['%s'] * len(some))})"
         else:
             condition = " OR ".join(["(" + " AND ".join(f"{name} = %s" for name in quoted) + ")"] * len(some))
-        table.change(f"{statement} WHERE {condition}", *(value for values in some for value in values))
+        table.change(f"{statement} WHERE {condition}", *parameters, *(value for values in some for value in values))
 
 
 def remove_orphans(nested: Sequence[Nested]) -> None:
@@ -132,7 +133,7 @@ def remove_orphans(nested: Sequence[Nested]) -> None:
             row_id = parent.quote(_ROW_ID)
             child.change(
                 f"DELETE FROM {{table}} WHERE {child.quote(_PARENT_ID)} NOT IN "
-                f"(SELECT {row_id} FROM {parent.qualified} WHERE {row_id} IS NOT NULL)"
+                f"(SELECT {row_id} FROM {parent.source} WHERE {row_id} IS NOT NULL)"
             )
 
 
@@ -149,11 +150,11 @@ def forget_unfinished(table: Table, schema: str, nested: Sequence[Nested] = ()) 
     loads = Table(table.client, _LOADS)
     if not loads.exists():
         return
-    finished = f"SELECT load_id FROM {loads.qualified} WHERE status = 0"
+    finished = f"SELECT load_id FROM {loads.source} WHERE status = 0"
     # Only rows newer than the last finished load, so that no rows are lost if somebody empties dlt's own table.
     table.change(
         f"DELETE FROM {{table}} WHERE {table.quote(LOAD_ID)} NOT IN ({finished}) AND {table.quote(LOAD_ID)} > "
-        f"(SELECT coalesce(max(load_id), '') FROM {loads.qualified} WHERE schema_name = %s AND status = 0)",
+        f"(SELECT coalesce(max(load_id), '') FROM {loads.source} WHERE schema_name = %s AND status = 0)",
         schema,
     )
     remove_orphans(nested)

@@ -143,7 +143,7 @@ def _batches(table: Table, columns: Sequence[str]) -> Iterator[pa.Table]:
         f"{hashed} AS {quote(CONTENT_HASH)}",
         f"{absent} AS {quote(ABSENT_SINCE)}",
     ]
-    with table.client.execute_query(f"SELECT {', '.join(listed)} FROM {table.qualified}") as cursor:
+    with table.cursor(f"SELECT {', '.join(listed)} FROM {{table}}") as cursor:
         yield from cursor.iter_arrow(_BATCH)
 
 

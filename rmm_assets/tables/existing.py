@@ -74,7 +74,7 @@ def _owner(client: SqlJobClientBase, schema: str, table: str) -> str | None:
     """Returns the dlt schema, other than this one, that contains the table."""
     try:
         found = Table(client.sql_client, "_dlt_version").rows(
-            "SELECT DISTINCT schema_name FROM {table} WHERE schema_name <> %s AND schema LIKE %s",
+            'SELECT DISTINCT schema_name FROM {table} WHERE schema_name <> %s AND "schema" LIKE %s',
             schema,
             f'%"{table}"%',
         )

@@ -30,7 +30,9 @@ def tables_of(client: SqlClientBase[Any], schema: str) -> list[str]:
     versions = Table(client, VERSIONS)
     if not versions.exists():
         return []
-    found = versions.rows("SELECT schema FROM {table} WHERE schema_name = %s ORDER BY inserted_at DESC LIMIT 1", schema)
+    found = versions.rows(
+        'SELECT "schema" FROM {table} WHERE schema_name = %s ORDER BY inserted_at DESC LIMIT 1', schema
+    )
     names = [name for (text,) in found for name in json.loads(text)["tables"] if not name.startswith("_dlt")]
     return sorted(name for name in names if Table(client, name).exists())
 

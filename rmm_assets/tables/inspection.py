@@ -81,8 +81,10 @@ def dangling(table: Table, column: str, other: Table, other_column: str, key: Se
     if (missing := _missing(other, [other_column])) is not None and missing.note:
         return Finding(table.count(), missing.at_fault, note=missing.note)
     quoted = table.quote(column)
+    # Inside, the column's name can only be that of the outer table: dlt's names do not end in an underscore.
     found = (
-        f"SELECT 1 FROM {other.qualified} AS other WHERE other.{other.quote(other_column)} = {table.qualified}.{quoted}"
+        f"SELECT 1 FROM (SELECT {other.quote(other_column)} AS found_ FROM {other.source}) AS other "
+        f"WHERE other.found_ = {quoted}"
     )
     return _at_fault(table, [column], f"{quoted} IS NOT NULL AND NOT EXISTS ({found})", [*key, column])
 

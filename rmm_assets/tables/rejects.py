@@ -20,18 +20,20 @@ def keep_once(table: Table, load_id: str) -> None:
         table: The table of rejected rows.
         load_id: Id of this load.
     """
+    # MySQL reads the table that it changes only in a subquery of a subquery.
     columns = table.columns()
     if REJECTION_ID not in columns or FIRST_REJECTED_AT not in columns or not load_id:
         return
     load, rejection, first = (table.quote(name) for name in (LOAD_ID, REJECTION_ID, FIRST_REJECTED_AT))
     table.change(
-        f"UPDATE {{table}} SET {first} = (SELECT min(other.{first}) FROM {table.qualified} AS other "
-        f"WHERE other.{rejection} = {table.qualified}.{rejection}) WHERE {load} = %s",
+        f"UPDATE {{table}} SET {first} = (SELECT min(other.first_) FROM "
+        f"(SELECT {rejection} AS same_, {first} AS first_ FROM {{table}}) AS other "
+        f"WHERE other.same_ = {rejection}) WHERE {load} = %s",
         load_id,
     )
     table.change(
         f"DELETE FROM {{table}} WHERE {load} <> %s AND {rejection} IN "
-        f"(SELECT {rejection} FROM {table.qualified} WHERE {load} = %s)",
+        f"(SELECT {rejection} FROM (SELECT {rejection} FROM {{table}} WHERE {load} = %s) AS latest)",
         load_id, load_id,
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ from dlt.common.data_types import TDataType
 from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.sql_client import SqlClientBase
 
+from rmm_assets.tables.dialects import created, extended
 from rmm_assets.tables.table import Table
 
 SYNCS = "rmm_syncs"
@@ -78,9 +79,11 @@ def write(client: SqlClientBase[Any], sync: Sync) -> None:
     table.change(
         f"DELETE FROM {{table}} WHERE {quote('run_id')} = %s AND {quote('resource')} = %s", sync.run_id, sync.resource
     )
+    # BigQuery cannot tell the type of a parameter that is null.
+    listed = ["NULL" if value is None else "%s" for value in values.values()]
     table.change(
-        f"INSERT INTO {{table}} ({', '.join(map(quote, values))}) VALUES ({', '.join(['%s'] * len(values))})",
-        *values.values(),
+        f"INSERT INTO {{table}} ({', '.join(map(quote, values))}) VALUES ({', '.join(listed)})",
+        *(value for value in values.values() if value is not None),
     )
 
 
@@ -170,18 +173,11 @@ def _prepare(table: Table) -> None:
         if not table.client.has_dataset():  # a connection's first run, which failed
             table.client.create_dataset()
         try:
-            table.change(f"CREATE TABLE {{table}} ({', '.join(_defined(table, name) for name in COLUMNS)})")
+            table.client.execute_sql(created(table.client, table.name, COLUMNS))
         except DatabaseException:  # another run was faster
             if not table.columns():
                 raise
         return
-    for name in COLUMNS:
-        if name not in there:
-            table.change(f"ALTER TABLE {{table}} ADD COLUMN {_defined(table, name)}")
-
-
-def _defined(table: Table, name: str) -> str:
-    types: Any = table.client.capabilities.get_type_mapper()
-    # Nullable, as not all warehouses can add other columns.
-    kind = types.to_destination_type({"name": name, "data_type": COLUMNS[name], "nullable": True}, {"name": SYNCS})
-    return f"{table.quote(name)} {kind}"
+    added = {name: data_type for name, data_type in COLUMNS.items() if name not in there}
+    for statement in extended(table.client, table.name, added):
+        table.client.execute_sql(statement)

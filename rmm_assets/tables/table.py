@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from dlt.common.destination.dataset import DBApiCursor
 from dlt.common.schema.typing import C_DLT_LOAD_ID
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
-from sqlglot import exp
+
+from rmm_assets.tables.dialects import quoted, statement_for
 
 # dlt reads Arrow from a cursor of DuckDB; that this copies the rows once more is of no importance.
 warnings.filterwarnings("ignore", "Arrow output on a DB-API result", UserWarning)
+
+_log = logging.getLogger("rmm_assets.sql")
 
 LOAD_ID = C_DLT_LOAD_ID
 ABSENT_SINCE = "_absent_since"
@@ -33,35 +38,31 @@ class Table:
 
     @property
     def qualified(self) -> str:
-        """The quoted name, `database.dataset.table`."""
+        """The quoted name, `database.dataset.table`, in the destination's dialect."""
         return self.client.make_qualified_table_name(self.name)
+
+    @property
+    def source(self) -> str:
+        """The quoted name as statements of this project have it."""
+        return quoted(*self.client.make_qualified_table_name_path(self.name, quote=False))
 
     @property
     def full_name(self) -> str:
         """The unquoted name, such as `rmm.acme.devices`."""
         path = self.client.make_qualified_table_name_path(self.name, quote=False)
-        if len(path) < 3:
+        if self.client.catalog_name() is None:
             with suppress(DatabaseException):  # destinations that have no databases
                 path = [str(self.rows("SELECT current_database()")[0][0]), *path]
         return ".".join(path)
 
     def quote(self, column: str) -> str:
         """Quotes a column's name."""
-        return self.client.escape_column_name(column)
-
-    def as_text(self, column: str, alias: str) -> str:
-        """Returns SQL for a column as text, in the destination's dialect.
-
-        Args:
-            alias: Name of the table in the query.
-        """
-        text = exp.cast(exp.column(column, table=alias, quoted=True), "text")
-        return text.sql(dialect=self.client.capabilities.sqlglot_dialect)
+        return quoted(column)
 
     def exists(self) -> bool:
         """Returns whether the table exists."""
         try:
-            self.client.execute_sql(f"SELECT 1 FROM {self.qualified} WHERE 1 = 0")
+            self.rows("SELECT 1 FROM {table} WHERE 1 = 0")
         except DatabaseUndefinedRelation:
             return False
         return True
@@ -69,21 +70,42 @@ class Table:
     def columns(self) -> tuple[str, ...]:
         """Returns the columns' names; empty if there is no table."""
         try:
-            with self.client.execute_query(f"SELECT * FROM {self.qualified} WHERE 1 = 0") as cursor:
+            with self.cursor("SELECT * FROM {table} WHERE 1 = 0") as cursor:
                 # A result of SQLAlchemy names its columns in another way than the other drivers' cursors.
                 keys = getattr(cursor.native_cursor, "keys", None)
-                return tuple(keys()) if keys else tuple(column[0] for column in cursor.description or ())
+                names = tuple(keys()) if keys else tuple(column[0] for column in cursor.description or ())
         except DatabaseUndefinedRelation:
             return ()
+        # dlt's names are in lower case, whatever the destination makes of them.
+        return tuple(map(str.lower, names)) if self.client.capabilities.casefold_identifier is str.upper else names
+
+    @contextmanager
+    def cursor(self, sql: str, *parameters: Any) -> Iterator[DBApiCursor]:
+        """Runs a query and yields its cursor, from which rows are fetched in batches.
+
+        Args:
+            sql: One statement for DuckDB, which is translated for the destination. `{table}` is replaced with this table's
+                name; `%s` is a parameter.
+            parameters: The parameters.
+        """
+        text, ordered = self._statement(sql, parameters)
+        with self.client.execute_query(text, *ordered) as cursor:
+            yield cursor
 
     def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Runs a query and returns its rows; `{table}` is replaced with this table's name."""
-        found = self.client.execute_sql(sql.replace("{table}", self.qualified), *parameters)
-        return [tuple(row) for row in found or ()]
+        """Runs a query, with the arguments of `cursor`, and returns its rows."""
+        text, ordered = self._statement(sql, parameters)
+        return [tuple(row) for row in self.client.execute_sql(text, *ordered) or ()]
 
     def change(self, sql: str, *parameters: Any) -> None:
-        """Runs a statement without a result; `{table}` is replaced with this table's name."""
-        self.client.execute_sql(sql.replace("{table}", self.qualified), *parameters)
+        """Runs a statement without a result, with the arguments of `cursor`."""
+        text, ordered = self._statement(sql, parameters)
+        self.client.execute_sql(text, *ordered)
+
+    def _statement(self, sql: str, parameters: Sequence[Any]) -> tuple[str, list[Any]]:
+        sql = sql.replace("{table}", self.source)
+        _log.debug("%s", sql)
+        return statement_for(self.client, sql, parameters)
 
     def first(self, count: int, order: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[Any, ...], ...]]:
         """Returns the columns' names and the first `count` rows, sorted by the columns in `order`."""

@@ -17,10 +17,10 @@ def new_versions(table: Table, keys: Sequence[str], load_id: str) -> tuple[int, 
     """
     quote = table.quote
     same_row = " AND ".join(f"old.{quote(key)} = new.{quote(key)}" for key in keys) or "1 = 0"
-    known = f"EXISTS (SELECT 1 FROM {table.qualified} AS old WHERE {same_row} AND old.{quote(LOAD_ID)} <> new.{quote(LOAD_ID)})"
+    old = f"SELECT 1 FROM {{table}} AS old WHERE {same_row} AND old.{quote(LOAD_ID)} <> new.{quote(LOAD_ID)}"
     [(versions, changed)] = table.rows(
-        f"SELECT count(*), coalesce(sum(CASE WHEN {known} THEN 1 ELSE 0 END), 0) FROM {{table}} AS new "
-        f"WHERE new.{quote(LOAD_ID)} = %s",
+        f"SELECT count(*), coalesce(sum(known), 0) FROM (SELECT CASE WHEN EXISTS ({old}) THEN 1 ELSE 0 END AS known "
+        f"FROM {{table}} AS new WHERE new.{quote(LOAD_ID)} = %s) AS counted",
         load_id,
     )
     return int(versions) - int(changed), int(changed)

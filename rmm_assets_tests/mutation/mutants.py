@@ -809,8 +809,8 @@ TABLES = (
     Mutant(
         "a row rejected by every load keeps the time of its first rejection",
         "tables/rejects.py",
-        "(SELECT min(other.{first})",
-        "(SELECT max(other.{first})",
+        "(SELECT min(other.first_)",
+        "(SELECT max(other.first_)",
         ("loading/test_rejects.py::test_a_row_rejected_by_every_load_is_kept_once_with_first_and_last_time",),
     ),
     Mutant(
