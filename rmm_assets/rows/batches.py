@@ -26,6 +26,8 @@ from rmm_assets.rows.timestamps import are_timestamps
 from rmm_assets.rows.types import Kind, arrow_type, kind_of, to_python, widen, widened
 
 _FIXED = b"fixed"
+# Before the name of a column: whether the value is an empty object. No column's name begins like this.
+_EMPTY = " {} "
 
 
 class Batches:
@@ -105,20 +107,30 @@ class Batches:
         """
         arrays: list[Any] = []
         for entry in schema:
+            empty = self._empty_objects(chunk, entry.name)
             index = chunk.schema.get_field_index(entry.name)
             if index < 0:
-                arrays.append(self._filled(pa.nulls(len(chunk), entry.type), entry))
-                continue
-            stored = chunk.schema.field(index)
-            array = chunk.column(index).combine_chunks()
-            kind = stored.metadata[b"kind"]
-            if kind != _FIXED:
-                array = widen(array, kind.decode(), widened(self._kinds[entry.name]))
+                array = pa.nulls(len(chunk), entry.type)
+            else:
+                stored = chunk.schema.field(index)
+                array = chunk.column(index).combine_chunks()
+                kind = stored.metadata[b"kind"]
+                if kind != _FIXED:
+                    array = widen(array, kind.decode(), widened(self._kinds[entry.name]))
+            if empty is not None:
+                array = pc.if_else(pc.and_(empty, array.is_null()), "{}", array)
             arrays.append(self._filled(array, entry))
         for name, array in (own or {}).items():
             schema = schema.append(pa.field(name, array.type, nullable=False))
             arrays.append(array)
         return pa.Table.from_arrays(arrays, schema=schema)
+
+    def _empty_objects(self, chunk: pa.Table, name: str) -> pa.Array | None:
+        """Marks the rows in which a column has an empty object that it keeps: they have become JSON only in this read."""
+        index = chunk.schema.get_field_index(_EMPTY + name)
+        if index < 0 or self._order[name] is not None or widened(self._kinds[name]) != "json":
+            return None
+        return chunk.column(index).combine_chunks()
 
     def _filled(self, array: pa.Array, entry: pa.Field) -> pa.Array:
         """Fills required columns of deleted rows; the filler never leaves the staging table."""
@@ -174,7 +186,7 @@ class Batches:
         self._require(chunk, {name: values for name, (values, _) in stored.items()}, deleted)
         fields = [pa.field(name, a.type, metadata={b"kind": kind}) for name, (a, kind) in stored.items()]
         arrays = [array for array, _ in stored.values()]
-        for name, array in (own or {}).items():
+        for name, array in {**_marks(chunk), **(own or {})}.items():
             fields.append(pa.field(name, array.type))
             arrays.append(array)
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
@@ -246,3 +258,13 @@ class Batches:
                 reasons = chunk.faults.get(index, [])
                 if NOT_AN_OBJECT not in reasons and not any(reason.startswith(f"{name}: ") for reason in reasons):
                     chunk.add_fault(index, f"{name}: missing or null, and it is {why}")
+
+
+def _marks(chunk: Chunk) -> dict[str, pa.Array]:
+    """Returns columns that mark the rows with an empty object."""
+    marks = {}
+    for name, rows in chunk.empty_objects.items():
+        marked = np.zeros(chunk.rows, np.bool_)
+        marked[rows] = True
+        marks[_EMPTY + name] = pa.array(marked)
+    return marks

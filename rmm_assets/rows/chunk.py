@@ -40,12 +40,14 @@ class Chunk:
         rows: Number of rows.
         columns: Columns by name, in dlt's order. Columns that contain only null are left out.
         faults: The reasons why a row cannot land, by row index: one reason per column.
+        empty_objects: By column name, the rows with an empty object, which is a value only if the column becomes JSON.
         children: The items of lists that become child tables. Lists without items are left out.
     """
 
     rows: int
     columns: dict[str, Column]
     faults: dict[int, list[str]] = field(default_factory=dict)
+    empty_objects: dict[str, list[int]] = field(default_factory=dict)
     children: list[Items] = field(default_factory=list)
 
     def add_fault(self, row: int, reason: str) -> None:

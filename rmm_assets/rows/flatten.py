@@ -41,7 +41,7 @@ class _Plan:
     Attributes:
         leaves: The fields that become columns.
         lists: The lists that become child tables.
-        objects: The fields in which an empty object is a value rather than nothing.
+        objects: The objects whose fields become columns.
         clash: Whether two fields get the same column or table name.
     """
 
@@ -73,20 +73,30 @@ def flatten(layout: Layout, pages: Sequence[Page], only: frozenset[str] | None =
     if len(structs) < len(pages) or not structs:
         return flatten_objects(layout, objects(), only, nest)
     rows = structs[0] if len(structs) == 1 else pa.concat_arrays(structs)
-    return _flatten_structs(layout, rows, objects, only, nest)
+    empty = only is None and any(page.may_have_empty_objects() for page in pages)
+    return _flatten_structs(layout, rows, objects, only, nest, empty)
 
 
 def _flatten_structs(
-    layout: Layout, rows: pa.StructArray, objects: _Objects, only: frozenset[str] | None, nest: bool
+    layout: Layout, rows: pa.StructArray, objects: _Objects, only: frozenset[str] | None, nest: bool, empty: bool
 ) -> Chunk:
-    """Flattens rows that Arrow decoded; `objects` returns the same rows as Python values."""
+    """Flattens rows that Arrow decoded.
+
+    Args:
+        objects: Returns the same rows as Python values.
+        empty: Whether some of their objects may be empty.
+    """
     plan = _plan(layout, rows.type, nest)
     if plan.clash:
         return flatten_objects(layout, objects(), only, nest)
     children: dict[tuple[int, ...], list[pa.Array]] = {(): rows.flatten()}
-    if any(_may_be_empty(_descend(children, leaf.indices)) for leaf in plan.objects):
-        return flatten_objects(layout, objects(), only, nest)
     chunk = Chunk(len(rows), {})
+    for leaf in plan.objects if empty else ():
+        found = _empty_objects(_descend(children, leaf.indices), objects, leaf.path)
+        if found and layout.is_json(leaf.name, leaf.path, {}):
+            return flatten_objects(layout, objects(), only, nest)
+        if found:
+            chunk.empty_objects[leaf.name] = found
     for leaf in plan.leaves:
         if only is not None and leaf.name not in only:
             continue
@@ -105,7 +115,9 @@ def _flatten_structs(
         lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
         if lengths.any():
             child = layout.child(leaf.name)
-            inner = _flatten_structs(child, _as_structs(array.flatten()), _items_at(objects, leaf.path), None, True)
+            inner = _flatten_structs(
+                child, _as_structs(array.flatten()), _items_at(objects, leaf.path), None, True, empty
+            )
             chunk.children.append(Items(child, inner, *item_places(lengths)))
     return chunk
 
@@ -128,8 +140,7 @@ def _plan(layout: Layout, kind: pa.StructType, nest: bool) -> _Plan:
             name = layout.column_name(path)
             if pa.types.is_struct(entry.type) and not layout.is_json(name, path, {k.name: None for k in entry.type}):
                 stack.append((entry.type, (*indices, index), path))
-                if layout.is_json(name, path, {}):
-                    objects.append(_Leaf(name, (*indices, index), path))
+                objects.append(_Leaf(name, (*indices, index), path))
             elif nest and pa.types.is_list(entry.type) and not layout.is_json(name, path, []):
                 lists.append(_Leaf(layout.list_name(path), (*indices, index), path))
             elif not pa.types.is_null(entry.type):
@@ -152,12 +163,15 @@ def _items_at(objects: _Objects, path: tuple[str, ...]) -> _Objects:
     return cache(lambda: [as_object(item) for row in objects() for item in value_at(row, path) or ()])
 
 
-def _may_be_empty(array: pa.StructArray) -> bool:
-    """Returns whether one of these objects may be empty; in Arrow it looks like one that contains only null."""
+def _empty_objects(array: pa.StructArray, objects: _Objects, path: tuple[str, ...]) -> list[int]:
+    """Returns the rows in which the object at `path` is empty; in Arrow it looks like one that contains only null."""
     filled = np.zeros(len(array), np.bool_)
     for child in array.flatten():
         filled |= child.is_valid().to_numpy(zero_copy_only=False)
-    return bool((array.is_valid().to_numpy(zero_copy_only=False) & ~filled).any())
+    rows = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False) & ~filled).tolist()
+    if not array.type.num_fields:
+        return rows
+    return [row for row in rows if value_at(objects()[row], path) == {}]
 
 
 def _descend(children: dict[tuple[int, ...], list[pa.Array]], indices: tuple[int, ...]) -> pa.Array:

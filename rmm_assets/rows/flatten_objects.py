@@ -34,6 +34,10 @@ def flatten_objects(layout: Layout, rows: list[Any], only: frozenset[str] | None
         list_owners: dict[str, tuple[str, ...]] = {}
         for path, value in _leaves(layout, row):
             name = layout.column_name(path)
+            if isinstance(value, dict) and not value and not layout.is_json(name, path, value):
+                if only is None:
+                    chunk.empty_objects.setdefault(name, []).append(index)
+                continue
             if nest and isinstance(value, list) and not layout.is_json(name, path, value):
                 if only is None:
                     _put(layout, lists, list_owners, index, layout.list_name(path), path, value, len(rows))
@@ -65,13 +69,13 @@ def _put(
 
 
 def _leaves(layout: Layout, row: dict[str, Any]) -> Iterable[tuple[tuple[str, ...], Any]]:
-    """Yields a row's non-null values with their paths."""
+    """Yields a row's non-null values with their paths; objects are yielded only if they are empty or stay whole."""
     stack: list[tuple[dict[str, Any], tuple[str, ...]]] = [(row, ())]
     while stack:
         current, parents = stack.pop()
         for key, value in current.items():
             path = (*parents, key)
-            if isinstance(value, dict) and not layout.is_json(layout.column_name(path), path, value):
+            if isinstance(value, dict) and value and not layout.is_json(layout.column_name(path), path, value):
                 stack.append((value, path))
             elif value is not None:
                 yield path, value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rmm_assets.rows.selector import SelectedType, select
+
+# White space between braces only occurs in bodies that have white space after one.
+_SPACED = tuple(b"{" + blank for blank in (b" ", b"\n", b"\r", b"\t"))
+_EMPTY_OBJECT = re.compile(rb"\{[ \t\r\n]*\}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +82,11 @@ class Page:
         if self.structs is None or other.structs is None:
             return self.structs is other.structs
         return bool(self.structs.type == other.structs.type)
+
+    def may_have_empty_objects(self) -> bool:
+        """Returns whether the body contains an empty object, or text that looks like one."""
+        body = self._body
+        return b"{}" in body or (any(text in body for text in _SPACED) and _EMPTY_OBJECT.search(body) is not None)
 
     def objects(self) -> list[Any]:
         """Returns the rows as exact Python values. Elements that are not objects are included as received."""

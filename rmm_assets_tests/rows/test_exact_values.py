@@ -126,7 +126,11 @@ JSON_KNOWN = {"id": {"data_type": "bigint"}, "location__city": {"data_type": "te
 def test_one_empty_list_does_not_move_other_rows_objects_out_of_their_columns(tmp_path: Path) -> None:
     rows: list[Any] = [{"id": 1, "location": {"city": "a"}}, {"id": 2, "location": []}, {"id": 3, "location": {}}]
     body = json.dumps(rows).encode()
-    assert both(tmp_path / "first", body).rows[:2] == [{"id": 1, "location__city": "a"}, {"id": 2, "location": "[]"}]
+    assert both(tmp_path / "first", body).rows == [
+        {"id": 1, "location__city": "a"},
+        {"id": 2, "location": "[]"},
+        {"id": 3, "location": "{}"},
+    ]
     assert both(tmp_path / "then", body, known=JSON_KNOWN).rows == [
         {"id": 1, "location__city": "a"},
         {"id": 2, "location": "[]"},
@@ -136,6 +140,44 @@ def test_one_empty_list_does_not_move_other_rows_objects_out_of_their_columns(tm
         result = both(tmp_path / str(number), json.dumps(pages).encode(), known=JSON_KNOWN)
         assert [row.get("location__city") for row in result.rows] == [row["location"].get("city") for row in pages]
         assert [row.get("location") for row in result.rows] == ["{}" if not row["location"] else None for row in pages]
+
+
+@pytest.mark.parametrize("spaced", [False, True])
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize(
+    ("other", "stored"), [([], "[]"), ([1, {"a": {}}], '[1,{"a":{}}]'), ("x", None), (1, None), (None, None)]
+)
+def test_an_empty_object_is_kept_in_the_load_that_makes_its_column_json(
+    other: Any, stored: str | None, together: bool, exact: bool, spaced: bool, tmp_path: Path
+) -> None:
+    values: list[Any] = [{}, {"a": None}, {"a": {}}, {"a": {"b": 1}}, None, other, {}]
+    rows = [{"id": number, "v": value} for number, value in enumerate(values)]
+    pages = [rows] if together else [[row] for row in rows]
+    bodies = [
+        json.dumps(page, indent=2 if spaced else None).replace("{}", "{ \n }" if spaced else "{}").encode()
+        for page in pages
+    ]
+    result = land(tmp_path, bodies, key="id", exact=exact)
+    empty = {} if stored is None else {"v": "{}"}
+    plain = {} if other is None else {"v": other}
+    # Only the objects in a JSON column are kept: `v__a` has none.
+    assert result.rows == [
+        {"id": 0, **empty},
+        {"id": 1},
+        {"id": 2},
+        {"id": 3, "v__a__b": 1},
+        {"id": 4},
+        {"id": 5, **(plain if stored is None else {"v": stored})},
+        {"id": 6, **empty},
+    ]
+    assert result.types.get("v") == {"x": "text", 1: "bigint", None: None}.get(other if stored is None else "", "json")
+
+
+def test_a_row_of_which_only_empty_objects_are_received_is_rejected(tmp_path: Path) -> None:
+    result = land(tmp_path, [[{"v": {}}, {"v": [1]}]])
+    assert result.rows == [{"v": "[1]"}]
+    assert result.rejected == [({"v": {}}, "no value in it")]
 
 
 def test_a_declared_json_column_stores_objects_whole(tmp_path: Path) -> None:

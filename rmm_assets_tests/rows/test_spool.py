@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmm_assets.rows.decode import read_page
@@ -91,6 +91,7 @@ def test_parts_of_a_key_keep_their_places() -> None:
     assert len(set(keys_of(rows, shape))) == 4
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=40), unique=True, max_size=40))
 def test_different_texts_have_different_keys_in_any_position(texts: list[str]) -> None:
     texts = [text for text in texts if text.isprintable()]
