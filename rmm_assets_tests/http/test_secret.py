@@ -79,6 +79,10 @@ def run(case: Case, hostile: Hostile, folder: Path, token_path: str = "token") -
     return ""
 
 
+# Cases whose files the search must cover.
+SEARCHED = ("refused_401", "down", "rows", "rejected", "since")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "key"),
@@ -89,6 +93,9 @@ def test_the_secret_is_in_no_file_log_output_or_exception(
 ) -> None:
     hostile = Hostile(way, key, tmp_path / "certificates")
     with hostile.running() as cases:
+        if way != "query":  # in a URL, a secret is seen most often; elsewhere, each way shows a third of the failures
+            third = cases[list(AUTHS).index(way) % 3 :: 3]
+            cases = [case for case in cases if case in third or case.name in SEARCHED]
         plain = http.client.HTTPConnection(hostile.url.partition("://")[2])
         plain.request("GET", "/token")  # shows that http.client does print what it sends
         plain.close()
@@ -105,7 +112,7 @@ def test_the_secret_is_in_no_file_log_output_or_exception(
             for path in ("no_token", "bare_token"):
                 assert "no token from" in run(replace(cases[0], name=path), hostile, everything_kept, path)
         assert not hostile.other.seen
-    assert hostile.arrived >= 30
+    assert hostile.arrived >= 0.8 * len(cases)
     captured = capfd.readouterr()
     (everything_kept / "stdout").write_text(captured.out)
     (everything_kept / "stderr").write_text(captured.err)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import resource as limits
 import traceback
 from collections.abc import Mapping
@@ -16,11 +15,8 @@ from dlt.common.runtime.collector import Collector  # type: ignore[attr-defined]
 
 from rmm_assets.config import Connection
 from rmm_assets.loading.run import open_run
+from rmm_assets_tests.commands import FORKS
 from rmm_assets_tests.syncing import KEY, store_in
-
-# A fork server that has imported everything: a run starts in milliseconds, and shares nothing with the tests.
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["rmm_assets.loading.run", "rmm_assets_tests.integration.runs"])
 
 PHASES = ("fetching", "normalizing", "loading", "marking")
 _STEPS = {"Extract": "fetching", "Normalize": "normalizing", "Load": "loading"}
@@ -88,8 +84,8 @@ class Running:
     def __init__(
         self, folder: Path, base_url: str, made: Connection, name: str = "devices", *, largest_file: int | None = None
     ) -> None:
-        self._pipe, theirs = context.Pipe(duplex=False)
-        self.process = context.Process(
+        self._pipe, theirs = FORKS.Pipe(duplex=False)
+        self.process = FORKS.Process(
             target=_run, args=(theirs, made, name, folder, base_url, largest_file), daemon=True
         )
         self.process.start()

@@ -20,6 +20,7 @@ from click.testing import CliRunner
 
 from rmm_assets.cli import main
 from rmm_assets.simulator import Faults, Simulator
+from rmm_assets_tests.commands import rmm as run_rmm
 
 RMM = str(Path(sys.executable).with_name("rmm"))
 
@@ -54,20 +55,8 @@ def sync(folder: Path, *words: str, **environment: str) -> subprocess.CompletedP
 
 def command(folder: Path, *words: str, said: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     (folder / "home").mkdir(exist_ok=True)
-    return subprocess.run(
-        [RMM, *words],
-        cwd=folder,
-        env={
-            **os.environ,
-            "DAGSTER_HOME": str(folder / "home"),
-            "RMM_CONNECTIONS": str(folder / "connections"),
-            **environment,
-        },
-        input=said,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    places = {"DAGSTER_HOME": str(folder / "home"), "RMM_CONNECTIONS": str(folder / "connections")}
+    return run_rmm(words, folder, {**os.environ, **places, **environment}, said or "")
 
 
 @pytest.fixture

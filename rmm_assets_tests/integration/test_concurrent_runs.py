@@ -16,7 +16,8 @@ from rmm_assets.loading.run import sync
 from rmm_assets.simulator import Simulator
 from rmm_assets.simulator.faults import Faults
 from rmm_assets.tables.store import Store
-from rmm_assets_tests.integration.runs import Running, context
+from rmm_assets_tests.commands import FORKS
+from rmm_assets_tests.integration.runs import Running
 from rmm_assets_tests.syncing import KEY, connection, devices, resource, rows_of, run
 
 pytestmark = pytest.mark.slow
@@ -57,8 +58,8 @@ def _hold(database: str, held: Any, free: Any) -> None:
 def test_a_database_that_another_process_has_open_is_red_with_the_cause(tmp_path: Path) -> None:
     with Simulator(tables={"devices": devices(30)}) as server:
         run(tmp_path, server.base_url)
-        held, free = context.Event(), context.Event()
-        holder = context.Process(target=_hold, args=(str(tmp_path / "rmm.duckdb"), held, free), daemon=True)
+        held, free = FORKS.Event(), FORKS.Event()
+        holder = FORKS.Process(target=_hold, args=(str(tmp_path / "rmm.duckdb"), held, free), daemon=True)
         holder.start()
         assert held.wait(60)
         server.set_rows("devices", devices(29))

@@ -32,9 +32,9 @@ IMPATIENT = Retry(max_retries=2, backoff_factor=0)
 # Number of servers per style, of 20.
 SHARES: dict[Style, int] = {"offset": 7, "page_number": 5, "keyset": 2, "cursor": 2, "json_link": 2, "header_link": 2}
 STYLES = list(SHARES)
-ALL = int(os.environ.get("RMM_SERVERS", "1000"))
+ALL = int(os.environ.get("RMM_SERVERS", "400"))
 SERVERS: dict[Style, int] = {style: ALL * share // 20 for style, share in SHARES.items()}
-END_TO_END = 24
+END_TO_END = 12
 
 
 class Dice(random.Random):

@@ -19,7 +19,7 @@ from rmm_assets.simulator import Simulator
 from rmm_assets_tests.rows.test_rows_same_as_dlt import NAMES, VALUES
 from rmm_assets_tests.syncing import connection, resource, run
 
-TABLES, ROWS = 30, 120
+TABLES, ROWS = 14, 80
 LAYOUT = Layout(RowShape("t"))
 
 

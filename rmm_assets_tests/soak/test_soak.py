@@ -14,16 +14,15 @@ ROWS = first_rows("merge", "devices")
 
 @pytest.mark.slow
 def test_after_a_few_bad_days_nothing_is_stuck_wrong_or_leaked(tmp_path: Path) -> None:
-    soak = Soak(tmp_path / "soak", seed=36, connections=5)
+    soak = Soak(tmp_path / "soak", seed=7, connections=2)  # with a kill, a wrong key and a full disk
     try:
-        report = soak.run(12)
+        report = soak.run(6)
     finally:
         soak.close()
     assert report.problems == [], "\n".join(report.lines())
-    assert report.runs.total() == 17
-    assert report.green >= 2 * 11 and report.compared > 3000 and report.searched > 50
-    ends = {end for _, end in report.runs}
-    assert ends == {"green", "red", "killed"}, "another seed has days of each kind"
+    assert report.runs.total() == 8
+    assert report.green >= 2 * 5 and report.compared > 1000 and report.searched > 50
+    assert {day for day, _ in report.runs} >= {"kill -9", "a wrong key", "a full disk"}
 
 
 def test_a_green_table_that_differs_from_its_server_is_noticed() -> None:
