@@ -77,7 +77,7 @@ class Limits(Settings):
     max_response_bytes: int = Field(
         default=64 * 1024 * 1024,
         gt=0,
-        description="Maximum size of a response body, in bytes after decompression.",
+        description="Maximum size of a response, in bytes: its headers, and its body after decompression.",
     )
     max_total_bytes: int = Field(
         default=10 * 1024**3,

@@ -147,9 +147,13 @@ class Wire:
         self._pool.close()
 
     def _read(self, response: urllib3.BaseHTTPResponse, until: float) -> bytes:
-        most = self._limits.max_response_bytes
+        # http.client bounds headers too, but only at 100 of 64 KiB.
+        headers = sum(len(name) + len(value) for name, value in response.headers.items())
+        most = self._limits.max_response_bytes - headers
         announced = response.headers.get("Content-Length", "")
         if announced.isdigit() and int(announced) > most:
+            raise TooLargeError
+        if headers > self._limits.max_response_bytes:
             raise TooLargeError
         content = bytearray()
         # In chunks after decompression, because a small compressed body may be huge.

@@ -108,6 +108,13 @@ def test_an_object_of_a_million_keys_does_not_exhaust_memory(kind: str) -> None:
     assert time.monotonic() - started < 120
 
 
+@pytest.mark.slow
+def test_headers_count_towards_the_size_of_a_response(tmp_path: Path) -> None:
+    big = Say({"data": []}, headers=(("X-Big", "x" * 2000),))
+    with Scripted(lambda seen: big) as server, pytest.raises(TransportError, match="limits.max_response_bytes"):
+        run(tmp_path, server.url, connection(resource(), limits={"max_response_bytes": 1500}))
+
+
 @pytest.mark.parametrize(
     ("headers", "words"),
     [
