@@ -43,10 +43,16 @@ def remove(connection: str, resource: str | None, yes: bool) -> None:
 
 
 def _forget(connection: str, resource: str | None, *, yes: bool, history: bool) -> None:
+    from rmm_assets.config.destinations import changes_rows
     from rmm_assets.loading.run import store_of
 
     found = connection_named(connection)
     store = store_of(found)
+    if not changes_rows(store.destination):
+        raise click.UsageError(
+            f"tables in {store.destination} cannot be dropped: delete the folder {found.dataset_name} there, or the folders of its "
+            "tables"
+        )
     tables, rows = _tables_and_rows(found, store, resource)
     click.echo(f"This will drop, in {store.place()}:")
     for name, number in rows.items():

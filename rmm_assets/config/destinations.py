@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING, Any
+
+from packaging.requirements import Requirement
+
+from rmm_assets.tables.settings import FILES
 
 if TYPE_CHECKING:
     from dlt.common.destination import DestinationCapabilitiesContext
 
-_FILES = ("filesystem", "dlt.destinations.filesystem")
+# The destinations with an extra of this package; dlt has extras for others, too.
+EXTRAS = (
+    "postgres", "lake", "sqlalchemy", "snowflake", "bigquery", "redshift", "databricks", "motherduck", "clickhouse", "mssql",
+    "synapse",
+)  # fmt: skip
+# dlt's extras of the table formats that it writes to files.
+_FORMATS = {"delta": "deltalake", "iceberg": "pyiceberg"}
 
 
 @cache
@@ -34,9 +47,59 @@ def merge_strategies(kind: str, table_format: str | None) -> tuple[str, ...]:
     return tuple(strategies)
 
 
+def missing_extra(kind: str, table_formats: Iterable[str], bucket_url: str) -> tuple[str, list[str]] | None:
+    """Returns what to install for a destination, and the packages that are missing; None if all are installed.
+
+    dlt's extras have the names of its destinations, table formats and URL schemes, and say what each needs.
+
+    Args:
+        kind: dlt's name of the destination.
+        table_formats: The table formats that are used.
+        bucket_url: The URL of a filesystem; empty if it is not in the file.
+    """
+    wanted = [kind.rpartition(".")[2]]
+    if kind in FILES:
+        formats = [_FORMATS[name] for name in sorted({*table_formats}) if name in _FORMATS]
+        wanted = [*formats, bucket_url.partition("://")[0]]
+    for extra in wanted:
+        if missing := _missing(extra):
+            own = "lake" if extra in _FORMATS.values() else extra
+            return (f"rmm_assets[{own}]" if own in EXTRAS else f"dlt[{extra}]"), missing
+    return None
+
+
+@cache
+def _missing(extra: str) -> list[str]:
+    """Returns the packages of one of dlt's extras that are not installed."""
+    found = []
+    for text in requires("dlt") or ():
+        needed = Requirement(text)
+        if (
+            needed.marker is None
+            or needed.marker.evaluate({"extra": ""})
+            or not needed.marker.evaluate({"extra": extra})
+        ):
+            continue
+        if not any(map(_is_installed, (needed.name, needed.name.removesuffix("-binary")))):
+            found.append(needed.name)
+    return found
+
+
+def _is_installed(package: str) -> bool:
+    with suppress(PackageNotFoundError):
+        return bool(version(package))
+    return False
+
+
+def speaks_sql(kind: str) -> bool:
+    """Returns whether a destination's tables can be read in SQL; a database of SQLAlchemy tells its dialect when it is opened."""
+    found = capabilities(kind)
+    return kind == "sqlalchemy" or bool(found and found.sqlglot_dialect)
+
+
 def changes_rows(kind: str) -> bool:
     """Returns whether SQL can update and delete rows. It cannot in files, which dlt presents as views."""
-    return kind not in _FILES
+    return kind not in FILES
 
 
 def merges_at_once(kind: str) -> bool:

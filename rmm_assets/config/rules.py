@@ -14,7 +14,7 @@ from typing import Any, cast, get_args, get_type_hints
 from pydantic_core import InitErrorDetails
 
 from rmm_assets.config.attributes import Attributes
-from rmm_assets.config.destinations import capabilities, changes_rows, merge_strategies
+from rmm_assets.config.destinations import capabilities, changes_rows, merge_strategies, missing_extra, speaks_sql
 from rmm_assets.config.names import normalized_column
 from rmm_assets.config.resource import Resource
 from rmm_assets.http.address import address_fault, read_origin
@@ -256,6 +256,27 @@ def _query_faults(connection: Attributes, dialect: str | None) -> Iterator[InitE
                 yield line_error(("resources", index, "checks", "sql", name), fault)
 
 
+def _destination_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
+    kind, where = connection.destination.type, ("destination",)
+    if kind == "duckdb":
+        return
+    if not speaks_sql(kind):
+        yield line_error(where, f"{kind} does not speak SQL, in which this project counts, compares and checks rows")
+    elif kind == "athena":
+        yield line_error(
+            where,
+            "SQL cannot change most tables of athena; write to `filesystem` with `table_format: iceberg`, and query that",
+        )
+    else:
+        formats = [resource.table_format for resource in connection.resources if resource.table_format]
+        bucket_url = str(connection.destination.options.get("bucket_url", ""))
+        if found := missing_extra(kind, formats, bucket_url):
+            extra, packages = found
+            yield line_error(
+                where, f"{kind} needs {', '.join(packages)}, which is not installed; run `pip install '{extra}'`"
+            )
+
+
 def _merge_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
     kind = connection.destination.type
     for index, resource in enumerate(connection.resources):
@@ -271,8 +292,9 @@ def _merge_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
                 (*where, "write_disposition"), f"{into} cannot merge rows; {instead}write append or replace"
             )
         elif resource.strategy is not None and resource.strategy not in strategies:
+            key = "history" if resource.history else "write_disposition"
             message = f"{into} does not merge by {resource.strategy}, only by {', '.join(strategies)}"
-            yield line_error((*where, "write_disposition"), message)
+            yield line_error((*where, key), message)
         elif not changes_rows(kind) and resource.child_tables:
             yield line_error((*where, "child_tables"), f"{into} cannot delete the items of changed rows; leave it out")
         elif not changes_rows(kind) and "absent" in resource.model_fields_set and resource.absent != "keep":
@@ -305,7 +327,7 @@ def _dlt_faults(connection: Attributes) -> list[InitErrorDetails]:
     formats = (known_of.supported_table_formats if known_of else None) or []
     if errors := list(_query_faults(connection, known_of.sqlglot_dialect if known_of else None)):
         return errors
-    if errors := list(_merge_faults(connection)):
+    if errors := [*_destination_faults(connection), *_merge_faults(connection)]:
         return errors
     for index, resource in enumerate(connection.resources):
         if resource.table_format is not None and resource.table_format not in formats:

@@ -101,7 +101,7 @@ def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
     kind = connection.destination.type
     strategy, changes = _strategy(resource, arrow, kind), changes_rows(kind)
     absences = resource.absent if changes and _absences_show(resource, cursor) else "keep"
-    compares = changes and resource.disposition == "merge" and bool(resource.keys) and not versions
+    compares = resource.disposition == "merge" and bool(resource.keys) and not versions
     return LoadPlan(
         connection=connection.name,
         resource=resource,

@@ -9,6 +9,8 @@ from pydantic import Field
 
 from rmm_assets.settings import Settings
 
+# dlt's names of the destination that has files instead of a database.
+FILES = ("filesystem", "dlt.destinations.filesystem")
 # The DuckDB file of connections that do not name one; relative to the working directory.
 DEFAULT_DATABASE = "data/rmm.duckdb"
 DATABASE_VARIABLE = "RMM_DATABASE"

@@ -23,7 +23,7 @@ from dlt.common.destination import Destination
 from dlt.destinations.sql_client import SqlClientBase
 
 from rmm_assets.errors import DatabaseInUseError
-from rmm_assets.tables.settings import DEFAULT_MEMORY
+from rmm_assets.tables.settings import DEFAULT_MEMORY, FILES
 
 # Seconds to wait for a program that reads the database file, such as a person's query.
 PATIENCE = 30.0
@@ -119,6 +119,10 @@ class Store:
             read_only = read_only and not self.is_missing
             credentials = file_credentials(self.credentials, read_only=read_only)
         options = dict(self.options) if credentials is None else {**self.options, "credentials": credentials}
+        if self.destination in FILES:
+            from rmm_assets.tables.lake import Lake
+
+            return _configured_once(Lake(destination_name="filesystem", **options))
         destination = Destination.from_reference(self.destination, **options)
         assert destination is not None, "a destination without a name"
         return _configured_once(destination)

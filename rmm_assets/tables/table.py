@@ -50,7 +50,9 @@ class Table:
     def full_name(self) -> str:
         """The unquoted name, such as `rmm.acme.devices`."""
         path = self.client.make_qualified_table_name_path(self.name, quote=False)
-        if self.client.catalog_name() is None:
+        if hasattr(self.client, "remote_client"):  # files, as views in a database in memory
+            path = path[-2:]
+        elif self.client.catalog_name() is None:
             with suppress(DatabaseException):  # destinations that have no databases
                 path = [str(self.rows("SELECT current_database()")[0][0]), *path]
         return ".".join(path)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
+from rmm_assets.audit import audit
+from rmm_assets.config import Connection
+from rmm_assets.config.destinations import EXTRAS, missing_extra
 from rmm_assets.errors import ConnectionFileError
 from rmm_assets.loading.outcome import Outcome
 from rmm_assets.loading.plan import plan_load
-from rmm_assets.loading.run import sync
+from rmm_assets.loading.run import PREVIEW_ROWS, sync
 from rmm_assets.simulator import Simulator
+from rmm_assets.tables.inspection import dangling, duplicates, nulls, selected, unaccepted
+from rmm_assets.tables.settings import Destination
 from rmm_assets.tables.store import Store
 from rmm_assets.tables.table import Table
 from rmm_assets_tests.syncing import KEY, Row, connection, resource, store_in
@@ -22,7 +27,8 @@ HISTORY = {"disposition": "merge", "strategy": "scd2"}
 WAYS: dict[str, dict[str, Any]] = {
     "lists as JSON": {},
     "child tables": {"child_tables": True},
-    "dlt's normalizer": {"normalizer": "dlt"},
+    "dlt's normalizer": {"normalizer": "dlt", "absent": "keep"},
+    "rows that are gone are kept": {"absent": "keep"},
     "rows that are gone are removed": {"absent": "remove"},
     "history": {"write_disposition": HISTORY},
     "replace": {"write_disposition": "replace"},
@@ -53,6 +59,16 @@ def load(store: Store, **way: Any) -> list[Outcome]:
             server.set_rows("devices", rows)
             outcomes.append(sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store))
     return outcomes
+
+
+def into(kind: str, *resources: dict[str, Any]) -> Connection:
+    """Returns a connection to a destination whose driver may not be installed, which a file cannot name."""
+    return connection(*resources).model_copy(update={"destination": Destination(type=kind)})
+
+
+def lake_in(folder: Path) -> Store:
+    (folder / "lake").mkdir()
+    return Store("filesystem", None, "acme", folder / "work", {"bucket_url": str(folder / "lake")})
 
 
 def counts(outcomes: list[Outcome]) -> list[tuple[int, ...]]:
@@ -106,6 +122,57 @@ def test_every_sync_gives_the_same_tables_as_in_duckdb(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["delta", "iceberg", "files"])
+@pytest.mark.parametrize("way", ["rows that are gone are kept", "dlt's normalizer", "replace", "append"])
+def test_every_sync_gives_the_same_tables_in_a_lake_as_in_duckdb(
+    kind: str, way: str, tmp_path: Path, expected: dict[str, Any]
+) -> None:
+    merges = way not in ("replace", "append")
+    if merges and kind == "files":
+        pytest.skip("files without a table format cannot be merged, which loading the file says")
+    store = lake_in(tmp_path)
+    settings = {**WAYS[way], **({} if kind == "files" else {"table_format": kind})}
+    outcomes = load(store, **settings)
+    assert (counts(outcomes), rows_in(store)) == expected[way]
+    # A merge writes what has changed, and the preview and the metadata show the table.
+    assert not merges or [one.rows_written for one in outcomes] == [120, 20, 15]
+    assert len(outcomes[-1].preview) == PREVIEW_ROWS and "name" in outcomes[-1].preview_columns
+    assert outcomes[-1].table_name == "acme.devices"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table_format", ["delta", "iceberg"])
+def test_a_lake_is_checked_and_audited(table_format: str, tmp_path: Path) -> None:
+    store = lake_in(tmp_path)
+    numbers = {"id": {"data_type": "bigint"}}
+    made = connection(resource(table_format=table_format, columns=numbers), destination="filesystem", dataset="acme")
+    with Simulator(tables={"devices": [*fleet(9), {"id": "none"}]}) as server:
+        sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
+        report = audit(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
+    assert report.sentences() == ["1 row in the table of rejected rows"]
+    with store.reading("another") as client:
+        table, rejected = Table(client, "devices"), Table(client, "devices_rejected")
+        assert rejected.count() == 1
+        assert duplicates(table, ["name"]).passed and not nulls(table, "id", ["id"]).at_fault
+        assert unaccepted(table, "name", ["PC-1"], ["id"]).examples[0] == "2, PC-2"
+        assert dangling(table, "id", rejected, "_dlt_load_id", ["id"]).at_fault == 9
+        assert selected(table, "SELECT id FROM {table} WHERE name = 'PC-3'").examples == ("3",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table_format", ["delta", "iceberg"])
+def test_a_value_that_the_api_no_longer_sends_is_null_in_a_lake(table_format: str, tmp_path: Path) -> None:
+    store = lake_in(tmp_path)
+    made = connection(resource(table_format=table_format), destination="filesystem", dataset="acme")
+    with Simulator(tables={"devices": [{"id": 1, "name": "PC-1", "note": "old"}]}) as server:
+        sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
+        server.set_rows("devices", [{"id": 1, "name": "PC-1"}])
+        sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
+    with store.reading("compare") as client:
+        assert Table(client, "devices").rows("SELECT name, note FROM {table}") == [("PC-1", None)]
+
+
+@pytest.mark.slow
 def test_json_that_postgres_cannot_compare_is_compared_as_text(postgres: str, tmp_path: Path) -> None:
     # dlt creates `json` for files that it loads with COPY, else `jsonb`; `json` has no equality operator.
     store = Store("postgres", postgres, "acme_json", tmp_path / "work")
@@ -144,19 +211,9 @@ def test_postgres_rewrites_only_rows_that_have_changed(postgres: str, tmp_path: 
     [("duckdb", True), ("postgres", True), ("snowflake", True), ("clickhouse", False), ("databricks", False)],
 )
 def test_rows_with_children_are_only_skipped_if_a_merge_is_one_transaction(kind: str, skips: bool) -> None:
-    made = connection(resource("flat"), resource(child_tables=True), destination=kind)
+    made = into(kind, resource("flat"), resource(child_tables=True))
     assert plan_load(made, made.resource("flat")).writes_changes
     assert plan_load(made, made.resource("devices")).writes_changes == skips
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("way", ["replace", "append"])
-def test_files_can_be_replaced_and_appended_to(way: str, tmp_path: Path, expected: dict[str, Any]) -> None:
-    (tmp_path / "lake").mkdir()
-    store = Store("filesystem", None, "acme", tmp_path / "work", {"bucket_url": str(tmp_path / "lake")})
-    assert counts(load(store, **WAYS[way])) == expected[way][0]
-    files = duckdb.read_parquet(f"{tmp_path}/lake/acme/devices/*.parquet", union_by_name=True)
-    assert len(files.to_arrow_table()) == len(expected[way][1])
 
 
 @pytest.mark.parametrize(
@@ -184,11 +241,61 @@ def test_files_can_be_replaced_and_appended_to(way: str, tmp_path: Path, expecte
             {"write_disposition": {"disposition": "merge", "strategy": "upsert"}},
             "does not merge by upsert",
         ),
+        (
+            "filesystem",
+            {"table_format": "iceberg", "history": True},
+            r"0\.history\s.*does not merge by scd2, only by upsert",
+        ),
+        ("postgres", {"table_format": "delta"}, "postgres does not support this format"),
     ],
 )
 def test_what_a_destination_cannot_do_is_a_fault_of_the_file(kind: str, way: dict[str, Any], says: str) -> None:
     with pytest.raises((ConnectionFileError, ValueError), match=says):
         connection(resource(**way), destination={"type": kind})
+
+
+@pytest.mark.parametrize(
+    ("kind", "packages", "extra"),
+    [
+        ("snowflake", "snowflake-connector-python", r"rmm_assets\[snowflake\]"),
+        ("bigquery", "google-cloud-bigquery", r"rmm_assets\[bigquery\]"),
+        ("databricks", "databricks-sql-connector", r"rmm_assets\[databricks\]"),
+        ("clickhouse", "clickhouse-driver", r"rmm_assets\[clickhouse\]"),
+        ("mssql", "pyodbc", r"rmm_assets\[mssql\]"),
+        ("fabric", "pyodbc", r"dlt\[fabric\]"),
+    ],
+)
+def test_a_driver_that_is_not_installed_is_a_fault_of_the_file(kind: str, packages: str, extra: str) -> None:
+    if missing_extra(kind, [], "") is None:
+        pytest.skip(f"{packages} is installed here")
+    with pytest.raises(
+        ValueError, match=rf"{kind} needs .*{packages}.*, which is not installed; run `pip install '{extra}'`"
+    ):
+        connection(resource(), destination={"type": kind})
+
+
+def test_a_bucket_and_a_table_format_have_drivers_too() -> None:
+    if missing_extra("filesystem", [], "s3://lake") is None:
+        pytest.skip("s3fs is installed here")
+    lake = {"type": "filesystem", "options": {"bucket_url": "s3://lake"}}
+    with pytest.raises(ValueError, match=r"filesystem needs .*s3fs, .*'dlt\[s3\]'"):
+        connection(resource(table_format="delta"), destination=lake)
+    assert missing_extra("filesystem", ["delta", "iceberg"], "/data/lake") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [("qdrant", "qdrant does not speak SQL"), ("athena", "write to `filesystem` with `table_format: iceberg`")],
+)
+def test_a_destination_that_cannot_work_is_a_fault_of_the_file(kind: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        connection(resource(), destination={"type": kind})
+
+
+def test_every_extra_of_a_destination_is_in_the_package() -> None:
+    config = ConfigParser()
+    config.read(Path(__file__).parents[2] / "setup.cfg")
+    assert {*EXTRAS} <= {*config["options.extras_require"]}
 
 
 @pytest.mark.parametrize(
@@ -200,5 +307,5 @@ def test_what_a_destination_cannot_do_is_a_fault_of_the_file(kind: str, way: dic
     ],
 )  # fmt: skip
 def test_rows_are_merged_with_a_strategy_that_the_destination_supports(kind: str, strategy: str) -> None:
-    made = connection(resource(), destination={"type": kind})
+    made = into(kind, resource())
     assert plan_load(made, made.resource("devices")).hints["write_disposition"]["strategy"] == strategy

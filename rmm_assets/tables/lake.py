@@ -1,0 +1,109 @@
+"""Reads the tables of a filesystem: Delta and Iceberg with the libraries that write them, and Parquet files.
+
+dlt reads them with extensions of DuckDB, which are downloaded when they are first used, and finds only those of the schema that
+a pipeline has loaded (1.31.0).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
+from dlt.common.schema.typing import TTableFormat
+from dlt.destinations import filesystem
+from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
+from dlt.destinations.impl.filesystem.sql_client import FilesystemSqlClient
+from dlt.destinations.sql_client import SqlClientBase, raise_database_error
+from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+
+class LakeSqlClient(FilesystemSqlClient):
+    """dlt's SQL client of a filesystem, with a view of the newest version of each table, found by its place."""
+
+    @raise_database_error
+    def create_views_for_tables(self, tables: dict[str, str]) -> None:
+        """Adds the tables of a query as views, before each query."""
+        others = dict(tables)
+        for name, view in tables.items():
+            data = _newest(self.remote_client, name)
+            if data is not None:
+                del others[name]
+                source, target = f"{view} in Arrow", self.make_qualified_table_name(view)
+                self._conn.register(source, data)
+                self._conn.execute(f'CREATE OR REPLACE VIEW {target} AS SELECT * FROM "{source}"')
+        super().create_views_for_tables(others)
+
+
+def _newest(client: FilesystemClient, name: str) -> Any:
+    """Returns a table's newest version, in a form of Arrow that DuckDB reads; None if there is none, or in JSON."""
+    files, config = client.fs_client, client.config
+    location = client.get_open_table_location("delta", name).rstrip("/")
+    folder = files._strip_protocol(location)
+    if files.exists(f"{folder}/_delta_log"):
+        from deltalake import DeltaTable
+        from dlt.common.libs.deltalake import deltalake_storage_options
+
+        options = deltalake_storage_options(config.credentials, config.deltalake_storage_options)
+        return DeltaTable(location, storage_options=options).to_pyarrow_dataset()
+    if files.exists(f"{folder}/metadata"):
+        from dlt.common.libs.pyiceberg import _get_fileio_config, get_last_metadata_file
+        from pyiceberg.table import StaticTable
+
+        metadata = get_last_metadata_file(f"{location}/metadata", files, config)
+        table = StaticTable.from_metadata(metadata, _get_fileio_config(config.credentials))
+        tasks = list(table.scan().plan_files())
+        if any(task.delete_files for task in tasks):  # by another program: dlt replaces files
+            return table.scan().to_arrow()
+        paths = [files._strip_protocol(task.file.file_path) for task in tasks]
+        return _dataset(client, paths, table.schema().as_arrow())
+    try:
+        paths = client.list_table_files(name)
+    except (DestinationUndefinedEntity, FileNotFoundError):
+        return None
+    if not paths or not all(path.endswith(".parquet") for path in paths):
+        return None
+    arrow = PyFileSystem(FSSpecHandler(files))
+    schemas = [pq.read_schema(path, filesystem=arrow) for path in paths]
+    return _dataset(client, paths, pa.unify_schemas(schemas, promote_options="permissive"))
+
+
+def _dataset(client: FilesystemClient, paths: list[str], schema: pa.Schema) -> ds.Dataset:
+    return ds.dataset(paths, schema=schema, format="parquet", filesystem=PyFileSystem(FSSpecHandler(client.fs_client)))
+
+
+class LakeClient(FilesystemClient):
+    """dlt's client of a filesystem, with that SQL client, and with merges that add columns to Iceberg tables."""
+
+    def load_open_table(self, table_format: TTableFormat, table_name: str, **kwargs: Any) -> Any:
+        """Opens a table. The newest snapshot of one to be loaded has the newest schema.
+
+        pyiceberg's upsert reads the table with the schema of its newest snapshot, and fails if a column was added since
+        (apache/iceberg-python#3105, 0.12.0).
+        """
+        table = super().load_open_table(table_format, table_name, **kwargs)
+        if table_format == "iceberg" and kwargs:
+            snapshot = table.current_snapshot()
+            if snapshot is not None and snapshot.schema_id != table.metadata.current_schema_id:
+                table.append(table.schema().as_arrow().empty_table())
+        return table
+
+    @property
+    def sql_client(self) -> SqlClientBase[Any]:
+        if not self._sql_client:
+            self._sql_client = LakeSqlClient(self, self.dataset_name)
+        return self._sql_client
+
+    @sql_client.setter
+    def sql_client(self, client: SqlClientBase[Any]) -> None:
+        self._sql_client = client
+
+
+class Lake(filesystem):
+    """dlt's filesystem, with that client."""
+
+    @property
+    def client_class(self) -> type[FilesystemClient]:
+        return super().client_class if self.is_hf else LakeClient
