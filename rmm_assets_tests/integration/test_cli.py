@@ -110,6 +110,21 @@ def test_a_failing_check_is_named_and_the_command_fails(rmm: Simulator, tmp_path
     assert line(done.stdout, "acme/computers")[4] == "6 of 7 (not_null_status)"
 
 
+@pytest.mark.parametrize("broken", ["a folder", "a database", "the configuration"])
+def test_an_unusable_instance_of_dagster_is_named_without_a_traceback(
+    broken: str, rmm: Simulator, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    file = {"a folder": "history", "a database": "history/runs.db", "the configuration": "dagster.yaml"}[broken]
+    (home / file).parent.mkdir(parents=True)
+    (home / file).write_text("unknown_key: 1")
+    with rmm:
+        done = sync(tmp_path, ACME_API_KEY="demo-key")
+    assert done.returncode == 1
+    assert f"Error: Dagster's instance in {home} cannot be used: " in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 def test_a_check_that_warns_fails_the_command_only_if_it_is_strict(rmm: Simulator, tmp_path: Path) -> None:
     with rmm:
         rmm.set_rows("tickets", [])
