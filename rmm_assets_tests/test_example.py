@@ -16,6 +16,8 @@ from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, 
 
 import rmm_assets
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = runpy.run_path(str(Path(rmm_assets.__file__).parents[1] / "examples" / "downstream" / "definitions.py"))
 DEVICES: dg.AssetKey = EXAMPLE["DEVICES"]
 Condition = dg.AutomationCondition[dg.AssetKey]
@@ -78,7 +80,6 @@ def test_a_load_that_ends_during_the_bills_run_is_billed(when: str) -> None:
     assert loads == read == 2
 
 
-@pytest.mark.slow
 def test_no_order_of_loads_ticks_and_runs_misses_a_load() -> None:
     dice = random.Random(5)
     for _ in range(25):

@@ -22,6 +22,8 @@ from rmm_assets_tests.http.leaks import leaks_in
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.syncing import connection, devices, resource, rows_of, store_in
 
+pytestmark = pytest.mark.slow
+
 ODD = "k3y/+=&%ü\"'\\<€> ~:zz"
 NAMED = {"APP": "app-4711-0a9b8c7d6e", "ODD": ODD, "USER": "user-55aa66bb77cc"}
 SINGLE: dict[str, Any] = {"paginator": "single_page"}
@@ -66,7 +68,6 @@ PLACES: dict[str, tuple[dict[str, Any], Callable[[Seen], Any], Any]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_only_the_server_receives_a_named_secret(place: str, tmp_path: Path) -> None:
     endpoint, look, expected = PLACES[place]
@@ -181,7 +182,6 @@ def test_basic_credentials_are_redacted_as_they_are_sent() -> None:
     assert redactor.text("monitoring was refused") == f"{MASK} was refused"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("secret", "spared"),
     [

@@ -13,6 +13,8 @@ from rmm_assets.reading.report import Evidence
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.syncing import connection, devices, resource, rows_of, run
 
+pytestmark = pytest.mark.slow
+
 SINGLE: dict[str, Any] = {"paginator": "single_page"}
 
 

@@ -28,6 +28,8 @@ from rmm_assets_tests.orchestration.bench import (
     table_rows,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _key(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +58,6 @@ def test_every_row_is_loaded_and_every_check_passes(instance: dg.DagsterInstance
     )
 
 
-@pytest.mark.slow
 def test_five_runs_in_one_process_all_succeed(instance: dg.DagsterInstance) -> None:
     with Simulator(tables={"devices": devices(30)}) as rmm:
         target = connection(rmm.base_url)
@@ -79,7 +80,6 @@ def test_five_runs_in_one_process_all_succeed(instance: dg.DagsterInstance) -> N
             }
 
 
-@pytest.mark.slow
 def test_one_endpoint_that_is_down_leaves_the_others_green(instance: dg.DagsterInstance) -> None:
     tables = {name: devices(20) for name in ("tickets", "devices", "patches")}
     with Simulator(tables=tables, faults=Faults(resource="devices", status=500)) as rmm:
@@ -191,7 +191,6 @@ def test_an_empty_response_gives_full_metadata_with_zeros(loaded_before: bool, i
     assert all(passed.values())
 
 
-@pytest.mark.slow
 def test_a_temporary_failure_is_retried_at_most_three_times(instance: dg.DagsterInstance) -> None:
     # One resource per status, so that one run covers all.
     statuses = {f"answers_{status}": status for status in (429, 500, 502, 503, 504)}
@@ -210,7 +209,6 @@ def test_a_temporary_failure_is_retried_at_most_three_times(instance: dg.Dagster
             assert metadata(result, name)["requests"] == 4
 
 
-@pytest.mark.slow
 def test_a_permanent_failure_is_not_retried(instance: dg.DagsterInstance) -> None:
     statuses = {f"answers_{status}": status for status in (400, 401, 403, 404, 501)}
     with Simulator(tables={name: devices(5) for name in statuses}) as rmm:
@@ -231,7 +229,6 @@ def test_dropped_connections_are_retried(instance: dg.DagsterInstance) -> None:
     assert metadata(result)["retries"] == 2
 
 
-@pytest.mark.slow
 def test_retry_after_is_honoured_in_both_forms_and_capped(instance: dg.DagsterInstance) -> None:
     # One second and one hour, as a number and as a date, which is rounded up to a whole second.
     asks = {

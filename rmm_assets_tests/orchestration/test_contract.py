@@ -17,6 +17,8 @@ from rmm_assets.orchestration.metadata import MAX_BYTES
 from rmm_assets.simulator import Simulator
 from rmm_assets_tests.orchestration.bench import KEY, checks, connection, devices, metadata, query, sync
 
+pytestmark = pytest.mark.slow
+
 METADATA: dict[str, type] = {
     "dagster/row_count": int,
     "dagster/column_schema": dg.TableSchema,

@@ -11,6 +11,8 @@ import pytest
 import rmm_assets
 from rmm_assets.definitions import build_defs
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(rmm_assets.__file__).parents[1] / "docs" / "how-to" / "customize.md"
 
 

@@ -12,6 +12,8 @@ from rmm_assets.orchestration.resources import RmmApi, api_resource
 from rmm_assets.simulator import Simulator
 from rmm_assets_tests.orchestration.bench import KEY, check_alone, connection, devices, failures, run, sync
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _no_key(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

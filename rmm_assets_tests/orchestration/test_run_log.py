@@ -16,6 +16,8 @@ from rmm_assets.reading import progress
 from rmm_assets.simulator import Faults, Simulator
 from rmm_assets_tests.orchestration.bench import KEY, connection, devices, sync
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = Path(rmm_assets.__file__).parents[1] / "deploy" / "dagster.yaml"
 
 
@@ -36,7 +38,6 @@ def said(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> lis
     return [entry.user_message for entry in instance.all_logs(result.run_id) if not entry.is_dagster_event]
 
 
-@pytest.mark.slow
 def test_a_run_logs_its_progress_every_few_seconds(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

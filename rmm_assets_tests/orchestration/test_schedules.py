@@ -14,6 +14,8 @@ from dagster._utils.schedules import schedule_execution_time_iterator
 from rmm_assets.orchestration.assets import build_connection_defs
 from rmm_assets_tests.orchestration.bench import connection
 
+pytestmark = pytest.mark.slow
+
 
 def definitions(**schedule: Any) -> dg.Definitions:
     return build_connection_defs(connection("https://rmm.example.com", schedule=schedule or None))

@@ -20,6 +20,8 @@ from rmm_assets.simulator import Faults, Simulator
 from rmm_assets_tests.orchestration import bench
 from rmm_assets_tests.orchestration.receiver import SECRET, Receiver
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:

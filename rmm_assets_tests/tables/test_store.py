@@ -23,6 +23,8 @@ from rmm_assets.tables.table import Table
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.syncing import KEY, connection, devices, ids, resource, rows_of, run, store_in
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def table(tmp_path: Path) -> Iterator[Table]:
@@ -217,7 +219,6 @@ class Reader:
         self._process.communicate("\n", timeout=600)
 
 
-@pytest.mark.slow
 def test_a_run_waits_for_a_short_reader(tmp_path: Path) -> None:
     with Simulator(tables={"devices": devices(2)}) as server:
         run(tmp_path, server.base_url)
@@ -230,7 +231,6 @@ def test_a_run_waits_for_a_short_reader(tmp_path: Path) -> None:
     assert rows_of(tmp_path) == devices(3)
 
 
-@pytest.mark.slow
 def test_a_run_waits_for_a_reader_while_pages_are_fetched(tmp_path: Path) -> None:
     with Simulator(tables={"devices": devices(2)}) as server:
         run(tmp_path, server.base_url)
@@ -247,7 +247,6 @@ def test_a_run_waits_for_a_reader_while_pages_are_fetched(tmp_path: Path) -> Non
     assert rows_of(tmp_path) == devices(3)
 
 
-@pytest.mark.slow
 def test_a_reader_that_does_not_finish_is_named_and_nothing_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
