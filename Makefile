@@ -103,6 +103,11 @@ soak: $(STAMP) ## Run ten connections 300 times, half of the runs on a bad day, 
 
 .PHONY: soak
 
+servers: $(STAMP) ## Read from those servers of Debian that are installed: RabbitMQ, PowerDNS, Icinga 2, JupyterHub (ten minutes)
+	@$(BIN)/pytest -q rmm_assets_tests/integration/installed_servers.py
+
+.PHONY: servers
+
 mutants: $(STAMP) ## Break promises in a copy of the code one at a time, and print those that no test notices (ONLY=reading for some)
 	@$(BIN)/python -m rmm_assets_tests.mutation.run $(ONLY)
 

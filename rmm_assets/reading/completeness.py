@@ -28,8 +28,8 @@ from rmm_assets.reading.count import count_rows
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.facts import PassFacts
 from rmm_assets.reading.fetch import Pager
-from rmm_assets.reading.first_page import refuse_other_base
 from rmm_assets.reading.paginators import ByPosition
+from rmm_assets.reading.probes import refuse_other_base, rows_elsewhere
 from rmm_assets.reading.progress import Progress
 from rmm_assets.reading.report import Evidence, Report
 from rmm_assets.reading.signals import ROUND_TOTALS, Kind, Signals
@@ -137,8 +137,12 @@ def _read(
         if isinstance(verdict, Evidence):
             # A stated 0 does not show that the right page was requested.
             reached = verdict is Evidence.STATED_TOTAL and report.rows
-            if not reached and verify is not False and not facts.ignored:
+            may_ask = verify is not False and not facts.ignored
+            if may_ask and not reached:
                 refuse_other_base(pager, endpoint, facts, signals, report.rows)
+            if may_ask and facts.ended != "maximum":
+                verdict = rows_elsewhere(pager, endpoint, facts, signals, report.rows) or verdict
+        if isinstance(verdict, Evidence):
             report.complete, report.evidence = True, verdict
             report.partial, report.ignored = facts.ended == "maximum", facts.ignored
             report.empty = not report.rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -23,12 +24,14 @@ class Learned:
         found: Configured keys whose place has had a value in at least one response.
         total_counts_all: Whether the stated total is known to count all rows rather than those of a page.
         first_page_checked: Whether a page before the first one has been looked for.
+        probes: By number of rows received, how often the API was asked for rows in another way.
     """
 
     selector: str | None = None
     found: set[str] = field(default_factory=set)
     total_counts_all: bool = False
     first_page_checked: bool = False
+    probes: Counter[int] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)

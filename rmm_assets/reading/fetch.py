@@ -100,24 +100,29 @@ class Pager:
         """Fetches consecutive pages in one worker (see `_fetch_many`)."""
         return self._workers.submit(self._fetch_many, endpoint, requests, stop, first)
 
-    def look(self, endpoint: Endpoint, request: Request) -> Answer | None:
+    def look(self, endpoint: Endpoint, request: Request, *, patient: bool = True) -> Answer | None:
         """Fetches a page that may not exist; returns None if the API does not have it.
 
         Failed requests are retried as for any page; a lasting server error counts as a missing page, as at some APIs.
+
+        Args:
+            endpoint: The page's endpoint.
+            request: The request for it.
+            patient: Whether server errors and bodies that are not JSON are retried.
         """
 
         def accept(reply: Reply) -> Answer | None:
-            if reply.status >= 300:
+            if reply.status == 204 or reply.status >= 300:
                 return None
             try:
                 return Answer(reply, read_page(reply.body, selector_of(endpoint, reply.body), endpoint.types))
             except BodyError as error:
-                if error.reason == "not_json":
+                if error.reason == "not_json" and patient:
                     raise BodyFault(str(error)) from None
                 return None
 
         def refuses(reply: Reply) -> bool:
-            return 400 <= reply.status < 500 and reply.status != 429
+            return 400 <= reply.status < (500 if patient else 600) and reply.status != 429
 
         try:
             return self._workers.submit(self._send, endpoint, request, accept, tolerate=refuses).result()

@@ -29,7 +29,7 @@ STYLES: dict[str, type[Paginator]] = {}
 _ALIASES: dict[str, str] = {}
 
 # The usual names of a page size.
-_SIZE_NAMES = frozenset((
+SIZE_NAMES = frozenset((
     "limit", "$limit", "_limit", "page_size", "pagesize", "page-size", "_size", "size", "per_page", "perpage", "_per_page",
     "page[size]", "page[limit]", "maxresults", "max_results", "max", "pagelimit", "itemsinpage", "itemsperpage",
     "resultsperpage", "$top", "top", "first", "rows",
@@ -65,7 +65,7 @@ class Paginator(Tagged):
         """Returns the page size in a request under one of the usual names; None if there is none."""
         for source in (request.params, request.json if isinstance(request.json, Mapping) else {}):
             for name, value in source.items():
-                if str(name).lower() in _SIZE_NAMES and str(value).isdigit():
+                if str(name).lower() in SIZE_NAMES and str(value).isdigit():
                     return int(value)
         return None
 

@@ -481,14 +481,61 @@ READING = (
     ),
     Mutant(
         "a page before the first one is not lost",
-        "reading/first_page.py",
+        "reading/probes.py",
         "if found is not None and found.page.rows and not _holds(",
         "if found is not None and not found.page.rows and not _holds(",
         ("reading/test_evidence.py::test_an_api_that_counts_from_0_is_red_if_the_file_says_1",),
     ),
+    Mutant(
+        "a parameter of paging that the API reads as a filter loses no rows",
+        "reading/probes.py",
+        'if _rows_of(pager, endpoint, plain, "without parameters of paging") is not None:',
+        "if not plain:",
+        ("reading/test_evidence.py::test_an_api_that_reads_paging_as_a_filter_is_red",),
+    ),
+    Mutant(
+        "an object without paging is no row",
+        "reading/probes.py",
+        'found.page.selected_type == "list" and ',
+        "",
+        ("reading/test_evidence.py::test_an_empty_table_is_green_whatever_the_api_answers_without_paging",),
+    ),
+    Mutant(
+        "a single page that may be full loses no rows",
+        "reading/probes.py",
+        "    elif rows in PAGE_SIZES and ",
+        "    elif not rows and ",
+        (
+            "reading/test_evidence.py::test_a_single_page_of_as_many_rows_as_pages_have_is_red_if_the_api_has_another_one",
+        ),
+    ),
+    Mutant(
+        "a single page that is sent again is no other page",
+        "reading/probes.py",
+        "NO_KEY not in others and not others & set(row_keys(first, endpoint.shape).tolist())",
+        "NO_KEY not in others",
+        ("reading/test_evidence.py::test_a_single_page_of_as_many_rows_as_pages_have_is_green_if_it_is_everything",),
+    ),
 )
 
 LOADING = (
+    Mutant(
+        "history and replace lose no rows because of an ignored response",
+        "loading/run.py",
+        "            _refuse_unseen(plan, found, table, shape)\n",
+        "            pass\n",
+        (
+            "loading/test_parents.py::test_history_and_replace_lose_no_rows_because_of_an_ignored_response",
+            "loading/test_parents.py::test_history_and_replace_lose_no_rows_because_the_only_response_is_ignored",
+        ),
+    ),
+    Mutant(
+        "rows of parents that can be read may be gone",
+        "tables/differences.py",
+        "(found == NO_KEY) | np.isin(found, parents)",
+        "(found != NO_KEY)",
+        ("loading/test_parents.py::test_history_and_replace_lose_no_rows_because_of_an_ignored_response",),
+    ),
     Mutant(
         "after an incremental read nothing is marked",
         "loading/plan.py",
@@ -851,6 +898,20 @@ TABLES = (
 )
 
 ROWS = (
+    Mutant(
+        "an empty object is kept by the load that makes its column JSON",
+        "rows/batches.py",
+        "{**_marks(chunk), **(own or {})}",
+        "{**(own or {})}",
+        ("rows/test_exact_values.py::test_an_empty_object_is_kept_in_the_load_that_makes_its_column_json",),
+    ),
+    Mutant(
+        "an object that contains only null is not an empty one",
+        "rows/flatten.py",
+        "return [row for row in rows if value_at(objects()[row], path) == {}]",
+        "return list(rows)",
+        ("rows/test_exact_values.py::test_an_empty_object_is_kept_in_the_load_that_makes_its_column_json",),
+    ),
     Mutant(
         "a row without its key is rejected",
         "rows/keys.py",

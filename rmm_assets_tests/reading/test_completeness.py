@@ -578,8 +578,8 @@ class Kept:
 @pytest.mark.parametrize(
     ("rows", "total", "requests"),
     [
-        (0, True, 1), (20, True, 2), (21, True, 1), (99, True, 1), (100, True, 2), (101, True, 2), (198, True, 2), (199, True, 3),
-        (250, True, 3), (0, False, 2), (20, False, 2), (100, False, 2), (250, False, 2 * 5),
+        (0, True, 2), (20, True, 2), (21, True, 1), (99, True, 1), (100, True, 2), (101, True, 2), (198, True, 2), (199, True, 3),
+        (250, True, 3), (0, False, 3), (20, False, 2), (100, False, 2), (250, False, 2 * 5),
     ],
 )  # fmt: skip
 def test_small_tables_take_few_requests(rows: int, total: bool, requests: int, tmp_path: Path) -> None:
@@ -589,7 +589,7 @@ def test_small_tables_take_few_requests(rows: int, total: bool, requests: int, t
 
 @pytest.mark.parametrize(
     ("rows", "total", "requests"),
-    [(20, True, 2), (250, True, 4), (0, False, 2 + 1), (20, False, 2 * 2 + 1), (250, False, 2 * 4 + 1)],
+    [(20, True, 2), (250, True, 4), (0, False, 2 + 2), (20, False, 2 * 2 + 1), (250, False, 2 * 4 + 1)],
 )
 def test_small_tables_by_page_number_take_few_requests(rows: int, total: bool, requests: int, tmp_path: Path) -> None:
     path = "total" if total else None

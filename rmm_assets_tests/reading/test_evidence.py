@@ -207,6 +207,146 @@ def test_a_page_that_says_there_is_more_and_names_no_next_one_is_red(tmp_path: P
         read_from(answer, tmp_path, {**CURSOR, "has_more_path": "weiter"})
 
 
+# The API is asked in another way
+
+
+FILTERED = [
+    (OFFSET, {}),
+    ({**OFFSET, "total_path": None}, {}),
+    ({**OFFSET, "offset_param": "skip", "limit_param": "$top"}, {}),
+    (PAGES, {"params": {"per_page": 100}}),
+    ({"type": "page_number", "base_page": 0}, {}),
+    (NEXT, {"params": {"pageSize": 100}}),
+    (CURSOR, {"params": {"limit": "100", "offset": 0}}),
+    ("header_link", {"params": {"per_page": 5}}),
+    ("single_page", {"params": {"limit": 5}}),
+]
+
+
+def filtering(rows: list[dict[str, Any]], **beside: Any) -> Answer:
+    """Serves rows unless a parameter other than `status` is sent, which it reads as a filter that no row passes."""
+    return lambda seen: Say({"data": [] if query_of(seen).keys() - {"api_key", "status"} else rows, **beside})
+
+
+@pytest.mark.parametrize("beside", [{}, {"total": 0}, {"next": None}])
+@pytest.mark.parametrize(("paginator", "changes"), FILTERED)
+def test_an_api_that_reads_paging_as_a_filter_is_red(
+    paginator: Any, changes: dict[str, Any], beside: dict[str, Any], tmp_path: Path
+) -> None:
+    changes = {**changes, "params": {**changes.get("params", {}), "status": "on"}}
+    with pytest.raises(IncompleteError, match="without parameters of paging the API sends rows"):
+        read_from(filtering(rows_of(7), **beside), tmp_path, paginator, **changes)
+    # The file's word is enough.
+    assert read_from(filtering(rows_of(7), **beside), tmp_path, paginator, verify=False, **changes).report.complete
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Say({"data": []}), Say({"data": None}), Say({}), Say({"data": {"error": "limit is missing"}}), Say(b"<html>"),
+        Say({"error": "limit"}, status=400), Say({"error": "limit"}, status=500), Say({"error": "limit"}, status=503),
+        Say(None, status=204),
+    ],
+    ids=["empty", "null", "missing", "object", "html", "400", "500", "503", "204"],
+)  # fmt: skip
+@pytest.mark.parametrize(("paginator", "changes"), FILTERED)
+def test_an_empty_table_is_green_whatever_the_api_answers_without_paging(
+    paginator: Any, changes: dict[str, Any], other: Say, tmp_path: Path
+) -> None:
+    asked: list[Seen] = []
+
+    def answer(seen: Seen) -> Say:
+        if query_of(seen).keys() - {"api_key"}:
+            return Say({"data": []})
+        asked.append(seen)
+        return other
+
+    assert read_from(answer, tmp_path, paginator, **changes).report.empty
+    # 503 may mean that the API throttles.
+    assert len(asked) <= (2 if other.status == 503 else 1)
+
+
+def test_a_row_that_is_added_to_an_empty_table_during_the_read_is_received(tmp_path: Path) -> None:
+    asked = [0]
+
+    def answer(_: Seen) -> Say:
+        asked[0] += 1
+        return Say({"data": rows_of(1) if asked[0] > 1 else [], "total": int(asked[0] > 1)})
+
+    assert read_from(answer, tmp_path, OFFSET).rows == rows_of(1)
+
+
+def test_only_a_few_empty_reads_of_a_run_are_asked_in_another_way(tmp_path: Path) -> None:
+    with Scripted(say_once({"data": [], "total": 0})) as server:
+        endpoint = endpoint_of(OFFSET)
+        for _ in range(20):
+            read(server.url, tmp_path, endpoint)
+        assert len(server.seen) == 20 + 5
+    held: list[list[dict[str, Any]]] = [[], rows_of(3), [], []]
+    with Scripted(lambda _: Say({"data": held[0], "total": len(held[0])})) as server:
+        endpoint = endpoint_of(OFFSET)
+        while held:
+            read(server.url, tmp_path, endpoint)
+            del held[0]
+        # Once rows were received, paging works.
+        assert len(server.seen) == 4 + 1
+
+
+def paging(number: int, size: int, how: str, **beside: Any) -> Answer:
+    """Serves one page of a table, by `offset`, by `page` or the first one whatever is asked."""
+    rows = rows_of(number)
+
+    def answer(seen: Seen) -> Say:
+        asked = query_of(seen)
+        start = (
+            int(asked.get("offset", 0))
+            if how == "offset"
+            else (int(asked.get("page", 1)) - 1) * size
+            if how == "page"
+            else 0
+        )
+        return Say({"data": rows[start : start + size], **beside})
+
+    return answer
+
+
+def strict(seen: Seen) -> Say:
+    """Serves 200 rows at once and refuses parameters that it does not know."""
+    return Say({"data": rows_of(200)}) if query_of(seen).keys() == {"api_key"} else Say({"e": 1}, status=400)
+
+
+@pytest.mark.parametrize("how", ["offset", "page"])
+def test_a_single_page_of_as_many_rows_as_pages_have_is_red_if_the_api_has_another_one(
+    how: str, tmp_path: Path
+) -> None:
+    with pytest.raises(IncompleteError, match=f"only page has 200 rows, and the API sends other rows for {how}="):
+        read_from(paging(650, 200, how), tmp_path, "single_page")
+    # Without a key, a row that changes looks like another one.
+    assert read_from(paging(650, 200, how), tmp_path, "single_page", key=()).report.complete
+
+
+@pytest.mark.parametrize(
+    ("answer", "requests"),
+    [
+        (paging(200, 200, "offset"), 3),
+        (paging(200, 200, "page"), 3),
+        (paging(200, 200, "ignores it"), 3),
+        (paging(200, 200, "offset", total=200), 1),
+        (paging(199, 200, "offset"), 1),
+        (strict, 3),
+    ],
+    ids=["offset", "page", "ignored", "with a total", "not as many", "refused"],
+)  # fmt: skip
+def test_a_single_page_of_as_many_rows_as_pages_have_is_green_if_it_is_everything(
+    answer: Answer, requests: int, tmp_path: Path
+) -> None:
+    with Scripted(answer) as server:
+        found = read(server.url, tmp_path, endpoint_of("single_page"))
+        assert len(server.seen) == requests
+    assert found.report.complete
+    assert found.rows == rows_of(found.report.rows)
+
+
 LINKS = '</v1/devices?{0}={1}>; rel="next", </v1/devices?{0}=0>; rel="first", </v1/devices?{0}={2}>; rel="last"'
 
 

@@ -1,0 +1,116 @@
+"""Asks the API for rows in another way than the connection file says, which may contradict the end of a read but never ends one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from rmm_assets.errors import PagingError, TransportError
+from rmm_assets.http.request import Request
+from rmm_assets.reading.endpoint import Endpoint
+from rmm_assets.reading.facts import PassFacts
+from rmm_assets.reading.fetch import Pager
+from rmm_assets.reading.paginators import SIZE_NAMES, ByPosition, SinglePagePaginator
+from rmm_assets.reading.signals import PAGE_SIZES, Signals
+from rmm_assets.rows.keys import NO_KEY, row_keys
+from rmm_assets.rows.page import Page
+from rmm_assets.rows.shape import RowShape
+
+# Usual names of the position of a page, in addition to the paginator's own.
+_PLACE_NAMES = frozenset(
+    ("page", "page[number]", "page[offset]", "_page", "offset", "$offset", "_start", "skip", "$skip")
+)
+# A run asks this many times per number of rows received: once the API has shown how it pages, other parents need no proof.
+_MOST = 5
+
+
+def refuse_other_base(pager: Pager, endpoint: Endpoint, facts: PassFacts, signals: Signals, rows: int) -> None:
+    """Requests the page before the first one, once per run, unless a stated total shows that the first one was read.
+
+    Raises:
+        PagingError: That page has rows that the first one does not.
+    """
+    paginator, learned = endpoint.paginator, endpoint.learned
+    if not isinstance(paginator, ByPosition) or paginator.counts_rows or learned.first_page_checked:
+        return
+    if not paginator.start == paginator.base > 0 or (rows and signals.confirms(rows, None)):
+        return
+    before = paginator.base - 1
+    label = f"{endpoint.name} page {before}, which should not exist"
+    found = pager.look(endpoint, replace(paginator.at(endpoint.request(), before), label=label))
+    learned.first_page_checked = True
+    if found is not None and found.page.rows and not _holds(found.page, facts.first_page, endpoint.shape):
+        raise PagingError(
+            f"{endpoint.name}: page {before} has other rows than page {paginator.base}, where the read began: the API "
+            f"numbers pages from {before}; set base_page: {before}"
+        )
+
+
+def rows_elsewhere(pager: Pager, endpoint: Endpoint, facts: PassFacts, signals: Signals, rows: int) -> str:
+    """Asks for rows in another way if a read ends with none, or with a single page that may be full.
+
+    Without rows, the API is asked without parameters of paging, which it may have read as a filter. After a single page of as
+    many rows as pages usually have, it is asked for the next one.
+
+    Args:
+        rows: Number of rows received.
+
+    Returns:
+        A sentence that contradicts the end, if the API has other rows; else an empty string.
+    """
+    learned = endpoint.learned
+    if rows:
+        learned.probes[0] = _MOST
+    if learned.probes[rows] >= _MOST or (rows and signals.confirms(rows, None)):
+        return ""
+    asked = endpoint.request()
+    if not rows:
+        plain = replace(asked, params=_unpaged(asked.params), json=_unpaged(asked.json))
+        if not isinstance(endpoint.paginator, ByPosition) and plain == asked:
+            return ""
+        if _rows_of(pager, endpoint, plain, "without parameters of paging") is not None:
+            return (
+                "the first page is empty, but without parameters of paging the API sends rows: it reads them as something "
+                "else. Check the paginator's parameter names and the page size"
+            )
+    elif rows in PAGE_SIZES and isinstance(endpoint.paginator, SinglePagePaginator):
+        for name, value in (("offset", rows), ("page", 2)):
+            if _has_others(pager, endpoint, replace(asked, params={**asked.params, name: value}), facts.first_page):
+                return (
+                    f"the only page has {rows} rows, and the API sends other rows for {name}={value}: it sends pages. Write "
+                    "the paginator that the API documents instead of single_page"
+                )
+    learned.probes[rows] += 1
+    return ""
+
+
+def _unpaged(params: Any) -> Any:
+    """Returns parameters without those with a usual name of a page's size or position and a number."""
+    if not isinstance(params, Mapping):
+        return params
+    names = SIZE_NAMES | _PLACE_NAMES
+    return {name: value for name, value in params.items() if str(name).lower() not in names or not str(value).isdigit()}
+
+
+def _rows_of(pager: Pager, endpoint: Endpoint, request: Request, how: str) -> Page | None:
+    """Returns the rows of a response; None if there are none or the request fails, which says nothing about rows."""
+    try:
+        found = pager.look(endpoint, replace(request, label=f"{endpoint.name}, {how}"), patient=False)
+    except TransportError:
+        return None
+    return found.page if found is not None and found.page.selected_type == "list" and found.page.rows else None
+
+
+def _has_others(pager: Pager, endpoint: Endpoint, request: Request, first: Page | None) -> bool:
+    """Returns whether the API answers with rows of which none is on the first page."""
+    if first is None or not endpoint.shape.primary_key:
+        return False  # without a key, a row that has changed looks like another one
+    page = _rows_of(pager, endpoint, request, "a page that should not exist")
+    others = set() if page is None else set(row_keys(page, endpoint.shape).tolist())
+    return bool(others) and NO_KEY not in others and not others & set(row_keys(first, endpoint.shape).tolist())
+
+
+def _holds(page: Page, other: Page | None, shape: RowShape) -> bool:
+    """Returns whether a page contains the rows of another, as if the API reads page 0 as page 1 or as everything."""
+    return other is not None and set(row_keys(other, shape).tolist()) <= set(row_keys(page, shape).tolist())
