@@ -103,6 +103,10 @@ class DatabaseInUseError(RmmError):
     """Another program keeps the database file open."""
 
 
+class TableInUseError(RmmError):
+    """Another run has begun to load the table meanwhile."""
+
+
 class QueryError(RmmError):
     """A query of a connection file is not one SELECT that only reads tables."""
 

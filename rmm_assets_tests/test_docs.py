@@ -41,6 +41,8 @@ NAMES = [str(page.relative_to(PROJECT)) for page in PAGES]
 BIN = Path(sys.executable).parent
 # Settings of the user who runs the tests; `make test` passes its own to every `make` that it starts.
 NOT_THEIRS = ("DAGSTER_", "RMM_", "ACME_", "MAKE", "MFLAGS")
+# The server of the docs.
+POSTGRES = "postgresql://loader:password@db.example.com:5432/warehouse"
 COMMAND_WITHIN = 900.0  # seconds
 
 _BLOCK = re.compile(
@@ -174,7 +176,7 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES_THAT_RUN)
-def test_the_commands_of_a_page_work_as_described(page: str, tmp_path: Path) -> None:
+def test_the_commands_of_a_page_work_as_described(page: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     copy = tmp_path / "project"
     _copy_project(copy)
     port = _free_port()
@@ -189,6 +191,8 @@ def test_the_commands_of_a_page_work_as_described(page: str, tmp_path: Path) -> 
             stack.enter_context(_background(f".venv/bin/rmm simulate --port {port}", copy, environment, port))
         for block in blocks_of(page):
             text, (kind, _, detail) = block.text.replace("8099", str(port)), block.mark.partition(" ")
+            if POSTGRES in text:
+                text = text.replace(POSTGRES, request.getfixturevalue("postgres"))
             if kind == "background":
                 stack.enter_context(_background(text, copy, environment, port))
             elif kind == "file":

@@ -118,7 +118,11 @@ def _delete(
     names_of = {plan_load(connection, each).source_name: each.name for each in connection.resources}
     for pipeline, names in tables.items():
         # Waits until a run in progress has ended.
-        with store.alone(pipeline), store.changing(f"{connection.name}__forget") as client:
+        with (
+            store.alone(pipeline),
+            store.locked(pipeline),
+            store.changing(f"{connection.name}__forget") as client,
+        ):
             forget(client, pipeline, names)
             if history:
                 syncs.forget(client, names_of.get(pipeline, pipeline.removeprefix(f"{connection.name}__")))

@@ -20,6 +20,7 @@ from rmm_assets.config.resource import Resource
 from rmm_assets.http.address import address_fault, read_origin
 from rmm_assets.reading.paginators import no_paginator
 from rmm_assets.settings import did_you_mean, leaves, line_error
+from rmm_assets.tables.locks import LOCKS
 from rmm_assets.tables.syncs import SYNCS
 
 Path = tuple[str | int, ...]
@@ -110,11 +111,9 @@ def _name_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
             yield line_error(where, f"there are two resources `{resource.name}`; give one of them another name")
             continue
         names[resource.name] = index
-        if resource.table == SYNCS:
+        if resource.table in (SYNCS, LOCKS):
             key = "table_name" if resource.table_name else "name"
-            message = (
-                f"the table `{SYNCS}` is reserved for the history of runs; give `{resource.name}` another `table_name`"
-            )
+            message = f"the table `{resource.table}` is this project's own; give `{resource.name}` another `table_name`"
             yield line_error(("resources", index, key), message)
         # Rejected rows go to a second table of each resource.
         for table in (resource.table, f"{resource.table}_rejected"):

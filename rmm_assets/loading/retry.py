@@ -95,6 +95,7 @@ def retry_rejected(
     with ExitStack() as stack:
         stack.enter_context(store.alone(plan.source_name, log))
         stack.enter_context(masked_in_logs(Redactor(), store.password))
+        stack.enter_context(store.locked(plan.source_name, log))
         folder = store.work / "pages" / plan.source_name
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.enter_context(store.writing(log))

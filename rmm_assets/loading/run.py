@@ -344,6 +344,7 @@ def _open_run(
         stack.enter_context(masked_in_logs(transport.redactor, store.password))
         pager = Pager(transport, width=connection.limits.max_concurrency, most_pages=connection.limits.max_pages)
         stack.callback(pager.close)
+        lock = stack.enter_context(store.locked(plan.source_name, log))
         # A killed run leaves an incomplete state behind; the destination has the valid one.
         shutil.rmtree(store.working_folder(plan.source_name), ignore_errors=True)
         pipeline = store.pipeline(plan.source_name, progress=progress)
@@ -358,6 +359,8 @@ def _open_run(
             # Locked only now, so that others could use the file while pages were fetched.
             stack.enter_context(store.writing(log))
             stack.enter_context(store.held())
+            if lock is not None:
+                lock.ensure()
             with pipeline.sql_client() as client:
                 return prepare(
                     plan, pipeline, Table(client, plan.table), reading, spool, shape, found, alone=store.is_file

@@ -8,12 +8,13 @@ from typing import Any
 
 from dlt.destinations.sql_client import SqlClientBase
 
+from rmm_assets.tables.locks import LOCKS
 from rmm_assets.tables.syncs import SYNCS
 from rmm_assets.tables.table import Table
 
 VERSIONS, LOADS, STATES = "_dlt_version", "_dlt_loads", "_dlt_pipeline_state"
 # The tables of a dataset that belong to all of its resources.
-OWN = (VERSIONS, LOADS, STATES, SYNCS)
+OWN = (VERSIONS, LOADS, STATES, SYNCS, LOCKS)
 
 
 def schemas_like(client: SqlClientBase[Any], prefix: str) -> list[str]:

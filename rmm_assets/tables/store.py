@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+from uuid import uuid4
 
 import dlt
 import portalocker
@@ -23,6 +24,7 @@ from dlt.common.destination import Destination
 from dlt.destinations.sql_client import SqlClientBase
 
 from rmm_assets.errors import DatabaseInUseError
+from rmm_assets.tables.locks import DEAD, Lock, locked
 from rmm_assets.tables.settings import DEFAULT_MEMORY, FILES
 
 # Seconds to wait for a program that reads the database file, such as a person's query.
@@ -53,6 +55,7 @@ class Store:
         options: Further arguments of dlt's destination.
         memory_limit: How much memory DuckDB may use for a load, as DuckDB writes it; the rest goes to temporary files.
         run_id: Id of the run that uses it, shown to runs that wait for it.
+        dead_after: Seconds after which a run on another machine that gives no sign of life is dead.
     """
 
     destination: str
@@ -62,6 +65,7 @@ class Store:
     options: Mapping[str, Any] = field(default_factory=dict)
     memory_limit: str = DEFAULT_MEMORY
     run_id: str = ""
+    dead_after: float = DEAD
 
     @property
     def password(self) -> str | None:
@@ -123,6 +127,10 @@ class Store:
             from rmm_assets.tables.lake import Lake
 
             return _configured_once(Lake(destination_name="filesystem", **options))
+        if self.destination == "postgres":
+            from rmm_assets.tables.postgres import Postgres
+
+            return _configured_once(Postgres(destination_name="postgres", **options))
         destination = Destination.from_reference(self.destination, **options)
         assert destination is not None, "a destination without a name"
         return _configured_once(destination)
@@ -198,6 +206,26 @@ class Store:
             yield
 
     @contextmanager
+    def locked(self, name: str, log: logging.Logger | None = None) -> Iterator[Lock | None]:
+        """Waits until no run on another machine loads the resource of the pipeline of that name. Use it inside of `alone`.
+
+        Yields None for files: DuckDB locks its own, and a filesystem has no rows that can be changed.
+        """
+        if self.destination in FILES or (self.destination == "duckdb" and not str(self.credentials).startswith("md:")):
+            yield None
+            return
+        place = self.work / f"{name}.id"
+        if not place.exists():
+            place.write_text(uuid4().hex)
+        pipeline, log = self._made_in("lock", name), log or logging.getLogger("rmm_assets")
+        with locked(pipeline.sql_client, name, place.read_text(), self._holder, log, self.dead_after) as lock:
+            yield lock
+
+    @property
+    def _holder(self) -> str:
+        return f"process {os.getpid()} on {socket.gethostname()}, run {self.run_id or 'without id'}"
+
+    @contextmanager
     def writing(self, log: logging.Logger | None = None) -> Iterator[None]:
         """Waits until no other run on this machine uses the database file, as DuckDB allows no reader next to its one writer.
         Other destinations take several writers, so there is no wait.
@@ -255,7 +283,7 @@ class Store:
                 # Sleeps in the kernel until the lock is free, or a signal comes.
                 portalocker.lock(file, flags)
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}, run {self.run_id or 'without id'}".encode())
+            file.write(self._holder.encode())
             file.flush()
             yield
 

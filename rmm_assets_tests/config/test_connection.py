@@ -637,9 +637,10 @@ def test_a_table_cannot_share_its_name_with_anothers_rejects() -> None:
             Connection.model_validate(attributes(resources=names))
 
 
-def test_no_resource_can_use_the_table_rmm_syncs() -> None:
-    with pytest.raises(ValueError, match="the table `rmm_syncs` is reserved"):
-        Connection.model_validate(attributes(resources=["rmm_syncs"]))
+@pytest.mark.parametrize("table", ["rmm_syncs", "rmm_locks"])
+def test_no_resource_can_use_this_project_s_tables(table: str) -> None:
+    with pytest.raises(ValueError, match=f"the table `{table}` is this project's own"):
+        Connection.model_validate(attributes(resources=[table]))
 
 
 def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
