@@ -48,6 +48,7 @@ class World:
         lie: A meaningless total next to the rows, if none is stated.
         signals: Other signals of more rows, as APIs send them, that the configuration does not name.
         base_said: The number of the first page in the configuration.
+        misread: Whether the page size that a client sends is read as a filter that no row passes.
         window: Number of pages that the client can request at a time.
     """
 
@@ -67,6 +68,7 @@ class World:
     lie: Literal["", "zero", "minus", "one", "page"] = ""
     signals: tuple[Signal, ...] = ()
     base_said: int | None = None
+    misread: bool = False
     window: int = 8
     seed: int = 0
 
@@ -143,17 +145,17 @@ class Api:
 
     def _page(self, query: dict[str, str]) -> tuple[int, dict[str, str], dict[str, Any]]:
         world = self.world
-        rows = self._served()
-        size = min(int(query["limit"]), world.cap or _GREATEST)
+        rows = [] if world.misread and "limit" in query else self._served()
+        size = min(int(query.get("limit", 10)), world.cap or _GREATEST)
         start = 0
         if world.style == "offset":
-            start = int(query["offset"])
+            start = int(query.get("offset", 0))
             if world.round_offsets == "refuse" and start % size:
                 return 400, {}, {"error": "offset must be a multiple of limit"}
             if world.round_offsets == "floor":
                 start -= start % size
         elif world.style == "page_number":
-            start = (int(query["page"]) - world.base) * size
+            start = (int(query.get("page", world.base)) - world.base) * size
         elif world.style == "keyset":
             after = int(query.get("after") or 0)
             start = next((place for place, row in enumerate(rows) if row["id"] > after), len(rows))
@@ -174,11 +176,11 @@ class Api:
         if world.style == "cursor":
             body["cursor"] = str(start + size) if more else None
         elif world.style == "json_link":
-            body["next"] = f"?limit={query['limit']}&cursor={start + size}" if more else None
+            body["next"] = f"?limit={size}&cursor={start + size}" if more else None
         elif world.style == "header_link":
             headers["Link"] = '<?limit=1&cursor=0>; rel="first"'
             if more:
-                headers["Link"] += f', <?limit={query["limit"]}&cursor={start + size}>; rel="next"'
+                headers["Link"] += f', <?limit={size}&cursor={start + size}>; rel="next"'
         return 200, headers, body
 
     def _say(
