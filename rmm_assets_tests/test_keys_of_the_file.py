@@ -22,7 +22,7 @@ import pytest
 from rmm_assets.errors import RmmError, TransportError
 from rmm_assets.loading.plan import plan_load
 from rmm_assets.loading.run import store_of
-from rmm_assets.loading.source import build_source
+from rmm_assets.loading.source import described
 from rmm_assets.orchestration.assets import build_connection_defs
 from rmm_assets.simulator import Simulator
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
@@ -609,7 +609,7 @@ def test_a_load_is_limited_to_the_memory_of_the_file(workplace: Path) -> None:
 def test_a_table_format_reaches_dlt_if_the_destination_supports_it() -> None:
     destination = {"type": "filesystem", "options": {"bucket_url": "lake"}}
     made = connection(resource(table_format="delta"), destination=destination)
-    source = build_source(made, plan_load(made, made.resource("devices")))
+    source = described(made, [plan_load(made, made.resource("devices"))])
     assert source.resources["devices"].compute_table_schema()["table_format"] == "delta"
 
 

@@ -5,7 +5,7 @@ It is a `rest_api` source, as dlt's accepts ready-made resources in addition to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,18 +33,26 @@ from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID
 _NO_ADDRESS = "http://127.0.0.1"
 
 
-def build_source(connection: Connection, plan: LoadPlan, reading: Reading | None = None) -> dlt.sources.DltSource:
+def described(connection: Connection, plans: Sequence[LoadPlan]) -> dlt.sources.DltSource:
+    """Returns a `rest_api` source that describes a connection's resources, and cannot be read."""
+
+    def rows() -> Iterator[Any]:
+        raise AssertionError("a source that only describes resources was read")
+
+    return _source(connection, connection.name, plans, rows)
+
+
+def build_source(connection: Connection, plan: LoadPlan, reading: Reading) -> dlt.sources.DltSource:
     """Returns the `rest_api` source of one resource.
 
     Args:
         connection: The connection.
         plan: How the resource is read and landed.
-        reading: The run's reading; if None, the source only describes itself and cannot be read.
+        reading: The run's reading.
     """
     requests = plan_requests(connection, plan)
 
     def rows() -> Iterator[Any]:
-        assert reading is not None, "a source that only shows its shape was read"
         yield from _rows(plan, requests, reading)
 
     return source_of(connection, plan, rows)
@@ -58,10 +66,16 @@ def source_of(connection: Connection, plan: LoadPlan, rows: Callable[[], Iterato
         plan: How the resource is landed.
         rows: Yields its rows.
     """
+    return _source(connection, plan.source_name, [plan], rows)
+
+
+def _source(
+    connection: Connection, name: str, plans: Sequence[LoadPlan], rows: Callable[[], Iterator[Any]]
+) -> dlt.sources.DltSource:
     said = connection.rest_api_config()["client"]
     client = {"base_url": said.get("base_url", _NO_ADDRESS), "headers": said.get("headers", {})}
-    config: Any = {"client": client, "resources": [dlt.resource(rows, **plan.hints)()]}
-    return dlt.sources.rest_api.rest_api_source(config, name=plan.source_name)
+    config: Any = {"client": client, "resources": [dlt.resource(rows, **plan.hints)() for plan in plans]}
+    return dlt.sources.rest_api.rest_api_source(config, name=name)
 
 
 def _rows(plan: LoadPlan, requests: Requests, reading: Reading) -> Iterator[Any]:

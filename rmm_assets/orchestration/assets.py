@@ -28,7 +28,7 @@ from rmm_assets.errors import PublishedError
 from rmm_assets.loading.attempt import Attempt, explained_by, sentence_of
 from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.run import Run, open_run, store_of
-from rmm_assets.loading.source import build_source
+from rmm_assets.loading.source import described
 from rmm_assets.orchestration.audits import build_audit_job
 from rmm_assets.orchestration.checks import COMPLETE, Check, Loaded, checks_of, reference_checks
 from rmm_assets.orchestration.column_schema import COLUMN_SCHEMA, declared_columns
@@ -54,32 +54,39 @@ def asset_key(connection: Connection, resource_name: str) -> dg.AssetKey:
 
 def build_connection_defs(
     connection: Connection, *, spec_of: SpecOf | None = None, execute: Execute | None = None,
-    located: Callable[[dg.AssetSpec], dg.AssetSpec] = lambda spec: spec,
+    located: Callable[[dg.AssetSpec], dg.AssetSpec] = lambda spec: spec, api: RmmApi | None = None,
 ) -> dg.Definitions:  # fmt: skip
     """Builds the definitions of a connection.
+
+    Its resource is bound to its own assets and jobs: Dagster describes those of `Definitions` in every job, so that the size of
+    a code location would grow with the square of the number of its connections (1.13.27).
 
     Args:
         spec_of: Builds the spec of a resource's asset; defaults to `asset_spec`.
         execute: Runs one resource; defaults to `run_resource`.
         located: Adds to a spec a link to the line in the file that describes the asset.
+        api: The connection's resource; defaults to one that looks up the secrets that the file names.
     """
-    spec_of = spec_of or partial(asset_spec, connection)
-    execute = execute or partial(run_resource, connection)
+    spec_of, execute = spec_of or partial(asset_spec, connection), execute or partial(run_resource, connection)
     resources = [resource for resource in connection.resources if resource.selected]
-    assets = [build_resource_asset(connection, resource, spec_of, execute) for resource in resources]
+    api = api or api_resource(connection)
+    plans = [plan_load(connection, resource) for resource in resources]
+    translator = Translator(lambda data: spec_of(connection.resource(data.resource.name), data))
+    specs = build_dlt_asset_specs(described(connection, plans), None, translator)  # type: ignore[arg-type]
+    assets = [build_resource_asset(connection, plan, spec, execute) for plan, spec in zip(plans, specs, strict=True)]
+    assets = list(dg.with_resources(assets, {_resource_key(connection): api}))
     keys = {resource.name: asset.key for resource, asset in zip(resources, assets, strict=True)}
     charts = build_fleet_overview(connection, keys)
     if charts is not None:
         assets.append(charts)
     job = build_job(connection, [asset.key for asset in assets])
-    audit = build_audit_job(connection, _resource_key(connection))
+    audit = build_audit_job(connection, _resource_key(connection), api)
     schedules = (build_schedule(connection.schedule, job), build_schedule(connection.audit, audit))
     return dg.Definitions(
         assets=[asset.map_asset_specs(located) for asset in assets],
         asset_checks=[check for resource in resources for check in _reference_checks(connection, resource)],
         jobs=[job, audit],
         schedules=[schedule for schedule in schedules if schedule],
-        resources={_resource_key(connection): api_resource(connection)},
     )
 
 
@@ -88,11 +95,10 @@ def _resource_key(connection: Connection) -> str:
 
 
 def build_resource_asset(
-    connection: Connection, resource: Resource, spec_of: SpecOf, execute: Execute
+    connection: Connection, plan: LoadPlan, spec: dg.AssetSpec, execute: Execute
 ) -> dg.AssetsDefinition:
     """Builds the asset and the checks of one resource, in one op."""
-    plan, translator = plan_load(connection, resource), Translator(partial(spec_of, resource))
-    [spec] = build_dlt_asset_specs(build_source(connection, plan), None, translator)  # type: ignore[arg-type]
+    resource = plan.resource
     # dagster-dlt would fall back on the source in the metadata, which does not belong to a run.
     metadata = {
         name: value

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from rmm_assets.audit import Audit
 
 
-def build_audit_job(connection: Connection, resource_key: str) -> dg.JobDefinition:
+def build_audit_job(connection: Connection, resource_key: str, api: RmmApi) -> dg.JobDefinition:
     """Builds the job that compares every table of a connection with the API, without changing any.
 
     Args:
-        resource_key: Resource key of the connection's `RmmApi`.
+        resource_key: Key of the connection's resource.
+        api: The resource.
     """
     ops = [_audit_op(connection, resource, resource_key) for resource in connection.resources if resource.selected]
 
@@ -31,6 +32,7 @@ def build_audit_job(connection: Connection, resource_key: str) -> dg.JobDefiniti
         description=f"Re-reads every resource of {connection.name} by a different route and compares it with its table. "
         "Writes nothing.",
         tags={"rmm_assets/audit": connection.name},
+        resource_defs={resource_key: api},
         executor_def=executor_of(connection),
     )
     def job() -> None:

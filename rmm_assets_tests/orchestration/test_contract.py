@@ -106,7 +106,7 @@ def test_the_demos_job_schedule_and_resource(demo: dg.Definitions) -> None:
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
     assert jobs == {"sync_demo", "audit_demo", "prune"}
     assert {schedule.name for schedule in repository.schedule_defs} == {"sync_demo_schedule", "prune_schedule"}
-    assert set(demo.resources or {}) == {"demo_api"}
+    assert repository.get_job("sync_demo").resource_defs.keys() - {"io_manager"} == {"demo_api"}
 
 
 def test_each_asset_has_its_own_op_and_no_pool_that_a_killed_run_could_block(demo: dg.Definitions) -> None:

@@ -65,6 +65,15 @@ def test_a_connection_without_its_secret_leaves_the_others_runnable(
     assert result.success
 
 
+def test_a_job_has_only_its_connection_s_resource() -> None:
+    # Otherwise, the size of a code location would grow with the square of the number of its connections.
+    names = ("acme", "zeta")
+    both = dg.Definitions.merge(*(build_connection_defs(connection("http://127.0.0.1:9", name=name)) for name in names))
+    for name in names:
+        for job in (f"sync_{name}", f"audit_{name}"):
+            assert both.resolve_job_def(job).resource_defs.keys() - {"io_manager"} == {f"{name}_api"}
+
+
 def test_the_secret_is_not_in_the_definitions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_API_KEY", "s3cr3t-9f8e7d6c5b")
     resource = api_resource(connection("http://127.0.0.1:9"))
@@ -75,13 +84,8 @@ def test_the_secret_is_not_in_the_definitions(monkeypatch: pytest.MonkeyPatch) -
 def test_user_code_can_pass_an_env_var(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTHER_KEY", KEY)
     with Simulator(tables={"devices": devices(3)}) as rmm:
-        definitions = build_connection_defs(connection(rmm.base_url))
-        changed = dg.Definitions(
-            assets=list(definitions.assets or []),
-            jobs=list(definitions.jobs or []),
-            resources={"acme_api": RmmApi(api_key=dg.EnvVar("OTHER_KEY"))},
-        )
-        assert run(changed, "sync_acme", instance).success
+        definitions = build_connection_defs(connection(rmm.base_url), api=RmmApi(api_key=dg.EnvVar("OTHER_KEY")))
+        assert run(definitions, "sync_acme", instance).success
 
 
 @pytest.mark.parametrize("way", ["environment", "secrets.toml"])
