@@ -910,7 +910,7 @@ ROWS = (
         "rows/flatten.py",
         "return [row for row in rows if value_at(objects()[row], path) == {}]",
         "return list(rows)",
-        ("rows/test_exact_values.py::test_an_empty_object_is_kept_in_the_load_that_makes_its_column_json",),
+        ("rows/test_exact_values.py::test_an_object_that_contains_only_null_is_not_an_empty_one",),
     ),
     Mutant(
         "a row without its key is rejected",

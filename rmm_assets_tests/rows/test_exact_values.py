@@ -174,6 +174,14 @@ def test_an_empty_object_is_kept_in_the_load_that_makes_its_column_json(
     assert result.types.get("v") == {"x": "text", 1: "bigint", None: None}.get(other if stored is None else "", "json")
 
 
+def test_an_object_that_contains_only_null_is_not_an_empty_one(tmp_path: Path) -> None:
+    # Arrow decodes the first page, in which both look alike.
+    first = [{"id": 0, "v": {}}, {"id": 1, "v": {"a": None}}, {"id": 2, "v": {"a": 1}}, {"id": 3}]
+    assert read_page(json.dumps(first).encode(), None).structs is not None
+    result = land(tmp_path, [first, [{"id": 4, "v": []}]], key="id")
+    assert result.rows == [{"id": 0, "v": "{}"}, {"id": 1}, {"id": 2, "v__a": 1}, {"id": 3}, {"id": 4, "v": "[]"}]
+
+
 def test_a_row_of_which_only_empty_objects_are_received_is_rejected(tmp_path: Path) -> None:
     result = land(tmp_path, [[{"v": {}}, {"v": [1]}]])
     assert result.rows == [{"v": "[1]"}]
