@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from rmm_assets_tests.mariadb import mariadb as running_mariadb
 from rmm_assets_tests.postgres import postgresql
 
 # Before dlt and Dagster are imported by a test, and for the processes that tests start.
@@ -37,6 +38,13 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def postgres() -> Iterator[str]:
     """Yields the URL of a PostgreSQL database, shared by all tests of a worker."""
     with postgresql() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[str]:
+    """Yields the URL of a MariaDB database, shared by all tests of a worker."""
+    with running_mariadb() as url:
         yield url
 
 

@@ -153,7 +153,7 @@ def compare(received: Received, table: Table, resource: Resource) -> Compared:
 def _loaded_at(table: Table, resource: Resource) -> datetime | None:
     sync = latest_loaded(table.client).get(resource.name)
     if sync is not None:
-        return sync.started.astimezone(UTC) if sync.started.tzinfo else sync.started.replace(tzinfo=UTC)
+        return sync.started.astimezone(UTC)
     latest = table.rows(f"SELECT max({table.quote(LOAD_ID)}) FROM {{table}}")[0][0]
     try:
         return datetime.fromtimestamp(float(latest), UTC) if latest is not None else None
@@ -213,8 +213,8 @@ class _Shape:
         # Queried first, as DuckDB discards the rest of a result when the next query runs.
         _ = self._types, self.likes
         where, parameters = self._valid()
-        with self.table.client.execute_query(f"SELECT * FROM {self.table.qualified}{where}", *parameters) as cursor:
-            names = [column[0] for column in cursor.description or ()]
+        with self.table.cursor(f"SELECT * FROM {{table}}{where}", *parameters) as cursor:
+            names = self.table.names(cursor)
             while batch := cursor.fetchmany(_AT_ONCE):
                 yield from (dict(zip(names, row, strict=True)) for row in batch)
 

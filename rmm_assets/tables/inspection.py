@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rmm_assets.tables.absences import is_valid, rows_valid
+from rmm_assets.tables.dialects import translated
 from rmm_assets.tables.query import only_reading
 from rmm_assets.tables.table import Table
 
@@ -99,7 +100,8 @@ def selected(table: Table, query: str) -> Finding:
     with only_reading(table.client, text) as rows:
         # The query may end with a comment.
         at_fault = int(rows(f"SELECT count(*) FROM ({text}\n) AS at_fault")[0][0])
-        examples = rows(f"SELECT * FROM ({text}\n) AS at_fault LIMIT {EXAMPLES}") if at_fault else []
+        first, _ = translated(f"SELECT * FROM at_fault LIMIT {EXAMPLES}", table.client.capabilities.sqlglot_dialect)
+        examples = rows(first.replace("at_fault", f"({text}\n) AS at_fault")) if at_fault else []
     return Finding(table.count(), at_fault, tuple(_text(row) for row in examples))
 
 

@@ -6,6 +6,7 @@ share one dataset. One run at a time uses a pipeline's working folder; state and
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -131,6 +132,9 @@ class Store:
             from rmm_assets.tables.postgres import Postgres
 
             return _configured_once(Postgres(destination_name="postgres", **options))
+        if self.destination == "sqlalchemy":
+            # JSON is text already, and SQLAlchemy would make a JSON string of it.
+            options["engine_kwargs"] = {"json_serializer": _as_json, **options.get("engine_kwargs", {})}
         destination = Destination.from_reference(self.destination, **options)
         assert destination is not None, "a destination without a name"
         return _configured_once(destination)
@@ -286,6 +290,10 @@ class Store:
             file.write(self._holder.encode())
             file.flush()
             yield
+
+
+def _as_json(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _configured_once(destination: Destination[Any, Any]) -> Destination[Any, Any]:

@@ -7,8 +7,8 @@ load would take seconds.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from dlt.common.data_types import TDataType
@@ -131,7 +131,7 @@ def prune(client: SqlClientBase[Any], before: datetime, keep_last: int) -> int:
         )
         if len(newest) < keep_last:
             continue
-        until = min(before, newest[-1][0]) if newest else before
+        until = min(before, _aware(newest[-1][0])) if newest else before
         condition, parameters = f"{resource} = %s AND {started} < %s", [name, until]
         if last_load is not None:
             condition, parameters = f"{condition} AND {started} <> %s", [*parameters, last_load]
@@ -163,7 +163,13 @@ def _newest(table: Table, condition: str) -> dict[str, Sync]:
         f"AS place FROM {{table}} WHERE {condition}) AS numbered WHERE place = 1"
     )
     syncs = [Sync(**dict(zip(known, row, strict=True))) for row in rows]
-    return {sync.resource: sync for sync in syncs}
+    return {sync.resource: replace(sync, started=_aware(sync.started)) for sync in syncs}
+
+
+def _aware(time: datetime | str) -> datetime:
+    """Returns a time with its zone, as SQLite has times as text, and MySQL without their zone, which is UTC."""
+    time = datetime.fromisoformat(time) if isinstance(time, str) else time
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _prepare(table: Table) -> None:

@@ -73,11 +73,15 @@ class Table:
         """Returns the columns' names; empty if there is no table."""
         try:
             with self.cursor("SELECT * FROM {table} WHERE 1 = 0") as cursor:
-                # A result of SQLAlchemy names its columns in another way than the other drivers' cursors.
-                keys = getattr(cursor.native_cursor, "keys", None)
-                names = tuple(keys()) if keys else tuple(column[0] for column in cursor.description or ())
+                return self.names(cursor)
         except DatabaseUndefinedRelation:
             return ()
+
+    def names(self, cursor: DBApiCursor) -> tuple[str, ...]:
+        """Returns the names of a result's columns."""
+        # A result of SQLAlchemy names its columns in another way than the other drivers' cursors.
+        keys = getattr(cursor.native_cursor, "keys", None)
+        names = tuple(keys()) if keys else tuple(column[0] for column in cursor.description or ())
         # dlt's names are in lower case, whatever the destination makes of them.
         return tuple(map(str.lower, names)) if self.client.capabilities.casefold_identifier is str.upper else names
 

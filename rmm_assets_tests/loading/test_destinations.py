@@ -20,6 +20,7 @@ from rmm_assets.simulator import Simulator
 from rmm_assets.tables.inspection import dangling, duplicates, nulls, selected, unaccepted
 from rmm_assets.tables.settings import Destination
 from rmm_assets.tables.store import Store
+from rmm_assets.tables.syncs import latest
 from rmm_assets.tables.table import Table
 from rmm_assets_tests.syncing import KEY, Row, connection, resource, store_in
 
@@ -34,6 +35,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "replace": {"write_disposition": "replace"},
     "append": {"write_disposition": "append"},
 }
+LAKE_MERGES = ("rows that are gone are kept", "dlt's normalizer")
 
 
 def fleet(number: int, **more: Any) -> list[Row]:
@@ -61,6 +63,21 @@ def load(store: Store, **way: Any) -> list[Outcome]:
     return outcomes
 
 
+def store_at(kind: str, folder: Path, request: pytest.FixtureRequest, dataset: str = "acme") -> Store:
+    """Returns where a destination has its tables: a server that the tests have started, a file or a folder."""
+    if kind in ("postgres", "mariadb"):
+        destination = "sqlalchemy" if kind == "mariadb" else kind
+        return Store(destination, request.getfixturevalue(kind), dataset, folder / "work")
+    if kind == "sqlite":
+        return Store("sqlalchemy", f"sqlite:///{folder}/rmm.db", dataset, folder / "work")
+    (folder / "lake").mkdir()
+    return Store("filesystem", None, dataset, folder / "work", {"bucket_url": str(folder / "lake")})
+
+
+def table_format(kind: str) -> dict[str, str]:
+    return {"table_format": kind} if kind in ("delta", "iceberg") else {}
+
+
 def into(kind: str, *resources: dict[str, Any]) -> Connection:
     """Returns a connection to a destination whose driver may not be installed, which a file cannot name."""
     return connection(*resources).model_copy(update={"destination": Destination(type=kind)})
@@ -86,9 +103,8 @@ def rows_in(store: Store) -> list[str]:
 def _plain(name: str, value: Any) -> Any:
     if value is None or name == "_absent_since":
         return value is not None
-    if isinstance(value, str) and value.startswith(("[", "{", '"')):
-        value = json.loads(value)  # JSON is returned as values or as text, from SQLite as a JSON string
-        return json.loads(value) if isinstance(value, str) else value
+    if isinstance(value, str) and value.startswith(("[", "{")):
+        return json.loads(value)  # JSON is returned as values or as text
     return int(value) if isinstance(value, bool) else value  # SQLite has no booleans
 
 
@@ -109,61 +125,53 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("kind", "way"),
     [
-        *(("postgres", way) for way in WAYS),
-        *(("sqlalchemy", way) for way in ("lists as JSON", "history", "append")),
+        *((kind, way) for kind in ("postgres", "mariadb", "sqlite") for way in WAYS),
+        *((kind, way) for kind in ("delta", "iceberg") for way in (*LAKE_MERGES, "replace", "append")),
+        *(("files", way) for way in ("replace", "append")),
     ],
 )
 def test_every_sync_gives_the_same_tables_as_in_duckdb(
     kind: str, way: str, tmp_path: Path, expected: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:
-    url = f"sqlite:///{tmp_path}/rmm.db" if kind == "sqlalchemy" else request.getfixturevalue("postgres")
-    store = Store(kind, url, f"acme_{list(WAYS).index(way)}", tmp_path / "work")
-    assert (counts(load(store, **WAYS[way])), rows_in(store)) == expected[way]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["delta", "iceberg", "files"])
-@pytest.mark.parametrize("way", ["rows that are gone are kept", "dlt's normalizer", "replace", "append"])
-def test_every_sync_gives_the_same_tables_in_a_lake_as_in_duckdb(
-    kind: str, way: str, tmp_path: Path, expected: dict[str, Any]
-) -> None:
-    merges = way not in ("replace", "append")
-    if merges and kind == "files":
-        pytest.skip("files without a table format cannot be merged, which loading the file says")
-    store = lake_in(tmp_path)
-    settings = {**WAYS[way], **({} if kind == "files" else {"table_format": kind})}
-    outcomes = load(store, **settings)
+    store = store_at(kind, tmp_path, request, f"acme_{list(WAYS).index(way)}")
+    outcomes = load(store, **WAYS[way], **table_format(kind))
     assert (counts(outcomes), rows_in(store)) == expected[way]
     # A merge writes what has changed, and the preview and the metadata show the table.
-    assert not merges or [one.rows_written for one in outcomes] == [120, 20, 15]
+    assert way not in LAKE_MERGES or [one.rows_written for one in outcomes] == [120, 20, 15]
     assert len(outcomes[-1].preview) == PREVIEW_ROWS and "name" in outcomes[-1].preview_columns
-    assert outcomes[-1].table_name == "acme.devices"
+    assert outcomes[-1].table_name.endswith(f"{store.dataset}.devices")
+    if store.destination != "filesystem":
+        with store.reading("compare") as client:
+            assert latest(client)["devices"].row_count == outcomes[-1].row_count
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("table_format", ["delta", "iceberg"])
-def test_a_lake_is_checked_and_audited(table_format: str, tmp_path: Path) -> None:
-    store = lake_in(tmp_path)
-    numbers = {"id": {"data_type": "bigint"}}
-    made = connection(resource(table_format=table_format, columns=numbers), destination="filesystem", dataset="acme")
+@pytest.mark.parametrize("kind", ["postgres", "mariadb", "sqlite", "delta", "iceberg"])
+def test_a_table_is_checked_and_audited(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    store = store_at(kind, tmp_path, request, "acme_checks")
+    way = resource(**table_format(kind), columns={"id": {"data_type": "bigint"}})
+    made = connection(way, destination=store.destination, dataset=store.dataset)
     with Simulator(tables={"devices": [*fleet(9), {"id": "none"}]}) as server:
         sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
         report = audit(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
-    assert report.sentences() == ["1 row in the table of rejected rows"]
+    assert "1 row in the table of rejected rows" in report.sentences()
+    assert report.verdict != "differences", report.sentences()
     with store.reading("another") as client:
         table, rejected = Table(client, "devices"), Table(client, "devices_rejected")
         assert rejected.count() == 1
         assert duplicates(table, ["name"]).passed and not nulls(table, "id", ["id"]).at_fault
         assert unaccepted(table, "name", ["PC-1"], ["id"]).examples[0] == "2, PC-2"
-        assert dangling(table, "id", rejected, "_dlt_load_id", ["id"]).at_fault == 9
+        assert dangling(table, "name", rejected, "_dlt_load_id", ["id"]).at_fault == 9
         assert selected(table, "SELECT id FROM {table} WHERE name = 'PC-3'").examples == ("3",)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("table_format", ["delta", "iceberg"])
-def test_a_value_that_the_api_no_longer_sends_is_null_in_a_lake(table_format: str, tmp_path: Path) -> None:
-    store = lake_in(tmp_path)
-    made = connection(resource(table_format=table_format), destination="filesystem", dataset="acme")
+@pytest.mark.parametrize("kind", ["delta", "iceberg"])
+def test_a_value_that_the_api_no_longer_sends_is_null_in_a_lake(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    store = store_at(kind, tmp_path, request)
+    made = connection(resource(table_format=kind), destination="filesystem", dataset="acme")
     with Simulator(tables={"devices": [{"id": 1, "name": "PC-1", "note": "old"}]}) as server:
         sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
         server.set_rows("devices", [{"id": 1, "name": "PC-1"}])
