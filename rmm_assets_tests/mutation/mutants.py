@@ -1468,6 +1468,35 @@ ORCHESTRATION = (
         ("integration/test_lost_runs.py::test_a_process_is_gone_if_its_id_belongs_to_another_one",),
     ),
     Mutant(
+        "a run whose process was killed is ended by the next sync",
+        "orchestration/lost_runs.py",
+        "        lost.append(run)\n",
+        "        lost.clear()\n",
+        ("integration/test_lost_runs.py::test_after_a_kill_the_next_sync_ends_the_lost_run_and_succeeds",),
+    ),
+    Mutant(
+        "dlt resolves the configuration of a destination once a load",
+        "tables/store.py",
+        "        if key not in resolved:\n",
+        "        if True:\n",
+        ("tables/test_store.py::test_a_pipeline_s_clients_share_one_resolved_configuration_for_each_dataset",),
+    ),
+    Mutant(
+        "a job describes only its connection's resource",
+        "orchestration/assets.py",
+        "        jobs=[job, audit],\n",
+        "        jobs=[job, audit],\n        resources={_resource_key(connection): api},\n",
+        ("orchestration/test_resources.py::test_a_job_has_only_its_connection_s_resource",),
+    ),
+    Mutant(
+        "an unusable instance of Dagster is named",
+        "cli/instance.py",
+        "    except DBAPIError as error:  # also later: a full disk, a database that has become read-only\n"
+        "        raise _unusable(home, str(error.orig)) from error\n",
+        "    finally:\n        pass\n",
+        ("integration/test_cli.py::test_an_unusable_instance_of_dagster_is_named_without_a_traceback",),
+    ),
+    Mutant(
         "runs on other machines are not ended",
         "orchestration/lost_runs.py",
         "if self.host != socket.gethostname():",
