@@ -296,8 +296,13 @@ def _merge_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
             yield line_error((*where, key), message)
         elif not changes_rows(kind) and resource.child_tables:
             yield line_error((*where, "child_tables"), f"{into} cannot delete the items of changed rows; leave it out")
-        elif not changes_rows(kind) and "absent" in resource.model_fields_set and resource.absent != "keep":
-            yield line_error((*where, "absent"), f"{into} cannot change rows that are gone at the source; write keep")
+        elif not changes_rows(kind) and resource.absent == "remove":
+            yield line_error((*where, "absent"), f"{into} cannot delete rows that are gone at the source; write mark")
+        elif not changes_rows(kind) and resource.normalizer == "dlt" and resource.absent == "mark":
+            yield line_error(
+                (*where, "absent"),
+                f"{into} cannot mark rows of dlt's normalizer; write keep, or leave out `normalizer`",
+            )
 
 
 # Values that are dlt keywords and so need not be masked.

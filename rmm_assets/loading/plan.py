@@ -100,7 +100,9 @@ def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
     arrow = _lands_as_arrow(resource, cursor)
     kind = connection.destination.type
     strategy, changes = _strategy(resource, arrow, kind), changes_rows(kind)
-    absences = resource.absent if changes and _absences_show(resource, cursor) else "keep"
+    # Without SQL, rows are marked by merging them once more, as Arrow.
+    marks = changes or (arrow and resource.absent == "mark")
+    absences = resource.absent if marks and _absences_show(resource, cursor) else "keep"
     compares = resource.disposition == "merge" and bool(resource.keys) and not versions
     return LoadPlan(
         connection=connection.name,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import dlt
+import pyarrow as pa
 
 from rmm_assets.errors import ConflictingRowsError, IncompleteError, ParentRowError, RmmError
 from rmm_assets.loading.cursor import Bounds
@@ -34,10 +35,12 @@ class Publishing(NamedTuple):
     Attributes:
         into_empty: Whether the table is empty and nobody else can write to it.
         wanted: A mask of the rows to write, in landing order; None for all.
+        marked: Rows of the table to write once more, as they are now marked absent.
     """
 
     into_empty: bool
     wanted: Mask | None = None
+    marked: Sequence[pa.Table] = ()
 
 
 @dataclass(kw_only=True)

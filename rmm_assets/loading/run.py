@@ -44,9 +44,12 @@ from rmm_assets.rows.targets import column_type
 from rmm_assets.tables.absences import (
     Absences,
     Nested,
+    Policy,
+    decide,
     forget_unfinished,
     is_valid,
     mark_or_remove,
+    marked_rows,
     remove_orphans,
     rows_alive,
     rows_valid,
@@ -122,6 +125,8 @@ class Run:
         with self.client as client:
             table = Table(client, plan.table)
             outcome.absences = self._resolve_absences(table)
+            if not plan.changes_rows:
+                outcome.rows_written -= outcome.absences.marked
             settle(self.pipeline, plan, table, outcome.load_id, wrote=wrote, rejected=bool(reading.rejected))
             outcome.rows_loaded, outcome.rows_new, outcome.rows_changed = changes_of(
                 plan, table, outcome.load_id, outcome.rows_written, self.found, reading
@@ -149,23 +154,34 @@ class Run:
 
     def _resolve_absences(self, table: Table) -> Absences:
         reading, resource, found = self.reading, self.plan.resource, self.found
-        if found.differences is None or reading.report.partial:
-            return Absences()
-        if not reading.report.complete and not found.spared.keys:
-            return Absences()
-        policy = self.plan.absences
-        if policy == "remove" and not reading.report.complete:
-            policy = "mark"  # only a complete read removes rows
-        absences = mark_or_remove(
-            table, self.plan.key, found.differences, policy, max_share=resource.max_absent_share,
-            unproven=found.unproven, nested=_nested(self.pipeline, table),
-        )  # fmt: skip
+        if found.differences is None or not self.plan.changes_rows:
+            absences = _decided(self.plan, reading.report, found)
+        else:
+            absences = mark_or_remove(
+                table, self.plan.key, found.differences, _policy(self.plan, reading.report, found),
+                max_share=resource.max_absent_share, unproven=found.unproven, nested=_nested(self.pipeline, table),
+            )  # fmt: skip
         if absences.held_back:
             reading.log.warning(
                 "%s: %d rows of the table are missing from the read; they stay as they are: %s",
                 resource.name, absences.gone, absences.held_back,
             )  # fmt: skip
         return absences
+
+
+def _policy(plan: LoadPlan, report: Report, found: Found) -> Policy:
+    """Returns what to do with rows that are missing from a read."""
+    if report.partial or not (report.complete or found.spared.keys):
+        return "keep"
+    # Only a complete read removes rows.
+    return "mark" if plan.absences == "remove" and not report.complete else plan.absences
+
+
+def _decided(plan: LoadPlan, report: Report, found: Found) -> Absences:
+    if found.differences is None:
+        return Absences()
+    policy, share = _policy(plan, report, found), plan.resource.max_absent_share
+    return decide(found.differences, policy, max_share=share, unproven=found.unproven)
 
 
 def prepare(
@@ -200,7 +216,10 @@ def prepare(
         return Publishing(into_empty=False)
     types = {name: column_type(shape.known[name]) for name in (*plan.key, *found.spared.columns)}
     found.differences = differences(table, plan.key, types, spool.received(), found.spared)
-    return Publishing(False, found.differences.wanted if plan.writes_changes else None)
+    wanted = found.differences.wanted if plan.writes_changes else None
+    if plan.changes_rows or not _decided(plan, reading.report, found).marked:
+        return Publishing(False, wanted)
+    return Publishing(False, wanted, marked_rows(table, plan.key, found.differences.gone))
 
 
 def settle(

@@ -127,6 +127,10 @@ def landing(
     choose = None if cursor_range is None else _noting(reading, cursor_range)
     if isinstance(spool, Spool):
         yield from _tables(plan, spool, shape, load_id, choose, publishing.wanted)
+        required = {LOAD_ID, *(field.name for field in spool.schema if not field.nullable)}
+        for table in publishing.marked:
+            # dlt writes them into one file with the others.
+            yield table.cast(pa.schema([field.with_nullable(field.name not in required) for field in table.schema]))
     else:
         yield from _records(spool, cursor_range, choose, publishing.wanted)
     if cursor_range is not None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
+import pyarrow as pa
+
 from rmm_assets.tables.differences import Differences, Key
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID, Table
 
@@ -27,6 +29,7 @@ class Nested(NamedTuple):
     parent: Table
 
 
+_BATCH = 50_000
 # Keys that one statement lists.
 _KEYS_AT_ONCE = 500
 
@@ -96,18 +99,42 @@ def mark_or_remove(
     """
     if policy == "keep" or ABSENT_SINCE not in table.columns():
         return Absences()
-    gone, removed = len(found.gone), 0
+    decided = decide(found, policy, max_share=max_share, unproven=unproven)
+    if decided.removed:
+        with table.client.begin_transaction():
+            _change(table, "DELETE FROM {table}", key, found.still_gone)
+            remove_orphans(nested)
+    if decided.marked:
+        _change(table, f"UPDATE {{table}} SET {table.quote(ABSENT_SINCE)} = %s", key, found.gone, datetime.now(UTC))
+    return decided
+
+
+def decide(found: Differences, policy: Policy, *, max_share: float, unproven: str = "") -> Absences:
+    """Returns what is to be done, with the arguments of `mark_or_remove`."""
+    gone = len(found.gone)
+    if policy == "keep":
+        return Absences()
     if gone > max_share * found.alive:
         unproven = f"more than max_absent_share ({max_share:.0%}) of the rows that were present"
     if unproven:
         return Absences(gone=gone, held_back=unproven if gone else "")
-    if policy == "remove" and found.still_gone:
-        removed = len(found.still_gone)
-        with table.client.begin_transaction():
-            _change(table, "DELETE FROM {table}", key, found.still_gone)
-            remove_orphans(nested)
-    _change(table, f"UPDATE {{table}} SET {table.quote(ABSENT_SINCE)} = %s", key, found.gone, datetime.now(UTC))
-    return Absences(gone=gone, marked=gone, removed=removed)
+    return Absences(gone=gone, marked=gone, removed=len(found.still_gone) if policy == "remove" else 0)
+
+
+def marked_rows(table: Table, key: Sequence[str], keys: Sequence[Key]) -> list[pa.Table]:
+    """Returns the rows with these keys, marked absent, for destinations whose rows only a merge can change."""
+    wanted, now, found = {*keys}, datetime.now(UTC), []
+    with table.cursor("SELECT * FROM {table}") as cursor:
+        for batch in cursor.iter_arrow(_BATCH) if wanted else ():
+            mask = pa.array(
+                [values in wanted for values in zip(*(batch[name].to_pylist() for name in key), strict=True)]
+            )
+            rows = batch.filter(mask)
+            if ABSENT_SINCE in rows.column_names:  # not before the first load that marks
+                rows = rows.drop_columns([ABSENT_SINCE])
+            times = pa.array([now] * len(rows), pa.timestamp("us", tz="UTC"))
+            found.append(rows.append_column(ABSENT_SINCE, times))
+    return [rows for rows in found if len(rows)]
 
 
 def _change(table: Table, statement: str, key: Sequence[str], keys: Sequence[Key], *parameters: Any) -> None:

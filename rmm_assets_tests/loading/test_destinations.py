@@ -126,7 +126,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     ("kind", "way"),
     [
         *((kind, way) for kind in ("postgres", "mariadb", "sqlite") for way in WAYS),
-        *((kind, way) for kind in ("delta", "iceberg") for way in (*LAKE_MERGES, "replace", "append")),
+        *((kind, way) for kind in ("delta", "iceberg") for way in ("lists as JSON", *LAKE_MERGES, "replace", "append")),
         *(("files", way) for way in ("replace", "append")),
     ],
 )
@@ -178,6 +178,24 @@ def test_a_value_that_the_api_no_longer_sends_is_null_in_a_lake(
         sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
     with store.reading("compare") as client:
         assert Table(client, "devices").rows("SELECT name, note FROM {table}") == [("PC-1", None)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["delta", "iceberg"])
+def test_rows_of_a_lake_that_have_been_kept_can_be_marked_later(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    store = store_at(kind, tmp_path, request)
+    with Simulator(tables={"devices": fleet(4)}) as server:
+        for rows, absent in ((fleet(4), "keep"), (fleet(3), "mark"), (fleet(7)[4:], "mark")):
+            made = connection(resource(table_format=kind, absent=absent), destination="filesystem", dataset="acme")
+            server.set_rows("devices", rows)
+            outcome = sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
+    # More than half of the rows that were present are gone.
+    assert outcome.absences.held_back and outcome.absences.gone == outcome.rows_written == 3
+    with store.reading("compare") as client:
+        table = Table(client, "devices")
+        assert table.rows("SELECT id FROM {table} WHERE _absent_since IS NOT NULL") == [(4,)]
 
 
 @pytest.mark.slow
@@ -237,7 +255,12 @@ def test_rows_with_children_are_only_skipped_if_a_merge_is_one_transaction(kind:
             {"table_format": "delta", "write_disposition": HISTORY},
             "filesystem with table_format delta does not merge by scd2, only by upsert",
         ),
-        ("filesystem", {"table_format": "delta", "absent": "remove"}, "cannot change rows that are gone at the source"),
+        ("filesystem", {"table_format": "delta", "absent": "remove"}, "cannot delete rows that are gone at the source"),
+        (
+            "filesystem",
+            {"table_format": "delta", "normalizer": "dlt"},
+            "cannot mark rows of dlt's normalizer",
+        ),
         ("filesystem", {"table_format": "iceberg", "child_tables": True}, "cannot delete the items of changed rows"),
         (
             "sqlalchemy",

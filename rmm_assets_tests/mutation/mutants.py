@@ -713,15 +713,15 @@ LOADING = (
     Mutant(
         "after an incomplete read nothing is marked",
         "loading/run.py",
-        "        if not reading.report.complete and not found.spared.keys:\n",
-        "        if not reading.report.rows:\n",
+        "    if report.partial or not (report.complete or found.spared.keys):\n",
+        "    if report.partial or not report.rows:\n",
         ("loading/test_absences.py::test_after_an_incomplete_read_nothing_is_marked",),
     ),
     Mutant(
         "after a partial read nothing is marked",
         "loading/run.py",
-        "        if found.differences is None or reading.report.partial:\n",
-        "        if found.differences is None:\n",
+        "    if report.partial or not (report.complete or found.spared.keys):\n",
+        "    if not (report.complete or found.spared.keys):\n",
         ("loading/test_absences.py::test_after_a_partial_read_nothing_is_marked",),
     ),
     Mutant(
@@ -821,8 +821,8 @@ TABLES = (
     Mutant(
         "nothing is removed while a parent cannot be read",
         "loading/run.py",
-        '        if policy == "remove" and not reading.report.complete:\n',
-        '        if policy == "remove" and not reading.report.rows:\n',
+        'plan.absences == "remove" and not report.complete else',
+        'plan.absences == "remove" and not report.rows else',
         ("loading/test_parents.py::test_if_one_parent_fails_missing_rows_of_the_others_are_marked",),
     ),
     Mutant(
@@ -835,8 +835,8 @@ TABLES = (
     Mutant(
         "removing a row removes its children",
         "tables/absences.py",
-        "            remove_orphans(nested)\n    _change(",
-        "    _change(",
+        "            remove_orphans(nested)\n    if decided",
+        "    if decided",
         ("loading/test_absences.py::test_child_rows_stay_with_a_marked_row_and_are_deleted_with_a_removed_one",),
     ),
     Mutant(
