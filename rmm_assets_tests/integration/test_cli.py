@@ -347,6 +347,8 @@ def test_a_rename_that_a_destination_cannot_do_is_refused_and_says_what_to_do(
     assert done.exit_code == 2
     said = " ".join(done.output.split())
     assert "filesystem cannot be renamed" in said and "keep the name south" in said
+    kept = CliRunner().invoke(main, ["reset", "acme", "--yes"])
+    assert kept.exit_code == 2 and "filesystem cannot be dropped" in " ".join(kept.output.split())
     assert not (tmp_path / "data" / "rmm.duckdb").exists()
 
 
