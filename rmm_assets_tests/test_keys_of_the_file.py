@@ -24,7 +24,7 @@ from rmm_assets.loading.plan import plan_load
 from rmm_assets.loading.run import store_of
 from rmm_assets.loading.source import described
 from rmm_assets.orchestration.assets import build_connection_defs
-from rmm_assets.simulator import Simulator
+from rmm_assets.simulator import Fleet, Simulator
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.orchestration.bench import DATABASE, checks, failures, query
 from rmm_assets_tests.orchestration.bench import connection as dagster_connection
@@ -550,11 +550,16 @@ def test_the_embedded_rmm_has_the_configured_size(workplace: Path, instance: dg.
     sizes = {"organizations": 3, "devices": 5, "alerts": 7, "patches": 11}
     names = []
     for seed in (1, 2):
-        simulator = {"seed": seed, **sizes}
+        simulator: dict[str, Any] = {"seed": seed, **sizes}
         made = dagster_connection(None, list(sizes), api_key=None, simulator=simulator)
+        fleet = Fleet(**simulator)
+        began = fleet.tick_at(datetime.now(UTC))
         result = dagster_sync(made, instance)
         assert result.success, failures(result)
-        assert {name: query(f"SELECT count(*) FROM acme.{name}")[0][0] for name in sizes} == sizes
+        found = {name: query(f"SELECT count(*) FROM acme.{name}")[0][0] for name in sizes}
+        # The fleet follows the clock, and a device may be gone for a while.
+        ticks = range(began, fleet.tick_at(datetime.now(UTC)) + 1)
+        assert found in [{name: len(fleet.rows(name, tick)) for name in sizes} for tick in ticks]
         names.append(query("SELECT name FROM acme.devices ORDER BY id"))
         DATABASE.unlink()
     assert names[0] != names[1]
