@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rmm_assets.errors import RmmError
+from rmm_assets.loading.run import open_run
 from rmm_assets.simulator import Faults, Simulator
 from rmm_assets.tables import syncs
 from rmm_assets.tables.store import Store
@@ -45,6 +46,17 @@ def test_each_run_is_recorded_including_failed_ones(tmp_path: Path) -> None:
     assert 0 < second["seconds"] < 60
     assert second["started"].tzinfo is not None
     assert len({row["run_id"] for row in (red, first, second)}) == 3
+
+
+def test_the_error_of_another_library_is_recorded_without_the_secret(tmp_path: Path) -> None:
+    made = connection(resource())
+    with (
+        pytest.raises(ValueError, match="from a library"),
+        open_run(made, made.resource("devices"), KEY, base_url="http://127.0.0.1:9", store=store_in(tmp_path)),
+    ):
+        raise ValueError(f"an error from a library that quotes {KEY}")
+    (red,) = noted(tmp_path)
+    assert "from a library that quotes ***" in red["error"]
 
 
 def test_a_failure_to_record_does_not_fail_the_run(tmp_path: Path) -> None:

@@ -1515,7 +1515,7 @@ ORCHESTRATION = (
         "loading/attempt.py",
         "self.redactor.text(said or sentence_of(error, self.plan.resource.name))",
         "said or sentence_of(error, self.plan.resource.name)",
-        ("loading/test_syncs.py::test_each_run_is_recorded_including_failed_ones",),
+        ("loading/test_syncs.py::test_the_error_of_another_library_is_recorded_without_the_secret",),
     ),
     Mutant(
         "the traceback of a run contains no secret",
