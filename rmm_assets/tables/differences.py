@@ -125,8 +125,7 @@ def rows_of_parents(
         return int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {where}", *parameters)[0][0])
     parents, rows = _keys_of(spared), 0
     listed = ", ".join(map(table.quote, spared.columns))
-    statement = f"SELECT {listed} FROM {table.qualified} WHERE {where}"
-    with table.client.execute_query(statement, *parameters) as cursor:
+    with table.cursor(f"SELECT {listed} FROM {{table}} WHERE {where}", *parameters) as cursor:
         for batch in cursor.iter_arrow(_BATCH):
             found = _keys(batch, spared.columns, types)
             rows += int(np.count_nonzero((found == NO_KEY) | np.isin(found, parents)))

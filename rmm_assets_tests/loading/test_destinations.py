@@ -7,6 +7,7 @@ from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from rmm_assets.audit import audit
@@ -17,6 +18,7 @@ from rmm_assets.loading.outcome import Outcome
 from rmm_assets.loading.plan import plan_load
 from rmm_assets.loading.run import PREVIEW_ROWS, sync
 from rmm_assets.simulator import Simulator
+from rmm_assets.tables.differences import Spared, rows_of_parents
 from rmm_assets.tables.inspection import dangling, duplicates, nulls, selected, unaccepted
 from rmm_assets.tables.settings import Destination
 from rmm_assets.tables.store import Store
@@ -163,6 +165,22 @@ def test_a_table_is_checked_and_audited(kind: str, tmp_path: Path, request: pyte
         assert unaccepted(table, "name", ["PC-1"], ["id"]).examples[0] == "2, PC-2"
         assert dangling(table, "name", rejected, "_dlt_load_id", ["id"]).at_fault == 9
         assert selected(table, "SELECT id FROM {table} WHERE name = 'PC-3'").examples == ("3",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["postgres", "mariadb", "sqlite"])
+def test_rows_of_parents_that_could_not_be_read_are_counted(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    store = store_at(kind, tmp_path, request, "acme_parents")
+    made = connection(resource(), destination=store.destination, dataset=store.dataset)
+    with Simulator(tables={"devices": fleet(9)}) as server:
+        sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
+    spared = Spared(("name",), [("PC-1",), ("PC-4",), ("PC-10",)])
+    with store.reading("parents") as client:
+        table, types = Table(client, "devices"), {"name": pa.string()}
+        assert rows_of_parents(table, spared, types, "1 = 1") == 2
+        assert rows_of_parents(table, spared, types, f"{table.quote('id')} > %s", [1]) == 1
 
 
 @pytest.mark.slow
