@@ -17,11 +17,9 @@ from typing import Any
 from uuid import uuid4
 
 from dlt.common.data_types import TDataType
-from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.sql_client import SqlClientBase
 
 from rmm_assets.errors import TableInUseError
-from rmm_assets.tables.dialects import created
 from rmm_assets.tables.table import Table
 
 LOCKS = "rmm_locks"
@@ -108,7 +106,7 @@ def _acquired(open_client: Open, name: str, place: str, holder: str, log: loggin
     while True:
         with open_client() as client:
             table = Table(client, LOCKS)
-            _prepare(table)
+            table.prepare(_COLUMNS)
             rows = table.rows("SELECT holder, place, beat FROM {table} WHERE name = %s", name)
             if not rows:
                 table.change("INSERT INTO {table} (name, place, holder, beat) VALUES (%s, '', '', '')", name)
@@ -136,15 +134,3 @@ def _beats(table: Table, name: str) -> set[str]:
 def _replace(table: Table, name: str, former: str, **values: str) -> None:
     changes = ", ".join(f"{column} = %s" for column in values)
     table.change(f"UPDATE {{table}} SET {changes} WHERE name = %s AND beat = %s", *values.values(), name, former)
-
-
-def _prepare(table: Table) -> None:
-    if table.exists():
-        return
-    if not table.client.has_dataset():
-        table.client.create_dataset()
-    try:
-        table.client.execute_sql(created(table.client, table.name, _COLUMNS))
-    except DatabaseException:  # another run was faster
-        if not table.exists():
-            raise

@@ -12,10 +12,8 @@ from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from dlt.common.data_types import TDataType
-from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.sql_client import SqlClientBase
 
-from rmm_assets.tables.dialects import created, extended
 from rmm_assets.tables.table import Table
 
 SYNCS = "rmm_syncs"
@@ -74,7 +72,7 @@ def write(client: SqlClientBase[Any], sync: Sync) -> None:
         sync: The row.
     """
     table = Table(client, SYNCS)
-    _prepare(table)
+    table.prepare(COLUMNS)
     quote, values = table.quote, asdict(sync)
     table.change(
         f"DELETE FROM {{table}} WHERE {quote('run_id')} = %s AND {quote('resource')} = %s", sync.run_id, sync.resource
@@ -170,20 +168,3 @@ def _aware(time: datetime | str) -> datetime:
     """Returns a time with its zone, as SQLite has times as text, and MySQL without their zone, which is UTC."""
     time = datetime.fromisoformat(time) if isinstance(time, str) else time
     return time if time.tzinfo else time.replace(tzinfo=UTC)
-
-
-def _prepare(table: Table) -> None:
-    """Creates the table or adds the columns that a newer version of this package writes."""
-    there = table.columns()
-    if not there:
-        if not table.client.has_dataset():  # a connection's first run, which failed
-            table.client.create_dataset()
-        try:
-            table.client.execute_sql(created(table.client, table.name, COLUMNS))
-        except DatabaseException:  # another run was faster
-            if not table.columns():
-                raise
-        return
-    added = {name: data_type for name, data_type in COLUMNS.items() if name not in there}
-    for statement in extended(table.client, table.name, added):
-        table.client.execute_sql(statement)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from dlt.common.data_types import TDataType
 from dlt.common.destination.dataset import DBApiCursor
 from dlt.common.schema.typing import C_DLT_LOAD_ID
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 
-from rmm_assets.tables.dialects import quoted, statement_for
+from rmm_assets.tables.dialects import created, extended, quoted, statement_for
 
 # dlt reads Arrow from a cursor of DuckDB; that this copies the rows once more is of no importance.
 warnings.filterwarnings("ignore", "Arrow output on a DB-API result", UserWarning)
@@ -68,6 +69,26 @@ class Table:
         except DatabaseUndefinedRelation:
             return False
         return True
+
+    def prepare(self, columns: Mapping[str, TDataType]) -> None:
+        """Creates the table, or adds the columns that it lacks, as those that a newer version of this package writes.
+
+        Args:
+            columns: dlt's types of the columns, all of which are nullable.
+        """
+        there = self.columns()
+        if there:
+            added = {name: data_type for name, data_type in columns.items() if name not in there}
+            for statement in extended(self.client, self.name, added):
+                self.client.execute_sql(statement)
+            return
+        if not self.client.has_dataset():  # before a connection's first load
+            self.client.create_dataset()
+        try:
+            self.client.execute_sql(created(self.client, self.name, columns))
+        except DatabaseException:  # another run was faster
+            if not self.columns():
+                raise
 
     def columns(self) -> tuple[str, ...]:
         """Returns the columns' names; empty if there is no table."""
