@@ -151,9 +151,7 @@ class Wire:
         headers = sum(len(name) + len(value) for name, value in response.headers.items())
         most = self._limits.max_response_bytes - headers
         announced = response.headers.get("Content-Length", "")
-        if announced.isdigit() and int(announced) > most:
-            raise TooLargeError
-        if headers > self._limits.max_response_bytes:
+        if most < 0 or (announced.isdigit() and int(announced) > most):
             raise TooLargeError
         content = bytearray()
         # In chunks after decompression, because a small compressed body may be huge.
