@@ -1154,8 +1154,8 @@ HTTP = (
     Mutant(
         "a body that announces too much is not read",
         "http/wire.py",
-        "if announced.isdigit() and int(announced) > most:",
-        "if announced.isdigit() and int(announced) < 0:",
+        "(announced.isdigit() and int(announced) > most)",
+        "(announced.isdigit() and int(announced) < 0)",
         ("http/test_transport.py::test_a_body_that_announces_too_much_is_not_read",),
     ),
     Mutant(

@@ -126,6 +126,7 @@ class Soak:
         (folder / "home").mkdir(parents=True)
         (folder / "outputs").mkdir()
         shutil.copy(ROOT / "deploy" / "dagster.yaml", folder / "home")
+        self._measure()  # makes Dagster's databases, which `rmm` does under a lock that this process does not take
         self.parties = [self._party(number) for number in range(connections)]
         self.wrong_key = secrets.token_urlsafe(24)
 
@@ -239,6 +240,7 @@ class Soak:
                 yield f"{resource}: {problem}"
 
     def _measure(self) -> None:
+        """Notes how many runs Dagster's instance holds, and its size."""
         size = sum(file.stat().st_size for file in (self.folder / "home").rglob("*") if file.is_file())
         with dg.DagsterInstance.from_config(str(self.folder / "home")) as instance:
             self.report.sizes.append((instance.get_runs_count(), size))
