@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from rmm_assets.rows.distinct import Mask, by_distinct
@@ -21,6 +22,8 @@ LASTING_KEY = Key(1, 0)
 # Stored with each row.
 CONTENT_HASH = "_content_hash"
 Contents = np.ndarray[Any, np.dtype[np.int64]]
+
+_SAMPLE = 1000
 
 
 class Received(NamedTuple):
@@ -78,14 +81,22 @@ def contents(table: pa.Table, rows: int, as_json: Collection[str] = (), key: Key
 
 
 def _hashes(array: pa.Array, key: Key) -> Hashes:
-    encoded = array.dictionary_encode()
-    if len(encoded.dictionary) > len(array) // 2:
+    if pt.is_timestamp(array.type):
+        array = array.cast(pa.int64())
+    encoded = array.dictionary_encode() if _repeats(array) else None
+    if encoded is None or len(encoded.dictionary) > len(array) // 2:
         hashes = _each(array.fill_null(0) if pt.is_int64(array.type) or pt.is_float64(array.type) else array, key)
     else:
         hashes = _each(encoded.dictionary, key)[encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)]
     if array.null_count:
         hashes[array.is_null().to_numpy(zero_copy_only=False)] = 0
     return hashes
+
+
+def _repeats(array: pa.Array) -> bool:
+    """Guesses from the first values whether most values are repeated, as encoding a column of distinct ones is slow."""
+    first = array.slice(0, _SAMPLE)
+    return len(array) <= _SAMPLE or pc.count_distinct(first, "all").as_py() <= len(first) // 2
 
 
 def _each(array: pa.Array, key: Key) -> Hashes:

@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 from rmm_assets.rows.selector import SelectedType, select
 
 # White space between braces only occurs in bodies that have white space after one.
-_SPACED = tuple(b"{" + blank for blank in (b" ", b"\n", b"\r", b"\t"))
 _EMPTY_OBJECT = re.compile(rb"\{[ \t\r\n]*\}")
 
 
@@ -85,8 +84,7 @@ class Page:
 
     def may_have_empty_objects(self) -> bool:
         """Returns whether the body contains an empty object, or text that looks like one."""
-        body = self._body
-        return b"{}" in body or (any(text in body for text in _SPACED) and _EMPTY_OBJECT.search(body) is not None)
+        return _EMPTY_OBJECT.search(self._body) is not None
 
     def objects(self) -> list[Any]:
         """Returns the rows as exact Python values. Elements that are not objects are included as received."""
