@@ -1,7 +1,7 @@
 """Tests that the table matches the server or is unchanged after each run, whatever happens between runs.
 
 It runs sequences of real loads in which rows appear, change, change their type and disappear, reads fail, and the connection
-file changes. `RMM_SEQUENCES` sets the number of sequences (default 8); with `RMM_SHRINK`, a failing sequence is shortened,
+file changes. `RMM_SEQUENCES` sets the number of sequences (default 4); with `RMM_SHRINK`, a failing sequence is shortened,
 which takes minutes.
 """
 
@@ -30,7 +30,7 @@ from rmm_assets.rows.json_text import plain_text
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.syncing import Row, connection, resource, run
 
-SEQUENCES = int(os.environ.get("RMM_SEQUENCES", "8"))
+SEQUENCES = int(os.environ.get("RMM_SEQUENCES", "4"))
 
 VALUES = st.one_of(
     st.none(), st.integers(-5, 5), st.sampled_from([0.5, 1.0, 2.5e10, 2**60]), st.booleans(),

@@ -16,10 +16,11 @@ import pytest
 from rmm_assets.rows.layout import Layout
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.simulator import Simulator
+from rmm_assets_tests.examples import examples
 from rmm_assets_tests.rows.test_rows_same_as_dlt import NAMES, VALUES
 from rmm_assets_tests.syncing import connection, resource, run
 
-TABLES, ROWS = 14, 80
+TABLES, ROWS = examples(6, 14), 80
 LAYOUT = Layout(RowShape("t"))
 
 

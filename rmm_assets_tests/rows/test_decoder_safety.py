@@ -16,10 +16,11 @@ from rmm_assets.errors import BodyError
 from rmm_assets.rows.decode import read_page, read_pages
 from rmm_assets.rows.page import Page
 from rmm_assets.rows.type_memory import TypeMemory
+from rmm_assets_tests.examples import examples
 
 # More with RMM_FUZZ_BODIES=200000.
-BODIES = int(os.environ.get("RMM_FUZZ_BODIES", "20000"))
-PROCESSES = 4
+BODIES = int(os.environ.get("RMM_FUZZ_BODIES", examples(2_500, 20_000)))
+PROCESSES = examples(1, 4)
 
 ROWS: list[Any] = [
     {"id": 1, "name": "a", "at": "2024-01-01T00:00:00Z", "org": {"id": 1, "n": None}, "tags": ["x"], "f": 0.5},

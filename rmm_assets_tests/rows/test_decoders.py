@@ -19,6 +19,7 @@ from rmm_assets.rows.keys import row_keys
 from rmm_assets.rows.shape import Nesting, RowShape
 from rmm_assets.rows.spool import Spool
 from rmm_assets.rows.type_memory import TypeMemory
+from rmm_assets_tests.examples import examples
 
 pytestmark = pytest.mark.slow
 
@@ -191,7 +192,11 @@ def shown(table: pa.Table, shape: RowShape) -> Any:
     )
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=examples(50, 250),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 @given(PAGES, SHAPES, st.sampled_from(list(WRAPS)), st.booleans(), st.sampled_from([1, 3, 1000]))
 @example([[{"a": -0.0}, {"a": 1}]], RowShape("t"), "data", False, 1)
 @example(
@@ -211,7 +216,11 @@ def test_both_decoders_give_the_same_tables(
 LISTS = st.lists(VALUES | st.dictionaries(NAMES, VALUES, max_size=2), max_size=3)
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=examples(50, 250),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 @given(
     st.lists(
         tables() | st.lists(st.dictionaries(NAMES, LISTS | VALUES, max_size=4), max_size=3), min_size=1, max_size=3

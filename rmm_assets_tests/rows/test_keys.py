@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rmm_assets.rows.decode import read_page
 from rmm_assets.rows.keys import NO_KEY, row_keys
 from rmm_assets.rows.shape import RowShape
+from rmm_assets_tests.examples import examples
 from rmm_assets_tests.rows.landing import land
 
 
@@ -88,7 +89,7 @@ def test_a_lone_surrogate_in_a_key_is_not_a_key(tmp_path: Path) -> None:
     assert result.spool.keyless == 2
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(50, 200), deadline=None)
 @given(
     st.lists(
         st.one_of(st.integers(), st.booleans(), st.text(), st.floats(allow_nan=False, allow_infinity=False)),

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rmm_assets.rows.layout import Layout
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.timestamps import are_timestamps, read_timestamps
+from rmm_assets_tests.examples import examples
 from rmm_assets_tests.rows.landing import land
 
 UTC = datetime.UTC
@@ -300,7 +301,7 @@ COMMON = st.builds(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(100, 500), deadline=None)
 @given(st.lists(st.one_of(STAMPS, COMMON), min_size=1, max_size=3))
 @example(["0001-01-01T00:00:00+14:00"])
 @example(["9999-12-31T23:59:59-05:00"])

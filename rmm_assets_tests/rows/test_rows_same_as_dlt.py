@@ -17,6 +17,7 @@ from rmm_assets.rows.layout import Layout
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import Spool
 from rmm_assets.rows.type_memory import TypeMemory
+from rmm_assets_tests.examples import examples
 
 NAMES = ["name", "Name With Space", "order", "__x", "", "organization", "x_", "ünï", "a__b", "camelCase", "1st", "日本"]
 NAMES += ["a.b", "A*b", "group", "select", "v" * 80, "HTTPServer", "_y", "e-mail", "@t", "a  b"]
@@ -131,7 +132,7 @@ def contents(database: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_tables_are_the_same_as_stock_dlt_s(tmp_path: Path) -> None:
-    tables = list(make_tables(seed=4, count=60))
+    tables = list(make_tables(seed=4, count=examples(15, 60)))
     stock = run(
         tmp_path,
         "stock",
