@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from rmm_assets.config import Connection
+from rmm_assets.http.auth import hidden
+from rmm_assets.loading import reads
+from rmm_assets.loading import run as loading
+from rmm_assets.loading.attempt import Attempt
 from rmm_assets.loading.outcome import Outcome
+from rmm_assets.loading.plan import plan_load
+from rmm_assets.loading.requests import plan_requests
 from rmm_assets.loading.run import sync
+from rmm_assets.reading.fetch import Pager
+from rmm_assets.reading.report import Report
+from rmm_assets.rows.records import RecordSpool
 from rmm_assets.tables.store import Store
 
 KEY = "demo-key"
@@ -69,6 +80,36 @@ def run(folder: Path, base_url: str, made: Connection | None = None, name: str =
         while (deeper := cause.__cause__ or cause.__context__) is not None:
             cause = deeper
         raise cause from None
+
+
+def read(
+    folder: Path, base_url: str | None, made: Connection | None = None, name: str = "devices"
+) -> tuple[Report, list[Row]]:
+    """Reads a resource with its connection's requests, as its first run does, but loads nothing, which takes a second.
+
+    Returns:
+        The report of the read, and its rows.
+
+    Raises:
+        RmmError: The read is not complete.
+    """
+    made = made or connection()
+    plan = plan_load(made, made.resource(name))
+    requests = plan_requests(made, plan)
+    log = logging.getLogger("rmm_assets")
+    with ExitStack() as stack:
+        attempt = Attempt(store_in(folder), plan, log)
+        transport = loading._transport(stack, made, attempt, hidden(KEY), base_url)
+        pager = Pager(transport, width=made.limits.max_concurrency, most_pages=made.limits.max_pages)
+        stack.callback(pager.close)
+        collector = RecordSpool(requests.endpoint.shape, folder / "rows")
+        reading = reads.Reading(
+            pager=pager, pipeline=NotImplemented, folder=folder, before_publishing=NotImplemented,
+            report=Report(name), log=log,
+        )  # fmt: skip
+        reads.read(requests, reading, collector, requests.first_bounds)
+        rows = [row for batch in collector.records() for row in batch]
+        return reading.report, [{k: v for k, v in row.items() if k != "_content_hash"} for row in rows]
 
 
 def rows_of(folder: Path, name: str = "devices", *, own: bool = False) -> list[Row]:

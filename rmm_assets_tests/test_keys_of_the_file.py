@@ -29,7 +29,7 @@ from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.orchestration.bench import DATABASE, checks, failures, query
 from rmm_assets_tests.orchestration.bench import connection as dagster_connection
 from rmm_assets_tests.orchestration.bench import sync as dagster_sync
-from rmm_assets_tests.syncing import KEY, Row, absent, connection, devices, ids, resource, rows_of, run
+from rmm_assets_tests.syncing import KEY, Row, absent, connection, devices, ids, read, resource, rows_of, run
 
 pytestmark = pytest.mark.slow
 
@@ -142,7 +142,7 @@ def test_a_request_is_built_as_configured(case: str, tmp_path: Path) -> None:
         made = connection(
             resource(endpoint=endpoint), client={"base_url": "http://127.0.0.1:9", "auth": auth, **client}
         )
-        run(tmp_path, server.url, made)
+        read(tmp_path, server.url, made)
     assert shown(server.seen[0]) == expected
 
 
@@ -150,7 +150,7 @@ def test_a_resource_with_only_a_path_uses_the_client_s_base_url(tmp_path: Path) 
     with Scripted(lambda seen: Say({"data": []})) as server:
         client = {"base_url": f"{server.url}/api", "paginator": "single_page", "auth": "bearer"}
         made = connection(resource(endpoint={"path": "devices", "paginator": None}), client=client)
-        run(tmp_path, None, made)  # type: ignore[arg-type]
+        read(tmp_path, None, made)
     assert server.seen[0].target == "/api/devices"
 
 
@@ -176,7 +176,7 @@ def test_the_configured_token_lifetime_applies_if_the_server_states_none(tmp_pat
             made = connection(
                 resource(endpoint={"auth": auth, "paginator": paginator}, verify=False), limits={"max_concurrency": 1}
             )
-            run(tmp_path / str(lifetime), server.url, made)
+            read(tmp_path / str(lifetime), server.url, made)
     assert issued[1] > 1
     assert issued[3600] == 1
     form = next(parse_qs(seen.body.decode()) for seen in server.seen if seen.target == "/token")
@@ -187,9 +187,9 @@ def test_the_configured_token_lifetime_applies_if_the_server_states_none(tmp_pat
 def test_an_ignored_response_has_no_rows(action: dict[str, Any], tmp_path: Path) -> None:
     made = connection(resource(endpoint={"response_actions": [{**action, "action": "ignore"}]}))
     with Scripted(lambda seen: Say({"error": "no devices here"}, 404)) as server:
-        assert run(tmp_path, server.url, made).report.complete
+        assert read(tmp_path, server.url, made)[0].complete
         with pytest.raises(TransportError, match="HTTP 404"):
-            run(tmp_path, server.url, connection())
+            read(tmp_path, server.url, connection())
 
 
 def test_rows_are_at_the_configured_selector(tmp_path: Path) -> None:
@@ -234,8 +234,8 @@ def test_the_next_page_is_at_the_configured_path(case: str, tmp_path: Path) -> N
         return Say({"data": ROWS[start : start + 10], **more.get("body", {})}, headers=more.get("headers", ()))
 
     with Scripted(answer) as server:
-        run(tmp_path, server.url, connection(resource(endpoint={"paginator": paginator})))
-    assert rows_of(tmp_path) == ROWS
+        _, rows = read(tmp_path, server.url, connection(resource(endpoint={"paginator": paginator})))
+    assert rows == ROWS
 
 
 @pytest.mark.parametrize("kind", ["offset", "page_number", "cursor"])
@@ -259,10 +259,10 @@ def test_stop_after_empty_page_is_configurable(kind: str, stops: bool, tmp_path:
     with Scripted(answer) as server:
         if stops:  # and later rows of the API make the read red
             with pytest.raises(RmmError, match=r"page 2 is empty but page 3 has rows|ended \(empty page\)"):
-                run(tmp_path, server.url, made)
+                read(tmp_path, server.url, made)
             return
-        run(tmp_path, server.url, made)
-    assert ids(rows_of(tmp_path)) == list(range(1, 21))
+        _, rows = read(tmp_path, server.url, made)
+    assert sorted({*ids(rows)}) == list(range(1, 21))
 
 
 @pytest.mark.parametrize("kind", ["offset", "page_number", "cursor"])
@@ -276,8 +276,8 @@ def test_the_configured_end_mark_ends_the_read(kind: str, tmp_path: Path) -> Non
     filled = {"next": "1"} if kind == "cursor" else {}
     with Scripted(lambda seen: Say({"data": ROWS[:10], **filled, "meta": {"more": False}})) as server:
         paginator = {**paginators[kind], "has_more_path": "meta.more"}
-        run(tmp_path, server.url, connection(resource(endpoint={"paginator": paginator}, verify=False)))
-        assert ids(rows_of(tmp_path)) == list(range(1, 11))
+        _, rows = read(tmp_path, server.url, connection(resource(endpoint={"paginator": paginator}, verify=False)))
+        assert ids(rows) == list(range(1, 11))
 
 
 @pytest.mark.parametrize("place", ["resource", "offset", "page_number"])
@@ -294,7 +294,7 @@ def test_the_total_is_at_the_configured_path(place: str, tmp_path: Path) -> None
         return Say({"data": [] if behind else ROWS, "next": None, "meta": {"count": 26}})
 
     with Scripted(answer) as server, pytest.raises(Exception, match="reports 26 rows; 25 distinct rows"):
-        run(tmp_path, server.url, connection(resource(endpoint={"paginator": paginators[place]}, **changes)))
+        read(tmp_path, server.url, connection(resource(endpoint={"paginator": paginators[place]}, **changes)))
 
 
 # Incremental ranges
@@ -387,21 +387,20 @@ def test_columns_have_the_configured_types(tmp_path: Path) -> None:
     assert found["at"] == ("TIMESTAMP WITH TIME ZONE", "YES")
 
 
-@pytest.mark.parametrize("hint", ["partition", "cluster", "sort", "unique"])
-def test_a_hint_reaches_dlt_s_schema_of_the_table(hint: str, tmp_path: Path) -> None:
-    # DuckDB has none of these; other destinations read them from this schema.
-    loads(tmp_path, resource(columns={"name": {"data_type": "text", hint: True}}), ROWS)
-    assert dlt_table(tmp_path)["columns"]["name"][hint] is True
-
-
-def test_references_and_the_file_format_reach_dlt_s_schema_of_the_table(tmp_path: Path) -> None:
+def test_hints_references_and_the_file_format_reach_dlt_s_schema_of_the_table(tmp_path: Path) -> None:
+    # DuckDB has none of these hints; other destinations read them from this schema.
+    hints = {f"is_{hint}": {"data_type": "text", hint: True} for hint in ("partition", "cluster", "sort", "unique")}
     reference = {
         "columns": ["name"], "referenced_table": "sites", "referenced_columns": ["id"], "label": "stands at",
         "cardinality": "many_to_one",
     }  # fmt: skip
-    loads(tmp_path, resource(references=[reference], file_format="jsonl"), ROWS)
-    assert dlt_table(tmp_path)["references"] == [reference]
-    assert dlt_table(tmp_path)["file_format"] == "jsonl"
+    rows = [{**row, **dict.fromkeys(hints, row["name"])} for row in ROWS]
+    loads(tmp_path, resource(columns=hints, references=[reference], file_format="jsonl"), rows)
+    table = dlt_table(tmp_path)
+    for column in hints:
+        assert table["columns"][column][column.removeprefix("is_")] is True
+    assert table["references"] == [reference]
+    assert table["file_format"] == "jsonl"
     assert ids(rows_of(tmp_path)) == ids(ROWS)
 
 
@@ -504,7 +503,7 @@ def test_failures_are_retried_as_configured(case: str, tmp_path: Path) -> None:
     changes, more, answer, requests = TROUBLE[case]
     with Scripted(lambda seen: answer()) as server:
         with pytest.raises(TransportError):
-            run(tmp_path, server.url, connection(resource(**changes), **more))
+            read(tmp_path, server.url, connection(resource(**changes), **more))
         assert len(server.seen) == requests
 
 
@@ -521,13 +520,13 @@ def test_connecting_times_out_as_configured(tmp_path: Path) -> None:
             waiting.connect_ex(listener.getsockname())
         made = connection(limits={"connect_timeout": 0.3}, retry={"max_retries": 0})
         with pytest.raises(TransportError, match=r"no connection within 0\.3 s"):
-            run(tmp_path, f"http://127.0.0.1:{listener.getsockname()[1]}", made)
+            read(tmp_path, f"http://127.0.0.1:{listener.getsockname()[1]}", made)
 
 
 @pytest.mark.parametrize(("verify", "requests"), [(True, 2), (False, 1), (None, 1)])
 def test_a_read_is_verified_as_configured(verify: bool | None, requests: int, tmp_path: Path) -> None:
     with Simulator(tables={"devices": ROWS[:24]}) as server:
-        assert run(tmp_path, server.base_url, connection(resource(verify=verify))).report.passes == requests
+        assert read(tmp_path, server.base_url, connection(resource(verify=verify)))[0].passes == requests
         assert len(server.requests) == requests
 
 

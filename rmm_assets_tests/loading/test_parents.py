@@ -11,7 +11,7 @@ import pytest
 
 from rmm_assets.errors import IncompleteError, ParentRowError, TransportError
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
-from rmm_assets_tests.syncing import Row, absent, connection, ids, resource, rows_of, run
+from rmm_assets_tests.syncing import Row, absent, connection, ids, read, resource, rows_of, run
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +47,7 @@ class Api:
 def test_a_value_in_a_path_is_one_segment(tmp_path: Path) -> None:
     api = Api(customers(*HOSTILE))
     with Scripted(api) as server:
-        run(tmp_path, server.url, made({"path": "/v1/customers/{resources.customers.code}/devices"}))
+        read(tmp_path, server.url, made({"path": "/v1/customers/{resources.customers.code}/devices"}))
     segments = [urlsplit(seen.target).path.split("/") for seen in api.asked]
     assert {len(parts) for parts in segments} == {5}
     assert sorted(unquote(parts[3]) for parts in segments) == sorted(HOSTILE)
@@ -59,7 +59,7 @@ def test_a_value_in_a_path_s_query_and_in_parameters_adds_no_parameter(tmp_path:
     api = Api(customers(*HOSTILE))
     endpoint = {"path": "/v1/devices?of={resources.customers.code}", "params": {"too": "x{resources.customers.code}"}}
     with Scripted(api) as server:
-        run(tmp_path, server.url, made(endpoint))
+        read(tmp_path, server.url, made(endpoint))
     asked = [dict(parse_qsl(urlsplit(seen.target).query)) for seen in api.asked]
     assert {frozenset(query) for query in asked} == {frozenset({"of", "too", "api_key"})}
     assert sorted(query["of"] for query in asked) == sorted(HOSTILE)
@@ -71,24 +71,24 @@ def test_a_value_in_a_body_is_a_value(tmp_path: Path) -> None:
     api = Api(customers(crafted))
     endpoint = {"method": "POST", "json": {"of": "{resources.customers.code}", "n": "{resources.customers.id}"}}
     with Scripted(api) as server:
-        run(tmp_path, server.url, made(endpoint))
+        read(tmp_path, server.url, made(endpoint))
     assert json.loads(api.asked[0].body) == {"of": crafted, "n": 0}
 
 
 @pytest.mark.parametrize(
-    ("data", "read"),
+    ("data", "parsed"),
     [
         ("of={resources.customers.code}&x=1", lambda body: dict(parse_qsl(body))),
         ('{"of": "{resources.customers.code}", "x": "1"}', json.loads),
     ],
     ids=["form", "json"],
 )
-def test_a_value_in_a_text_body_is_a_value(data: str, read: Any, tmp_path: Path) -> None:
+def test_a_value_in_a_text_body_is_a_value(data: str, parsed: Any, tmp_path: Path) -> None:
     crafted = 'a"&x=2\\'
     api = Api(customers(crafted))
     with Scripted(api) as server:
-        run(tmp_path, server.url, made({"method": "POST", "data": data}))
-    assert read(api.asked[0].body.decode()) == {"of": crafted, "x": "1"}
+        read(tmp_path, server.url, made({"method": "POST", "data": data}))
+    assert parsed(api.asked[0].body.decode()) == {"of": crafted, "x": "1"}
 
 
 def test_braces_in_a_body_that_are_no_placeholders_are_sent_as_they_are(tmp_path: Path) -> None:
@@ -96,12 +96,12 @@ def test_braces_in_a_body_that_are_no_placeholders_are_sent_as_they_are(tmp_path
     api = Api(customers("a"))
     body = {"query": query, "variables": {"of": "{resources.customers.code}", "{}": "{id}"}}
     with Scripted(api) as server:
-        run(tmp_path, server.url, made({"method": "POST", "json": body}))
-        run(tmp_path, server.url, made({"method": "POST", "data": json.dumps(body)}))
+        read(tmp_path, server.url, made({"method": "POST", "json": body}))
+        read(tmp_path, server.url, made({"method": "POST", "data": json.dumps(body)}))
     for seen in api.asked:
         assert json.loads(seen.body) == {"query": query, "variables": {"of": "a", "{}": "{id}"}}
     with pytest.raises(ValueError, match=r"resource\.customers\.code"):
-        run(tmp_path, "http://127.0.0.1:9", made({"method": "POST", "json": {"of": "{resource.customers.code}"}}))
+        read(tmp_path, "http://127.0.0.1:9", made({"method": "POST", "json": {"of": "{resource.customers.code}"}}))
 
 
 PLACES: dict[str, dict[str, Any]] = {
@@ -122,25 +122,24 @@ def test_a_value_that_cannot_be_used_in_a_request_is_refused_by_name(
 ) -> None:
     api = Api(customers("fine", key))
     with Scripted(api) as server, pytest.raises(ParentRowError, match=f"of customers id=1 is {what}") as caught:
-        run(tmp_path, server.url, made(PLACES[place]))
+        read(tmp_path, server.url, made(PLACES[place]))
     assert "its devices cannot be requested" in str(caught.value)
-    assert rows_of(tmp_path) == []
 
 
 def test_a_field_that_a_parent_lacks_is_refused_by_name(tmp_path: Path) -> None:
     with Scripted(Api([{"id": 7}])) as server:
         child = made({"path": "/v1/customers/{resources.customers.code}/devices"})
         with pytest.raises(ParentRowError, match="`code` of customers id=7 is missing"):
-            run(tmp_path, server.url, child)
+            read(tmp_path, server.url, child)
         child = made({"path": "/v1/customers/{resources.customers.id}/devices"}, include_from_parent=["region"])
         with pytest.raises(ParentRowError, match=r"`region` \(include_from_parent\) of customers id=7 is missing"):
-            run(tmp_path, server.url, child)
+            read(tmp_path, server.url, child)
 
 
 def test_a_line_break_in_a_header_is_refused(tmp_path: Path) -> None:
     api = Api(customers("a\r\nX-Admin: 1"))
     with Scripted(api) as server, pytest.raises(ParentRowError, match="text with control characters"):
-        run(tmp_path, server.url, made({"headers": {"X-Of": "{resources.customers.code}"}}))
+        read(tmp_path, server.url, made({"headers": {"X-Of": "{resources.customers.code}"}}))
 
 
 def test_a_parent_without_its_key_counts_and_is_red(tmp_path: Path) -> None:
@@ -169,7 +168,7 @@ PER_CUSTOMER = {"path": "/v1/customers/{resources.customers.code}/devices"}
 def test_an_error_of_a_child_names_the_parent_and_the_path(tmp_path: Path) -> None:
     broken = {"b": Say({"error": "no"}, status=403)}
     with Scripted(lambda seen: per_customer(seen, broken)) as server, pytest.raises(TransportError) as caught:
-        run(tmp_path, server.url, made(PER_CUSTOMER))
+        read(tmp_path, server.url, made(PER_CUSTOMER))
     assert "(for customers id=1, at /v1/customers/b/devices)" in str(caught.value)
     assert caught.value.status == 403
 
@@ -352,7 +351,7 @@ def test_incomplete_parents_make_the_child_red_or_cause_a_warning(tmp_path: Path
 
     with Scripted(answer) as server:
         with pytest.raises(IncompleteError, match="customers"):
-            run(tmp_path, server.url, child())
+            read(tmp_path, server.url, child())
         outcome = run(tmp_path, server.url, child(on_incomplete="warn"))
     assert ids(rows_of(tmp_path)) == ["a0", "a1", "a2", "b0", "b1", "b2"]
     assert not outcome.report.complete
@@ -362,12 +361,11 @@ def test_ignored_responses_are_no_rows_for_one_parent_but_red_for_all(tmp_path: 
     ignoring = {**PER_CUSTOMER, "response_actions": [{"status_code": 403, "action": "ignore"}]}
     broken = {"b": Say({"error": "no"}, status=403)}
     with Scripted(lambda seen: per_customer(seen, broken)) as server:
-        outcome = run(tmp_path, server.url, made(ignoring))
-        assert outcome.report.complete
-        assert ids(rows_of(tmp_path)) == ["a0", "a1", "a2", "c0", "c1", "c2"]
+        report, rows = read(tmp_path, server.url, made(ignoring))
+        assert report.complete
+        assert ids(rows) == ["a0", "a1", "a2", "c0", "c1", "c2"]
         broken |= {"a": broken["b"], "c": broken["b"]}
         with pytest.raises(
             IncompleteError, match=r"ignored the responses for all 3 rows of customers: this also happens"
         ):
-            run(tmp_path, server.url, made(ignoring, max_absent_share=1))
-    assert absent(tmp_path) == set()
+            read(tmp_path, server.url, made(ignoring, max_absent_share=1))
