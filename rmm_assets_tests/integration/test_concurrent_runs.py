@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
+from rmm_assets.cli.instance import dagster_instance
 from rmm_assets.loading.run import sync
 from rmm_assets.simulator import Simulator
 from rmm_assets.simulator.faults import Faults
@@ -101,29 +100,19 @@ def test_a_destination_that_is_down_is_red_before_anything_is_fetched(tmp_path: 
         assert not server.requests
 
 
+def _make_an_instance(home: str, barrier: Any) -> None:
+    os.environ["DAGSTER_HOME"] = home
+    barrier.wait(300)
+    with dagster_instance() as instance:
+        instance.get_runs_count()
+
+
 def test_commands_that_make_dagster_s_instance_at_the_same_time_can_all_use_it(tmp_path: Path) -> None:
-    code = """
-from pathlib import Path
-import dagster as dg
-from rmm_assets.cli.instance import dagster_instance
-print("ready", flush=True)
-input()
-with dagster_instance() as instance:
-    instance.get_runs_count()
-"""
-    environment = {**os.environ, "DAGSTER_HOME": str(tmp_path / "home")}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(4)
-    ]
-    for process in started:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    for process in started:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    assert [process.communicate(timeout=300) and process.returncode for process in started] == [0] * 4
-    again = subprocess.run([sys.executable, "-c", code], env=environment, input="\n", capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
+    for number in (4, 1):
+        barrier = FORKS.Barrier(number)
+        started = [FORKS.Process(target=_make_an_instance, args=(str(tmp_path), barrier)) for _ in range(number)]
+        for process in started:
+            process.start()
+        for process in started:
+            process.join(300)
+        assert [process.exitcode for process in started] == [0] * number

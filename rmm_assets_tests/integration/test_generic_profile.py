@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import duckdb
@@ -13,6 +12,7 @@ import pytest
 
 import rmm_assets
 from rmm_assets.simulator import Fleet, Simulator
+from rmm_assets_tests.commands import rmm as rmm_command
 
 PROFILE = Path(rmm_assets.__file__).parent / "profiles" / "generic.yaml"
 KEY = "s3cr3t-9f8e7d6c5b"
@@ -27,19 +27,8 @@ def sync(folder: Path, base_url: str, **environment: str) -> subprocess.Complete
     (folder / "connections" / "generic").mkdir(parents=True)
     (folder / "connections" / "generic" / "defs.yaml").write_text(text.replace("https://api.example.com", base_url))
     (folder / "home").mkdir()
-    return subprocess.run(
-        [str(Path(sys.executable).with_name("rmm")), "sync", "generic"],
-        cwd=folder,
-        env={
-            **os.environ,
-            "DAGSTER_HOME": str(folder / "home"),
-            "RMM_CONNECTIONS": str(folder / "connections"),
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    places = {"DAGSTER_HOME": str(folder / "home"), "RMM_CONNECTIONS": str(folder / "connections")}
+    return rmm_command(["sync", "generic"], folder, {**os.environ, **places, **environment})
 
 
 @pytest.mark.parametrize("place", ["environment", "secrets.toml"])

@@ -16,7 +16,8 @@ import pytest
 
 from rmm_assets.orchestration.lost_runs import Process, end_lost_runs
 from rmm_assets.simulator import Faults, Simulator
-from rmm_assets_tests.integration.test_cli import CONNECTION, RMM, command, rows
+from rmm_assets_tests.commands import Started
+from rmm_assets_tests.integration.test_cli import CONNECTION, command, rows
 
 pytestmark = pytest.mark.slow
 
@@ -34,20 +35,19 @@ def server(tmp_path: Path) -> Iterator[Simulator]:
 
 
 @contextmanager
-def syncing(folder: Path, server: Simulator) -> Iterator[subprocess.Popen[str]]:
+def syncing(folder: Path, server: Simulator) -> Iterator[Started]:
     """Yields the process of an `rmm sync` that has started to read."""
     (folder / "home").mkdir(exist_ok=True)
     server.set_faults(Faults(delay=0.5))
     before = len(server.requests)
-    with subprocess.Popen(
-        [RMM, "sync"], cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        try:
-            until(lambda: len(server.requests) > before, process)
-            yield process
-        finally:
-            process.kill()
-            server.set_faults([])
+    process = Started(["sync"], folder, environment(folder))
+    try:
+        until(lambda: len(server.requests) > before or process.is_over)
+        assert not process.is_over, process.end()
+        yield process
+    finally:
+        process.send_signal(signal.SIGKILL)
+        server.set_faults([])
 
 
 def until(
@@ -69,8 +69,9 @@ def runs(folder: Path) -> list[dg.DagsterRun]:
 def test_an_interrupt_ends_the_command_and_its_run_within_seconds(sent: int, server: Simulator, tmp_path: Path) -> None:
     with syncing(tmp_path, server) as process:
         process.send_signal(sent)
-        said, _ = process.communicate(timeout=SECONDS)
-    assert process.returncode == 130, said
+        done = process.end(SECONDS)
+    said = done.stdout + done.stderr
+    assert done.returncode == 130, said
     assert "Interrupted: canceled run" in said
     assert "Traceback" not in said
     [run] = runs(tmp_path)
@@ -79,8 +80,8 @@ def test_an_interrupt_ends_the_command_and_its_run_within_seconds(sent: int, ser
 
 def test_after_a_kill_the_next_sync_ends_the_lost_run_and_succeeds(server: Simulator, tmp_path: Path) -> None:
     with syncing(tmp_path, server) as process:
-        process.kill()
-        process.wait()
+        process.send_signal(signal.SIGKILL)
+        process.end()
         [killed] = runs(tmp_path)
         assert not killed.is_finished
     done = command(tmp_path, "sync", ACME_API_KEY="demo-key")

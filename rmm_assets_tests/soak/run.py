@@ -11,10 +11,8 @@ from __future__ import annotations
 import os
 import random
 import secrets
-import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -35,11 +33,11 @@ import portalocker
 import yaml
 
 from rmm_assets.simulator import Simulator
+from rmm_assets_tests.commands import Started
 from rmm_assets_tests.http.leaks import leaks_in
 from rmm_assets_tests.soak import tables
 from rmm_assets_tests.soak.days import Day, day
 
-RMM = str(Path(sys.executable).with_name("rmm"))
 ROOT = Path(__file__).parents[2]
 # Seconds; a run that takes longer is stuck.
 LONGEST_RUN = 900.0
@@ -194,9 +192,6 @@ class Soak:
 
     def _sync(self, number: int, party: Party, what: Day) -> int:
         """Runs `rmm sync` in a process of its own, and returns its exit code; -9 if it was killed."""
-        words = [RMM, "sync", party.name]
-        if what.largest_file is not None:
-            words = ["bash", "-c", f"ulimit -f {what.largest_file}; exec {shlex.join(words)}"]
         environment = {
             **os.environ,
             "DAGSTER_HOME": str(self.folder / "home"),
@@ -206,18 +201,12 @@ class Soak:
         }
         if what.wrong_key:
             environment[tables.variable(party.name)] = self.wrong_key
-        with (
-            (self.folder / "outputs" / f"{number:04}-{party.name}-{time.time_ns()}").open("wb") as output,
-            subprocess.Popen(
-                words, cwd=self.folder, env=environment, stdout=output, stderr=subprocess.STDOUT
-            ) as process,
-        ):
-            try:
-                return process.wait(LONGEST_RUN if what.kill_at is None else what.kill_at * median(self._usual[-9:]))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                return -9
+        limit = None if what.largest_file is None else what.largest_file * 1024
+        process = Started(["sync", party.name], self.folder, environment, largest_file=limit)
+        done = process.end(LONGEST_RUN if what.kill_at is None else what.kill_at * median(self._usual[-9:]))
+        output = self.folder / "outputs" / f"{number:04}-{party.name}-{time.time_ns()}"
+        output.write_text(done.stdout + done.stderr)
+        return done.returncode
 
     def _wrong(self, party: Party, what: Day, end: str, code: int, before: Mapping[str, tables.Held]) -> Iterator[str]:
         if end == "killed" and what.kill_at is None:
