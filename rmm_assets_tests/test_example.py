@@ -15,6 +15,7 @@ import pytest
 from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, StepMaterializationData
 
 import rmm_assets
+from rmm_assets_tests.examples import examples
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +83,7 @@ def test_a_load_that_ends_during_the_bills_run_is_billed(when: str) -> None:
 
 def test_no_order_of_loads_ticks_and_runs_misses_a_load() -> None:
     dice = random.Random(5)
-    for _ in range(25):
+    for _ in range(examples(5, 25)):
         happenings = ["tick", *dice.choices(["tick", "load", "start", "end"], k=12)]
         loads, read = last_load_and_last_read(EXAMPLE["after_every_load"](), happenings)
         assert loads == read, happenings

@@ -93,9 +93,9 @@ def test_the_secret_is_in_no_file_log_output_or_exception(
 ) -> None:
     hostile = Hostile(way, key, tmp_path / "certificates")
     with hostile.running() as cases:
-        if way != "query":  # in a URL, a secret is seen most often; elsewhere, each way shows a third of the failures
-            third = cases[list(AUTHS).index(way) % 3 :: 3]
-            cases = [case for case in cases if case in third or case.name in SEARCHED]
+        if way != "query" or key == PLAIN:  # in a URL, a secret is seen most often; the others share the failures
+            part = cases[list(AUTHS).index(way) :: len(AUTHS)]
+            cases = [case for case in cases if case in part or case.name in SEARCHED]
         plain = http.client.HTTPConnection(hostile.url.partition("://")[2])
         plain.request("GET", "/token")  # shows that http.client does print what it sends
         plain.close()

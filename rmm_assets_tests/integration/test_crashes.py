@@ -21,8 +21,8 @@ from rmm_assets_tests.syncing import absent, connection, devices, resource, rows
 
 pytestmark = pytest.mark.slow
 
-KILLS = 20
-KILLS_OF_OTHERS = 5
+KILLS = 8
+KILLS_OF_OTHERS = 2
 
 
 def change(rng: random.Random, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -104,7 +104,7 @@ def test_a_first_load_that_is_killed_leaves_all_of_its_rows_or_none(tmp_path: Pa
     rows = devices(4000, note="x" * 300)
     found: Counter[int] = Counter()
     with Simulator(tables={"devices": rows}) as server:
-        for number in range(6):
+        for number in range(3):
             folder = tmp_path / str(number)
             running = Running(folder, server.base_url, made)
             running.reaches("loading")

@@ -57,7 +57,7 @@ def until(
     while not condition():
         assert process is None or process.poll() is None, process.communicate()
         assert time.monotonic() < end, "timed out"
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 def runs(folder: Path) -> list[dg.DagsterRun]:
@@ -133,8 +133,8 @@ def test_the_daemon_recovers_after_everything_was_killed(server: Simulator, tmp_
         until(lambda: bool(server.requests), first)
         os.killpg(first.pid, signal.SIGKILL)
     server.set_faults([])
-    with daemon(tmp_path) as second:
-        until(lambda: all(run.is_finished for run in runs(tmp_path)), second)
+    with daemon(tmp_path) as second, dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
+        until(lambda: all(run.is_finished for run in instance.get_runs()), second)
     last, lost = runs(tmp_path)
     assert (last.status, lost.status) == (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE)
     with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -52,25 +55,61 @@ def held(store: Store, *names: str) -> list[Any]:
     return [*found, nullable]
 
 
-@pytest.fixture(params=["duckdb", "postgres"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    if request.param == "duckdb":
-        return Store("duckdb", str(tmp_path / "rmm.duckdb"), "acme", tmp_path / "work")
-    with Store("postgres", request.getfixturevalue("postgres"), "acme", tmp_path / "work").changing("test") as client:
-        for name in ("acme", "acme_staging", "north", "north_staging"):
-            client.execute_sql(f"DROP SCHEMA IF EXISTS {name} CASCADE")
-    return Store("postgres", request.getfixturevalue("postgres"), "acme", tmp_path / "work")
-
-
-@pytest.fixture
-def server(store: Store) -> Iterator[Simulator]:
-    """After two loads: ten rows are marked absent, one is rejected, and a range has ended."""
+def loaded(store: Store) -> None:
+    """Loads twice: ten rows are marked absent, one is rejected, and a range has ended."""
+    made = fleet()
     with Simulator(tables={"devices": ROWS, "events": EVENTS}) as simulator:
-        made = fleet()
         load(store, simulator, made, "devices")
         load(store, simulator, made, "events")
         simulator.set_rows("devices", [*ROWS[:10], {"id": "no number"}])
         assert load(store, simulator, made, "devices").absences.marked == 10
+
+
+@pytest.fixture(scope="module")
+def in_a_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a loaded DuckDB file."""
+    folder = tmp_path_factory.mktemp("renaming")
+    loaded(Store("duckdb", str(folder / "rmm.duckdb"), "acme", folder / "work"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def in_a_template(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a loaded database, from which PostgreSQL makes others."""
+    executed(postgres, "CREATE DATABASE renaming")
+    loaded(Store("postgres", other(postgres, "renaming"), "acme", tmp_path_factory.mktemp("renaming") / "work"))
+    return "renaming"
+
+
+def other(url: str, database: str) -> str:
+    return f"{url.rpartition('/')[0]}/{database}"
+
+
+def executed(url: str, sql: str) -> None:
+    import psycopg2
+
+    with closing(psycopg2.connect(url)) as client:
+        client.autocommit = True
+        client.cursor().execute(sql)
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A copy of the tables after two loads."""
+    if request.param == "duckdb":
+        shutil.copy(request.getfixturevalue("in_a_file") / "rmm.duckdb", tmp_path)
+        return Store("duckdb", str(tmp_path / "rmm.duckdb"), "acme", tmp_path / "work")
+    postgres, template = request.getfixturevalue("postgres"), request.getfixturevalue("in_a_template")
+    name = f"renaming_{uuid4().hex}"
+    executed(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
+    return Store("postgres", other(postgres, name), "acme", tmp_path / "work")
+
+
+@pytest.fixture
+def server() -> Iterator[Simulator]:
+    """The server as it was in the last of these loads."""
+    rows = [*ROWS[:10], {"id": "no number"}]
+    with Simulator(tables={"devices": rows, "events": EVENTS}) as simulator:
         yield simulator
 
 

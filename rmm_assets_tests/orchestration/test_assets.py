@@ -58,12 +58,12 @@ def test_every_row_is_loaded_and_every_check_passes(instance: dg.DagsterInstance
     )
 
 
-def test_five_runs_in_one_process_all_succeed(instance: dg.DagsterInstance) -> None:
+def test_three_runs_in_one_process_all_succeed(instance: dg.DagsterInstance) -> None:
     with Simulator(tables={"devices": devices(30)}) as rmm:
         target = connection(rmm.base_url)
         # One set of definitions, as in a long-lived worker.
         definitions = build_connection_defs(target)
-        for number in range(5):
+        for number in range(3):
             rmm.set_rows("devices", devices(30 + number))
             result = run(definitions, "sync_acme", instance)
             assert result.success, failures(result)
@@ -98,9 +98,6 @@ def test_one_endpoint_that_is_down_leaves_the_others_green(instance: dg.DagsterI
             "devices": False,
             "patches": True,
         }
-
-        rmm.set_faults(())
-        assert sync(target, instance).success
 
 
 def test_a_failed_load_leaves_the_table_as_it_was(instance: dg.DagsterInstance) -> None:
@@ -192,8 +189,8 @@ def test_an_empty_response_gives_full_metadata_with_zeros(loaded_before: bool, i
 
 
 def test_a_temporary_failure_is_retried_at_most_three_times(instance: dg.DagsterInstance) -> None:
-    # One resource per status, so that one run covers all.
-    statuses = {f"answers_{status}": status for status in (429, 500, 502, 503, 504)}
+    # `http/test_transport.py` has every status.
+    statuses = {f"answers_{status}": status for status in (429, 503)}
     with Simulator(tables={name: devices(5) for name in statuses}) as rmm:
         rmm.set_faults(Faults(resource=name, status=status) for name, status in statuses.items())
         target = connection(rmm.base_url, list(statuses))
@@ -210,7 +207,7 @@ def test_a_temporary_failure_is_retried_at_most_three_times(instance: dg.Dagster
 
 
 def test_a_permanent_failure_is_not_retried(instance: dg.DagsterInstance) -> None:
-    statuses = {f"answers_{status}": status for status in (400, 401, 403, 404, 501)}
+    statuses = {f"answers_{status}": status for status in (401, 404)}
     with Simulator(tables={name: devices(5) for name in statuses}) as rmm:
         rmm.set_faults(Faults(resource=name, status=status) for name, status in statuses.items())
         result = sync(connection(rmm.base_url, list(statuses)), instance)
@@ -227,25 +224,6 @@ def test_dropped_connections_are_retried(instance: dg.DagsterInstance) -> None:
         result = sync(connection(rmm.base_url), instance)
     assert result.success
     assert metadata(result)["retries"] == 2
-
-
-def test_retry_after_is_honoured_in_both_forms_and_capped(instance: dg.DagsterInstance) -> None:
-    # One second and one hour, as a number and as a date, which is rounded up to a whole second.
-    asks = {
-        "seconds": Faults(resource="seconds", status=429, retry_after=1, times=1),
-        "date": Faults(resource="date", status=429, retry_after=1, retry_after_as_date=True, times=1),
-        "hour": Faults(resource="hour", status=503, retry_after=3600, times=1),
-        "hour_as_date": Faults(
-            resource="hour_as_date", status=503, retry_after=3600, retry_after_as_date=True, times=1
-        ),
-    }
-    with Simulator(tables={name: devices(5) for name in asks}, faults=asks.values()) as rmm:
-        target = connection(rmm.base_url, list(asks), retry={"backoff_factor": 0.01, "max_wait": 1.5})
-        assert sync(target, instance).success
-        waits = {name: [request.at for request in rmm.requests if request.resource == name] for name in asks}
-    for name, (first, second) in waits.items():
-        least, most = (0.9, 1.5 + 1) if "hour" not in name else (1.4, 1.5 + 2)
-        assert least <= second - first < most, name
 
 
 def test_each_retry_is_a_line_of_the_runs_log(instance: dg.DagsterInstance) -> None:

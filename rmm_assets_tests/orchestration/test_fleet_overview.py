@@ -35,8 +35,11 @@ def fleet_connection(url: str, **changes: object) -> RmmConnection:
     return bench.connection(url, resources)
 
 
-def test_the_job_draws_four_charts_and_one_page_after_the_loads(fleet: Simulator, instance: dg.DagsterInstance) -> None:
-    result = bench.run(build_connection_defs(fleet_connection(fleet.base_url)), "sync_acme", instance)
+def test_the_job_draws_four_charts_and_one_page_which_depends_only_on_the_tables(
+    fleet: Simulator, instance: dg.DagsterInstance
+) -> None:
+    definitions = build_connection_defs(fleet_connection(fleet.base_url))
+    result = bench.run(definitions, "sync_acme", instance)
     assert result.success
     metadata = bench.metadata(result, "fleet_overview")
     assert metadata["charts"] == 4 and metadata["page"] == str(PAGE)
@@ -47,10 +50,7 @@ def test_the_job_draws_four_charts_and_one_page_after_the_loads(fleet: Simulator
     html = PAGE.read_text()
     assert html.count("<svg") == 4 and "Contoso Dental" in html
 
-
-def test_the_same_tables_give_the_same_page(fleet: Simulator, instance: dg.DagsterInstance) -> None:
-    definitions = build_connection_defs(fleet_connection(fleet.base_url))
-    assert bench.run(definitions, "sync_acme", instance).success
+    # The same tables give the same page.
     first = PAGE.read_bytes()
     alone = dg.define_asset_job("alone", selection=dg.AssetSelection.assets(OVERVIEW))
     again = bench.run(dg.Definitions.merge(definitions, dg.Definitions(jobs=[alone])), "alone", instance)
@@ -93,7 +93,8 @@ def test_devices_that_could_not_be_read_are_not_drawn(fleet: Simulator, instance
 
 
 def test_the_page_can_be_elsewhere_or_nowhere(fleet: Simulator, instance: dg.DagsterInstance) -> None:
-    definitions = build_connection_defs(fleet_connection(fleet.base_url))
+    resources = [{"name": name, "endpoint": {"path": f"/v1/{name}"}} for name in ("devices", "alerts")]
+    definitions = build_connection_defs(bench.connection(fleet.base_url, resources))
     for page in ("pages/one.html", ""):
         config = {"ops": {"acme__fleet_overview": {"config": {"page": page}}}}
         job = definitions.resolve_job_def("sync_acme")

@@ -13,7 +13,7 @@ from rmm_assets.orchestration.prune import age_of, build_prune_job, prune
 from rmm_assets.simulator import Simulator
 from rmm_assets_tests.orchestration.bench import KEY, QUIET, connection, devices, query
 
-RUNS = 5
+RUNS = 3
 
 
 @pytest.fixture
