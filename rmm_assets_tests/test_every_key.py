@@ -263,11 +263,6 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "resources[].columns.*.name",
             "resources[].columns.*.primary_key",
         ),
-        "test_a_hint_reaches_dlt_s_schema_of_the_table": (
-            "resources[].columns.*.partition",
-            "resources[].columns.*.cluster",
-            "resources[].columns.*.sort",
-        ),
         "test_a_load_is_limited_to_the_memory_of_the_file": ("destination.memory_limit",),
         "test_destination_options_reach_dlt": (
             "resources[].columns.*.unique",
@@ -277,7 +272,10 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "test_a_frozen_set_of_tables_allows_no_new_table": ("resources[].schema_contract.tables",),
         "test_a_table_has_the_configured_name": ("resources[].table_name",),
-        "test_references_and_the_file_format_reach_dlt_s_schema_of_the_table": (
+        "test_hints_references_and_the_file_format_reach_dlt_s_schema_of_the_table": (
+            "resources[].columns.*.partition",
+            "resources[].columns.*.cluster",
+            "resources[].columns.*.sort",
             "resources[].file_format",
             "resources[].references",
             "resources[].references[].columns",

@@ -86,7 +86,7 @@ def other(url: str, database: str) -> str:
 
 
 def executed(url: str, sql: str) -> None:
-    import psycopg2
+    import psycopg2  # type: ignore[import-untyped]
 
     with closing(psycopg2.connect(url)) as client:
         client.autocommit = True
