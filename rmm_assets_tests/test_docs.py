@@ -34,6 +34,7 @@ from rmm_assets.cli import main
 from rmm_assets.config import Connection
 from rmm_assets.config.checks import Checks
 from rmm_assets.definitions import load_connections
+from rmm_assets_tests.forking import forked_commands, forking_server
 
 PROJECT = Path(rmm_assets.__file__).parents[1]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
@@ -44,6 +45,8 @@ NOT_THEIRS = ("DAGSTER_", "RMM_", "ACME_", "MAKE", "MFLAGS")
 # The server of the docs.
 POSTGRES = "postgresql://loader:password@db.example.com:5432/warehouse"
 COMMAND_WITHIN = 900.0  # seconds
+# The page whose commands are the installed scripts; those of the other pages are forked.
+INSTALLED = "docs/how-to/own-rmm.md"
 
 _BLOCK = re.compile(
     r"(?:<!-- test: (?P<mark>[^\n]+?) -->\n\s*)?^(?P<indent> *)```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^ *```$",
@@ -174,11 +177,21 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
         assert str(unit.name) not in done.stdout + done.stderr, done.stdout + done.stderr
 
 
+@pytest.fixture(scope="module")
+def forking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with forking_server(tmp_path_factory.mktemp("forking")) as address:
+        yield address
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES_THAT_RUN)
-def test_the_commands_of_a_page_work_as_described(page: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_the_commands_of_a_page_work_as_described(
+    page: str, tmp_path: Path, request: pytest.FixtureRequest, forking: str
+) -> None:
     copy = tmp_path / "project"
     _copy_project(copy)
+    if page != INSTALLED:
+        forked_commands(forking, copy / ".venv" / "bin", "rmm")
     port = _free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(NOT_THEIRS)},
@@ -217,8 +230,8 @@ def _copy_project(copy: Path) -> None:
         ".*", "data", "site", "__pycache__", "*.egg-info", "build", "node_modules", "rmm_assets_tests", "benchmarks"
     )
     shutil.copytree(PROJECT, copy, ignore=kept)
-    (copy / ".venv").mkdir()
-    for part in ("bin", "lib", "pyvenv.cfg"):
+    (copy / ".venv" / "bin").mkdir(parents=True)
+    for part in ("lib", "pyvenv.cfg", *(f"bin/{program.name}" for program in BIN.iterdir())):
         (copy / ".venv" / part).symlink_to(BIN.parent / part)
     (copy / ".venv" / ".installed").touch()  # `make` has nothing to install
 
