@@ -412,7 +412,9 @@ class Transport:
         throttled = signal or reply.status in (429, 503)
         hints = {401: "the API refused the key; ", 403: "the key may not read this; "}
         hint = "rate limited by the API; " if throttled else hints.get(reply.status, "")
-        if 300 <= reply.status < 400:
+        if reply.status == 304:
+            hint = "not modified; remove If-None-Match and If-Modified-Since from the headers; "
+        elif 300 <= reply.status < 400:
             hint = "a redirect that cannot be followed; "
         text = f"HTTP {reply.status}: {hint}{reply.content_type}, {self.excerpt(reply.body)!r}"
         retryable = signal or reply.status in self._retry.status_codes

@@ -5,7 +5,8 @@ A read is complete only by evidence from a closed list, `Evidence`:
 * the stated total was reached by distinct rows, and every page states the same total;
 * the API marked the end: a null or empty reference to the next page, or `has_more` false;
 * an empty page follows the last row, if paging goes by position;
-* two reads agree: of the last page if the API keeps the position (links, cursors), of everything if it does not;
+* two reads agree: of the last page if the API keeps the position (links, cursors), of everything if it does not, or in smaller
+  pages if the last page is full;
 * the connection file says so: a maximum, `verify: false`, `single_page`.
 
 Anything else in a response that says there are more rows, configured or not, contradicts an end (see `signals`). Offsets and
@@ -22,18 +23,18 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from rmm_assets.errors import IncompleteError, PagingError
+from rmm_assets.errors import IncompleteError, PagingError, TransportError
 from rmm_assets.reading.collector import Collector
 from rmm_assets.reading.count import count_rows
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.facts import PassFacts
 from rmm_assets.reading.fetch import Pager
 from rmm_assets.reading.paginators import ByPosition
-from rmm_assets.reading.probes import refuse_other_base, rows_elsewhere
+from rmm_assets.reading.probes import refuse_other_base, refuse_unsorted, rows_elsewhere
 from rmm_assets.reading.progress import Progress
 from rmm_assets.reading.report import Evidence, Report
 from rmm_assets.reading.signals import ROUND_TOTALS, Kind, Signals
-from rmm_assets.reading.stated import never_found
+from rmm_assets.reading.stated import never_found, reference_not_found
 from rmm_assets.reading.walk import walk
 
 MAX_PASSES = 3
@@ -114,15 +115,20 @@ def _read(
     verify: bool | None, to_the_end: bool, log: logging.Logger,
 ) -> None:  # fmt: skip
     before: _PassSummary | None = None
-    overlapping, past_total, stumbles = True, False, 0
+    overlapping, past_total, stumbles, suspicion = True, False, 0, ""
     counted = count_rows(pager, endpoint)
     while True:
         report.passes += 1
         signals.begin(counted)
-        facts = _one_pass(
-            pager, endpoint, collector, report, signals, log, overlapping=overlapping, past_total=past_total,
-            unique=unique, trusted=verify is False,
-        )  # fmt: skip
+        try:
+            facts = _one_pass(
+                pager, endpoint, collector, report, signals, log, overlapping=overlapping, past_total=past_total,
+                unique=unique, trusted=verify is False,
+            )  # fmt: skip
+        except TransportError as error:
+            if suspicion:  # the API may not allow this page size
+                raise PagingError(f"{suspicion}. In smaller pages: {error}") from None
+            raise
         if facts.moved_at_once:
             # The API accepts only round offsets, or rows move: tried twice. Such a pass takes two requests and is not counted.
             stumbles += 1
@@ -131,15 +137,25 @@ def _read(
             continue
         counted = _add_totals(pager, endpoint, facts, signals, counted)
         report.first_total, report.last_total = facts.first_total, facts.last_total
+        if facts.suspicion:
+            smaller = None if suspicion else endpoint.in_smaller_pages(report.rows, facts.full_page)
+            if smaller is None:
+                raise PagingError(facts.suspicion)
+            log.info("%s; reading it again in smaller pages", facts.suspicion)
+            endpoint, suspicion, before = smaller, facts.suspicion, _summary(facts, collector, report)
+            continue
         summary = _summary(facts, collector, report) if before is not None else None
         confirmed = before is not None and summary is not None and summary.confirms(before)
         verdict = _verdict(endpoint, facts, signals, report, before, confirmed, unique, verify)
+        if suspicion and not confirmed and isinstance(verdict, Evidence):
+            verdict = suspicion
         if isinstance(verdict, Evidence):
             # A stated 0 does not show that the right page was requested.
             reached = verdict is Evidence.STATED_TOTAL and report.rows
             may_ask = verify is not False and not facts.ignored
             if may_ask and not reached:
                 refuse_other_base(pager, endpoint, facts, signals, report.rows)
+                refuse_unsorted(pager, endpoint, facts)
             if may_ask and facts.ended != "maximum":
                 verdict = rows_elsewhere(pager, endpoint, facts, signals, report.rows) or verdict
         if isinstance(verdict, Evidence):
@@ -156,7 +172,9 @@ def _read(
                 _one_pass(
                     pager, endpoint, collector, report, signals, log, overlapping=False, past_total=False, unique=unique
                 )
-            raise IncompleteError(f"{endpoint.name}: {verdict} (after {report.passes} passes)")
+            raise IncompleteError(
+                f"{endpoint.name}: {verdict} (after {report.passes} passes){reference_not_found(endpoint, signals)}"
+            )
         log.info(
             "%s: %s; reading it again (pass %d of %d at most)", endpoint.name, verdict, report.passes + 1, MAX_PASSES
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rmm_assets.http.request import Request
@@ -13,6 +13,9 @@ from rmm_assets.reading.paginators import Paginator
 from rmm_assets.reading.settings import Count, EmptyAs
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.type_memory import TypeMemory
+
+# APIs that limit the rows of a whole read do so at multiples of this number.
+_ROUND = 500
 
 
 @dataclass
@@ -24,6 +27,7 @@ class Learned:
         found: Configured keys whose place has had a value in at least one response.
         total_counts_all: Whether the stated total is known to count all rows rather than those of a page.
         first_page_checked: Whether a page before the first one has been looked for.
+        orders_tried: Whether cursors that are values of rows have been tried, with a page in their order (True), and not (False).
         probes: By number of rows received, how often the API was asked for rows in another way.
     """
 
@@ -31,6 +35,7 @@ class Learned:
     found: set[str] = field(default_factory=set)
     total_counts_all: bool = False
     first_page_checked: bool = False
+    orders_tried: set[bool] = field(default_factory=set)
     probes: Counter[int] = field(default_factory=Counter)
 
 
@@ -80,6 +85,25 @@ class Endpoint:
     def selector(self) -> str | None:
         """Where the rows are; None if not yet known."""
         return self.data_selector or self.learned.selector
+
+    def in_smaller_pages(self, rows: int, largest: int) -> Endpoint | None:
+        """Returns the endpoint with a page size by which the last page of `rows` rows is not full.
+
+        None if the request has no page size under one of the usual names. None, too, for so round a number of rows that the API
+        may send no more of them in all, whatever the size of a page.
+
+        Args:
+            rows: Number of rows received.
+            largest: Number of rows on the largest page.
+        """
+        size = next((size for size in range(largest - 1, 0, -1) if rows % size), None)
+        place = self.paginator.size_in(self.request())
+        if size is None or place is None or rows % _ROUND == 0:
+            return None
+        source, name = place
+        if source == "json":
+            return replace(self, json={**self.json, name: size})
+        return replace(self, params={**self.params, name: size})
 
     def request(self) -> Request:
         """Returns the request without the paginator's changes."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
+from rmm_assets.http.request import Request
 from rmm_assets.reading.report import Evidence
 from rmm_assets.rows.page import Page
 
@@ -21,6 +23,23 @@ class PageRead:
     page: Page
     number: int
     total: int | None
+
+
+@dataclass(frozen=True)
+class KeysetPage:
+    """A page whose next one is requested by a value of its last row.
+
+    Attributes:
+        asked: The request for the page.
+        page: Its rows.
+        values: The value of each row.
+        in_order: Whether the rows are sorted by them, upwards or downwards.
+    """
+
+    asked: Request
+    page: Page
+    values: list[Any]
+    in_order: bool
 
 
 @dataclass
@@ -41,11 +60,13 @@ class PassFacts:
         ended: How the read ended, in a few words; empty while it has not.
         could_be_full: Whether the last page may have been cut off, as it is as long as pages usually are.
         full_page: Number of rows on the last page with rows if it may be full; else 0.
+        suspicion: Why the end is not credible, as the last page is full and unmarked; empty if it is.
         evidence: The evidence for the end that this pass alone gives.
         contradictions: What the API stated that contradicts this end.
         first_page: The first page with rows.
         ignored: Status of the first response if `response_actions` ignores it; else None.
         cap: Number of rows per page if the API sends fewer than requested.
+        keyset: If cursors are values of rows, the page to try them on: the first one not sorted by them, else the first one.
         warnings: Oddities, with what to write in the connection file.
     """
 
@@ -62,11 +83,13 @@ class PassFacts:
     ended: str = ""
     could_be_full: bool = False
     full_page: int = 0
+    suspicion: str = ""
     evidence: Evidence | None = None
     contradictions: list[str] = field(default_factory=list)
     first_page: Page | None = None
     ignored: int | None = None
     cap: int | None = None
+    keyset: KeysetPage | None = None
     warnings: list[str] = field(default_factory=list)
 
     def state(self, total: int | None) -> None:

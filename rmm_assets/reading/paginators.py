@@ -7,6 +7,7 @@ each page names the next one. Names are those of dlt's `rest_api` source.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
@@ -38,6 +39,9 @@ SIZE_NAMES = frozenset((
 _OTHER_PAGES = frozenset(("first", "prev", "previous"))
 
 
+# The rest of a path that leads into the last row.
+_OF_LAST_ROW = re.compile(r"\[-1:?\]\.?(.+)$")
+
 _HasMorePath = Annotated[str | None, Field(description="JSONPath of a boolean that says whether more pages follow.")]
 
 
@@ -63,10 +67,16 @@ class Paginator(Tagged):
 
     def asked_rows(self, request: Request) -> int | None:
         """Returns the page size in a request under one of the usual names; None if there is none."""
-        for source in (request.params, request.json if isinstance(request.json, Mapping) else {}):
-            for name, value in source.items():
+        place = self.size_in(request)
+        return None if place is None else int(getattr(request, place[0])[place[1]])
+
+    def size_in(self, request: Request) -> tuple[str, str] | None:
+        """Returns where a request has a page size under one of the usual names: `params` or `json`, and the name."""
+        for source in ("params", "json"):
+            values = getattr(request, source)
+            for name, value in values.items() if isinstance(values, Mapping) else ():
                 if str(name).lower() in SIZE_NAMES and str(value).isdigit():
-                    return int(value)
+                    return source, name
         return None
 
 
@@ -131,6 +141,13 @@ class ByReference(Paginator):
     def reference(self, answer: Answer) -> Any:
         """Returns the reference to the next page: None or empty if the response says there is none, `ABSENT` if missing."""
         raise NotImplementedError
+
+    def row_values(self, answer: Answer) -> list[Any]:
+        """Returns each row's value of the cursor if that is a value of the last row, as in keyset paging; else nothing.
+
+        Nothing, too, unless all of them are numbers or all are texts, which can be sorted.
+        """
+        return []
 
     def following(self, asked: Request, answer: Answer, reference: Any) -> Request:
         """Returns the request for the page named by a reference."""
@@ -268,8 +285,20 @@ class CursorPaginator(ByReference):
     def reference(self, answer: Answer) -> Any:
         return answer.find(self.cursor_path)
 
+    def row_values(self, answer: Answer) -> list[Any]:
+        within = _OF_LAST_ROW.search(self.cursor_path)
+        if within is None or not answer.page.rows or answer.beside_rows(self.cursor_path) is not ABSENT:
+            return []
+        values = answer.page.values(tuple(within[1].split(".")))
+        kinds = {type(value) for value in values}
+        return values if kinds in ({str}, {int}, {float}, {int, float}) else []
+
     def following(self, asked: Request, answer: Answer, reference: Any) -> Request:
-        return _put(asked, self.cursor_param or "cursor", self.cursor_body_path, reference)
+        return self.to(asked, reference)
+
+    def to(self, asked: Request, cursor: Any) -> Request:
+        """Returns the request for the page at a cursor."""
+        return _put(asked, self.cursor_param or "cursor", self.cursor_body_path, cursor)
 
 
 class HeaderCursorPaginator(ByReference):

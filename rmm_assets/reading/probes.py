@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from rmm_assets.http.request import Request
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.facts import PassFacts
 from rmm_assets.reading.fetch import Pager
-from rmm_assets.reading.paginators import SIZE_NAMES, ByPosition, SinglePagePaginator
+from rmm_assets.reading.paginators import SIZE_NAMES, ByPosition, CursorPaginator, SinglePagePaginator
 from rmm_assets.reading.signals import PAGE_SIZES, Signals
 from rmm_assets.rows.keys import NO_KEY, row_keys
 from rmm_assets.rows.page import Page
@@ -45,6 +46,61 @@ def refuse_other_base(pager: Pager, endpoint: Endpoint, facts: PassFacts, signal
             f"{endpoint.name}: page {before} has other rows than page {paginator.base}, where the read began: the API "
             f"numbers pages from {before}; set base_page: {before}"
         )
+
+
+def refuse_unsorted(pager: Pager, endpoint: Endpoint, facts: PassFacts) -> None:
+    """Tries a cursor that is a value of a row: what follows a row on its page must follow its value, too.
+
+    If the API filters by the value but sorts by another one, rows are skipped without any sign. A row with a greater value than
+    a later one shows it if the filter lets greater values through, and the other way round. Once
+    per run for a page whose rows are in order, and for one whose are not.
+
+    Raises:
+        PagingError: The rows after one of them do not follow its value.
+    """
+    paginator, keyset, learned = endpoint.paginator, facts.keyset, endpoint.learned
+    if keyset is None or not isinstance(paginator, CursorPaginator) or keyset.in_order in learned.orders_tried:
+        return
+    values, keys = keyset.values, row_keys(keyset.page, endpoint.shape).tolist()
+    if NO_KEY in keys:
+        return
+    for before in (operator.gt, operator.lt):
+        index = _row_before_others(values, before)
+        start = values[index]
+        behind = {key for key, value in zip(keys[index:], values[index:], strict=True) if before(start, value)}
+        if not behind:
+            continue
+        learned.orders_tried.add(keyset.in_order)
+        request = paginator.to(keyset.asked, start)
+        if behind & _keys_of(pager, endpoint, request, "a page that starts earlier", behind):
+            continue
+        # They may have been deleted in the meantime.
+        if behind & _keys_of(pager, endpoint, keyset.asked, "read again", set()):
+            raise PagingError(
+                f"{endpoint.name}: the next page is requested by `{paginator.cursor_path}`, but the rows after {start!r} on a "
+                "page do not follow that value: the API does not sort by it, so rows are skipped. Add the parameter that makes "
+                "it do so"
+            )
+
+
+def _row_before_others(values: list[Any], before: Callable[[Any, Any], bool]) -> int:
+    """Returns the index of the outermost value that has a later one behind it, as near to the end as possible; 0 if none has."""
+    found = outermost = 0
+    for index, value in enumerate(values):
+        if before(values[outermost], value):
+            found = outermost
+        else:
+            outermost = index
+    return found
+
+
+def _keys_of(pager: Pager, endpoint: Endpoint, request: Request, how: str, failed: set[Any]) -> set[Any]:
+    """Returns the keys of the rows in a response; `failed` if there is none."""
+    try:
+        found = pager.look(endpoint, replace(request, label=f"{endpoint.name}, {how}"), patient=False)
+    except TransportError:
+        found = None
+    return failed if found is None else set(row_keys(found.page, endpoint.shape).tolist())
 
 
 def rows_elsewhere(pager: Pager, endpoint: Endpoint, facts: PassFacts, signals: Signals, rows: int) -> str:

@@ -9,11 +9,11 @@ from rmm_assets.http.request import Request
 from rmm_assets.reading.absent import ABSENT
 from rmm_assets.reading.answers import Answer
 from rmm_assets.reading.endpoint import Endpoint
-from rmm_assets.reading.facts import PassFacts
+from rmm_assets.reading.facts import KeysetPage, PassFacts
 from rmm_assets.reading.paginators import ByReference, HeaderLinkPaginator, SinglePagePaginator
 from rmm_assets.reading.report import Evidence
 from rmm_assets.reading.signals import PAGE_SIZES, Signals, same_address
-from rmm_assets.reading.stated import found_nowhere, more_mark, refuse_never_found, repeats, total_of
+from rmm_assets.reading.stated import more_mark, reference_not_found, refuse_never_found, repeats, total_of
 from rmm_assets.rows.page import Page
 
 
@@ -33,6 +33,7 @@ class References:
         self._facts = facts
         self._signals = signals
         self._single = isinstance(paginator, SinglePagePaginator)
+        self._asked = paginator.asked_rows(endpoint.request())
         self._rows = self._largest = 0
         self._total: Any = ABSENT
         self._before: Page | None = None
@@ -73,7 +74,7 @@ class References:
         if before is None or not repeats(answer.page, before, self._endpoint.shape):
             return False
         itself = not self._names_another(asked, answer, self._paginator.reference(answer))
-        if not itself or (self._could_be_full(before, asked) and not self._signals.confirms(self._rows, None)):
+        if not itself or (self._could_be_full(before) and not self._signals.confirms(self._rows, None)):
             raise PagingError(
                 f"{self._endpoint.name}: page {number + 1} is the same as page {number}; the server does not follow its own "
                 "paging. Check the paginator's parameter names against the API's documentation"
@@ -95,19 +96,15 @@ class References:
         return following
 
     def look_again(self, asked: Request, again: Answer) -> Request | None:
-        """Compares the last page with a second response for it; returns the next request if that one names a next page.
-
-        Raises:
-            PagingError: The end is not credible.
-        """
+        """Compares the last page with a second response for it; returns the next request if that one names a next page."""
         reference = self._paginator.reference(again)
         if self._names_another(asked, again, reference):
             self._facts.warnings.append(f"page {self.number} had no next page in its first response")
             return self._follow(asked, again, reference)
-        if self._suspicion:
-            raise PagingError(self._suspicion)
         assert self._before is not None
-        if repeats(again.page, self._before, self._endpoint.shape) or again.page.rows == self._before.rows == 0:
+        if self._suspicion:
+            self._facts.suspicion = self._suspicion
+        elif repeats(again.page, self._before, self._endpoint.shape) or again.page.rows == self._before.rows == 0:
             self._facts.evidence = Evidence.TWO_READS
         else:
             self._facts.moved = True
@@ -124,6 +121,11 @@ class References:
         reference = paginator.reference(answer)
         if reference is not ABSENT:
             learned.found.add("paginator")
+        values = paginator.row_values(answer)
+        if values and (self._facts.keyset is None or self._facts.keyset.in_order):
+            in_order = values in (sorted(values), sorted(values, reverse=True))
+            if self._facts.keyset is None or not in_order:
+                self._facts.keyset = KeysetPage(asked, page, values, in_order)
         if self._single:
             self._end("single page", Evidence.USER, page)
         elif paginator.stops_at_empty and not page.rows:
@@ -144,7 +146,7 @@ class References:
             # This response is the only evidence that the table is empty.
             self.needs_another_look = self.number == 1 and not self._facts.trusted
         else:
-            self._end_unmarked(asked, page, itself=reference is not ABSENT)
+            self._end_unmarked(page, itself=reference is not ABSENT)
         return None
 
     def _names_another(self, asked: Request, answer: Answer, reference: Any) -> bool:
@@ -173,11 +175,11 @@ class References:
 
     def _end(self, how: str, evidence: Evidence | None, page: Page) -> None:
         self._facts.ended, self._facts.evidence = how, evidence
-        self._facts.could_be_full = self._could_be_full(page, self._endpoint.request())
+        self._facts.could_be_full = self._could_be_full(page)
         self._facts.full_page = page.rows if self._facts.could_be_full else 0
         refuse_never_found(self._endpoint, self._facts, self._signals)
 
-    def _end_unmarked(self, asked: Request, page: Page, *, itself: bool) -> None:
+    def _end_unmarked(self, page: Page, *, itself: bool) -> None:
         """Handles an end without a mark: credible if a stated number confirms it or a second response for the page does."""
         stated = self._rows in (self._total, self._signals.counted)
         self._end("no next page", None, page)
@@ -186,25 +188,25 @@ class References:
         if stated or self._signals.more_in_all(self._rows):
             return
         self.needs_another_look = True
-        if self._could_be_full(page, asked) and not (self.number > 1 and self._signals.confirms(self._rows, None)):
+        if self._could_be_full(page) and not (self.number > 1 and self._signals.confirms(self._rows, None)):
             wrong = "names itself as the next page: the cursor does not move" if itself else "has no next page"
             self._suspicion = (
                 f"{self._endpoint.name}: page {self.number} is full ({page.rows} rows) and {wrong}. Rows may be missing"
                 f"{self._advice()}"
             )
 
-    def _could_be_full(self, page: Page, asked: Request) -> bool:
+    def _could_be_full(self, page: Page) -> bool:
         """Returns whether the page is as long as pages are: as requested, as learned, or a round number."""
         if self.number > 1 and page.rows >= self._largest:
             return True
         alone = self.number == 1 and page.rows in PAGE_SIZES
-        return bool(page.rows) and (alone or page.rows == self._paginator.asked_rows(asked))
+        return bool(page.rows) and (alone or page.rows == self._asked)
 
     def _advice(self) -> str:
-        paginator = self._paginator
-        if paginator.place and "paginator" not in self._endpoint.learned.found:
-            return f": {found_nowhere(paginator.place_key, paginator.place, self._signals)}"
+        if lost := reference_not_found(self._endpoint, self._signals):
+            return lost
+        size = "" if self._asked else ", or request a page size, so that the rows can be read in smaller pages, too"
         return (
             ": if the API has an end mark, name it with has_more_path; if it states a total, with total_path, "
-            "total_header or count"
+            f"total_header or count{size}"
         )

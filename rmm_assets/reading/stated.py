@@ -12,6 +12,7 @@ from rmm_assets.reading.absent import ABSENT
 from rmm_assets.reading.answers import Answer
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.facts import PassFacts
+from rmm_assets.reading.paginators import ByReference
 from rmm_assets.reading.signals import Kind, Signals, number_of
 from rmm_assets.rows.keys import NO_KEY, row_keys, same_rows
 from rmm_assets.rows.page import Page
@@ -79,6 +80,14 @@ def found_nowhere(key: str, path: str, signals: Signals) -> str:
     alike = [f"`{name}`" for name in signals.look_alikes(*kinds)][:3]
     also = f"; {' and '.join(alike)} {'was' if len(alike) == 1 else 'were'}" if alike else ""
     return f"{key} `{path}` was not found in any response{also}"
+
+
+def reference_not_found(endpoint: Endpoint, signals: Signals) -> str:
+    """Returns ": " and the message for a reference to the next page that was in no response; empty if it was in one."""
+    paginator = endpoint.paginator
+    if not isinstance(paginator, ByReference) or not paginator.place or "paginator" in endpoint.learned.found:
+        return ""
+    return f": {found_nowhere(paginator.place_key, paginator.place, signals)}"
 
 
 def never_found(endpoint: Endpoint, signals: Signals) -> list[str]:

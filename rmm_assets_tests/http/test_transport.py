@@ -535,6 +535,15 @@ def test_a_redirect_without_a_location_is_an_error(make: Make) -> None:
         get(make(server.url))
 
 
+def test_a_response_to_a_conditional_request_says_which_headers_to_remove(make: Make) -> None:
+    with (
+        Scripted(lambda seen: Say(b"", status=304)) as server,
+        pytest.raises(TransportError, match="HTTP 304: not modified; remove If-None-Match and If-Modified-Since"),
+    ):
+        get(make(server.url))
+    assert len(server.seen) == 1
+
+
 ELSEWHERE = [
     "http://{other}/v1",
     "//{other}/v1",

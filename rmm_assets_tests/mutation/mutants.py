@@ -454,7 +454,7 @@ READING = (
     Mutant(
         "a full page without a next reference is red",
         "reading/references.py",
-        "if self._could_be_full(page, asked) and not (self.number > 1 and self._signals.confirms(self._rows, None)):",
+        "if self._could_be_full(page) and not (self.number > 1 and self._signals.confirms(self._rows, None)):",
         "if not page.rows:",
         ("reading/test_completeness.py::test_a_full_page_with_no_next_cursor_is_red",),
     ),
@@ -478,6 +478,34 @@ READING = (
         "self.needs_another_look = self.number == 1 and not self._facts.trusted",
         "self.needs_another_look = False",
         ("reading/test_evidence.py::test_an_empty_first_page_without_an_end_mark_is_requested_again",),
+    ),
+    Mutant(
+        "a full last page without a mark ends a read only if smaller pages bring the same rows",
+        "reading/completeness.py",
+        "        if suspicion and not confirmed and isinstance(verdict, Evidence):\n",
+        "        if suspicion and not summary and isinstance(verdict, Evidence):\n",
+        ("reading/test_evidence.py::test_rows_that_come_between_two_page_sizes_are_read",),
+    ),
+    Mutant(
+        "so many rows that the API may have cut the read off are not read in smaller pages",
+        "reading/endpoint.py",
+        " or rows % _ROUND == 0:\n",
+        ":\n",
+        ("reading/test_evidence.py::test_a_full_last_page_that_smaller_pages_do_not_explain_is_red",),
+    ),
+    Mutant(
+        "a cursor that is a value of a row is tried on the page that is not in its order",
+        "reading/references.py",
+        "            if self._facts.keyset is None or not in_order:\n",
+        "            if self._facts.keyset is None:\n",
+        ("reading/test_evidence.py::test_a_cursor_by_which_the_api_does_not_sort_is_red",),
+    ),
+    Mutant(
+        "rows that are not behind a row's value are skipped by such a cursor",
+        "reading/probes.py",
+        "    for before in (operator.gt, operator.lt):\n",
+        "    for before in (operator.gt,):\n",
+        ("reading/test_evidence.py::test_a_cursor_by_which_the_api_does_not_sort_is_red",),
     ),
     Mutant(
         "a page before the first one is not lost",

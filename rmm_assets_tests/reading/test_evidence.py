@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -529,6 +530,179 @@ def test_a_missing_link_on_a_full_page_is_requested_again_then_red(once: bool, t
     found = read_from(answer, tmp_path, "header_link", params={"per_page": 500})
     assert found.rows == rows
     assert "page 5 had no next page in its first response" in found.report.warnings
+
+
+SIZES = {"header_link": {"per_page": 100}, "header_cursor": {"limit": "100"}, "cursor": {"pageSize": 100}}
+
+
+def unmarked(rows: list[dict[str, Any]], *, cap: int = 1000, most: int = 10**9, honest: bool = True) -> Any:
+    """Returns an API that names the next page in a `Link` header, in `Next` and in the body, and nothing at the end.
+
+    Args:
+        cap: The size that its pages have at most.
+        most: Number of rows that it sends in all.
+        honest: Whether it sends pages of the size requested, or of `cap` rows.
+    """
+
+    def answer(seen: Seen) -> Say:
+        asked = {**query_of(seen), **(json.loads(seen.body) if seen.body else {})}
+        wanted = int(next((asked[name] for name in ("per_page", "limit", "pageSize") if name in asked), 50))
+        size = min(wanted, cap) if honest else cap
+        start = int(asked.get("cursor", 0))
+        following, page = start + size, rows[start : min(start + size, most)]
+        if following >= min(len(rows), most):
+            return Say({"data": page})
+        link = f'<http://{seen.headers["host"]}/v1/devices?cursor={following}&per_page={wanted}>; rel="next"'
+        return Say({"data": page, "after_this": following}, headers=(("Link", link), ("Next", str(following))))
+
+    return answer
+
+
+def by_reference(style: str) -> Any:
+    return {"type": "cursor", "cursor_path": "after_this"} if style == "cursor" else style
+
+
+@pytest.mark.parametrize("style", SIZES)
+@pytest.mark.parametrize("number", [10, 30, 100, 200, 9900])
+def test_a_full_last_page_without_a_mark_is_read_again_in_smaller_pages(
+    style: str, number: int, tmp_path: Path
+) -> None:
+    """As at GitHub, whose response has no `Link` header if it holds everything."""
+    rows = rows_of(number)
+    found = read_from(unmarked(rows), tmp_path, by_reference(style), params=SIZES[style])
+    assert sorted(found.rows, key=lambda row: row["id"]) == rows
+    assert (found.report.evidence, found.report.passes) == (Evidence.TWO_READS, 2)
+
+
+def test_the_page_size_can_be_in_the_body(tmp_path: Path) -> None:
+    paginator = {"type": "cursor", "cursor_path": "after_this", "cursor_body_path": "cursor"}
+    found = read_from(unmarked(rows_of(200)), tmp_path, paginator, json={"limit": 100}, method="POST", params={})
+    assert len(found.rows) == 200
+
+
+@pytest.mark.parametrize(
+    ("number", "server", "params"),
+    [
+        (1500, {"most": 1000}, SIZES["header_link"]),  # no more than 1,000 rows, however long a page is
+        (950, {"cap": 100, "most": 100, "honest": False}, SIZES["header_link"]),
+        (950, {"cap": 100, "most": 100, "honest": False}, {"per_page": 500}),
+        (300, {}, {}),  # nothing says how long a page is
+        (300, {}, {"page_length": 50}),
+    ],
+    ids=str,
+)
+def test_a_full_last_page_that_smaller_pages_do_not_explain_is_red(
+    number: int, server: dict[str, Any], params: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(PagingError, match=r"is full \(\d+ rows\) and has no next page"):
+        read_from(unmarked(rows_of(number), **server), tmp_path, "header_link", params=params)
+
+
+def test_a_page_size_that_the_api_refuses_is_red_with_both_reasons(tmp_path: Path) -> None:
+    answer = unmarked(rows_of(200))
+
+    def picky(seen: Seen) -> Say:
+        return answer(seen) if query_of(seen).get("per_page") == "100" else Say({"error": "page size"}, status=400)
+
+    with pytest.raises(PagingError, match=r"page 2 is full .*In smaller pages: .*HTTP 400"):
+        read_from(picky, tmp_path, "header_link", params={"per_page": 100})
+
+
+def test_rows_that_come_between_two_page_sizes_are_read(tmp_path: Path) -> None:
+    rows = rows_of(100)
+
+    def growing(seen: Seen) -> Say:
+        if query_of(seen).get("per_page") == "99" and len(rows) == 100:
+            rows.extend(rows_of(130)[100:])
+        say: Say = unmarked(rows)(seen)
+        return say
+
+    found = read_from(growing, tmp_path, "header_link", params={"per_page": 100})
+    assert (len(found.rows), found.report.passes) == (130, 3)
+
+
+KEYSET = {"type": "cursor", "cursor_path": "data[-1].id", "cursor_param": "after"}
+
+
+def keyset(rows: list[dict[str, Any]], *, key: Any = None, size: int = 20, inclusive: bool = False) -> Any:
+    """Returns an API that sends the rows whose id is greater than `after`, or less than `before`, sorted by `key`."""
+
+    def answer(seen: Seen) -> Say:
+        asked = query_of(seen)
+        after, before = int(asked.get("after", 0)), int(asked.get("before", 10**9))
+        left = [row for row in rows if after - inclusive < row["id"] < before]
+        return Say({"data": sorted(left, key=key or (lambda row: row["id"]))[:size]})
+
+    return answer
+
+
+ORDERS = {
+    "newest first": lambda row: -row["id"],
+    "mixed": lambda row: row["id"] * 7919 % 331,
+    "by name": lambda row: str(row["id"]),
+    "mixed towards the end": lambda row: row["id"] if row["id"] < 200 else 200 + row["id"] * 7919 % 331,
+}
+
+
+@pytest.mark.parametrize("param", ["after", "before"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_cursor_by_which_the_api_does_not_sort_is_red(order: str, param: str, tmp_path: Path) -> None:
+    """As at Kinto, which sorts by the time of the last change."""
+    paginator = {**KEYSET, "cursor_param": param}
+    if (order, param) == ("newest first", "before"):
+        assert len(read_from(keyset(rows_of(330), key=ORDERS[order]), tmp_path, paginator).rows) == 330
+        return
+    with pytest.raises(PagingError, match=r"`data\[-1\].id`, but the rows after \d+ .*the API does not sort by it"):
+        read_from(keyset(rows_of(330), key=ORDERS[order]), tmp_path, paginator)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_cursor_that_names_a_row_needs_no_order(order: str, tmp_path: Path) -> None:
+    """As at Stripe, whose `starting_after` is a row, whatever the rows are sorted by."""
+    rows = sorted(rows_of(330), key=ORDERS[order])
+
+    def answer(seen: Seen) -> Say:
+        asked = query_of(seen).get("after")
+        start = 0 if asked is None else [row["id"] for row in rows].index(int(asked)) + 1
+        return Say({"data": rows[start : start + 20]})
+
+    with Scripted(answer) as server:
+        found = read(server.url, tmp_path, endpoint_of(KEYSET), retry=IMPATIENT)
+        assert len(server.seen) <= 18 + 2
+    assert sorted(found.rows, key=lambda row: row["id"]) == rows_of(330)
+    assert found.report.passes == 1
+
+
+def test_rows_deleted_before_a_cursor_is_tried_are_no_fault(tmp_path: Path) -> None:
+    rows = rows_of(50)
+
+    def answer(seen: Seen) -> Say:
+        say: Say = keyset(rows)(seen)
+        if not say.body["data"]:
+            del rows[1:20]
+        return say
+
+    assert len(read_from(answer, tmp_path, KEYSET).rows) == 50
+
+
+@pytest.mark.parametrize("size", [2, 20, 330])
+def test_a_cursor_that_includes_its_own_row_is_green(size: int, tmp_path: Path) -> None:
+    rows = rows_of(330)
+
+    def answer(seen: Seen) -> Say:
+        # Its last page holds the last row alone, and then nothing.
+        say = keyset(rows, size=size, inclusive=True)(seen)
+        return say if len(say.body["data"]) > 1 else Say({"data": []})
+
+    found = read_from(answer, tmp_path, KEYSET)
+    assert len({row["id"] for row in found.rows}) == 330
+    assert found.report.passes == 1
+
+
+def test_a_key_that_is_named_in_no_response_is_named_beside_a_missed_total(tmp_path: Path) -> None:
+    answer = say_once({"data": rows_of(20), "meta": {"total": 1500}}, headers=(("Next-Page", "http://h/v1?_token=x"),))
+    with pytest.raises(IncompleteError, match=r"1500 rows; 20 distinct .* `next` was not found .*`Next-Page` was"):
+        read_from(answer, tmp_path, "header_link", total_path="meta.total")
 
 
 @pytest.mark.parametrize("total", ["many", {"n": 3}, [5], "1.5", True])
