@@ -38,6 +38,7 @@ class Cell:
         page: Rows per page.
         latency_ms: Milliseconds that the server waits before it sends a page.
         resources: Number of small resources; 0 for the one large resource.
+        software: Whether the rows are those of the software table, with 12 columns, instead of devices.
         second: Whether the measured sync is the second, with 1 % of the rows changed since the first.
         server: The throughput of the server alone, as text.
     """
@@ -47,12 +48,14 @@ class Cell:
     latency_ms: float
     resources: int = 0
     second: bool = False
+    software: bool = False
     server: list[str] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
 
     def title(self) -> str:
         """Returns the setting as text."""
         what = f"{self.resources} resources, {self.rows:,} rows" if self.resources else f"{self.rows:,} rows"
+        what += " of 12 columns" if self.software else ""
         second = ", second sync with 1 % changed" if self.second else ""
         return f"{what}, pages of {self.page}, {self.latency_ms:g} ms per page{second}"
 

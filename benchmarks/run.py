@@ -37,6 +37,7 @@ SUITES = {
     "pages": "pages of 100 and of 1,000 rows",
     "small": f"{SMALL_RESOURCES} resources of {SMALL_ROWS} rows: the fixed cost of a run",
     "second-sync": "a second sync in which 1 % of the rows changed",
+    "large": "10,000,000 rows of 12 columns and 100,000: first load and second sync",
     "million": "1,000,000 rows and 100,000: whether memory and CPU per row grow",
 }
 
@@ -46,6 +47,9 @@ def cells(suite: str, *, rows: Sequence[int], pages: Sequence[int], latencies: S
     if suite == "small":
         settings = product((SMALL_RESOURCES * SMALL_ROWS,), pages or (100,), latencies or (0.0,))
         return [Cell(r, page, latency, resources=SMALL_RESOURCES) for r, page, latency in settings]
+    if suite == "large":
+        several = product(rows or (100_000, 10_000_000), pages or (1000,), latencies or (0.0,), (False, True))
+        return [Cell(r, page, latency, second=second, software=True) for r, page, latency, second in several]
     sizes = {"sizes": (10_000, 100_000, 1_000_000), "million": (100_000, 1_000_000)}
     default_rows = sizes.get(suite, (100_000,))
     default_pages = (100, 1000) if suite == "pages" else (100,)
@@ -124,11 +128,15 @@ def run_cell(cell: Cell, contenders: Sequence[Contender], given: argparse.Namesp
             cell.runs.append(Run(contender.letter, problem=left_out[contender.letter]))
     large = 0 if cell.resources else cell.rows
     with RunningServer(
-        rows=large or SMALL_ROWS, page_size=cell.page, latency_ms=cell.latency_ms, resources=cell.resources
+        rows=large or SMALL_ROWS,
+        page_size=cell.page,
+        latency_ms=cell.latency_ms,
+        resources=cell.resources,
+        software=cell.software,
     ) as server:
         for connections in (1, given.concurrency):
-            # With latency, a connection waits most of the time, and fewer pages give the same figure.
-            pages = 200 if cell.latency_ms else 2000
+            # Fewer pages give the same figure if a connection waits for most of the time.
+            pages = 200 if cell.latency_ms or cell.software else 2000
             ceiling = measure(server.port, limit=cell.page, pages=pages, connections=connections)
             cell.server.append(str(ceiling))
         print(f"  server alone: {'; '.join(cell.server)}", flush=True)

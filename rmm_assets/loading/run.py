@@ -54,7 +54,7 @@ from rmm_assets.tables.absences import (
     rows_alive,
     rows_valid,
 )
-from rmm_assets.tables.differences import Differences, Spared, differences, rows_of_parents
+from rmm_assets.tables.differences import CHANGED, NEW, UNHASHED, Differences, Spared, differences, rows_of_parents
 from rmm_assets.tables.existing import look_up
 from rmm_assets.tables.rejects import keep_once
 from rmm_assets.tables.store import Store
@@ -215,7 +215,7 @@ def prepare(
     if not plan.compares:
         return Publishing(into_empty=False)
     types = {name: column_type(shape.known[name]) for name in (*plan.key, *found.spared.columns)}
-    found.differences = differences(table, plan.key, types, spool.received(), found.spared)
+    found.differences = differences(table, plan.key, types, spool.received(), found.spared, spool.folder)
     wanted = found.differences.wanted if plan.writes_changes else None
     if plan.changes_rows or not _decided(plan, reading.report, found).marked:
         return Publishing(False, wanted)
@@ -262,13 +262,15 @@ def changes_of(plan: LoadPlan, table: Table, load_id: str, written: int, found: 
     if found.differences is None:
         return Changes(written, written, 0)
     differ = found.differences
-    admitted = np.ones(len(differ.new), np.bool_) if reading.admitted is None else reading.admitted
-    if differ.unhashed.any():
+    admitted = np.ones(len(differ.states), np.bool_) if reading.admitted is None else reading.admitted
+    if unhashed := int(differ.are(UNHASHED).sum()):
         reading.warn(
-            f"{int(differ.unhashed.sum())} rows of the table were written by an older version of rmm_assets, without a hash of "
+            f"{unhashed} rows of the table were written by an older version of rmm_assets, without a hash of "
             "their content: they were all written again, and rows_changed does not count them"
         )
-    return Changes(int(admitted.sum()), int((differ.new & admitted).sum()), int((differ.changed & admitted).sum()))
+    return Changes(
+        int(admitted.sum()), int((differ.are(NEW) & admitted).sum()), int((differ.are(CHANGED) & admitted).sum())
+    )
 
 
 def _unread_parents(reading: Reading, columns: Mapping[str, Any]) -> tuple[Spared, str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.keys import Keys, may_repeat
+from rmm_assets.rows.stored_keys import StoredKeys
 
 # Examples in a message.
 EXAMPLES = 2
@@ -23,13 +24,14 @@ class Pair(NamedTuple):
     second: int
 
 
-def repeated(keys: Keys) -> Mask | None:
+def repeated(keys: StoredKeys) -> Mask | None:
     """Marks the rows that share their key with another row; None if there are none."""
-    if not may_repeat(keys):
-        return None
-    ordered = np.sort(keys)
-    again = ordered[1:][ordered[1:] == ordered[:-1]]
-    return np.isin(keys, again) if len(again) else None
+    mask = np.zeros(len(keys), np.bool_)
+    for places, part in keys.parts():
+        if may_repeat(part["key"]):
+            ordered = np.sort(part["key"])
+            mask[places[np.isin(part["key"], ordered[1:][ordered[1:] == ordered[:-1]])]] = True
+    return mask if mask.any() else None
 
 
 def differing(keys: Keys, contents: Keys) -> list[Pair]:

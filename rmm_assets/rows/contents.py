@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from rmm_assets.rows.distinct import Mask, by_distinct
 from rmm_assets.rows.json_text import json_text, loads
 from rmm_assets.rows.keys import Keys, column_key, landed_texts
 from rmm_assets.rows.siphash import PROCESS_KEY, Hashes, Key, hash_records, hash_strings
+from rmm_assets.rows.stored_keys import StoredKeys
 
 # For hashes that are stored and compared in later runs. It is no secret: a hash only tells one row's old content from its new
 # content, so whoever made them collide would only hide a change of their own row. Another value rewrites every table once.
@@ -30,16 +32,18 @@ class Received(NamedTuple):
     """Holds what a table is compared with after a read.
 
     Attributes:
-        keys: The keys of the rows that can land, each once, in landing order.
-        contents: Hashes of what these rows contain, with their lists.
-        deleted: Mask of the rows that the API flags as deleted.
+        rows: The keys of the rows that can land, each once, in landing order, with `content`, a hash of what the row and its
+            lists contain, and whether it is `deleted`, as the API flags it.
         rejected: The keys of the rows that cannot land.
     """
 
-    keys: Keys
-    contents: Contents
-    deleted: Mask
+    rows: StoredKeys
     rejected: Keys
+
+
+def received_rows(folder: Path) -> StoredKeys:
+    """Returns an empty store for the rows of `Received`."""
+    return StoredKeys(folder, [("content", "i8"), ("deleted", "?")])
 
 
 def lasting(hashes: Hashes) -> Contents:

@@ -29,20 +29,15 @@ from rmm_assets.rows.types import as_text, to_python, widen, widened
 
 # One key per row: sixteen bytes, which numpy sorts and compares as a unit.
 Keys = np.ndarray[Any, np.dtype[np.bytes_]]
-_KEY_TYPE = np.dtype("S16")
+KEY_TYPE = np.dtype("S16")
 
 # The key of a row whose primary key is null or missing in part. The chance that a hash is all zeros is 2**-128.
 NO_KEY = np.bytes_(b"")
 
 
-def joined(batches: Sequence[Keys]) -> Keys:
-    """Concatenates keys into a new array."""
-    return np.concatenate([*batches, np.zeros(0, _KEY_TYPE)])
-
-
 def as_keys(hashes: Hashes) -> Keys:
     """Returns hashes as keys."""
-    return np.ascontiguousarray(hashes).view(_KEY_TYPE).reshape(-1)
+    return np.ascontiguousarray(hashes).view(KEY_TYPE).reshape(-1)
 
 
 def halves(keys: Keys) -> Hashes:

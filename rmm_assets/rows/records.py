@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from rmm_assets.rows.chunk import NOT_AN_OBJECT
 from rmm_assets.rows.conflicts import EXAMPLES, Pair, and_more, differing, repeated, sentence
-from rmm_assets.rows.contents import CONTENT_HASH, Received, sorted_keys
+from rmm_assets.rows.contents import CONTENT_HASH, Received, received_rows, sorted_keys
 from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.flatten_objects import NOT_UNICODE, flatten_objects, is_unicode
 from rmm_assets.rows.json_text import loads, utf8_text
@@ -36,6 +36,7 @@ from rmm_assets.rows.layout import Layout
 from rmm_assets.rows.page import Page
 from rmm_assets.rows.rejects import Reject, Rejects
 from rmm_assets.rows.shape import RowShape
+from rmm_assets.rows.stored_keys import StoredKeys
 from rmm_assets.rows.tally import Tally, last_of_each
 
 BATCH_ROWS = 1000
@@ -54,7 +55,7 @@ class RecordSpool:
         self._shape, self._layout = shape, Layout(shape)
         self._names: dict[tuple[str, ...], list[str] | None] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / "rows.jsonl"
+        self.folder, self._path = folder, folder / "rows.jsonl"
         self._rejects = Rejects(folder / "rejected.arrows")
         self.clear()
 
@@ -64,7 +65,7 @@ class RecordSpool:
         self._ends: list[int] = []
         self._lands: list[Mask] = []
         self._named: list[Any] = []
-        self._tally = Tally()
+        self._tally, self._kept = Tally(self.folder), StoredKeys(self.folder)
         self._rejects.clear()
         self._path.write_bytes(b"")
 
@@ -89,7 +90,9 @@ class RecordSpool:
             [Reject(row, [fault], len(self._ends), key) for row, fault, key in zip(faulty, filter(None, faults), named)]
         )
         self._named += [row for row, fault in zip(rows, faults) if fault == NOT_UNICODE]
-        self._lands.append(np.array([not fault for fault in faults], np.bool_))
+        land = np.array([not fault for fault in faults], np.bool_)
+        self._lands.append(land)
+        self._kept.add(keys[land])
 
     def _fault(self, row: Any, line: str, keyless: bool) -> str:
         """Returns why a row cannot land; empty if it can."""
@@ -126,14 +129,13 @@ class RecordSpool:
         """Describes the first keys whose rows differ, one sentence each; empty if there are none."""
         if not self._shape.primary_key or self._shape.keeps_repeats:
             return ()
-        keys, land = self._tally.keys, self._landing()
-        again = repeated(keys[land])
+        again = repeated(self._kept)
         if again is None:
             return ()
-        where = np.flatnonzero(land)[again]
+        keys, where = self._kept.taken(again), np.flatnonzero(self._landing())[again]
         wanted = set(where.tolist())
         said = [_digest(row, 16) for number, row in enumerate(self._read()) if number in wanted]
-        pairs = [Pair(int(where[a]), int(where[b])) for a, b in differing(keys[where], np.array(said, keys.dtype))]
+        pairs = [Pair(int(where[a]), int(where[b])) for a, b in differing(keys, np.array(said, keys.dtype))]
         named = {number for pair in pairs[:EXAMPLES] for number in pair}
         rows = {number: row for number, row in enumerate(self._read()) if number in named}
         return and_more([self._difference(pair, rows) for pair in pairs[:EXAMPLES]], len(pairs))
@@ -154,16 +156,14 @@ class RecordSpool:
 
     def received(self) -> Received:
         """Returns the keys and hashes of the rows that `records` yields."""
-        hashes: list[int] = []
-        deleted: list[bool] = []
+        last, rows = self._last(), received_rows(self.folder)
+        keys = self._kept.taken(np.ones(len(self._kept), np.bool_) if last is None else last)
         for batch in self.records():
-            hashes += [row[CONTENT_HASH] for row in batch]
-            deleted += [self._is_deleted(row) for row in batch]
+            own, keys = keys[: len(batch)], keys[len(batch) :]
+            hashes = [row[CONTENT_HASH] for row in batch]
+            rows.add(own, content=hashes, deleted=[self._is_deleted(row) for row in batch])
         rejected = self.rejected_keys()
-        texts = [landed_texts(rejected[name].combine_chunks()) for name in rejected.column_names]
-        return Received(
-            self._tally.keys[self._yielded()], np.array(hashes, np.int64), np.array(deleted, np.bool_), keys_of_texts(texts)
-        )  # fmt: skip
+        return Received(rows, keys_of_texts([landed_texts(column.combine_chunks()) for column in rejected.columns]))
 
     def records(self) -> Iterator[list[Any]]:
         """Yields batches of the rows that can land; of rows that share a key only the last, unless all are wanted."""
@@ -186,11 +186,14 @@ class RecordSpool:
 
     def _yielded(self) -> Mask:
         """Marks the rows that land: those that can, and of rows that share a key only the last, unless all are wanted."""
-        land = self._landing()
-        last = None if self._shape.keeps_repeats else last_of_each(self._tally.keys[land])
+        land, last = self._landing(), self._last()
         if last is not None:
             land[land] = last
         return land
+
+    def _last(self) -> Mask | None:
+        """Marks the last of the rows that share a key, among those that can land; None if all are wanted."""
+        return None if self._shape.keeps_repeats else last_of_each(self._kept)
 
     def _landing(self) -> Mask:
         """Marks the rows that can land."""

@@ -1,7 +1,7 @@
 """Collects the pages of one read on disk and returns them as Arrow tables when the read is complete.
 
-Pages become batches, one for each table that the rows and their lists become; only the keys stay in memory. Which rows land,
-with their children, is decided at the end. `reading` decides whether a read is complete.
+Pages become batches, one for each table that the rows and their lists become; the keys of large reads are on disk, too. Which
+rows land, with their children, is decided at the end. `reading` decides whether a read is complete.
 """
 
 from __future__ import annotations
@@ -21,17 +21,27 @@ from rmm_assets.rows.arrow_files import append, read_each
 from rmm_assets.rows.batches import Batches
 from rmm_assets.rows.chunk import Chunk
 from rmm_assets.rows.conflicts import EXAMPLES, and_more, differing, repeated, sentence
-from rmm_assets.rows.contents import CONTENT_HASH, LASTING_KEY, Received, add_items, contents, flagged, lasting
+from rmm_assets.rows.contents import (
+    CONTENT_HASH,
+    LASTING_KEY,
+    Received,
+    add_items,
+    contents,
+    flagged,
+    lasting,
+    received_rows,
+)
 from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.flatten import flatten
 from rmm_assets.rows.ids import item_ids, key_ids, random_ids
 from rmm_assets.rows.json_text import loads, utf8_text
-from rmm_assets.rows.keys import NO_KEY, Keys, as_keys, chunk_keys, joined, keys_of_texts, landed_texts, row_key_texts
+from rmm_assets.rows.keys import NO_KEY, Keys, as_keys, chunk_keys, keys_of_texts, landed_texts, row_key_texts
 from rmm_assets.rows.layout import Layout
 from rmm_assets.rows.page import Page
 from rmm_assets.rows.rejects import Reject, Rejects
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.siphash import PROCESS_KEY, Hashes, Key
+from rmm_assets.rows.stored_keys import StoredKeys
 from rmm_assets.rows.tally import Tally, last_of_each
 
 # A batch is written after this many bytes of bodies, however few its rows.
@@ -108,7 +118,7 @@ class Spool:
             batch_rows: About how many rows of a table `tables` yields together.
         """
         self._shape, self._layout = shape, Layout(shape)
-        self._folder, self._batch_rows = folder, batch_rows
+        self.folder, self._batch_rows = folder, batch_rows
         folder.mkdir(parents=True, exist_ok=True)
         self.clear()
 
@@ -118,13 +128,13 @@ class Spool:
         self._pages = 0
         self._pending: list[_Numbered] = []
         self._pending_rows = self._pending_bytes = 0
-        self._tally = Tally()
-        self._landing: list[Keys] = []
+        self._tally = Tally(self.folder)
+        self._landing, self._sizes = StoredKeys(self.folder), list[int]()
         self._origins: list[_Origin] = []
-        self._root = Batches(self._layout, self._folder / "rows.arrows")
+        self._root = Batches(self._layout, self.folder / "rows.arrows")
         self._children: dict[Layout, Batches] = {}
-        self._rejects = Rejects(self._folder / "rejected.arrows")
-        self._named = self._folder / "rejected_keys.arrows"
+        self._rejects = Rejects(self.folder / "rejected.arrows")
+        self._named = self.folder / "rejected_keys.arrows"
         self._named.write_bytes(b"")
 
     def add(self, page: Page, keys: Keys | None = None) -> None:
@@ -180,7 +190,7 @@ class Spool:
         self._flush()
         if not self._layout.key:
             return ()
-        keys = joined(self._landing_keys())
+        keys = self._landing_keys()
         again = repeated(keys)
         if again is None:
             return ()
@@ -190,7 +200,7 @@ class Spool:
             for number, mask in enumerate(self._by_batch(again))
         ]
         where = np.flatnonzero(again)
-        pairs = differing(keys[again], as_keys(np.concatenate(hashes)))
+        pairs = differing(keys.taken(again), as_keys(np.concatenate(hashes)))
         examples = [self._difference(int(where[one]), int(where[other])) for one, other in pairs[:EXAMPLES]]
         return and_more(examples, len(pairs))
 
@@ -230,11 +240,11 @@ class Spool:
 
     def _difference(self, one: int, other: int) -> str:
         """Describes how two rows differ, given their indices among the rows that can land."""
-        ends = list(accumulate(len(batch) for batch in self._landing))
+        ends = list(accumulate(self._sizes))
         rows, pages = [], []
         for index in (one, other):
             number = bisect.bisect_right(ends, index)
-            place = index - ends[number] + len(self._landing[number])
+            place = index - ends[number] + self._sizes[number]
             table = self._root.conform(self._batch(number).slice(place, 1), self._root.schema)
             rows.append({name: table[name].combine_chunks() for name in table.column_names})
             pages.append(self._origins[number].page(place))
@@ -272,19 +282,16 @@ class Spool:
     def received(self) -> Received:
         """Returns the keys and hashes of the rows that `tables` yields."""
         self._flush()
-        schemas, masks = self._schemas(), self._masks()
-        hashes, deleted = [np.zeros((0, 2), np.uint64)], [np.zeros(0, np.bool_)]
-        for number, mask in enumerate(masks):
+        schemas, rows, keys = self._schemas(), received_rows(self.folder), self._landing_keys()
+        start = 0
+        for number, mask in enumerate(self._masks(keys)):
             table = self._conformed(number, mask, schemas)
-            hashes.append(self._contents(table, number, mask, schemas, LASTING_KEY))
-            deleted.append(flagged(table, self._layout.deleted))
-        keys = [batch if mask is None else batch[mask] for batch, mask in zip(self._landing_keys(), masks, strict=True)]
+            hashes = lasting(self._contents(table, number, mask, schemas, LASTING_KEY))
+            own = keys.read(start, self._sizes[number])["key"]
+            rows.add(own if mask is None else own[mask], content=hashes, deleted=flagged(table, self._layout.deleted))
+            start += self._sizes[number]
         rejected = self.rejected_keys()
-        named = [landed_texts(rejected[name].combine_chunks()) for name in rejected.column_names]
-        return Received(
-            joined(keys), lasting(np.concatenate(hashes)), np.concatenate(deleted),
-            keys_of_texts(named) if named else joined([]),
-        )  # fmt: skip
+        return Received(rows, keys_of_texts([landed_texts(column.combine_chunks()) for column in rejected.columns]))
 
     def tables(self, choose: Choose | None = None, wanted: Mask | None = None) -> Iterator[tuple[str, pa.Table]]:
         """Yields the rows that can land, only the last of those that share a key, and their children.
@@ -301,8 +308,8 @@ class Spool:
         schemas = self._schemas()
         gathered: dict[str, list[pa.Table]] = {}
         start = 0
-        for number, land in enumerate(self._masks()):
-            rows = len(self._landing[number]) if land is None else int(np.count_nonzero(land))
+        for number, land in enumerate(self._masks(self._landing_keys())):
+            rows = self._sizes[number] if land is None else int(np.count_nonzero(land))
             kept = None if wanted is None else wanted[start : start + rows]
             start += rows
             for name, table in self._landed(number, land, schemas, choose, kept):
@@ -332,17 +339,16 @@ class Spool:
         schema = pa.schema([self._root.schema.field(name) for name in self._layout.key])
         return pa.concat_tables([self._root.conform(table, schema) for table in tables])
 
-    def _masks(self) -> list[Mask | None]:
+    def _masks(self, keys: StoredKeys) -> list[Mask | None]:
         """Returns a mask of the rows that land for each batch; None if all do."""
-        land = last_of_each(joined(self._landing_keys()))
-        return [None] * len(self._landing) if land is None else [*self._by_batch(land)]
+        land = last_of_each(keys)
+        return [None] * len(self._sizes) if land is None else [*self._by_batch(land)]
 
     def _by_batch(self, mask: Mask) -> Iterator[Mask]:
         """Splits a mask of all rows that can land into one mask per batch."""
-        ends = accumulate(len(batch) for batch in self._landing)
-        return (mask[end - len(batch) : end] for end, batch in zip(ends, self._landing, strict=True))
+        return (mask[end - rows : end] for end, rows in zip(accumulate(self._sizes), self._sizes, strict=True))
 
-    def _landing_keys(self) -> list[Keys]:
+    def _landing_keys(self) -> StoredKeys:
         """Returns the keys of the rows that can land.
 
         They are recomputed if a key column's type makes differently written values equal, such as timestamps or numbers.
@@ -350,13 +356,13 @@ class Spool:
         schema = self._root.schema
         unified = [name for name in self._layout.key if self._root.unifies_spellings(name)]
         # No row lands without a key, so all key columns exist once one does.
-        if not unified or not self._landing:
+        if not unified or not self._sizes:
             return self._landing
-        own = pa.schema([schema.field(name) for name in self._layout.key])
-        tables = (self._root.conform(self._batch(number), own) for number in range(len(self._landing)))
-        return [
-            keys_of_texts([landed_texts(table[name].combine_chunks()) for name in self._layout.key]) for table in tables
-        ]
+        own, keys = pa.schema([schema.field(name) for name in self._layout.key]), StoredKeys(self.folder)
+        for number in range(len(self._sizes)):
+            table = self._root.conform(self._batch(number), own)
+            keys.add(keys_of_texts([landed_texts(column.combine_chunks()) for column in table.columns]))
+        return keys
 
     def _batch(self, number: int) -> pa.Table:
         stored = self._root.read(number)
@@ -394,7 +400,7 @@ class Spool:
         own: dict[str, pa.Array] = {}
         if self._shape.row_ids == "random":
             # Rows that consist of lists have no columns, and a table without columns has no length.
-            own[ROW_ID] = random_ids(len(self._landing[number]) if land is None else int(np.count_nonzero(land)))
+            own[ROW_ID] = random_ids(self._sizes[number] if land is None else int(np.count_nonzero(land)))
         table, name = self._conformed(number, land, schemas, own), self._layout.table
         if self._shape.hashes_contents:
             hashes = lasting(self._contents(table, number, land, schemas, LASTING_KEY))
@@ -486,8 +492,9 @@ class Spool:
                 append(self._named, shaped.table.select(list(self._layout.key)).filter(pa.array(named)))
             keys = keys[land]
         if len(keys):
-            number = len(self._landing)
-            self._landing.append(keys)
+            number = len(self._sizes)
+            self._landing.add(keys)
+            self._sizes.append(len(keys))
             self._origins.append(_Origin.of(run, land))
             self._root.write(number, shaped.table if land is None else shaped.table.filter(pa.array(land)))
             self._write_below(shaped, number, land)
@@ -503,7 +510,7 @@ class Spool:
         children = []
         for items in chunk.children:
             if items.layout not in self._children:
-                path = self._folder / f"child_{len(self._children)}.arrows"
+                path = self.folder / f"child_{len(self._children)}.arrows"
                 self._children[items.layout] = Batches(items.layout, path, root=False)
             places = {_PARENT_ID: pa.array(items.parents), _INDEX: pa.array(items.positions)}
             children.append(self._shaped(items.chunk, self._children[items.layout], places))

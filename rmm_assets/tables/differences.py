@@ -1,26 +1,37 @@
 """Compares a finished read with its table before anything lands: which rows to write, and which are gone at the source.
 
-Each row of the table has a hash of its content, so only keys and hashes are fetched, in batches that are not kept.
+Each row of the table has a hash of its content, so only keys and hashes are fetched. They are kept on disk and compared with
+those received a part at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rmm_assets.rows.arrow_files import append, read_each
 from rmm_assets.rows.contents import CONTENT_HASH, Received
 from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.keys import NO_KEY, Keys, keys_of_texts, landed_texts
+from rmm_assets.rows.stored_keys import StoredKeys, parts_of
 from rmm_assets.tables.table import ABSENT_SINCE, Table
 
 _BATCH = 50_000
 
 Key = tuple[Any, ...]
+States = np.ndarray[Any, np.dtype[np.uint8]]
+
+# How a row received differs from the table's. Rows flagged as deleted that are not in the table count as the same.
+SAME, NEW, CHANGED, UNHASHED, DELETED = range(5)
+
+# What is kept of a row of the table: it is marked absent, it has no hash, its parent could not be read.
+_ABSENT, _UNHASHED, _SPARED = 1, 2, 4
 
 
 @dataclass(frozen=True)
@@ -41,19 +52,13 @@ class Differences:
     """How a read differs from the table.
 
     Attributes:
-        new: Mask of the rows received whose key is not in the table, without those flagged as deleted.
-        changed: Mask of those whose content differs from the table's or that are marked absent there.
-        unhashed: Mask of the others whose row in the table has no hash, as an older version wrote it.
-        deleted: Mask of those that are flagged as deleted and are in the table.
+        states: For each row received, how it differs: one of this module's constants.
         alive: Number of rows of the table that are not marked absent.
         gone: The keys of those that were not received.
         still_gone: The keys of rows that were not received and are marked absent already.
     """
 
-    new: Mask
-    changed: Mask
-    unhashed: Mask
-    deleted: Mask
+    states: States
     alive: int = 0
     gone: Sequence[Key] = ()
     still_gone: Sequence[Key] = ()
@@ -61,11 +66,15 @@ class Differences:
     @property
     def wanted(self) -> Mask:
         """Mask of the rows that must be written."""
-        return self.new | self.changed | self.unhashed | self.deleted
+        return np.not_equal(self.states, SAME)
+
+    def are(self, state: int) -> Mask:
+        """Marks the rows in a state."""
+        return np.equal(self.states, state)
 
 
 def differences(
-    table: Table, key: Sequence[str], types: Mapping[str, pa.DataType], received: Received, spared: Spared
+    table: Table, key: Sequence[str], types: Mapping[str, pa.DataType], received: Received, spared: Spared, folder: Path
 ) -> Differences:
     """Compares what was received with the table.
 
@@ -75,38 +84,53 @@ def differences(
         types: The types in which `received` has keys, by column.
         received: The rows received.
         spared: Rows that are not gone although they were not received.
+        folder: A folder for temporary files.
     """
-    order = np.argsort(received.keys, kind="stable")
-    known = received.keys[order]
-    found, differs, unhashed = (np.zeros(len(known), np.bool_) for _ in range(3))
-    rejected, spared_parents = np.sort(received.rejected), _keys_of(spared)
-    alive, gone, still_gone = 0, list[Key](), list[Key]()
-    for batch in _batches(table, (*key, *spared.columns)):
-        keys = _keys(batch, key, types)
-        marked = _mask(pc.equal(batch[ABSENT_SINCE], 1))
-        stored = batch[CONTENT_HASH].combine_chunks().cast(pa.int64())
-        there, place = _looked_up(keys, known)
-        rows = order[place[there]]
-        found[rows] = True
-        unknown = _mask(stored.is_null())[there] & ~marked[there]
-        unhashed[rows] = unknown
-        differs[rows] = ~unknown & (marked[there] | (stored.fill_null(0).to_numpy()[there] != received.contents[rows]))
+    there, values = _fetched(table, key, types, spared, folder)
+    states, missing = np.full(len(received.rows), NEW, np.uint8), np.zeros(len(there), np.bool_)
+    rejected, parts = np.sort(received.rejected), parts_of(received.rows, there)
+    for (rows, came), (places, held) in zip(received.rows.parts(parts), there.parts(parts), strict=True):
+        order = np.argsort(came["key"], kind="stable")
+        found, place = _looked_up(held["key"], came["key"][order])
+        known, index = held[found], order[place[found]]
+        changed = (known["marks"] & _ABSENT).astype(np.bool_) | (known["content"] != came["content"][index])
+        unhashed = known["marks"] & (_ABSENT | _UNHASHED) == _UNHASHED
+        # What is flagged as deleted and not in the table need not be written.
+        state = np.where(came["deleted"], SAME, NEW)
+        state[index] = np.where(unhashed, UNHASHED, np.where(changed, CHANGED, SAME))
+        state[index[came["deleted"][index]]] = DELETED
+        states[rows] = state
+        missing[places] = ~found & ~(held["marks"] & _SPARED).astype(np.bool_) & ~_looked_up(held["key"], rejected)[0]
+    alive, gone, still_gone, start = 0, list[Key](), list[Key](), 0
+    for batch in read_each(values):
+        marked = (there.read(start, len(batch))["marks"] & _ABSENT).astype(np.bool_)
+        lost = missing[start : start + len(batch)]
+        start += len(batch)
         alive += int(np.count_nonzero(~marked))
-        missing = ~there & (keys != NO_KEY) & ~_looked_up(keys, rejected)[0]
-        if missing.any() and len(spared_parents):
+        gone += _values(batch, lost & ~marked)
+        still_gone += _values(batch, lost & marked)
+    return Differences(states, alive, gone, still_gone)
+
+
+def _fetched(
+    table: Table, key: Sequence[str], types: Mapping[str, pa.DataType], spared: Spared, folder: Path
+) -> tuple[StoredKeys, Path]:
+    """Fetches the table's keys, content hashes and marks, and writes the keys' values to a file, in the same order."""
+    there, values = StoredKeys(folder, [("content", "i8"), ("marks", "u1")]), folder / "table_keys.arrows"
+    values.write_bytes(b"")
+    spared_parents = _keys_of(spared)
+    for batch in _batches(table, (*key, *spared.columns)):
+        stored = batch[CONTENT_HASH].combine_chunks().cast(pa.int64())
+        marks = np.where(_mask(pc.equal(batch[ABSENT_SINCE], 1)), _ABSENT, 0) | np.where(
+            _mask(stored.is_null()), _UNHASHED, 0
+        )
+        if len(spared_parents):
             parents = _keys(batch, spared.columns, types)
             # A row without its parent's key may belong to any of them.
-            missing &= (parents != NO_KEY) & ~np.isin(parents, spared_parents)
-        gone += _values(batch, key, missing & ~marked)
-        still_gone += _values(batch, key, missing & marked)
-    return Differences(
-        # What is flagged as deleted and not in the table need not be written.
-        new=~found & ~received.deleted,
-        changed=differs & ~received.deleted,
-        unhashed=unhashed & ~received.deleted,
-        deleted=found & received.deleted,
-        alive=alive, gone=gone, still_gone=still_gone,
-    )  # fmt: skip
+            marks |= np.where((parents == NO_KEY) | np.isin(parents, spared_parents), _SPARED, 0)
+        there.add(_keys(batch, key, types), content=stored.fill_null(0).to_numpy(), marks=marks)
+        append(values, batch.select(list(key)))
+    return there, values
 
 
 def rows_of_parents(
@@ -168,8 +192,8 @@ def _looked_up(keys: Keys, known: Keys) -> tuple[Mask, np.ndarray[Any, Any]]:
     return known[place] == keys, place
 
 
-def _values(batch: pa.Table, columns: Sequence[str], mask: Mask) -> list[Key]:
+def _values(batch: pa.Table, mask: Mask) -> list[Key]:
     if not mask.any():
         return []
-    picked = batch.select(list(columns)).filter(pa.array(mask))
-    return list(zip(*(picked[name].to_pylist() for name in columns), strict=True))
+    picked = batch.filter(pa.array(mask))
+    return list(zip(*(column.to_pylist() for column in picked.columns), strict=True))

@@ -11,6 +11,7 @@ import pytest
 from rmm_assets.config import Connection
 from rmm_assets.errors import SuspiciousLossError
 from rmm_assets.loading.outcome import Outcome
+from rmm_assets.rows import stored_keys
 from rmm_assets.simulator import Simulator
 from rmm_assets_tests.commands import FORKS
 from rmm_assets_tests.syncing import Row, absent, connection, devices, resource, rows_of, run
@@ -56,6 +57,23 @@ def test_only_rows_that_are_new_changed_or_back_are_written(normalizer: str, tmp
     assert {second[1], second[10], second[11]} == {outcome.load_id}
     assert rows_of(tmp_path) == wanted
     assert absent(tmp_path) == set()
+
+
+@BOTH
+def test_a_read_that_does_not_fit_into_memory_is_compared_in_parts(
+    normalizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_keys, "PART_ROWS", 16)
+    fleet = Fleet(tmp_path, normalizer=normalizer)
+    assert counts(fleet.holds(devices(100))) == (100, 100, 100, 0)
+    fleet.holds(devices(97))  # 98 to 100 go
+    first = fleet.loads()
+    wanted = [*devices(5, name="renamed"), *devices(85, first=6), *devices(3, first=99), *devices(2, first=201)]
+    outcome = fleet.holds(wanted)
+    assert counts(outcome) == (95, 10, 3, 7)
+    second = fleet.loads()
+    assert {id for id in second if second[id] != first.get(id)} == {1, 2, 3, 4, 5, 99, 100, 101, 201, 202}
+    assert absent(tmp_path) == {*range(91, 99)}
 
 
 @BOTH

@@ -772,29 +772,29 @@ TABLES = (
     Mutant(
         "the second complete read without a row removes it",
         "tables/differences.py",
-        "        still_gone += _values(batch, key, missing & marked)\n",
-        "        still_gone += _values(batch, key, missing)\n",
+        "        still_gone += _values(batch, lost & marked)\n",
+        "        still_gone += _values(batch, lost)\n",
         ("loading/test_run.py::test_a_row_is_removed_only_after_two_complete_reads_without_it",),
     ),
     Mutant(
         "a row whose content has changed is written",
         "tables/differences.py",
-        "(marked[there] | (stored.fill_null(0).to_numpy()[there] != received.contents[rows]))",
-        "marked[there]",
+        ' | (known["content"] != came["content"][index])\n',
+        "\n",
         ("loading/test_changes.py::test_a_change_of_any_value_is_written",),
     ),
     Mutant(
         "a row that is back is written",
         "tables/differences.py",
-        "(marked[there] | (stored.fill_null(0).to_numpy()[there] != received.contents[rows]))",
-        "(stored.fill_null(0).to_numpy()[there] != received.contents[rows])",
+        '(known["marks"] & _ABSENT).astype(np.bool_) | (',
+        "(",
         ("loading/test_absences.py::test_a_missing_row_is_marked_once_and_cleared_when_it_returns",),
     ),
     Mutant(
         "a row without a hash is written",
         "tables/differences.py",
-        "        return self.new | self.changed | self.unhashed | self.deleted\n",
-        "        return self.new | self.changed | self.deleted\n",
+        "        return np.not_equal(self.states, SAME)\n",
+        "        return np.isin(self.states, (NEW, CHANGED, DELETED))\n",
         ("loading/test_changes.py::test_rows_of_a_table_without_hashes_are_all_written_once",),
     ),
     Mutant(
@@ -821,8 +821,8 @@ TABLES = (
     Mutant(
         "a mark is not set again",
         "tables/differences.py",
-        "        gone += _values(batch, key, missing & ~marked)\n",
-        "        gone += _values(batch, key, missing)\n",
+        "        gone += _values(batch, lost & ~marked)\n",
+        "        gone += _values(batch, lost)\n",
         ("loading/test_absences.py::test_a_mark_does_not_change_when_another_row_disappears",),
     ),
     Mutant(
@@ -835,7 +835,7 @@ TABLES = (
     Mutant(
         "a rejected row is not marked",
         "tables/differences.py",
-        " & ~_looked_up(keys, rejected)[0]\n",
+        ' & ~_looked_up(held["key"], rejected)[0]\n',
         "\n",
         ("loading/test_absences.py::test_a_rejected_row_is_not_marked",),
     ),
@@ -978,9 +978,26 @@ ROWS = (
     Mutant(
         "the last of the rows with the same key is loaded",
         "rows/tally.py",
-        "mask[len(keys) - 1 - last] = True",
-        "mask[np.unique(keys, return_index=True)[1]] = True",
+        "repeats[len(part) - 1 - last] = False",
+        'repeats[np.unique(part["key"], return_index=True)[1]] = False',
         ("rows/test_spool.py::test_a_row_received_twice_is_loaded_once_as_last_received",),
+    ),
+    Mutant(
+        "equal keys are in one part",
+        "rows/stored_keys.py",
+        "_part(keys[:, 0], count) == part",
+        "np.arange(len(keys)) % count == part",
+        (
+            "rows/test_stored_keys.py::test_each_key_is_in_one_part_and_parts_are_small",
+            "rows/test_stored_keys.py::test_counts_masks_and_digests_are_those_of_all_keys",
+        ),
+    ),
+    Mutant(
+        "the table's rows are compared in the parts of the read",
+        "tables/differences.py",
+        "there.parts(parts), strict=True)",
+        "there.parts(parts + 1))",
+        ("loading/test_changes.py::test_a_read_that_does_not_fit_into_memory_is_compared_in_parts",),
     ),
     Mutant(
         "an integer that no double represents does not become a double",
