@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from os import SEEK_END
 from pathlib import Path
-from tempfile import SpooledTemporaryFile
-from typing import Any
+from tempfile import SpooledTemporaryFile, TemporaryFile
+from typing import IO, Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.keys import KEY_TYPE, Keys, halves
 
 # About how many rows are in memory at a time: a part, and what has not been written to disk yet.
-PART_ROWS = 1 << 20
+PART_ROWS = 1 << 17
 
 # A structured array with the field `key` and those that a `StoredKeys` was created with.
 Records = np.ndarray[Any, np.dtype[np.void]]
@@ -25,6 +25,7 @@ class StoredKeys:
     """Keeps one record per row in the order added.
 
     A part holds the keys of a range. Keys are hashes, so parts are of about the same size, and equal keys are in one part.
+    To find the parts, the records of each batch are sorted by part and written once more.
     """
 
     def __init__(self, folder: Path | None = None, fields: Sequence[tuple[str, str]] = ()) -> None:
@@ -35,8 +36,9 @@ class StoredKeys:
             fields: Names and numpy types of the numbers kept with each key.
         """
         self._type = np.dtype([("key", KEY_TYPE), *fields])
-        most = PART_ROWS * self._type.itemsize
-        self._file = SpooledTemporaryFile(most, dir=None if folder is None else str(folder))  # noqa: SIM115
+        self._folder = None if folder is None else str(folder)
+        self._file = SpooledTemporaryFile(PART_ROWS * self._type.itemsize, dir=self._folder)  # noqa: SIM115
+        self._whole = np.dtype(f"V{self._type.itemsize}")  # numpy copies it faster than fields
         self._rows = 0
 
     def __len__(self) -> int:
@@ -76,15 +78,24 @@ class StoredKeys:
             number: Number of parts; None for as many as `parts_of` returns.
         """
         count = number or parts_of(self)
-        for part in range(count):
-            places, records = [np.zeros(0, np.int64)], [np.zeros(0, self._type)]
+        if count == 1:
+            records = self.read(0, self._rows)
+            places = np.flatnonzero(_have_key(records))
+            yield places, records if len(places) == len(records) else records[places]
+            return
+        ends = []
+        with TemporaryFile(dir=self._folder) as by_part, TemporaryFile(dir=self._folder) as indices:
             for batch_number, batch in enumerate(self.batches()):
-                keys = halves(batch["key"])
-                picked = np.flatnonzero(keys.any(axis=1) if count == 1 else _part(keys[:, 0], count) == part)
-                picked = picked[keys[picked].any(axis=1)]
-                places.append(picked + batch_number * PART_ROWS)
-                records.append(batch[picked])
-            yield np.concatenate(places), np.concatenate(records)
+                part = _part(halves(batch["key"])[:, 0], count).astype(np.uint16)  # sorted by radix
+                order = np.argsort(part, kind="stable")
+                has_key = _have_key(batch)
+                order = order if has_key.all() else order[has_key[order]]
+                ends.append(indices.tell() // 8 + np.searchsorted(part[order], np.arange(count + 1)))
+                indices.write((order + batch_number * PART_ROWS).tobytes())
+                by_part.write(batch.view(self._whole).take(order).tobytes())
+            for index in range(count):
+                bounds = [(int(each[index]), int(each[index + 1])) for each in ends]
+                yield _pieces(indices, bounds, np.dtype(np.int64)), _pieces(by_part, bounds, self._type)
 
 
 def parts_of(*stores: StoredKeys) -> int:
@@ -92,6 +103,20 @@ def parts_of(*stores: StoredKeys) -> int:
     return max(1, *(-(-len(store) // PART_ROWS) for store in stores))
 
 
+def _have_key(records: Records) -> Mask:
+    low, high = halves(records["key"]).T
+    return np.asarray(low | high, np.bool_)
+
+
 def _part(low: np.ndarray[Any, np.dtype[np.uint64]], count: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
     """Maps keys to parts by 32 bits of their lower halves."""
     return ((low >> np.uint64(32)) * np.uint64(count)) >> np.uint64(32)
+
+
+def _pieces(file: IO[bytes], bounds: Sequence[tuple[int, int]], kind: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Reads and joins pieces of a file, given their first and last elements."""
+    found = bytearray()
+    for start, end in bounds:
+        file.seek(start * kind.itemsize)
+        found += file.read((end - start) * kind.itemsize)
+    return np.frombuffer(found, kind)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,26 +23,23 @@ class Tally:
         """Creates an empty tally, with a folder for the keys of large reads."""
         self._keys = StoredKeys(folder)
         self.keyless = 0
+        self._found: tuple[int, str] | None = None
 
     def add(self, keys: Keys) -> None:
         """Adds the keys of the next rows."""
+        self._found = None
         self._keys.add(keys)
         self.keyless += int(np.count_nonzero(keys == NO_KEY))
 
     @property
     def distinct(self) -> int:
         """Number of distinct keys."""
-        return sum(map(len, self._distinct()))
+        return self._summary()[0]
 
     def fingerprint(self) -> str:
         """Returns a digest of the set of keys, equal if two passes returned the same rows in any order."""
-        # A sum does not depend on the order, and sums of keyed hashes collide no more easily than the hashes.
-        count, total = 0, np.zeros(2, np.uint64)
-        for keys in self._distinct():
-            count += len(keys)
-            total += halves(keys).sum(axis=0, dtype=np.uint64)
-        low, high = total.tolist()
-        return f"{count}-{low:016x}{high:016x}"
+        count, digest = self._summary()
+        return f"{count}-{digest}"
 
     def sequence(self) -> str:
         """Returns a digest of all keys in the order received."""
@@ -52,10 +48,18 @@ class Tally:
             digest.update(batch.tobytes())
         return digest.hexdigest()
 
-    def _distinct(self) -> Iterator[Keys]:
-        for _, part in self._keys.parts():
-            keys = part["key"]
-            yield np.unique(keys) if may_repeat(keys) else keys
+    def _summary(self) -> tuple[int, str]:
+        """Returns the number of distinct keys and a digest of their set."""
+        if self._found is None:
+            # A sum does not depend on the order, and sums of keyed hashes collide no more easily than the hashes.
+            count, total = 0, np.zeros(2, np.uint64)
+            for _, part in self._keys.parts():
+                keys = np.unique(part["key"]) if may_repeat(part["key"]) else part["key"]
+                count += len(keys)
+                total += halves(keys).sum(axis=0, dtype=np.uint64)
+            low, high = total.tolist()
+            self._found = count, f"{low:016x}{high:016x}"
+        return self._found
 
 
 def last_of_each(keys: StoredKeys) -> Mask | None:

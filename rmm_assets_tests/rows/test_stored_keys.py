@@ -15,7 +15,7 @@ from rmm_assets.rows.keys import KEY_TYPE, NO_KEY, Keys
 from rmm_assets.rows.stored_keys import StoredKeys, parts_of
 from rmm_assets.rows.tally import Tally, last_of_each
 
-PARTS = pytest.mark.parametrize("rows", [7, 64, 1 << 20])
+PARTS = pytest.mark.parametrize("rows", [7, 64, 1 << 17])
 
 
 @pytest.fixture
