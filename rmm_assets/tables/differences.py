@@ -22,8 +22,6 @@ from rmm_assets.rows.keys import NO_KEY, Keys, keys_of_texts, landed_texts
 from rmm_assets.rows.stored_keys import StoredKeys, parts_of
 from rmm_assets.tables.table import ABSENT_SINCE, Table
 
-_BATCH = 50_000
-
 Key = tuple[Any, ...]
 States = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -149,10 +147,9 @@ def rows_of_parents(
         return int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {where}", *parameters)[0][0])
     parents, rows = _keys_of(spared), 0
     listed = ", ".join(map(table.quote, spared.columns))
-    with table.cursor(f"SELECT {listed} FROM {{table}} WHERE {where}", *parameters) as cursor:
-        for batch in cursor.iter_arrow(_BATCH):
-            found = _keys(batch, spared.columns, types)
-            rows += int(np.count_nonzero((found == NO_KEY) | np.isin(found, parents)))
+    for batch in table.batches(f"SELECT {listed} FROM {{table}} WHERE {where}", *parameters):
+        found = _keys(batch, spared.columns, types)
+        rows += int(np.count_nonzero((found == NO_KEY) | np.isin(found, parents)))
     return rows
 
 
@@ -166,8 +163,7 @@ def _batches(table: Table, columns: Sequence[str]) -> Iterator[pa.Table]:
         f"{hashed} AS {quote(CONTENT_HASH)}",
         f"{absent} AS {quote(ABSENT_SINCE)}",
     ]
-    with table.cursor(f"SELECT {', '.join(listed)} FROM {{table}}") as cursor:
-        yield from cursor.iter_arrow(_BATCH)
+    return table.batches(f"SELECT {', '.join(listed)} FROM {{table}}")
 
 
 def _mask(array: pa.Array | pa.ChunkedArray) -> Mask:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import pyarrow as pa
 from dlt.common.data_types import TDataType
 from dlt.common.destination.dataset import DBApiCursor
 from dlt.common.schema.typing import C_DLT_LOAD_ID
@@ -20,6 +21,8 @@ from rmm_assets.tables.dialects import created, extended, quoted, statement_for
 warnings.filterwarnings("ignore", "Arrow output on a DB-API result", UserWarning)
 
 _log = logging.getLogger("rmm_assets.sql")
+
+_BATCH_ROWS = 50_000
 
 LOAD_ID = C_DLT_LOAD_ID
 ABSENT_SINCE = "_absent_since"
@@ -118,6 +121,29 @@ class Table:
         text, ordered = self._statement(sql, parameters)
         with self.client.execute_query(text, *ordered) as cursor:
             yield cursor
+
+    def batches(self, sql: str, *parameters: Any) -> Iterator[pa.Table]:
+        """Runs a query, with the arguments of `cursor`, and yields its rows as Arrow tables of `_BATCH_ROWS` rows at most."""
+        if self.client.capabilities.sqlglot_dialect == "postgres":
+            yield from self._declared(sql, parameters)
+            return
+        with self.cursor(sql, *parameters) as cursor:
+            yield from cursor.iter_arrow(_BATCH_ROWS)
+
+    def _declared(self, sql: str, parameters: Sequence[Any]) -> Iterator[pa.Table]:
+        """Yields the rows of a query in PostgreSQL, whose client receives all rows at once unless a cursor is declared."""
+        text, ordered = self._statement(sql, parameters)
+        self.client.execute_sql(f"DECLARE rmm_rows CURSOR WITH HOLD FOR {text}", *ordered)
+        try:
+            rows = _BATCH_ROWS
+            while rows == _BATCH_ROWS:
+                rows = 0
+                with self.client.execute_query(f"FETCH FORWARD {_BATCH_ROWS} FROM rmm_rows") as cursor:
+                    for batch in cursor.iter_arrow(_BATCH_ROWS):
+                        rows += len(batch)
+                        yield batch
+        finally:
+            self.client.execute_sql("CLOSE rmm_rows")
 
     def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Runs a query, with the arguments of `cursor`, and returns its rows."""

@@ -187,6 +187,25 @@ def test_rows_of_parents_that_could_not_be_read_are_counted(
 
 
 @pytest.mark.slow
+def test_rows_of_postgres_are_fetched_a_batch_at_a_time(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rmm_assets.tables.table._BATCH_ROWS", 4)
+    store = store_at("postgres", tmp_path, request, "acme_batches")
+    made = connection(resource(), destination=store.destination, dataset=store.dataset)
+    with Simulator(tables={"devices": fleet(8)}) as server:
+        sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
+    with store.reading("batches") as client:
+        table = Table(client, "devices")
+        for rows, expected in ((8, [4, 4]), (6, [4, 2]), (0, [])):
+            batches = table.batches("SELECT id FROM {table} WHERE id <= %s", rows)
+            found = [next(batches, None)]
+            assert table.rows("SELECT count(*) FROM pg_cursors WHERE name = 'rmm_rows'") == [(int(rows > 0),)]
+            assert [len(batch) for batch in [*found, *batches] if batch is not None] == expected
+            assert table.rows("SELECT count(*) FROM pg_cursors WHERE name = 'rmm_rows'") == [(0,)]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["delta", "iceberg"])
 def test_a_value_that_the_api_no_longer_sends_is_null_in_a_lake(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest

@@ -1000,6 +1000,13 @@ ROWS = (
         ("loading/test_changes.py::test_a_read_that_does_not_fit_into_memory_is_compared_in_parts",),
     ),
     Mutant(
+        "PostgreSQL sends a table in batches",
+        "tables/table.py",
+        'sqlglot_dialect == "postgres"',
+        'sqlglot_dialect == ""',
+        ("loading/test_destinations.py::test_rows_of_postgres_are_fetched_a_batch_at_a_time",),
+    ),
+    Mutant(
         "an integer that no double represents does not become a double",
         "rows/types.py",
         'if found <= {"bigint", "double"}:',
