@@ -94,7 +94,7 @@ bench-peers: $(STAMP) ## Benchmark against singer-sdk and PyAirbyte, too
 .PHONY: bench bench-peers
 
 property: $(STAMP) ## Test 2,000 generated servers, 300 sequences of runs and more generated rows (set RMM_SERVERS, RMM_SEQUENCES to change)
-	@RMM_EXAMPLES=all RMM_SERVERS=$${RMM_SERVERS:-2000} RMM_SEQUENCES=$${RMM_SEQUENCES:-300} $(BIN)/pytest -n 2 --dist load -q rmm_assets_tests/rows rmm_assets_tests/test_example.py rmm_assets_tests/integration/test_property_completeness.py rmm_assets_tests/integration/test_property_landing.py
+	@RMM_EXAMPLES=all RMM_SERVERS=$${RMM_SERVERS:-2000} RMM_SEQUENCES=$${RMM_SEQUENCES:-300} $(BIN)/pytest -n 2 --dist load -q rmm_assets_tests/rows rmm_assets_tests/config/test_no_value_is_repeated.py rmm_assets_tests/test_example.py rmm_assets_tests/integration/test_property_completeness.py rmm_assets_tests/integration/test_property_landing.py
 
 .PHONY: property
 

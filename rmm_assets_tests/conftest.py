@@ -12,6 +12,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from rmm_assets_tests.forking import forked_commands, forking_server
 from rmm_assets_tests.mariadb import mariadb as running_mariadb
 from rmm_assets_tests.postgres import postgresql
 
@@ -65,6 +66,21 @@ def mariadb() -> Iterator[str]:
     """Yields the URL of a MariaDB database, shared by all tests of a worker."""
     with running_mariadb() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def forking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Yields the address of the server of `forking`, shared by all tests of a worker."""
+    with forking_server(tmp_path_factory.mktemp("forking")) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def forked(forking: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder with the commands `dagster` and `dg`, whose processes are forked."""
+    folder = tmp_path_factory.mktemp("forked")
+    forked_commands(forking, folder, "dagster", "dg")
+    return folder
 
 
 @pytest.fixture

@@ -19,15 +19,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("dagster", "dagster._cli", "dagster_dlt", "dlt", "dlt.destinations", "dlt.sources.rest_api", "duckdb")
-LIBRARIES += (
-    "matplotlib.figure",
-    "pandas",
-    "pyarrow.parquet",
-    "psycopg2",
-    "rich.table",
-    "sqlalchemy.dialects.postgresql",
-)
+LIBRARIES = [
+    *("dagster", "dagster._cli", "dagster_dg_cli.cli", "dagster_dlt", "dagster_graphql"),
+    *("dlt", "dlt.destinations", "dlt.sources.rest_api", "duckdb", "pandas", "pyarrow.parquet", "psycopg2"),
+    *("matplotlib.figure", "rich.table", "sqlalchemy.dialects.postgresql"),
+]
 BIN = Path(sys.executable).parent
 _CLIENT = """\
 #!{python} -IS
@@ -86,7 +82,7 @@ def serve(address: str) -> None:
             for key, _ in waiting.select():
                 if key.data is None:
                     _begin(listener, waiting)
-                elif key.fileobj is key.data[0] and key.data[0].fileno() != -1:  # the client is gone
+                elif key.fileobj is key.data[0]:  # the client is gone
                     with suppress(ProcessLookupError):
                         os.kill(key.data[1], signal.SIGKILL)
                     waiting.unregister(key.data[0])

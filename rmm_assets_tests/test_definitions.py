@@ -214,11 +214,9 @@ def test_the_shipped_connections_load_with_no_variable_set(monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("with_broken", [False, True])
-def test_dagster_validates_the_location_under_its_name(tmp_path: Path, with_broken: bool) -> None:
+def test_dagster_validates_the_location_under_its_name_even_with_a_broken_connection(tmp_path: Path) -> None:
     write(tmp_path / "connections", "acme", GOOD.format(name="acme"))
-    if with_broken:
-        write(tmp_path / "connections", "bad", "type: [")
+    write(tmp_path / "connections", "bad", "type: [")
     home = tmp_path / "home"
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
@@ -234,4 +232,4 @@ def test_dagster_validates_the_location_under_its_name(tmp_path: Path, with_brok
     assert done.returncode == 0, told
     assert "Validation successful for code location rmm_assets." in told
     assert "does not match the name" not in told
-    assert ("is not loaded" in told) is with_broken
+    assert "bad is not loaded" in told and "acme is not loaded" not in told, told

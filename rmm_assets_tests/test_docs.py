@@ -34,7 +34,7 @@ from rmm_assets.cli import main
 from rmm_assets.config import Connection
 from rmm_assets.config.checks import Checks
 from rmm_assets.definitions import load_connections
-from rmm_assets_tests.forking import forked_commands, forking_server
+from rmm_assets_tests.forking import forked_commands
 
 PROJECT = Path(rmm_assets.__file__).parents[1]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
@@ -175,12 +175,6 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
             ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=120
         )
         assert str(unit.name) not in done.stdout + done.stderr, done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def forking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with forking_server(tmp_path_factory.mktemp("forking")) as address:
-        yield address
 
 
 @pytest.mark.slow

@@ -464,7 +464,7 @@ def test_child_tables_are_never_reported_as_equal(tmp_path: Path) -> None:
 # Correct tables are equal
 
 
-@pytest.mark.parametrize("rows", [3, 49, 50, 100, 101, 150, 3333])
+@pytest.mark.parametrize("rows", [3, 50, 101, 1111])
 def test_a_correct_table_is_equal_with_any_paging_style(rows: int, table: Callable[..., Path]) -> None:
     everything = devices(rows)
 

@@ -844,6 +844,7 @@ def test_the_json_schema_accepts_the_shipped_files_and_rejects_a_wrong_key() -> 
         jsonschema.validate(attributes(client={"base_url": "https://h", "paginater": "auto"}), schema)
 
 
+@pytest.mark.slow
 def test_reading_a_connection_does_not_import_dagster() -> None:
     check = "import sys, rmm_assets.config, rmm_assets.http.settings; sys.exit('dagster' in sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True, cwd=PACKAGE.parent)

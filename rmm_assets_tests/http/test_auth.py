@@ -307,6 +307,7 @@ os.abort()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no core dumps")
 def test_a_process_with_a_secret_leaves_no_core_dump(tmp_path: Path) -> None:
     import resource
@@ -358,6 +359,7 @@ except ValueError as error:
 """
 
 
+@pytest.mark.slow
 def test_one_class_adds_a_kind_of_auth() -> None:
     done = subprocess.run([sys.executable, "-c", NEW_KIND], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["Key s3cret", "True"]

@@ -133,6 +133,7 @@ def test_the_secret_is_in_no_file_log_output_or_exception(
         assert "***" in str(database.sql("SELECT * FROM acme.rejected_rejected").fetchall())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [*WRITTEN, "base64 0", "base64 1", "base64 2"])
 @pytest.mark.parametrize("key", [PLAIN, ODD], ids=["plain", "odd"])
 def test_the_search_finds_planted_keys(tmp_path: Path, key: str, form: str) -> None:

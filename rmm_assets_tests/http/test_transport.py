@@ -425,6 +425,7 @@ def test_a_body_that_announces_too_much_is_not_read(make: Make) -> None:
     assert len(server.seen) == 1
 
 
+@pytest.mark.slow
 def test_a_gzip_bomb_is_stopped_early(make: Make) -> None:
     bomb = gzip.compress(gzip.compress(bytes(300 << 20), 9), 9)
     assert len(bomb) < 5000

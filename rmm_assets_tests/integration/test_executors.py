@@ -25,11 +25,11 @@ def folder_with(tmp_path: Path, base_url: str, executor: str) -> Path:
 
 
 @pytest.mark.slow
-def test_each_resource_can_be_loaded_in_its_own_process(tmp_path: Path) -> None:
+def test_each_resource_can_be_loaded_in_its_own_process(forked: Path, tmp_path: Path) -> None:
     with Simulator(tables={"computers": rows(250), "tickets": rows(30)}) as server:
         folder_with(tmp_path, server.base_url, "multiprocess")
         assert environment(tmp_path)["RMM_CONNECTIONS"]
-        ran(tmp_path, "dagster", "job", "execute", "-m", "rmm_assets.definitions", "-j", "sync_acme")
+        ran(tmp_path, str(forked / "dagster"), "job", "execute", "-m", "rmm_assets.definitions", "-j", "sync_acme")
     (tmp_path / "rmm.duckdb").symlink_to(tmp_path / "data" / "rmm.duckdb")
     assert len(rows_of(tmp_path, "computers")) == 250
     assert len(rows_of(tmp_path, "tickets")) == 30

@@ -116,7 +116,7 @@ def test_a_run_of_another_machine_or_without_a_process_is_left_alone() -> None:
         assert not end_lost_runs(instance)
 
 
-def test_the_daemon_recovers_after_everything_was_killed(server: Simulator, tmp_path: Path) -> None:
+def test_the_daemon_recovers_after_everything_was_killed(server: Simulator, forked: Path, tmp_path: Path) -> None:
     """A run launched from the queue, its daemon and its code server are killed together; the queue recovers."""
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "dagster.yaml").write_text(
@@ -126,7 +126,7 @@ def test_the_daemon_recovers_after_everything_was_killed(server: Simulator, tmp_
     with dg.DagsterInstance.from_config(str(tmp_path / "home")):
         pass
     server.set_faults(Faults(delay=30))  # until everything is killed
-    launch = "dagster", "job", "launch", "-m", "rmm_assets.definitions", "-j", "sync_acme"
+    launch = str(forked / "dagster"), "job", "launch", "-m", "rmm_assets.definitions", "-j", "sync_acme"
     with daemon(tmp_path) as first:
         for _ in range(2):
             ran(tmp_path, *launch)

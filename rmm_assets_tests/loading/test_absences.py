@@ -105,7 +105,7 @@ def test_a_row_marked_earlier_is_deleted_after_switching_to_remove(fleet: Fleet)
     assert fleet.rows == devices(9)
 
 
-@pytest.mark.parametrize(("absent_is", "normalizer"), [("mark", "arrow"), ("remove", "arrow"), ("remove", "dlt")])
+@pytest.mark.parametrize(("absent_is", "normalizer"), [("mark", "arrow"), ("remove", "dlt")])
 def test_child_rows_stay_with_a_marked_row_and_are_deleted_with_a_removed_one(
     absent_is: str, normalizer: str, tmp_path: Path
 ) -> None:
@@ -219,9 +219,8 @@ def test_on_incomplete_warn_reads_to_the_end_if_rows_moved_in_every_pass(tmp_pat
     assert ids(rows_of(tmp_path))[-1] == 450
 
 
-@pytest.mark.parametrize("maximum", [100, 200])
-def test_after_a_partial_read_nothing_is_marked(maximum: int, tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path)
+def test_after_a_partial_read_nothing_is_marked(tmp_path: Path) -> None:
+    fleet, maximum = Fleet(tmp_path), 200
     fleet.holds(devices(300))
     paginator = {"type": "offset", "limit": 100, "maximum_offset": maximum}
     outcome = fleet.holds(devices(300), connection=connection(resource(endpoint={"paginator": paginator})))
@@ -230,14 +229,13 @@ def test_after_a_partial_read_nothing_is_marked(maximum: int, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("paging", "some_of_them"),
+    ("cut", "paging", "some_of_them"),
     [
-        ({"type": "offset", "limit": 4}, {"maximum_offset": 4}),
-        ({"type": "page_number", "base_page": 1, "total_path": None}, {"maximum_page": 2}),
+        ("parent", {"type": "offset", "limit": 4}, {"maximum_offset": 4}),
+        ("child", {"type": "page_number", "base_page": 1, "total_path": None}, {"maximum_page": 2}),
     ],
-    ids=["offset", "page_number"],
+    ids=["parent by offset", "child by page number"],
 )
-@pytest.mark.parametrize("cut", ["parent", "child"])
 def test_after_a_partial_read_of_a_parent_or_of_a_child_nothing_is_marked(
     cut: str, paging: dict[str, Any], some_of_them: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -87,9 +87,8 @@ def test_added_removed_and_changed_items_are_updated_in_their_table(disposition:
     assert not fleet.items()
 
 
-@pytest.mark.parametrize("disposition", STRATEGIES)
-def test_inner_lists_follow_their_outer_ones(disposition: Any, tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path, write_disposition=disposition)
+def test_inner_lists_follow_their_outer_ones(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
     fleet.holds({"id": 1, "disks": [{"parts": [{"size": 5}, {"size": 6}]}, {"parts": [{"size": 7}]}]}, {"id": 2})
     assert fleet.items("disks.parts", "size") == {(1, 0, 0, 5): 1, (1, 0, 1, 6): 1, (1, 1, 0, 7): 1}
     fleet.holds({"id": 1, "disks": [{"parts": [{"size": 8}]}]}, {"id": 2, "disks": [{}, {"parts": [{"size": 9}]}]})
@@ -97,8 +96,10 @@ def test_inner_lists_follow_their_outer_ones(disposition: Any, tmp_path: Path) -
     assert sum(fleet.items().values()) == 3
 
 
-@pytest.mark.parametrize("normalizer", ["arrow", "dlt"])
-@pytest.mark.parametrize(("policy", "left"), [("mark", {1, 2}), ("remove", {1}), ("keep", {1, 2})])
+# `test_absences.py` marks and removes rows of the fast path, and removes those of dlt's normalizer.
+@pytest.mark.parametrize(
+    ("policy", "left", "normalizer"), [("mark", {1, 2}, "dlt"), ("remove", {1}, "arrow"), ("keep", {1, 2}, "arrow")]
+)
 def test_children_are_kept_or_deleted_with_their_row(
     policy: str, left: set[int], normalizer: str, tmp_path: Path
 ) -> None:

@@ -259,10 +259,13 @@ def test_only_certain_ignored_statuses_prove_that_a_parent_has_no_rows(
 
 
 @pytest.mark.parametrize(
-    ("more", "lost"),
-    [({"history": True}, "history would end"), ({"write_disposition": "replace"}, "replace would delete")],
+    ("more", "lost", "inherited"),
+    [
+        ({"history": True}, "history would end", True),
+        ({"write_disposition": "replace"}, "replace would delete", True),
+        ({"write_disposition": "replace"}, "replace would delete", False),
+    ],
 )
-@pytest.mark.parametrize("inherited", [True, False])
 def test_history_and_replace_lose_no_rows_because_of_an_ignored_response(
     more: dict[str, Any], lost: str, inherited: bool, tmp_path: Path
 ) -> None:

@@ -97,6 +97,7 @@ for exact in (False, True):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["flat", "escaped", "nested", "maps"])
 def test_an_object_of_a_million_keys_does_not_exhaust_memory(kind: str) -> None:
     started = time.monotonic()

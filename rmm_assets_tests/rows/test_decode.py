@@ -216,6 +216,7 @@ def test_a_null_before_a_list_is_not_read_out_of_bounds() -> None:
     assert page.objects() == [None, {"a": 1}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
 def test_deep_nesting_is_refused_without_crashing_the_process(opening: str, closing: str) -> None:
     code = (

@@ -143,5 +143,6 @@ def refuse(bodies: list[bytes]) -> None:
                 assert outcome(read_page, body, selector, memory) == expected
 
 
+@pytest.mark.slow
 def test_a_body_without_rows_is_refused_without_crashing_the_process() -> None:
     ended(f"from {__name__} import NOT_ROWS, refuse; refuse(NOT_ROWS)")

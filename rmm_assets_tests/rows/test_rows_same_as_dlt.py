@@ -160,6 +160,7 @@ def test_tables_are_the_same_as_stock_dlt_s(tmp_path: Path) -> None:
                     assert mine[name] == value, (table, name)
 
 
+@pytest.mark.slow
 def test_every_value_is_read_back_from_duckdb_unchanged(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"id": 1, "big": 2**63 - 1, "huge": 2**70, "text": "", "nul": "a\0b", "mixed": 1},

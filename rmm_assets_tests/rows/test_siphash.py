@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -72,6 +73,7 @@ def test_records_are_hashed_word_by_word() -> None:
     assert [row.tobytes() for row in hash_records(parts)] == expected
 
 
+@pytest.mark.slow
 def test_every_process_has_its_own_key() -> None:
     code = "from rmm_assets.rows.siphash import PROCESS_KEY; print(PROCESS_KEY)"
     keys = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(2)}

@@ -100,6 +100,7 @@ def test_different_texts_have_different_keys_in_any_position(texts: list[str]) -
     assert keys == [keys_of([{"id": text}])[0] for text in texts]
 
 
+@pytest.mark.slow
 def test_a_million_neighbouring_ids_do_not_collide() -> None:
     ids = pa.array(range(1_000_000))
     page = read_page(b"[]", None)

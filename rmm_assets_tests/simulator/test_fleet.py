@@ -14,6 +14,7 @@ from rmm_assets.simulator.fleet import RESOURCES, STATUSES, Fleet
 TICKS = (0, 1, 2, 50, 333, 100_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resource", RESOURCES)
 def test_the_same_seed_gives_the_same_rows_in_another_process(resource: str) -> None:
     program = (
@@ -53,6 +54,7 @@ def test_ids_are_unique_and_statuses_are_known(resource: str, tick: int) -> None
     assert {row["status"] for row in rows} <= set(STATUSES[resource])
 
 
+@pytest.mark.slow
 def test_few_rows_change_appear_or_disappear_per_tick() -> None:
     fleet = Fleet()
     flipped = came = went = 0
@@ -98,6 +100,7 @@ def test_updated_at_is_never_in_the_future_and_has_an_offset(resource: str) -> N
         assert max(moments) <= now
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resource", ["alerts", "patches", "devices"])
 def test_an_id_is_never_reused(resource: str) -> None:
     fleet = Fleet(devices=20, alerts=30, patches=30)

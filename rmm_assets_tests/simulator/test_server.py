@@ -316,6 +316,7 @@ def test_passing_both_a_fleet_and_tables_is_refused() -> None:
         Simulator(fleet=Fleet(), tables={})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_run_prints_its_url_and_stops_cleanly_on_a_signal(number: signal.Signals) -> None:
     program = "from rmm_assets.simulator import run; run(port=0, tick_seconds=0.2)"

@@ -83,10 +83,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     )
     resources = [made.resource(name) for name in ("devices", "alerts", "events")]
     with statements() as found, Simulator(tables={"devices": FLEET, "alerts": ALERTS, "events": ALERTS}) as server:
-        for devices in (FLEET, [{"id": "none"}, *FLEET[1:]], FLEET[1:7], [*FLEET[1:6], {"id": 9, "name": None}]):
+        fleets = FLEET, [{"id": "none"}, *FLEET[1:]], FLEET[1:7], [*FLEET[1:6], {"id": 9, "name": None}]
+        for number, devices in enumerate(fleets):
             server.set_rows("devices", devices)
             server.set_rows("alerts", [{**alert, "severity": len(devices)} for alert in ALERTS])
-            for each in resources:
+            for each in resources if number < 2 else resources[:1]:
                 sync(made, each, KEY, base_url=server.base_url, store=store)
             retry_rejected(made, resources[0], store=store)
         with store.changing("sql") as client:
@@ -116,14 +117,20 @@ def test_the_statements_are_all_there(written: list[str]) -> None:
         assert any(all(word in sql for word in words) for sql in written), words
 
 
+@pytest.fixture(scope="module")
+def parsed(written: list[str]) -> dict[str, exp.Expression]:
+    """Returns the tree of each statement."""
+    return {sql: sqlglot.parse_one(sql.replace("%s", "1"), read=WRITTEN_IN) for sql in written}
+
+
 def _names(tree: Any) -> set[str]:
     return {name.name for name in tree.find_all(exp.Identifier)}
 
 
 @pytest.mark.parametrize("destination", DIALECTS)
-def test_every_statement_is_valid_at_every_destination(destination: str, written: list[str]) -> None:
+def test_every_statement_is_valid_at_every_destination(destination: str, parsed: dict[str, exp.Expression]) -> None:
     dialect = DIALECTS[destination]
-    for sql in written:
+    for sql, ours in parsed.items():
         text, order = translated(sql, dialect)
         assert text.count("%s") == sql.count("%s")
         assert order is None or sorted(order) == list(range(len(order)))
@@ -133,10 +140,8 @@ def test_every_statement_is_valid_at_every_destination(destination: str, written
         [tree] = sqlglot.parse(text.replace("%s", "1"), read=dialect)
         assert tree is not None and tree.find(exp.Command) is None, text
         # Quoted in another way, names would be text, or two.
-        assert _names(tree) == _names(sqlglot.parse_one(sql.replace("%s", "1"), read=WRITTEN_IN)), text
-        sqlglot.parse_one(sql.replace("%s", "1"), read=WRITTEN_IN).sql(
-            dialect, unsupported_level=sqlglot.ErrorLevel.RAISE
-        )
+        assert _names(tree) == _names(ours), text
+        ours.sql(dialect, unsupported_level=sqlglot.ErrorLevel.RAISE)
 
 
 @pytest.mark.parametrize(
