@@ -91,7 +91,19 @@ bench-peers: $(STAMP) ## Benchmark against singer-sdk and PyAirbyte, too
 	@$(BIN)/pip install -qq --disable-pip-version-check -r benchmarks/requirements.txt
 	@mkdir -p data && $(BIN)/python -m benchmarks.run main --latency 0,20 --peers --markdown data/bench.md --json data/bench.json --plot data/bench.svg
 
-.PHONY: bench bench-peers
+bench-second: $(STAMP) ## Benchmark a second sync in which 1 % of 100,000 rows changed (ten minutes)
+	@$(BIN)/pip install -qq --disable-pip-version-check -r benchmarks/requirements.txt
+	@$(BIN)/python -m benchmarks.run second-sync --only a,b,d,e,f
+
+bench-large: $(STAMP) ## Benchmark 10,000,000 rows: does memory grow with the table? (an hour)
+	@$(BIN)/pip install -qq --disable-pip-version-check -r benchmarks/requirements.txt
+	@$(BIN)/python -m benchmarks.run large --runs 1 --only e --timeout 7200
+
+bench-postgres: $(STAMP) ## Benchmark two syncs into PostgreSQL (ten minutes; apt-get install postgresql)
+	@$(BIN)/pip install -qq --disable-pip-version-check -r benchmarks/requirements.txt
+	@$(BIN)/python -m benchmarks.postgres
+
+.PHONY: bench bench-peers bench-second bench-large bench-postgres
 
 property: $(STAMP) ## Test 2,000 generated servers, 300 sequences of runs and more generated rows (set RMM_SERVERS, RMM_SEQUENCES to change)
 	@RMM_EXAMPLES=all RMM_SERVERS=$${RMM_SERVERS:-2000} RMM_SEQUENCES=$${RMM_SEQUENCES:-300} $(BIN)/pytest -n 2 --dist load -q rmm_assets_tests/rows rmm_assets_tests/config/test_no_value_is_repeated.py rmm_assets_tests/test_example.py rmm_assets_tests/integration/test_property_completeness.py rmm_assets_tests/integration/test_property_landing.py

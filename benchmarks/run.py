@@ -92,7 +92,7 @@ def one_run(contender: Contender, cell: Cell, server: RunningServer, given: argp
             usage = run_measured(
                 command,
                 folder=folder,
-                environment=_environment(folder),
+                environment=environment(folder),
                 timeout_s=given.timeout,
                 memory_mb=given.memory,
                 log=log,
@@ -104,7 +104,7 @@ def one_run(contender: Contender, cell: Cell, server: RunningServer, given: argp
     return Run(contender.letter, usage.wall_s, usage.cpu_s, usage.peak_mb, usage.tree_mb, problem, load)
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     """Returns a contender's environment: the project on its path, its own home, telemetry off."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TMPDIR") if name in os.environ}
     return kept | {
