@@ -7,6 +7,7 @@ context that contains the request as sent. See `reading` for whether the rows of
 
 from __future__ import annotations
 
+import codecs
 import email.utils
 import json as jsonlib
 import logging
@@ -42,7 +43,7 @@ class BodyFault(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """One response, decompressed and redacted."""
+    """One response, decompressed, redacted and without a byte order mark."""
 
     status: int
     headers: Mapping[str, str]
@@ -342,7 +343,7 @@ class Transport:
                 "API really has this much data"
             )
         response_headers = urllib3.HTTPHeaderDict({k: self.redactor.header(v) for k, v in raw.headers.itermerged()})
-        return Reply(raw.status, response_headers, self.redactor.body(raw.body), url)
+        return Reply(raw.status, response_headers, self.redactor.body(raw.body).removeprefix(codecs.BOM_UTF8), url)
 
     def _post_form(self, url: str, fields: dict[str, str]) -> Mapping[str, Any]:
         """Sends OAuth's token request to its own URL, as set in the connection file, without the API's auth."""

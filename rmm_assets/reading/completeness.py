@@ -286,7 +286,8 @@ def _contradiction(
             return short
         if not confirmed or (report.duplicates and facts.ended == "stated end"):
             return short
-    here = signals.more_here(could_be_full=facts.could_be_full)
+    # A token that is never used is not one that is also set at the end.
+    here = signals.more_here(could_be_full=facts.could_be_full or not facts.followed)
     if reached and facts.could_be_full:
         # Many flags only say whether the page was full, and are wrong on a full last page.
         for name in [name for name in here if signals.kind(name) in (Kind.MORE, Kind.LAST)]:

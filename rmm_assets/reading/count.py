@@ -49,7 +49,7 @@ def _stated(count: Count, reply: Reply) -> Any:
     """Returns the value in place of the number of rows."""
     if count.total_header is not None:
         return reply.headers.get(count.total_header)
-    text = reply.body.removeprefix(b"\xef\xbb\xbf").strip()
+    text = reply.body.strip()
     try:
         value = orjson.loads(text)
     except ValueError:

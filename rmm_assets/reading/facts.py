@@ -59,6 +59,7 @@ class PassFacts:
         unproven: Number of page boundaries without proof that no row moved across.
         ended: How the read ended, in a few words; empty while it has not.
         could_be_full: Whether the last page may have been cut off, as it is as long as pages usually are.
+        followed: Whether the pages name the next one where the connection file says, or are requested by position.
         full_page: Number of rows on the last page with rows if it may be full; else 0.
         suspicion: Why the end is not credible, as the last page is full and unmarked; empty if it is.
         evidence: The evidence for the end that this pass alone gives.
@@ -82,6 +83,7 @@ class PassFacts:
     unproven: int = 0
     ended: str = ""
     could_be_full: bool = False
+    followed: bool = True
     full_page: int = 0
     suspicion: str = ""
     evidence: Evidence | None = None

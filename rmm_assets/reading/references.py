@@ -119,6 +119,8 @@ class References:
         if mark is not ABSENT:
             learned.found.add("paginator.has_more_path")
         reference = paginator.reference(answer)
+        if answer.reply.status == 204 and self._names_another(asked, answer, reference):
+            raise PagingError(f"{self._endpoint.name}: page {self.number} has no content but names a next page")
         if reference is not ABSENT:
             learned.found.add("paginator")
         values = paginator.row_values(answer)
@@ -176,6 +178,7 @@ class References:
     def _end(self, how: str, evidence: Evidence | None, page: Page) -> None:
         self._facts.ended, self._facts.evidence = how, evidence
         self._facts.could_be_full = self._could_be_full(page)
+        self._facts.followed = not self._single and "paginator" in self._endpoint.learned.found
         self._facts.full_page = page.rows if self._facts.could_be_full else 0
         refuse_never_found(self._endpoint, self._facts, self._signals)
 

@@ -110,7 +110,7 @@ def _at(body: bytes, selector: str) -> Any:
     if match is None and selector not in ("$", "$[*]"):
         return []
     try:
-        value = orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))
+        value = orjson.loads(body)
     except ValueError:
         return []
     for key in match[1].split(".") if match else ():

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -16,13 +15,13 @@ import pytest
 import rmm_assets
 from rmm_assets.errors import IncompleteError, PagingError, SuspiciousLossError, TransportError
 from rmm_assets.reading.report import Evidence
-from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.integration.installed_servers import (
     PASSWORD,
     Endpoint,
     Server,
     basic,
     complete_or_red,
+    meddling,
     resource,
     running,
 )
@@ -122,26 +121,6 @@ def records(bucket: str, **changes: Any) -> Endpoint:
 
 def as_landed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "tags": json.dumps(row["tags"], ensure_ascii=False)} for row in rows]
-
-
-@contextmanager
-def meddling(server: Server, before: Callable[[int], None]) -> Iterator[Server]:
-    """Forwards to a server; before each page, calls a function with the page's number."""
-    pages = [0]
-
-    def answer(seen: Seen) -> Say:
-        if seen.method == "GET":
-            pages[0] += 1
-            before(pages[0])
-        host = seen.headers["host"]
-        sent = {"Authorization": seen.headers["authorization"], "Host": host}
-        target = server.url.removesuffix("/v1") + seen.target
-        with urlopen(Request(target, headers=sent, method=seen.method), timeout=60) as found:
-            kept = ("Next-Page", "Total-Records", "ETag")
-            return Say(found.read(), headers=tuple((k, found.headers[k]) for k in kept if k in found.headers))
-
-    with Scripted(answer) as proxy:
-        yield Server(f"{proxy.url}/v1", server.auth, server.headers)
 
 
 @pytest.mark.parametrize("size", [None, 37, 100, 500], ids=str)

@@ -6,6 +6,7 @@ They are not a part of the suite, because it would have to install the servers. 
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import shutil
@@ -13,12 +14,12 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
@@ -28,6 +29,7 @@ from rmm_assets.errors import IncompleteError, PagingError, RmmError, TransportE
 from rmm_assets.loading.outcome import Outcome
 from rmm_assets.loading.run import sync
 from rmm_assets.reading.report import Evidence
+from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.integration.test_foreign_servers import free_port
 from rmm_assets_tests.syncing import rows_of, store_in
 
@@ -45,11 +47,14 @@ class Server:
         auth: The auth of a connection to it, as in a connection file.
         headers: The same for requests by hand.
         certificates: PEM file with the CA of its certificate, if it is not a public one.
+        secret: The key or password of a connection to it.
     """
 
     def __init__(
-        self, url: str, auth: Mapping[str, Any], headers: Mapping[str, str], certificates: Path | None = None
-    ) -> None:
+        self, url: str, auth: Mapping[str, Any], headers: Mapping[str, str], certificates: Path | None = None,
+        secret: str = PASSWORD,
+    ) -> None:  # fmt: skip
+        self.secret = secret
         self.url, self.auth, self.headers, self.certificates = url, auth, headers, certificates
 
     def ask(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Any:
@@ -80,7 +85,7 @@ class Server:
             Exception: The error that explains why the run is red.
         """
         try:
-            return sync(made, made.resource(name), PASSWORD, store=store_in(folder))
+            return sync(made, made.resource(name), self.secret, store=store_in(folder))
         except Exception as error:
             cause: BaseException = error
             while (deeper := cause.__cause__ or cause.__context__) is not None and not isinstance(cause, RmmError):
@@ -131,6 +136,26 @@ def installed(program: str, package: str) -> str:
 def basic(user: str) -> tuple[dict[str, Any], dict[str, str]]:
     text = base64.b64encode(f"{user}:{PASSWORD}".encode()).decode()
     return {"type": "http_basic", "username": user}, {"Authorization": f"Basic {text}"}
+
+
+@contextmanager
+def meddling(server: Server, before: Callable[[int], None]) -> Iterator[Server]:
+    """Forwards to a server; before each page, calls a function with the page's number."""
+    pages = itertools.count(1)
+    root = server.url.removesuffix(urlsplit(server.url).path)
+
+    def answer(seen: Seen) -> Say:
+        if seen.method == "GET":
+            before(next(pages))
+        sent = {**server.headers, "Host": seen.headers["host"]}
+        with urlopen(Request(root + seen.target, headers=sent, method=seen.method), timeout=60) as found:
+            kept = ("Next-Page", "Total-Records")
+            return Say(
+                found.read(), headers=tuple((name, found.headers[name]) for name in kept if name in found.headers)
+            )
+
+    with Scripted(answer) as proxy:
+        yield Server(proxy.url + urlsplit(server.url).path, server.auth, server.headers, secret=server.secret)
 
 
 def complete_or_red(server: Server, folder: Path, endpoint: Endpoint, key: str, held: set[Any], **more: Any) -> str:

@@ -480,6 +480,13 @@ READING = (
         ("reading/test_evidence.py::test_an_empty_first_page_without_an_end_mark_is_requested_again",),
     ),
     Mutant(
+        "a token of the next page that nothing follows contradicts an end",
+        "reading/completeness.py",
+        "could_be_full=facts.could_be_full or not facts.followed",
+        "could_be_full=facts.could_be_full",
+        ("reading/test_evidence.py::test_a_token_of_the_next_page_that_nothing_follows_is_red",),
+    ),
+    Mutant(
         "a full last page without a mark ends a read only if smaller pages bring the same rows",
         "reading/completeness.py",
         "        if suspicion and not confirmed and isinstance(verdict, Evidence):\n",
@@ -1136,8 +1143,8 @@ HTTP = (
     Mutant(
         "the secret is redacted from bodies",
         "http/transport.py",
-        "return Reply(raw.status, response_headers, self.redactor.body(raw.body), url)",
-        "return Reply(raw.status, response_headers, raw.body, url)",
+        "self.redactor.body(raw.body).removeprefix(",
+        "raw.body.removeprefix(",
         ("http/test_secret.py::test_the_secret_is_in_no_file_log_output_or_exception",),
     ),
     Mutant(

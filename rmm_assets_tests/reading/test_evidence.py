@@ -511,6 +511,18 @@ def test_kinto_s_next_page_header_is_seen_by_header_link(tmp_path: Path) -> None
         read_from(answer, tmp_path, "header_link")
 
 
+@pytest.mark.parametrize(
+    "paginator", ["header_link", "single_page", NEXT, {"type": "cursor", "cursor_path": "cursor"}], ids=str
+)
+@pytest.mark.parametrize("rows", [7, 100])
+def test_a_token_of_the_next_page_that_nothing_follows_is_red(paginator: Any, rows: int, tmp_path: Path) -> None:
+    answer = say_once({"data": rows_of(rows), "nextPageToken": "abc"})
+    with pytest.raises((IncompleteError, PagingError), match=r"`nextPageToken` (is set|was)"):
+        read_from(answer, tmp_path, paginator)
+    found = read_from(say_once({"data": rows_of(7), "nextPageToken": ""}), tmp_path, paginator)
+    assert len(found.rows) == 7
+
+
 @pytest.mark.parametrize("once", [True, False])
 def test_a_missing_link_on_a_full_page_is_requested_again_then_red(once: bool, tmp_path: Path) -> None:
     rows, lost = rows_of(950), [0]
@@ -928,6 +940,25 @@ def test_a_page_without_a_list_is_retried_then_red(what: str, paginator: dict[st
     assert found.rows == rows
     with pytest.raises(TransportError):
         read_from(serve(iter([True] * 10**6)), tmp_path, paginator)
+
+
+def test_204_that_names_a_next_page_is_red(tmp_path: Path) -> None:
+    def answer(seen: Seen) -> Say:
+        link = ("Link", f'<http://{seen.headers["host"]}/v1/devices?page=2>; rel="next"')
+        return Say({"data": rows_of(3)}) if "page" in query_of(seen) else Say(b"", status=204, headers=(link,))
+
+    with pytest.raises(PagingError, match="page 1 has no content but names a next page"):
+        read_from(answer, tmp_path, "header_link")
+
+
+@pytest.mark.parametrize("paginator", [OFFSET, NEXT, CURSOR, KEYSET, "single_page", "header_link"], ids=str)
+@pytest.mark.parametrize("selector", ["data", None])
+def test_a_byte_order_mark_is_no_part_of_a_body(paginator: Any, selector: str | None, tmp_path: Path) -> None:
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen).get("offset", query_of(seen).get("after", 0)))
+        return Say(b"\xef\xbb\xbf" + json.dumps({"data": rows_of(7)[start:]}).encode())
+
+    assert read_from(answer, tmp_path, paginator, data_selector=selector).rows == rows_of(7)
 
 
 def test_204_means_no_rows_only_as_the_first_response(tmp_path: Path) -> None:
