@@ -27,7 +27,6 @@ import click
 import pytest
 import yaml
 from dagster._daemon.cli import create_dagster_daemon_cli
-from dagster_webserver.cli import dagster_webserver
 
 import rmm_assets
 from rmm_assets.cli import main
@@ -145,6 +144,8 @@ def _look_up(words: list[str], block: Block) -> None:
     elif command == "rmm":
         _has_options(main.commands[rest[0]], rest, block)
     elif command == "dagster-webserver":
+        from dagster_webserver.cli import dagster_webserver  # which takes a second
+
         _has_options(dagster_webserver, rest, block)
     elif command == "dagster-daemon":
         _has_options(create_dagster_daemon_cli().commands[rest[0]], rest, block)
