@@ -120,7 +120,7 @@ soak: $(STAMP) ## Run ten connections 300 times, half of the runs on a bad day, 
 	@test -x .venv-kinto/bin/python || $(PYTHON) -m venv .venv-kinto
 	@.venv-kinto/bin/pip install -qq --disable-pip-version-check kinto==26.5.0 || echo "Kinto could not be installed: its tests are skipped."
 
-servers: $(STAMP) .venv-kinto/bin/kinto ## Read from Kinto and the installed servers of Debian: RabbitMQ, PowerDNS, Icinga 2, JupyterHub (15 minutes)
+servers: $(STAMP) .venv-kinto/bin/kinto ## Read from Kinto and the installed servers of Debian: RabbitMQ, PowerDNS, Icinga 2, JupyterHub, Redmine (20 minutes)
 	@$(BIN)/pytest -q rmm_assets_tests/integration/installed_*.py
 
 .PHONY: servers
