@@ -1,7 +1,8 @@
-"""Tests the site of the docs in a real browser: the search finds what it should."""
+"""Tests the site of the docs: it builds, loads nothing from elsewhere, and its search finds what it should, in a real browser."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from functools import partial
@@ -18,10 +19,7 @@ playwright_api = pytest.importorskip("playwright.sync_api", reason="needs the ex
 pytest.importorskip("mkdocs", reason="needs the extra `docs`")
 from playwright.sync_api import expect, sync_playwright  # noqa: E402
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium; .ci/run installs it with apt-get"),
-]
+pytestmark = pytest.mark.slow
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -29,10 +27,28 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-def test_the_search_finds_a_generated_key_and_a_how_to(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
-    subprocess.run(build, cwd=PROJECT, check=True, capture_output=True)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Builds the site without warnings and returns its folder."""
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    built = subprocess.run(build, cwd=PROJECT, capture_output=True, text=True, timeout=900, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+def test_the_site_builds_without_warnings_and_loads_nothing_from_other_hosts(site: Path) -> None:
+    assert (site / "search" / "search_index.json").exists()
+    elsewhere = r"=\"?(?:https?:)?//"
+    for page in site.rglob("*.html"):
+        html = page.read_text(encoding="utf-8")
+        assert not re.findall(rf"<(?:script|img|iframe)[^>]+src{elsewhere}", html), page.name
+        assert not re.findall(rf"<link[^>]+rel=\"?(?:stylesheet|preconnect)\"?[^>]+href{elsewhere}", html), page.name
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium; .ci/run installs it with apt-get")
+def test_the_search_finds_a_generated_key_and_a_how_to(site: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
     Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_address[1]}"
     with sync_playwright() as playwright:
