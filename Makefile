@@ -25,7 +25,7 @@ $(STAMP): setup.cfg constraints.txt
 
 # Never overwrites an existing file: DAGSTER_HOME may be the user's own.
 $(DAGSTER_HOME)/dagster.yaml:
-	@mkdir -p $(DAGSTER_HOME) && cp -n deploy/dagster.yaml $@
+	@mkdir -p $(DAGSTER_HOME) && cp -n dagster.yaml $@
 
 install: $(STAMP) ## Install everything into .venv
 

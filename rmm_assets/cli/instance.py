@@ -40,7 +40,7 @@ def _instance_in(home: Path) -> dg.DagsterInstance:
 
     try:
         home.mkdir(parents=True, exist_ok=True)
-        if not (home / "dagster.yaml").exists() and (shipped := Path("deploy/dagster.yaml")).exists():
+        if not (home / "dagster.yaml").exists() and (shipped := Path("dagster.yaml")).exists():
             shutil.copy(shipped, home)
         # Two processes that make an instance's databases at the same time leave them in a state that none can open (1.13.27).
         with (home / "rmm.lock").open("a") as file:

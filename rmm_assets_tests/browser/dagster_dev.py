@@ -43,7 +43,7 @@ def dagster_dev(
     """
     home = folder / "dagster_home"
     home.mkdir(parents=True)
-    shutil.copy(PROJECT / "deploy" / "dagster.yaml", home / "dagster.yaml")
+    shutil.copy(PROJECT / "dagster.yaml", home / "dagster.yaml")
     (own,) = yaml.safe_load((PROJECT / "workspace.yaml").read_text())["load_from"]
     own["python_module"]["working_directory"] = str(PROJECT)
     (folder / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [own]}))

@@ -18,7 +18,7 @@ from rmm_assets_tests.orchestration.bench import KEY, connection, devices, sync
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = Path(rmm_assets.__file__).parents[1] / "deploy" / "dagster.yaml"
+SETTINGS = Path(rmm_assets.__file__).parents[1] / "dagster.yaml"
 
 
 @pytest.fixture

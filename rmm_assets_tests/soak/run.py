@@ -123,7 +123,7 @@ class Soak:
         self.enough = threading.Event()
         (folder / "home").mkdir(parents=True)
         (folder / "outputs").mkdir()
-        shutil.copy(ROOT / "deploy" / "dagster.yaml", folder / "home")
+        shutil.copy(ROOT / "dagster.yaml", folder / "home")
         self._measure()  # makes Dagster's databases, which `rmm` does under a lock that this process does not take
         self.parties = [self._party(number) for number in range(connections)]
         self.wrong_key = secrets.token_urlsafe(24)
