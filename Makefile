@@ -97,7 +97,7 @@ bench-second: $(STAMP) ## Benchmark a second sync in which 1 % of 100,000 rows c
 
 bench-large: $(STAMP) ## Benchmark 10,000,000 rows: does memory grow with the table? (an hour)
 	@$(BIN)/pip install -qq --disable-pip-version-check -r benchmarks/requirements.txt
-	@$(BIN)/python -m benchmarks.run large --runs 1 --only e --timeout 7200
+	@BENCH_DUCKDB_MEMORY=256MB $(BIN)/python -m benchmarks.run large --runs 1 --only e --timeout 7200
 
 bench-postgres: $(STAMP) ## Benchmark two syncs into PostgreSQL (ten minutes; apt-get install postgresql)
 	@$(BIN)/pip install -qq --disable-pip-version-check -r benchmarks/requirements.txt

@@ -106,7 +106,8 @@ def one_run(contender: Contender, cell: Cell, server: RunningServer, given: argp
 
 def environment(folder: Path) -> dict[str, str]:
     """Returns a contender's environment: the project on its path, its own home, telemetry off."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TMPDIR") if name in os.environ}
+    names = ("PATH", "LANG", "LC_ALL", "TMPDIR", "BENCH_DUCKDB_MEMORY")
+    kept = {name: os.environ[name] for name in names if name in os.environ}
     return kept | {
         "PYTHONPATH": str(ROOT),
         "HOME": str(folder),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from benchmarks.contenders.task import DATASET, Task
 
 KEY_VARIABLE = "BENCH_API_KEY"
@@ -18,6 +20,8 @@ def connection_file(task: Task) -> str:
         paginator: {{type: offset, limit: {task.page}}}"""
         for name in task.names
     )
+    memory = os.environ.get("BENCH_DUCKDB_MEMORY")
+    limit = f"\n  destination: {{type: duckdb, memory_limit: {memory}}}" if memory else ""
     return f"""\
 type: rmm_assets.RmmConnection
 attributes:
@@ -25,7 +29,7 @@ attributes:
   client:
     base_url: {task.base_url}
     auth: {{type: api_key, name: api_key, location: query}}
-  api_key: {{env: {KEY_VARIABLE}}}
+  api_key: {{env: {KEY_VARIABLE}}}{limit}
   limits: {{max_concurrency: {task.concurrency}}}
   resource_defaults:
     primary_key: id
