@@ -113,6 +113,11 @@ def keys_of_texts(texts: Sequence[pa.Array]) -> Keys:
     return keys
 
 
+def keys_of_table(table: pa.Table) -> Keys:
+    """Computes one key per row from a table of the primary key's columns; `NO_KEY` if one of them is null."""
+    return keys_of_texts([landed_texts(column.combine_chunks()) for column in table.columns])
+
+
 def key_texts(column: Column, target: Target | None) -> pa.Array:
     """Writes a key's values as text, as they would land; null for a value that cannot land."""
     if target is not None:

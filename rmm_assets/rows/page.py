@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 
 from rmm_assets.rows.selector import SelectedType, select
 
-# White space between braces only occurs in bodies that have white space after one.
 _EMPTY_OBJECT = re.compile(rb"\{[ \t\r\n]*\}")
 
 

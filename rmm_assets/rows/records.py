@@ -26,9 +26,8 @@ from rmm_assets.rows.keys import (
     NO_KEY,
     Keys,
     key_texts,
-    keys_of_texts,
+    keys_of_table,
     landed,
-    landed_texts,
     row_key_texts,
     row_keys,
 )
@@ -162,8 +161,7 @@ class RecordSpool:
             own, keys = keys[: len(batch)], keys[len(batch) :]
             hashes = [row[CONTENT_HASH] for row in batch]
             rows.add(own, content=hashes, deleted=[self._is_deleted(row) for row in batch])
-        rejected = self.rejected_keys()
-        return Received(rows, keys_of_texts([landed_texts(column.combine_chunks()) for column in rejected.columns]))
+        return Received(rows, keys_of_table(self.rejected_keys()))
 
     def records(self) -> Iterator[list[Any]]:
         """Yields batches of the rows that can land; of rows that share a key only the last, unless all are wanted."""

@@ -35,7 +35,7 @@ from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.flatten import flatten
 from rmm_assets.rows.ids import item_ids, key_ids, random_ids
 from rmm_assets.rows.json_text import loads, utf8_text
-from rmm_assets.rows.keys import NO_KEY, Keys, as_keys, chunk_keys, keys_of_texts, landed_texts, row_key_texts
+from rmm_assets.rows.keys import NO_KEY, Keys, as_keys, chunk_keys, keys_of_table, landed_texts, row_key_texts
 from rmm_assets.rows.layout import Layout
 from rmm_assets.rows.page import Page
 from rmm_assets.rows.rejects import Reject, Rejects
@@ -290,8 +290,7 @@ class Spool:
             own = keys.read(start, self._sizes[number])["key"]
             rows.add(own if mask is None else own[mask], content=hashes, deleted=flagged(table, self._layout.deleted))
             start += self._sizes[number]
-        rejected = self.rejected_keys()
-        return Received(rows, keys_of_texts([landed_texts(column.combine_chunks()) for column in rejected.columns]))
+        return Received(rows, keys_of_table(self.rejected_keys()))
 
     def tables(self, choose: Choose | None = None, wanted: Mask | None = None) -> Iterator[tuple[str, pa.Table]]:
         """Yields the rows that can land, only the last of those that share a key, and their children.
@@ -361,7 +360,7 @@ class Spool:
         own, keys = pa.schema([schema.field(name) for name in self._layout.key]), StoredKeys(self.folder)
         for number in range(len(self._sizes)):
             table = self._root.conform(self._batch(number), own)
-            keys.add(keys_of_texts([landed_texts(column.combine_chunks()) for column in table.columns]))
+            keys.add(keys_of_table(table))
         return keys
 
     def _batch(self, number: int) -> pa.Table:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from rmm_assets.rows.arrow_files import append, read_each
 from rmm_assets.rows.contents import CONTENT_HASH, Received
 from rmm_assets.rows.distinct import Mask
-from rmm_assets.rows.keys import NO_KEY, Keys, keys_of_texts, landed_texts
+from rmm_assets.rows.keys import NO_KEY, Keys, keys_of_table, keys_of_texts
 from rmm_assets.rows.stored_keys import StoredKeys, parts_of
 from rmm_assets.tables.table import ABSENT_SINCE, Table
 
@@ -171,7 +171,7 @@ def _mask(array: pa.Array | pa.ChunkedArray) -> Mask:
 
 
 def _keys(batch: pa.Table, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> Keys:
-    return keys_of_texts([landed_texts(batch[name].combine_chunks().cast(types[name])) for name in columns])
+    return keys_of_table(pa.table({name: batch[name].cast(types[name]) for name in columns}))
 
 
 def _keys_of(spared: Spared) -> Keys:
