@@ -151,6 +151,16 @@ def test_max_absent_share_is_relative_to_the_rows_before(tmp_path: Path) -> None
     assert fleet.holds([*devices(7), *devices(90, first=101)]).absences == Absences(gone=3, marked=3)
 
 
+def test_max_absent_share_is_relative_to_the_rows_that_are_not_marked(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, connection(resource(max_absent_share=0.5)))
+    fleet.holds(devices(20))
+    assert fleet.holds([*devices(10), *devices(10, first=101)]).absences == Absences(gone=10, marked=10)
+    # 15 of 30 rows of the table, but of only 20 that the API last had.
+    assert fleet.holds([*devices(5, first=101), *devices(10, first=201)]).absences == Absences(
+        gone=15, held_back=TOO_MANY.format(50)
+    )
+
+
 def test_an_empty_read_of_a_filled_table_is_red_and_the_table_unchanged(fleet: Fleet) -> None:
     fleet.holds(devices(10))
     before = rows_of(fleet.folder, own=True)

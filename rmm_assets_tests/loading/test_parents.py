@@ -258,6 +258,20 @@ def test_only_certain_ignored_statuses_prove_that_a_parent_has_no_rows(
     assert outcome.absences.gone == (len(marked) or 4)
 
 
+def test_a_row_without_its_parent_s_key_may_belong_to_the_parent_that_could_not_be_read(tmp_path: Path) -> None:
+    ignoring = {**PER_CUSTOMER, "response_actions": [{"status_code": 403, "action": "ignore"}]}
+    fleet = Fleet()
+    with Scripted(fleet) as server:
+        run(tmp_path, server.url, made(ignoring, max_absent_share=1))
+        fleet.broken["b"] = SILENT
+        # Gives all rows but those of b their parent's key.
+        run(tmp_path, server.url, made(ignoring, **INHERITING))
+        assert absent(tmp_path) == set()
+        fleet.loses("a", 0, 1)
+        run(tmp_path, server.url, made(ignoring, **INHERITING))
+    assert absent(tmp_path) == {"a2"}
+
+
 @pytest.mark.parametrize(
     ("more", "lost", "inherited"),
     [

@@ -1014,6 +1014,30 @@ ROWS = (
         ("loading/test_destinations.py::test_rows_of_postgres_are_fetched_a_batch_at_a_time",),
     ),
     Mutant(
+        "rows marked already do not count in max_absent_share",
+        "tables/differences.py",
+        "        alive += int(np.count_nonzero(~marked))\n",
+        "        alive += len(batch)\n",
+        ("loading/test_absences.py::test_max_absent_share_is_relative_to_the_rows_that_are_not_marked",),
+    ),
+    Mutant(
+        "a row without its parent's key may belong to any parent",
+        "tables/differences.py",
+        "np.where((parents == NO_KEY) | ",
+        "np.where(",
+        (
+            "loading/test_parents.py::"
+            "test_a_row_without_its_parent_s_key_may_belong_to_the_parent_that_could_not_be_read",
+        ),
+    ),
+    Mutant(
+        "the content hashes that tables hold stay the same",
+        "rows/contents.py",
+        "        array = array.cast(pa.int64())\n",
+        "        pass\n",
+        ("rows/test_contents.py::test_the_hash_of_each_type_is_that_of_earlier_loads",),
+    ),
+    Mutant(
         "an integer that no double represents does not become a double",
         "rows/types.py",
         'if found <= {"bigint", "double"}:',

@@ -55,6 +55,7 @@ def test_counts_masks_and_digests_are_those_of_all_keys(
     tally, other, store = Tally(tmp_path), Tally(), StoredKeys(tmp_path)
     for start in range(0, 500, 50):
         tally.add(keys[start : start + 50])
+        assert tally.distinct == len({*keys[: start + 50].tolist()} - {b""})
         store.add(keys[start : start + 50])
     other.add(np.sort(keys)[::-1])
     times = Counter(keys.tolist())
