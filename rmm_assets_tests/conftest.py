@@ -13,8 +13,9 @@ import dagster as dg
 import pytest
 
 from rmm_assets_tests.forking import forked_commands, forking_server
+from rmm_assets_tests.mariadb import drop_datasets
 from rmm_assets_tests.mariadb import mariadb as running_mariadb
-from rmm_assets_tests.postgres import postgresql
+from rmm_assets_tests.postgres import new_database, postgresql
 
 # Before dlt and Dagster are imported by a test, and for the processes that tests start.
 os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
@@ -59,17 +60,31 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """Yields the URL of a PostgreSQL database, shared by all tests of a worker."""
+def postgres_server() -> Iterator[str]:
+    """Yields the URL of a PostgreSQL server, shared by all tests of a worker."""
     with postgresql() as url:
         yield url
 
 
+@pytest.fixture
+def postgres(postgres_server: str) -> Iterator[str]:
+    """Yields the URL of an empty PostgreSQL database."""
+    with new_database(postgres_server) as url:
+        yield url
+
+
 @pytest.fixture(scope="session")
-def mariadb() -> Iterator[str]:
-    """Yields the URL of a MariaDB database, shared by all tests of a worker."""
+def mariadb_server() -> Iterator[str]:
+    """Yields the URL of a MariaDB server, shared by all tests of a worker."""
     with running_mariadb() as url:
         yield url
+
+
+@pytest.fixture
+def mariadb(mariadb_server: str) -> Iterator[str]:
+    """Yields the URL of a MariaDB server without datasets."""
+    yield mariadb_server
+    drop_datasets(mariadb_server)
 
 
 @pytest.fixture(scope="session")

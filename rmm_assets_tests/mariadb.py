@@ -8,11 +8,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from rmm_assets_tests.postgres import STARTS_WITHIN
 
@@ -53,3 +54,18 @@ def mariadb() -> Iterator[str]:
                 yield f"mysql+pymysql://rmm:not-secret@127.0.0.1:{port}/rmm"
             finally:
                 running.terminate()
+
+
+def drop_datasets(url: str) -> None:
+    """Drops what dlt has made on a server: each dataset is a database there."""
+    import pymysql  # type: ignore[import-untyped]
+
+    at = make_url(url)
+    with closing(
+        pymysql.connect(host=at.host, port=at.port, user=at.username, password=at.password, autocommit=True)
+    ) as client:
+        cursor = client.cursor()
+        cursor.execute("SHOW DATABASES")
+        for (name,) in cursor.fetchall():
+            if name not in ("rmm", "information_schema", "mysql", "performance_schema", "sys"):
+                cursor.execute(f"DROP DATABASE `{name}`")

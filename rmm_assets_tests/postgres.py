@@ -8,9 +8,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from uuid import uuid4
 
 import pytest
 
@@ -33,6 +34,25 @@ def postgresql() -> Iterator[str]:
     user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
     with TemporaryDirectory(prefix="rmm-postgres-") as folder:
         yield from _running(Path(folder), initdb, postgres, user)
+
+
+@contextmanager
+def new_database(server: str, template: str = "template0") -> Iterator[str]:
+    """Yields the URL of a database of its own on the server of a URL, and drops it afterwards."""
+    name = f"test_{uuid4().hex}"
+    _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield f"{server.rpartition('/')[0]}/{name}"
+    finally:
+        _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _execute(server: str, statement: str) -> None:
+    import psycopg2  # type: ignore[import-untyped]
+
+    with closing(psycopg2.connect(server)) as client:
+        client.autocommit = True
+        client.cursor().execute(statement)
 
 
 def _running(folder: Path, initdb: str, postgres: str, user: list[str]) -> Iterator[str]:

@@ -75,15 +75,15 @@ def load(store: Store, **way: Any) -> list[Outcome]:
     return outcomes
 
 
-def store_at(kind: str, folder: Path, request: pytest.FixtureRequest, dataset: str = "acme") -> Store:
+def store_at(kind: str, folder: Path, request: pytest.FixtureRequest) -> Store:
     """Returns where a destination has its tables: a server that the tests have started, a file or a folder."""
     if kind in ("postgres", "mariadb"):
         destination = "sqlalchemy" if kind == "mariadb" else kind
-        return Store(destination, request.getfixturevalue(kind), dataset, folder / "work")
+        return Store(destination, request.getfixturevalue(kind), "acme", folder / "work")
     if kind == "sqlite":
-        return Store("sqlalchemy", f"sqlite:///{folder}/rmm.db", dataset, folder / "work")
+        return Store("sqlalchemy", f"sqlite:///{folder}/rmm.db", "acme", folder / "work")
     (folder / "lake").mkdir()
-    return Store("filesystem", None, dataset, folder / "work", {"bucket_url": str(folder / "lake")})
+    return Store("filesystem", None, "acme", folder / "work", {"bucket_url": str(folder / "lake")})
 
 
 def table_format(kind: str) -> dict[str, str]:
@@ -138,7 +138,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_every_sync_gives_the_same_tables_as_in_duckdb(
     kind: str, way: str, tmp_path: Path, expected: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:
-    store = store_at(kind, tmp_path, request, f"acme_{list(WAYS).index(way)}")
+    store = store_at(kind, tmp_path, request)
     outcomes = load(store, **WAYS[way], **table_format(kind))
     assert (counts(outcomes), rows_in(store)) == expected[way]
     # A merge writes what has changed, and the preview and the metadata show the table.
@@ -153,7 +153,7 @@ def test_every_sync_gives_the_same_tables_as_in_duckdb(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["postgres", "mariadb", "sqlite", "delta", "iceberg"])
 def test_a_table_is_checked_and_audited(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    store = store_at(kind, tmp_path, request, "acme_checks")
+    store = store_at(kind, tmp_path, request)
     way = resource(**table_format(kind), columns={"id": {"data_type": "bigint"}})
     made = connection(way, destination=store.destination, dataset=store.dataset)
     with Simulator(tables={"devices": [*fleet(9), {"id": "none"}]}) as server:
@@ -175,7 +175,7 @@ def test_a_table_is_checked_and_audited(kind: str, tmp_path: Path, request: pyte
 def test_rows_of_parents_that_could_not_be_read_are_counted(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    store = store_at(kind, tmp_path, request, "acme_parents")
+    store = store_at(kind, tmp_path, request)
     made = connection(resource(), destination=store.destination, dataset=store.dataset)
     with Simulator(tables={"devices": fleet(9)}) as server:
         sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
@@ -191,7 +191,7 @@ def test_rows_of_postgres_are_fetched_a_batch_at_a_time(
     tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rmm_assets.tables.table._BATCH_ROWS", 4)
-    store = store_at("postgres", tmp_path, request, "acme_batches")
+    store = store_at("postgres", tmp_path, request)
     made = connection(resource(), destination=store.destination, dataset=store.dataset)
     with Simulator(tables={"devices": fleet(8)}) as server:
         sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -20,6 +18,7 @@ from rmm_assets.simulator import Simulator
 from rmm_assets.tables.store import Store
 from rmm_assets.tables.syncs import SYNCS
 from rmm_assets.tables.table import Table
+from rmm_assets_tests.postgres import new_database
 from rmm_assets_tests.syncing import KEY, connection, devices, resource
 
 pytestmark = pytest.mark.slow
@@ -74,35 +73,23 @@ def in_a_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def in_a_template(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def in_a_template(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The name of a loaded database, from which PostgreSQL makes others."""
-    executed(postgres, "CREATE DATABASE renaming")
-    loaded(Store("postgres", other(postgres, "renaming"), "acme", tmp_path_factory.mktemp("renaming") / "work"))
-    return "renaming"
-
-
-def other(url: str, database: str) -> str:
-    return f"{url.rpartition('/')[0]}/{database}"
-
-
-def executed(url: str, sql: str) -> None:
-    import psycopg2  # type: ignore[import-untyped]
-
-    with closing(psycopg2.connect(url)) as client:
-        client.autocommit = True
-        client.cursor().execute(sql)
+    with new_database(postgres_server) as url:
+        loaded(Store("postgres", url, "acme", tmp_path_factory.mktemp("renaming") / "work"))
+        yield url.rpartition("/")[2]
 
 
 @pytest.fixture(params=["duckdb", "postgres"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A copy of the tables after two loads."""
     if request.param == "duckdb":
         shutil.copy(request.getfixturevalue("in_a_file") / "rmm.duckdb", tmp_path)
-        return Store("duckdb", str(tmp_path / "rmm.duckdb"), "acme", tmp_path / "work")
-    postgres, template = request.getfixturevalue("postgres"), request.getfixturevalue("in_a_template")
-    name = f"renaming_{uuid4().hex}"
-    executed(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
-    return Store("postgres", other(postgres, name), "acme", tmp_path / "work")
+        yield Store("duckdb", str(tmp_path / "rmm.duckdb"), "acme", tmp_path / "work")
+        return
+    server, template = request.getfixturevalue("postgres_server"), request.getfixturevalue("in_a_template")
+    with new_database(server, template) as url:
+        yield Store("postgres", url, "acme", tmp_path / "work")
 
 
 @pytest.fixture

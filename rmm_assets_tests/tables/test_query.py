@@ -137,7 +137,6 @@ def test_the_engine_refuses_what_the_parser_accepts(table: Table, tmp_path: Path
 def postgres_table(postgres: str, tmp_path: Path) -> Iterator[Table]:
     store = Store("postgres", postgres, "checks", tmp_path / "work")
     with store.changing("checks") as client:
-        client.execute_sql("DROP SCHEMA IF EXISTS checks CASCADE")
         client.create_dataset()
         table = Table(client, "devices")
         table.change("CREATE TABLE {table} AS SELECT i AS id, 'PC-' || i AS name FROM generate_series(1, 9) AS r(i)")
