@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -86,6 +86,17 @@ def select(path: str, document: Any) -> Any:
         matches = jsonpath.find_values(path, document)
         return matches[0] if len(matches) == 1 and isinstance(matches[0], list) else matches
     return look_up(path, document)
+
+
+def without_texts(value: Any, texts: Collection[str]) -> Any:
+    """Returns a value with null in place of each of these texts."""
+    if not texts:
+        return value
+    if isinstance(value, Mapping):
+        return {key: without_texts(inner, texts) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_texts(inner, texts) for inner in value]
+    return None if isinstance(value, str) and value in texts else value
 
 
 def lists_of_objects(document: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[Any]]]:

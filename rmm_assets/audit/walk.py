@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urljoin
 
-from rmm_assets.audit.documents import MISSING, lists_of_objects, look_up, pack, parse, put, select
+from rmm_assets.audit.documents import MISSING, lists_of_objects, look_up, pack, parse, put, select, without_texts
 from rmm_assets.audit.evidence import Hint, Kind, Seen, configured, hints, link
 from rmm_assets.audit.requests import Target, Unfilled, resized, target_of
 from rmm_assets.config import Connection, Resource
@@ -385,7 +385,7 @@ class _Walk:
                     "the file has no data_selector, and the response does not have exactly one list of objects"
                 )
             self._selector = ".".join(filled[0]) or "$"
-        rows = select(self._selector, document)
+        rows = without_texts(select(self._selector, document), self._target.resource.null_values)
         if isinstance(rows, list):
             return rows
         single = self._target.kind == "single_page" or self._target.resource.endpoint.single_object

@@ -31,6 +31,10 @@ _PLACEHOLDER = re.compile(r"(\{[A-Za-z_]\w*(?:\.[^{}\s]+)+\})")
 OUR_ENDPOINT_KEYS = {"total_header", "count", "wrong_signals", "empty_as", "single_object"}
 
 
+def _as_texts(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
 class ResourceDefaults(Settings):
     """All keys of a resource except its name; under `resource_defaults`, they apply to all resources.
 
@@ -87,6 +91,11 @@ class ResourceDefaults(Settings):
         dict[str, Column],
         BeforeValidator(as_columns, json_schema_input_type=dict[str, Column] | list[Column]),
     ] = Field(default_factory=dict, description="Types and hints by column; other columns are inferred from the rows.")
+    null_values: Annotated[tuple[str, ...], BeforeValidator(_as_texts, json_schema_input_type=str | list[str])] = Field(
+        default=(),
+        description='Texts that this API writes instead of null, for example `[""]`. They become null everywhere in the '
+        "rows, in lists and nested objects as well; a row whose key is one of them is rejected.",
+    )
     schema_contract: (
         Annotated[SchemaContract, BeforeValidator(as_contract, json_schema_input_type=Evolution | SchemaContract)]
         | None
@@ -314,6 +323,7 @@ def _is_known_to_dlt(paginator: str) -> bool:
 OUR_KEYS = {
     *("description", "docs", "tags", "owners", "checks"),
     *("absent", "max_absent_share", "history", "child_tables"),
+    "null_values",
     *("on_incomplete", "on_rejected", "total_path", "verify", "normalizer", "deadline", "fresh_within"),
     "max_concurrency",
 }

@@ -115,7 +115,7 @@ class Pager:
             if reply.status == 204 or reply.status >= 300:
                 return None
             try:
-                return Answer(reply, read_page(reply.body, selector_of(endpoint, reply.body), endpoint.types))
+                return Answer(reply, _decoded(endpoint, reply, selector_of(endpoint, reply.body)))
             except BodyError as error:
                 if error.reason == "not_json" and patient:
                     raise BodyFault(str(error)) from None
@@ -212,7 +212,7 @@ def _page(endpoint: Endpoint, reply: Reply, first: bool) -> Page:
             raise BodyFault(
                 f"{_NO_LIST[word].format(selector)}; {_ADVICE}, or write empty_as: {word} if this means no rows"
             )
-        page = read_page(reply.body, selector, endpoint.types)
+        page = _decoded(endpoint, reply, selector)
         if page.rows > 1:
             return page
         if not page.rows and (problem := error_beside(page.envelope, endpoint.wrong_signals)):
@@ -235,6 +235,10 @@ def _page(endpoint: Endpoint, reply: Reply, first: bool) -> Page:
     raise TransportError(f"{endpoint.name}: {problem}")
 
 
+def _decoded(endpoint: Endpoint, reply: Reply, selector: str) -> Page:
+    return read_page(reply.body, selector, endpoint.types, null_values=endpoint.null_values)
+
+
 _ADVICE = "check data_selector and what the API means by this response"
 _NO_LIST: dict[EmptyAs, str] = {
     "null": "the value at {!r} is null, not a list",
@@ -252,7 +256,9 @@ def _read_many(endpoint: Endpoint, replies: Sequence[Reply]) -> list[Page] | Non
     if len(replies) < 2 or any(len(reply.body) < _SHORTEST for reply in replies):
         return None
     try:
-        pages = read_pages([reply.body for reply in replies], selector_of(endpoint, replies[0].body), endpoint.types)
+        selector = selector_of(endpoint, replies[0].body)
+        bodies = [reply.body for reply in replies]
+        pages = read_pages(bodies, selector, endpoint.types, null_values=endpoint.null_values)
     except BodyError:
         return None
     return pages if pages is not None and all(page.rows > 1 for page in pages) else None

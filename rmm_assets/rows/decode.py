@@ -21,7 +21,14 @@ from rmm_assets.rows.type_memory import TypeMemory
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_page(body: bytes, selector: str | None, memory: TypeMemory | None = None, *, exact: bool = False) -> Page:
+def read_page(
+    body: bytes,
+    selector: str | None,
+    memory: TypeMemory | None = None,
+    *,
+    exact: bool = False,
+    null_values: frozenset[str] = frozenset(),
+) -> Page:
     """Decodes a body. Thread-safe; the GIL is released while Arrow decodes.
 
     Args:
@@ -30,6 +37,7 @@ def read_page(body: bytes, selector: str | None, memory: TypeMemory | None = Non
             `data.items[*]`, or any JSONPath. A single object there is one row.
         memory: The types of the resource's earlier pages; this page's types are added.
         exact: Use only the reference decoder.
+        null_values: Texts in the rows that are null.
 
     Raises:
         BodyError: The body is not JSON, lacks the selected key, has no objects there, or exceeds a limit.
@@ -42,15 +50,18 @@ def read_page(body: bytes, selector: str | None, memory: TypeMemory | None = Non
         pages = decode_fast([text], path, selector, memory)
         if pages is not None:
             memory.check_rows(pages[0].structs, ())
-            return pages[0]
+            return pages[0].with_nulls(null_values)
     rows, envelope, selected_type = select(_decode(text), selector)
     if rows and not any(isinstance(row, dict) for row in rows):
         raise BodyError("not_rows", f"{place_of(selector)} is a list that contains no objects; rows are objects")
     memory.check_rows(None, rows)
-    return Page(len(rows), envelope, len(text), None, text, selector, rows, selected_type=selected_type)
+    page = Page(len(rows), envelope, len(text), None, text, selector, rows, selected_type=selected_type)
+    return page.with_nulls(null_values)
 
 
-def read_pages(bodies: Sequence[bytes], selector: str | None, memory: TypeMemory) -> list[Page] | None:
+def read_pages(
+    bodies: Sequence[bytes], selector: str | None, memory: TypeMemory, *, null_values: frozenset[str] = frozenset()
+) -> list[Page] | None:
     """Decodes consecutive bodies together, in a third of the time that they take one by one.
 
     Returns:
@@ -70,7 +81,7 @@ def read_pages(bodies: Sequence[bytes], selector: str | None, memory: TypeMemory
             memory.check_rows(pages[0].structs, ())
     except BodyError:
         return None  # decoded separately, the faulty body raises its own error
-    return pages
+    return None if pages is None else [page.with_nulls(null_values) for page in pages]
 
 
 def _text(body: bytes) -> bytes:

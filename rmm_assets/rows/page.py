@@ -11,6 +11,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rmm_assets.rows.nulls import array_with_nulls, with_nulls
 from rmm_assets.rows.selector import SelectedType, select
 
 _EMPTY_OBJECT = re.compile(rb"\{[ \t\r\n]*\}")
@@ -27,6 +28,7 @@ class Page:
         size: Size of the body in bytes.
         structs: The rows as Arrow decoded them; None if only the reference decoder could.
         selected_type: JSON type of the selected value: a list of rows, an object (one row) or null (no rows).
+        null_values: Texts in the rows that are null.
     """
 
     rows: int
@@ -38,6 +40,15 @@ class Page:
     _decoded: list[Any] | None = None
     _start: int = 0
     selected_type: SelectedType = "list"
+    null_values: frozenset[str] = frozenset()
+
+    def with_nulls(self, null_values: frozenset[str]) -> Page:
+        """Returns the page with null in place of each of these texts in its rows."""
+        if not null_values:
+            return self
+        structs = None if self.structs is None else array_with_nulls(self.structs, null_values)
+        decoded = None if self._decoded is None else [with_nulls(row, null_values) for row in self._decoded]
+        return replace(self, structs=structs, _decoded=decoded, null_values=null_values)
 
     def slice(self, start: int) -> Page:
         """Returns the page without its first `start` rows, for pages that overlap."""
@@ -92,6 +103,7 @@ class Page:
         elif self.structs is not None:
             # orjson turns integers beyond 64 bits into floats, but Arrow has shown that this body has none.
             rows = select(orjson.loads(self._body), self._selector).rows
+            rows = [with_nulls(row, self.null_values) for row in rows] if self.null_values else rows
         else:
             rows = []
         return rows[self._start :]
