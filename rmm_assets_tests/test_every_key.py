@@ -45,6 +45,10 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
     "rmm_assets_tests/loading/test_values.py": {
         "test_null_values_are_null_in_the_table_and_in_its_audit": ("resources[].null_values",),
     },
+    "rmm_assets_tests/config/test_profiles.py": {
+        "test_a_name_a_profile_and_its_settings_are_a_connection_file": ("profile",),
+        "test_settings_are_filled_in_without_a_profile_too": ("settings",),
+    },
     "rmm_assets_tests/http/test_auth.py": {
         "test_the_server_receives_the_whole_secret": (
             "resources[].endpoint.auth.api_key.name",

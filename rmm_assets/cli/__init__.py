@@ -9,9 +9,11 @@ import click
 
 from rmm_assets.cli.audit import audit
 from rmm_assets.cli.forget import remove, reset
+from rmm_assets.cli.profiles import profiles
 from rmm_assets.cli.prune import prune
 from rmm_assets.cli.rename import rename
 from rmm_assets.cli.retry import retry_rejected
+from rmm_assets.cli.show import show
 from rmm_assets.cli.simulate import simulate
 from rmm_assets.cli.status import status
 from rmm_assets.cli.sync import sync
@@ -25,5 +27,5 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-for command in (sync, status, audit, retry_rejected, rename, reset, remove, prune, simulate):
+for command in (profiles, show, sync, status, audit, retry_rejected, rename, reset, remove, prune, simulate):
     main.add_command(command)

@@ -10,9 +10,10 @@ import click
 
 if TYPE_CHECKING:
     from rmm_assets.config import Connection
+    from rmm_assets.orchestration.component import RmmConnection
 
 
-def known_connections() -> Mapping[str, Connection]:
+def known_connections() -> Mapping[str, RmmConnection]:
     """Returns the connections of the working directory by name, without Dagster's warnings about beta features."""
     import dagster as dg
 
@@ -22,7 +23,7 @@ def known_connections() -> Mapping[str, Connection]:
     return connections()
 
 
-def connection_named(name: str) -> Connection:
+def connection_named(name: str) -> RmmConnection:
     """Returns the connection of that name.
 
     Raises:

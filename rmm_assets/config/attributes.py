@@ -66,7 +66,9 @@ class Attributes(Settings):
         pydantic.ValidationError: It lists all faults, each with the path of its key, and never repeats a secret.
     """
 
-    model_config = ConfigDict(json_schema_extra={"required": ["name", "resources"]})
+    model_config = ConfigDict(
+        json_schema_extra={"required": ["name"], "anyOf": [{"required": ["resources"]}, {"required": ["profile"]}]}
+    )
 
     elsewhere: ClassVar[dict[str, str]] = {
         **dict.fromkeys(("base_url", "auth", "headers", "paginator"), "write it under `client`"),
@@ -80,6 +82,16 @@ class Attributes(Settings):
         pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$",
         description="Name of the connection: the first part of every asset key, the asset group, and by default the "
         "dataset. Lowercase letters, digits and single underscores.",
+    )
+    profile: str | None = Field(
+        default=None,
+        description="Name of a [vendor's profile](../how-to/profiles.md) with which this file is merged key by key; the file's "
+        "keys win. `rmm profiles` lists them.",
+    )
+    settings: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = Field(
+        default_factory=dict,
+        description="Values, such as a region, that are filled in for `{settings.NAME}` under `client`, `resource_defaults` and "
+        "`resources`. A profile says which it needs.",
     )
     docs: WebAddress | None = Field(
         default=None,
@@ -113,7 +125,10 @@ class Attributes(Settings):
             ),
         ],
         ...,
-    ] = Field(description="The resources, at least one; a string is used as both name and path.")
+    ] = Field(
+        description="The resources, at least one; a string is used as both name and path. With a profile, those of its resources "
+        "to load, by name or as a mapping of changes, and new ones; by default all of the profile's."
+    )
     retry: Retry = Field(default=Retry(), description="When and how often a request is sent again.")
     limits: Limits = Field(default=Limits(), description="Rate limits, timeouts and sizes.")
     tls: Tls = Field(default=Tls(), description="How the server's certificate is verified.")

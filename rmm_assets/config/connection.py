@@ -10,6 +10,7 @@ from pydantic_core import InitErrorDetails
 
 from rmm_assets.config import rules
 from rmm_assets.config.attributes import Attributes
+from rmm_assets.config.profiles import merged
 from rmm_assets.config.secrets import secrets, with_marks
 from rmm_assets.settings import refuse
 
@@ -23,9 +24,10 @@ class Connection(Attributes):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_secrets(cls, data: Any) -> Any:
+    def _merged_without_secrets(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
+        data = merged(data)
         refuse(secrets(data))
         marked, errors = with_marks(data)
         refuse(errors)

@@ -7,6 +7,7 @@ for the keys and the rules between them, and `assets` for the definitions.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,13 +15,13 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 from pydantic_core import InitErrorDetails
 
-from rmm_assets.config import templates
+from rmm_assets.config import profiles, templates
 from rmm_assets.config.connection import Connection
 from rmm_assets.config.resource import Resource
 from rmm_assets.config.secrets import secrets
 from rmm_assets.errors import ConnectionFileError, Fault
 from rmm_assets.http.auth import AuthSettings
-from rmm_assets.orchestration.dagster_internals import SourcePosition, SourcePositionTree, file_model
+from rmm_assets.orchestration.dagster_internals import SourcePosition, SourcePositionTree, file_model, positions_in
 from rmm_assets.orchestration.scaffolding import ConnectionScaffolder
 from rmm_assets.settings import line_error, messages, refuse
 
@@ -56,8 +57,10 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
     key itself is looked up when a run starts. Everything else has a default.
     """
 
-    # The position of each key in the file; None if the connection was not read from a file.
-    _positions: SourcePositionTree | None = PrivateAttr(default=None)
+    # The position of each key; None if the connection was not read from a file.
+    _places: Places | None = PrivateAttr(default=None)
+    # The file's attributes, with templates filled in.
+    _attributes: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def model(cls) -> type[BaseModel]:
@@ -73,8 +76,9 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
         try:
             refuse(list(_executed(context.component_decl)))
         except ValidationError as error:
+            positions = context.resolution_context.source_position_tree
             raise ConnectionFileError(
-                list(faults_of(error, context.resolution_context.source_position_tree, ()))
+                list(faults_of(error, None if positions is None else Places(positions), ()))
             ) from None
         return super().load(attributes or ConnectionAttributes(), context)
 
@@ -86,6 +90,7 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
             ConnectionFileError: The attributes have faults; it lists all of them, each with its file and line.
         """
         attributes = model.model_extra or {}
+        places = None if context.source_position_tree is None else Places.of(attributes, context.source_position_tree)
         try:
             # Before templates are filled in, so that a template that reads a secret is refused, too.
             refuse(secrets(attributes))
@@ -93,9 +98,15 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
             refuse(errors)
             connection = cls.model_validate(_beside_the_file(filled, context))
         except ValidationError as error:
-            raise ConnectionFileError(list(faults_of(error, context.source_position_tree))) from None
-        connection._positions = context.source_position_tree
+            raise ConnectionFileError(list(faults_of(error, places))) from None
+        connection._places, connection._attributes = places, filled
         return connection
+
+    def standalone(self) -> dict[str, Any]:
+        """Returns the content of a connection file that needs neither the profile nor the settings of this one's file."""
+        found = profiles.merged(self._attributes)
+        keys = [key for key in type(self).model_fields if key in found and key not in ("profile", "settings")]
+        return {"type": "rmm_assets.RmmConnection", "attributes": {key: found[key] for key in keys}}
 
     @classmethod
     def get_code_references_for_yaml(cls, *_: Any, **__: Any) -> Sequence[dg.LocalFileCodeReference]:
@@ -145,11 +156,11 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
 
     def _with_code_reference(self, spec: dg.AssetSpec) -> dg.AssetSpec:
         """Returns the spec with a link to the line in the file that describes the asset."""
-        if self._positions is None:
+        if self._places is None:
             return spec
         index = next((at for at, one in enumerate(self.resources) if one.name == spec.key.path[-1]), None)
         path: tuple[str | int, ...] = ("attributes",) if index is None else ("attributes", "resources", index)
-        place = self._positions.lookup_closest_and_path(path, trace=None)[0]
+        place = self._places.of_key(path)[1]
         reference = dg.LocalFileCodeReference(file_path=place.filename, line_number=place.start.line)
         return spec.merge_attributes(
             metadata={"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
@@ -198,38 +209,76 @@ def _executed(decl: Any) -> Iterator[InitErrorDetails]:
     yield from templates.refused(document.post_processing, ("post_processing",), message)
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where each key of a connection is written: in its file, or in the profile that the file names.
+
+    Attributes:
+        own: The positions in the connection file, from its root.
+        profile: The positions in the profile; None without one.
+        origins: For each resource, its position among the profile's resources.
+    """
+
+    own: SourcePositionTree
+    profile: SourcePositionTree | None = None
+    origins: Sequence[int | None] = ()
+
+    @classmethod
+    def of(cls, attributes: Mapping[str, Any], own: SourcePositionTree) -> Places:
+        """Returns the places of a file's attributes."""
+        name = attributes.get("profile")
+        if name not in profiles.names():
+            return cls(own)
+        return cls(own, positions_in(profiles.path_of(name)), profiles.origins(attributes))
+
+    def of_key(self, path: tuple[str | int, ...]) -> tuple[tuple[str | int, ...], SourcePosition]:
+        """Returns a key's path in the file that has the longest part of it, and the position there.
+
+        The path may contain what pydantic adds: the kind of auth between `auth` and its keys.
+        """
+        path = tuple(
+            part for before, part in zip(("", *path), path, strict=False) if not (before == "auth" and part in KINDS)
+        )
+        found = [_located(path, self.own)]
+        if self.profile is not None:
+            origin: int | None = None
+            if path[1:2] == ("resources",) and len(path) > 2:
+                origin = self.origins[int(path[2])] if int(path[2]) < len(self.origins) else None
+                found += [_located((*path[:2], origin, *path[3:]), self.profile)] if origin is not None else []
+            else:
+                found.append(_located(path, self.profile))
+        return max(found, key=lambda each: each[2])[:2]
+
+
 def faults_of(
-    error: ValidationError, positions: SourcePositionTree | None, parent: tuple[str, ...] = ("attributes",)
+    error: ValidationError, places: Places | None, parent: tuple[str, ...] = ("attributes",)
 ) -> Iterator[Fault]:
     """Yields the faults in a validation error, without any value from the file.
 
     Args:
         error: The validation error of a whole connection.
-        positions: Positions of all keys, from the root of the file; None if the connection was not read from a file.
+        places: Positions of all keys; None if the connection was not read from a file.
         parent: The key in the file to which the error's paths are relative.
     """
     for below, message in messages(error):
         path: tuple[str | int, ...] = (*parent, *below)
-        if positions is None:
+        if places is None:
             yield Fault(path=_written(path), message=message)
             continue
-        path, place = _located(path, positions)
+        path, place = places.of_key(path)
         yield Fault(path=_written(path), message=message, file=display_path(place.filename), line=place.start.line)
 
 
 def _located(
     path: tuple[str | int, ...], positions: SourcePositionTree
-) -> tuple[tuple[str | int, ...], SourcePosition]:
-    """Returns a fault's path without the parts that pydantic adds, and the closest position in the file."""
+) -> tuple[tuple[str | int, ...], SourcePosition, int]:
+    """Returns a key's path in a file, the closest position there, and how many of its parts the file has."""
     if path[1:2] == ("resources",) and len(path) > 3:
         own, defaults = _below(positions, path[:3]), _below(positions, ("attributes", "resource_defaults"))
         if path[3] not in own and path[3] in defaults:
             path = ("attributes", "resource_defaults", *path[3:])
-    # pydantic inserts the kind of auth between `auth` and its keys.
-    path = tuple(
-        part for before, part in zip(("", *path), path, strict=False) if not (before == "auth" and part in KINDS)
-    )
-    return path, positions.lookup_closest_and_path(path, trace=None)[0]
+    place, passed = positions.lookup_closest_and_path(path, trace=None)
+    return path, place, len(passed)
 
 
 def _below(positions: SourcePositionTree, path: tuple[str | int, ...]) -> Mapping[str | int, SourcePositionTree]:

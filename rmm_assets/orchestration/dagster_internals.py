@@ -18,6 +18,7 @@ from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogSt
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from dagster._serdes import deserialize_value, serialize_value
 from dagster._utils.schedules import schedule_execution_time_iterator
+from dagster_shared.yaml_utils import parse_yaml_with_source_position
 from dagster_shared.yaml_utils.source_position import SourcePosition, SourcePositionTree
 from pydantic import BaseModel
 from sqlalchemy import func, select
@@ -29,6 +30,7 @@ __all__ = [
     "documents",
     "failed_checks",
     "file_model",
+    "positions_in",
     "purge_ticks",
     "runs_of_last_checks",
     "schedule_is_running",
@@ -42,6 +44,11 @@ def file_model(decl: Any) -> Any:
     """Returns the top-level keys of a component's YAML document; None for a component that was not read from one."""
     document = getattr(decl, "component_file_model", None)
     return document if isinstance(document, BaseModel) else None
+
+
+def positions_in(file: Path) -> SourcePositionTree:
+    """Returns the position of each key in a YAML file."""
+    return parse_yaml_with_source_position(file.read_text(encoding="utf-8"), str(file)).source_position_tree
 
 
 def documents(tree: dg.ComponentTree) -> Iterator[tuple[type[dg.Component], Any]]:
