@@ -85,6 +85,7 @@ def test_the_files_keys_win_over_the_profiles_one_by_one(tmp_path: Path) -> None
     changed = {
         "client": {"base_url": "https://proxy.example.com", "headers": {"X-Site": "7"}},
         "api_key": {"dlt_secret": "acme.token"},
+        "secrets": {"APP": {"dlt_secret": "acme.app"}},
         "resources": [
             {
                 "name": "devices",
@@ -100,6 +101,7 @@ def test_the_files_keys_win_over_the_profiles_one_by_one(tmp_path: Path) -> None
     assert made.client.base_url == "https://proxy.example.com"
     assert list(made.client.headers) == ["X-App", "X-Site"]
     assert made.api_key is not None and (made.api_key.env, made.api_key.dlt_secret) == (None, "acme.token")
+    assert (made.secrets["APP"].env, made.secrets["APP"].dlt_secret) == (None, "acme.app")
     devices, alerts, organizations = made.resources
     assert devices.primary_key == ("id", "name")
     assert devices.endpoint.params == {"fields": "all", "page": "x"}
