@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, ClassVar, Self
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -50,6 +51,15 @@ def did_you_mean(word: str, known: list[str]) -> str:
     """Returns a suggestion: the closest known word, or all known words if none is close."""
     near = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     return f"did you mean `{near[0]}`?" if near else f"known are: {', '.join(sorted(known))}"
+
+
+def time_zone_fault(name: str) -> str | None:
+    """Returns why a name is not a time zone's; None if it is."""
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return f"unknown time zone `{name}`; write an IANA name, for example Europe/Vienna"
+    return None
 
 
 class Settings(BaseModel):

@@ -44,6 +44,10 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "rmm_assets_tests/loading/test_values.py": {
         "test_null_values_are_null_in_the_table_and_in_its_audit": ("resources[].null_values",),
+        "test_stated_timestamps_land_as_utc_and_other_values_are_rejected": (
+            "resources[].columns.*.unit",
+            "resources[].columns.*.format",
+        ),
     },
     "rmm_assets_tests/config/test_profiles.py": {
         "test_a_name_a_profile_and_its_settings_are_a_connection_file": ("profile",),

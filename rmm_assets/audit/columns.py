@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Set
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from rmm_assets.audit.documents import pack, parse, shortest
 from rmm_assets.config.names import normalized_column
+from rmm_assets.config.table_hints import Column
 
 _OWN = ("_dlt_", "_absent_since", "_content_hash")
 _EMPTY_KEY = "_empty"
@@ -87,6 +89,27 @@ def told_apart(column: str) -> str | None:
 def _base(variant: str) -> str | None:
     match = _VARIANT.fullmatch(variant)
     return match[1] if match else None
+
+
+def stated_moment(value: Any, column: Column) -> datetime | None:
+    """Returns a value as a timestamp, as the file says that the column's are written; None if it is not written so."""
+    if column.unit is not None:
+        number = number_of(value)
+        if number is None or isinstance(value, bool):
+            return None
+        micros = (number * {"s": 1_000_000, "ms": 1_000, "us": 1}[column.unit]).to_integral_value()
+        try:
+            return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(micros))
+        except OverflowError:
+            return None
+    try:
+        text = str(value).strip()
+        moment = datetime.strptime(text, column.format) if column.format else datetime.fromisoformat(text)  # noqa: DTZ007
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=ZoneInfo(column.timezone) if isinstance(column.timezone, str) else UTC)
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def agrees(sent: Any, held: Any, *, json: bool | None) -> bool | None:
@@ -198,6 +221,8 @@ def number_of(value: Any) -> Decimal | None:
 
 def moment_of(value: Any) -> datetime | None:
     """Returns a value as a timestamp; None if it is not an unambiguous date and time."""
+    if isinstance(value, datetime):
+        return value
     if isinstance(value, str) and (match := _MOMENT.fullmatch(value.strip())):
         day, clock, fraction, zone = match.groups()
         zone = "+00:00" if zone in (None, "Z", "z") else zone

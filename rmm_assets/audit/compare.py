@@ -13,7 +13,7 @@ from typing import Any
 
 from dlt.destinations.exceptions import DatabaseException
 
-from rmm_assets.audit.columns import agrees, comparable, flatten, is_own, told_apart, variants
+from rmm_assets.audit.columns import agrees, comparable, flatten, is_own, stated_moment, told_apart, variants
 from rmm_assets.audit.documents import pack, parse, unpack
 from rmm_assets.audit.requests import range_of
 from rmm_assets.config import Resource
@@ -175,6 +175,7 @@ class _Shape:
         self.data = self.columns - own
         self.keys = tuple(normalized_column(key.replace(".", "__")) for key in resource.keys)
         hints = {normalized_column(name): column for name, column in resource.columns.items()}
+        self._stated = {name: column for name, column in hints.items() if column.stamp is not None}
         self._whole = frozenset(name for name, column in hints.items() if column.data_type == "json")
         self._hidden = frozenset(name for name, column in hints.items() if column.sensitive)
         self._deletes = [name for name, column in hints.items() if column.hard_delete]
@@ -227,7 +228,11 @@ class _Shape:
         return (f" WHERE {column} = %s", (mark,)) if mark else (f" WHERE {column} IS NULL", ())
 
     def flat(self, row: Mapping[str, Any]) -> dict[str, list[Any]]:
-        return flatten(row, self.columns, self._whole)
+        flat = flatten(row, self.columns, self._whole)
+        for name in self._stated.keys() & flat.keys():
+            column = self._stated[name]
+            flat[name] = [None if value is None else stated_moment(value, column) or value for value in flat[name]]
+        return flat
 
     def key(self, values: Mapping[str, Any]) -> str | None:
         """Returns a row's key as text; None if part of it is missing."""

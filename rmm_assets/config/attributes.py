@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
-from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -17,7 +16,7 @@ from pydantic import (
 from rmm_assets.config.client import ApiKey, Client, WebAddress
 from rmm_assets.config.resource import Resource, ResourceDefaults, as_lists, resolved
 from rmm_assets.http.settings import Limits, Retry, Tls
-from rmm_assets.settings import Settings, line_error, refuse
+from rmm_assets.settings import Settings, line_error, refuse, time_zone_fault
 from rmm_assets.tables.settings import Destination, as_destination
 
 
@@ -32,17 +31,8 @@ class Simulator(Settings):
 
 
 def _time_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        refuse(
-            [
-                line_error(
-                    (),
-                    f"unknown time zone `{name}`; write an IANA name, for example Europe/Vienna",
-                )
-            ]
-        )
+    if fault := time_zone_fault(name):
+        refuse([line_error((), fault)])
     return name
 
 

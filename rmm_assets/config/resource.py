@@ -23,6 +23,7 @@ from rmm_assets.config.table_hints import (
     as_contract,
     as_disposition,
 )
+from rmm_assets.rows.stamps import Stamp
 from rmm_assets.settings import Settings
 
 # What dlt fills in, or may be meant to be; any other brace in a body is a brace, as in GraphQL or JSON.
@@ -259,6 +260,11 @@ class Resource(ResourceDefaults):
         return next(iter(self.parents), None)
 
     @property
+    def stamps(self) -> dict[str, Stamp]:
+        """Returns how timestamps are written, by column, where the file says so."""
+        return {name: column.stamp for name, column in self.columns.items() if column.stamp is not None}
+
+    @property
     def incremental_at(self) -> tuple[str | int, ...] | None:
         """Returns the path of the key that makes reads incremental; None if every read is a full read."""
         if self.endpoint.incremental is not None:
@@ -283,8 +289,13 @@ class Resource(ResourceDefaults):
         if self.strategy is not None:
             disposition["strategy"] = self.strategy
         config["write_disposition"] = self.disposition if len(disposition) == 1 else disposition
-        for column in config.get("columns", {}).values():
-            column.pop("sensitive", None)
+        for name, column in config.get("columns", {}).items():
+            for key in ("sensitive", "unit", "format"):
+                column.pop(key, None)
+            if name in self.stamps:
+                column["data_type"] = "timestamp"
+            if isinstance(column.get("timezone"), str):
+                del column["timezone"]
         return {key: as_lists(value) for key, value in config.items() if value is not None}
 
 
@@ -319,7 +330,7 @@ def _is_known_to_dlt(paginator: str) -> bool:
     return paginator in PAGINATOR_MAP
 
 
-# Keys that dlt does not have. It has no `sensitive` on columns, either.
+# Keys that dlt does not have. On columns, it has no `sensitive`, `unit` and `format`, and no names of time zones.
 OUR_KEYS = {
     *("description", "docs", "tags", "owners", "checks"),
     *("absent", "max_absent_share", "history", "child_tables"),

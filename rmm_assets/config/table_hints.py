@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rmm_assets.config.client import Names
-from rmm_assets.settings import Settings, line_error, refuse
+from rmm_assets.rows.stamps import Stamp, Unit
+from rmm_assets.settings import Settings, line_error, refuse, time_zone_fault
 
 
 class Column(Settings):
@@ -42,7 +44,20 @@ class Column(Settings):
         default=None, ge=0, description="Number of digits, bits or characters, depending on the type."
     )
     scale: int | None = Field(default=None, description="Number of digits after the decimal point.")
-    timezone: bool | None = Field(default=None, description="Whether a timestamp has a time zone.")
+    unit: Unit | None = Field(
+        default=None,
+        description="Not in dlt: unit of timestamps that are numbers since 1970, with or without a fraction: `s`, `ms` or `us`.",
+    )
+    format: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Not in dlt: how timestamps are written, as a pattern of Python's `strptime`, for example `%d.%m.%Y %H:%M`.",
+    )
+    timezone: bool | str | None = Field(
+        default=None,
+        description="Whether a timestamp has a time zone; or, not in dlt, the IANA name of the zone of timestamps that are "
+        "written without one, for example `Europe/Vienna`, by default UTC.",
+    )
     partition: bool | None = Field(default=None, description="Partition the table by this column.")
     cluster: bool | None = Field(default=None, description="Cluster the table by this column.")
     sort: bool | None = Field(default=None, description="Sort the table by this column.")
@@ -54,6 +69,46 @@ class Column(Settings):
         description="Which of several rows with the same key is kept: the one with the lowest or highest value.",
     )
     sensitive: bool = Field(default=False, description="Not in dlt: whether the column is masked in previews.")
+
+    @model_validator(mode="after")
+    def _reads_timestamps(self) -> Self:
+        errors = []
+        zone = self.timezone if isinstance(self.timezone, str) else None
+        if zone is not None and (fault := time_zone_fault(zone)):
+            errors.append(line_error(("timezone",), fault))
+        if self.format is not None and (fault := format_fault(self.format)):
+            errors.append(line_error(("format",), fault))
+        if self.unit is not None and (self.format is not None or zone is not None):
+            other = "format" if self.format is not None else "timezone"
+            errors.append(line_error((other,), "numbers since 1970 have a unit only; leave it out, or `unit`"))
+        if self.stamp is not None and self.data_type not in (None, "timestamp"):
+            errors.append(
+                line_error(
+                    ("data_type",), "`unit`, `format` and the name of a time zone make a timestamp; write timestamp"
+                )
+            )
+        refuse(errors)
+        return self
+
+    @property
+    def stamp(self) -> Stamp | None:
+        """How the column's timestamps are written; None if the file does not say."""
+        zone = self.timezone if isinstance(self.timezone, str) else None
+        if self.unit is None and self.format is None and zone is None:
+            return None
+        return Stamp(self.unit, self.format, zone or "UTC")
+
+
+def format_fault(pattern: str) -> str | None:
+    """Returns why a pattern cannot be read and written; None if it can."""
+    day = datetime(2001, 2, 3, 4, 5, 6, tzinfo=UTC)
+    try:
+        read = datetime.strptime(day.strftime(pattern), pattern)  # noqa: DTZ007
+    except ValueError:
+        return "not a pattern of strptime; write one such as %d.%m.%Y %H:%M"
+    if (read.year, read.month, read.day) != (2001, 2, 3):
+        return "lacks a year, month or day; write one such as %d.%m.%Y %H:%M"
+    return None
 
 
 def as_columns(value: Any) -> Any:

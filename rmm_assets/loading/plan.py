@@ -159,6 +159,7 @@ def shape_of(
         table=plan.table,
         primary_key=resource.keys,
         columns=_columns(resource),
+        stamps=resource.stamps,
         max_table_nesting=resource.max_table_nesting,
         known=known,
         max_identifier_length=max_identifier_length,

@@ -226,7 +226,7 @@ def _records(
         if cursor_range is not None and choose is not None:
             land = land & choose([_passing(cursor_range, row) for row in batch])
         if land.any():
-            yield [batch[index] for index in np.flatnonzero(land)]
+            yield [spool.landing(batch[index]) for index in np.flatnonzero(land)]
 
 
 def _passing(cursor_range: Range, row: Mapping[str, Any]) -> list[Any]:

@@ -36,7 +36,7 @@ def declared_columns(plan: LoadPlan) -> dg.TableSchema:
     columns = [
         dg.TableColumn(
             name=normalized_column(name),
-            type=hints.data_type or "inferred from the rows",
+            type=hints.data_type or ("timestamp" if hints.stamp else "inferred from the rows"),
             description=hints.description,
             constraints=dg.TableColumnConstraints(nullable=hints.nullable is not False),
         )

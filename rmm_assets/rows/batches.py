@@ -229,7 +229,7 @@ class Batches:
             what = {"huge": "a number that neither 64 bits nor a double holds", "json": "a list or an object"}.get(
                 kind, f"this {kind}"
             )
-            chunk.add_fault(index, f"{self._label(name)}: {what} does not fit {target.data_type}")
+            chunk.add_fault(index, f"{self._label(name)}: {what} does not fit {target}")
 
     def _deleted(self, chunk: Chunk) -> Mask:
         """Marks the rows flagged as deleted."""

@@ -63,7 +63,7 @@ class Layout:
             self._path = f"{above._path}__{name}"
             self.table = self._free_name(self._owners)
             columns = known.get(self.table, {}).get("columns", {})
-            shape = replace(shape, table=self.table, primary_key=(), columns={}, known=columns)
+            shape = replace(shape, table=self.table, primary_key=(), columns={}, stamps={}, known=columns)
         self._names: dict[tuple[str, ...], str] = {}
         self.key = tuple(self._key_column(name) for name in shape.primary_key)
         self.targets: dict[str, Target] = {}
@@ -74,7 +74,8 @@ class Layout:
             name = self._naming.normalize_path(source)
             required = name in self.key or hint.get("nullable") is False
             if hint.get("data_type"):
-                self.targets[name] = target_of(name, hint, declared=True, required=required)
+                stamp = shape.stamps.get(source)
+                self.targets[name] = target_of(name, hint, declared=True, required=required, stamp=stamp)
             elif required and name in self.targets:
                 self.targets[name] = target_of(name, self._known[name], declared=False, required=True)
         self.deleted = next(

@@ -37,6 +37,7 @@ from rmm_assets.rows.rejects import Reject, Rejects
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.stored_keys import StoredKeys
 from rmm_assets.rows.tally import Tally, last_of_each
+from rmm_assets.rows.targets import fit_value
 
 BATCH_ROWS = 1000
 # Number of different sets of field names to remember.
@@ -99,6 +100,11 @@ class RecordSpool:
             return NOT_AN_OBJECT
         if "\\ud" in line and not is_unicode(row):
             return NOT_UNICODE
+        misfits = list[str]()
+        if self._shape.stamps:
+            _with_timestamps(row, self._layout, misfits, ())
+        if misfits and not self._is_deleted(row):
+            return "; ".join(misfits)
         return f"the primary key {', '.join(self._shape.primary_key)} is missing or null" if keyless else ""
 
     @property
@@ -170,12 +176,21 @@ class RecordSpool:
         for number, row in enumerate(self._read()):
             if land[number]:
                 landing = self._renamed(row)
-                batch.append({**landing, CONTENT_HASH: _content(row)} if self._shape.hashes_contents else landing)
+                batch.append({**landing, CONTENT_HASH: self._content(row)} if self._shape.hashes_contents else landing)
                 if len(batch) == BATCH_ROWS:
                     yield batch
                     batch = []
         if batch:
             yield batch
+
+    def landing(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns a row of `records` with the timestamps that are written in a stated way."""
+        return _with_timestamps(row, self._layout, [], ()) if self._shape.stamps else row
+
+    def _content(self, row: Any) -> int:
+        """Hashes a row for `CONTENT_HASH`, and how its timestamps are written."""
+        hashed = [row, repr(sorted(self._shape.stamps.items()))] if self._shape.stamps else row
+        return int.from_bytes(_digest(hashed, 8), "little", signed=True)
 
     def _is_deleted(self, row: Mapping[str, Any]) -> bool:
         """Returns whether a row is flagged as deleted; see `says_deleted`."""
@@ -230,9 +245,23 @@ def _digest(row: Any, size: int) -> bytes:
     return blake2b(utf8_text(sorted_keys(row)).encode(), digest_size=size).digest()
 
 
-def _content(row: Any) -> int:
-    """Hashes a row for `CONTENT_HASH`."""
-    return int.from_bytes(_digest(row, 8), "little", signed=True)
+def _with_timestamps(
+    row: Mapping[str, Any], layout: Layout, misfits: list[str], above: tuple[str, ...]
+) -> dict[str, Any]:
+    """Returns a row with the timestamps that are written in a stated way, and adds those that are not to `misfits`."""
+    read = {}
+    for name, value in row.items():
+        path = (*above, name)
+        column = layout.column_name(path)
+        target = layout.targets.get(column)
+        if isinstance(value, dict) and not layout.is_json(column, path, value):
+            value = _with_timestamps(value, layout, misfits, path)
+        elif target is not None and target.stamp is not None and value is not None:
+            value = fit_value(value, target)
+            if value is None:
+                misfits.append(f"{column}: the value does not fit {target}")
+        read[name] = value
+    return read
 
 
 def _new_names(names: Sequence[str], layout: Layout) -> list[str] | None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rmm_assets.rows.stamps import Stamp
+
 
 @dataclass(frozen=True)
 class Nesting:
@@ -38,6 +40,7 @@ class RowShape:
         raw_paths: Paths in a row whose values `Spool.tables` passes to `choose` as received.
         keeps_repeats: Whether all rows that share a key are passed on; the destination picks one by a column's `dedup_sort`.
         hashes_contents: Whether rows get a hash of their content, to tell in later runs whether they have changed.
+        stamps: How timestamps are written, by column name as in `columns`.
     """
 
     table: str
@@ -51,3 +54,4 @@ class RowShape:
     raw_paths: tuple[tuple[str, ...], ...] = ()
     keeps_repeats: bool = False
     hashes_contents: bool = False
+    stamps: Mapping[str, Stamp] = field(default_factory=dict)

@@ -20,7 +20,8 @@ from dlt.common.time import ensure_datetime_in_tz, parse_iso_like_datetime
 
 from rmm_assets.rows.distinct import Mask, by_distinct
 from rmm_assets.rows.json_text import exact_double, json_text, loads, plain_text
-from rmm_assets.rows.timestamps import EPOCH, MICROSECOND, TIMESTAMP, fast_timestamps
+from rmm_assets.rows.stamps import EPOCH, MICROSECOND, Stamp
+from rmm_assets.rows.timestamps import TIMESTAMP, fast_timestamps, from_numbers
 from rmm_assets.rows.types import INT64, Kind, as_text, fits_double
 
 # A year, a month or a week, which dlt reads as its first day.
@@ -41,6 +42,7 @@ class Target:
         declared: Whether the connection declares the type: dlt's coercions apply ("12" becomes 12), and a value that does
             not fit rejects its row. Otherwise it is the table's type, and only values that it holds without loss fit.
         required: Whether a row without a value is rejected.
+        stamp: How its timestamps are written, if the connection says so.
     """
 
     name: str
@@ -49,15 +51,21 @@ class Target:
     hint: Mapping[str, Any]
     declared: bool
     required: bool
+    stamp: Stamp | None = None
+
+    def __str__(self) -> str:
+        return f"{self.data_type} ({self.stamp})" if self.stamp else self.data_type
 
 
-def target_of(name: str, hint: Mapping[str, Any], *, declared: bool, required: bool) -> Target:
+def target_of(
+    name: str, hint: Mapping[str, Any], *, declared: bool, required: bool, stamp: Stamp | None = None
+) -> Target:
     """Builds the target that a dlt column schema describes.
 
     Raises:
         ValueError: The data type is not one of dlt's.
     """
-    return Target(name, str(hint["data_type"]), column_type(hint), hint, declared, required)
+    return Target(name, str(hint["data_type"]), column_type(hint), hint, declared, required, stamp)
 
 
 def column_type(hint: Mapping[str, Any]) -> pa.DataType:
@@ -96,7 +104,11 @@ def fit(array: pa.Array, kind: Kind, target: Target) -> tuple[pa.Array, Mask | N
             return array, None
         if kind == "bigint" and fits_double(array):
             return pc.cast(array, pa.float64(), safe=False), None
-    if target.arrow == TIMESTAMP and kind == "text":
+    if target.stamp is not None and target.stamp.unit is not None and target.arrow == TIMESTAMP:
+        moments = from_numbers(array, target.stamp.unit)
+        if moments is not None:
+            return moments, None
+    if target.arrow == TIMESTAMP and target.stamp is None and kind == "text":
         stamps = fast_timestamps(array)
         if stamps is not None:
             return stamps, None
@@ -193,6 +205,9 @@ def _as_date(value: Any) -> Any:
 
 
 def _as_timestamp(value: Any, target: Target) -> Any:
+    if target.stamp is not None:
+        stated = target.stamp.micros(value)
+        return None if stated is None else _in_unit(stated, target)
     if isinstance(value, bool) or (isinstance(value, str) and _NO_DAY.fullmatch(value.strip())):
         return None
     # undeclared: only text that dlt reads as a timestamp or a date; a number may mean anything
@@ -208,6 +223,10 @@ def _as_timestamp(value: Any, target: Target) -> Any:
     else:
         moment = ensure_datetime_in_tz(coerce_value("timestamp", py_type_to_sc_type(type(value)), value))
         micros = (moment - EPOCH) // MICROSECOND
+    return _in_unit(micros, target)
+
+
+def _in_unit(micros: int, target: Target) -> Any:
     unit: Literal["s", "ms", "us", "ns"] = target.arrow.unit
     divisor = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 1}[unit]
     count = micros // divisor * (1_000 if unit == "ns" else 1)

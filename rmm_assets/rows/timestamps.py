@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import datetime
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from dlt.common.schema.detections import is_iso_timestamp
 from dlt.common.time import ensure_datetime_in_tz, get_context_timezone
 
 from rmm_assets.rows.distinct import by_distinct
+from rmm_assets.rows.stamps import EPOCH, FIRST, LAST, MICROS, MICROSECOND, Unit
 
 TIMESTAMP = pa.timestamp("us", "UTC")
-EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-MICROSECOND = datetime.timedelta(microseconds=1)
 _DAY = 86_400_000_000
 # The years 1 to 9999 less a day at either end, where an offset may lead out of the range and make dlt fail.
 _EARLIEST = -62_135_596_800_000_000 + _DAY
 _LATEST = 253_402_300_799_999_999 - _DAY
+# The microseconds up to which doubles distinguish them, also as fractions of seconds: the year 2242.
+_EXACT = 2**33 * 1_000_000
 # Formats that Arrow and dlt parse alike. RE2's \d is ASCII.
 _STAMP = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?$"
 _ZONED = r"(Z|[+-]\d\d(:?\d\d)?)$"
@@ -71,3 +73,20 @@ def fast_timestamps(array: pa.Array) -> pa.Array | None:
         low, high = extremes["min"].as_py(), extremes["max"].as_py()
         return stamps if low is None or (low >= _EARLIEST and high <= _LATEST) else None
     return None
+
+
+def from_numbers(array: pa.Array, unit: Unit) -> pa.Array | None:
+    """Reads numbers of units since 1970 as timestamps; None if they have to be read one by one."""
+    if not (pa.types.is_int64(array.type) or pa.types.is_float64(array.type)):
+        return None
+    factor, missing = MICROS[unit], array.is_null().to_numpy(zero_copy_only=False)
+    values = array.fill_null(0).to_numpy(zero_copy_only=False)
+    if not len(values) or not FIRST / factor < values.min() <= values.max() < LAST / factor:
+        return None
+    micros = values * factor
+    if pa.types.is_float64(array.type):
+        micros = np.rint(micros)
+        # Then each value is the double that is nearest to a whole number of microseconds.
+        if np.abs(micros).max() > _EXACT or (micros / factor != values).any():
+            return None
+    return pa.array(micros.astype(np.int64), pa.int64(), mask=missing).cast(TIMESTAMP)

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+import random
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
+from rmm_assets.audit.columns import stated_moment
+from rmm_assets.config.table_hints import Column
+from rmm_assets.rows.chunk import column_of
 from rmm_assets.rows.decode import read_page, read_pages
+from rmm_assets.rows.stamps import Stamp, Unit
+from rmm_assets.rows.targets import fit, fit_value, target_of
+from rmm_assets.rows.timestamps import from_numbers
 from rmm_assets.rows.type_memory import TypeMemory
 from rmm_assets_tests.audit.auditing import audited
 from rmm_assets_tests.http.servers import Say, Scripted
@@ -95,3 +106,146 @@ def test_null_values_of_a_resource_replace_those_of_its_defaults(tmp_path: Path)
         [None, "x"],
         ["", "x"],
     ]
+
+
+def micros(moment: datetime) -> int:
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+NOW = 1_700_000_000_123_456
+# How 2023-11-14T22:13:20.123456Z is written, and what does not fit, by column.
+STAMPS: dict[str, tuple[dict[str, Any], list[Any], list[Any]]] = {
+    "s": ({"unit": "s"}, [1_700_000_000.123456, "1700000000.123456", 1.700000000123456e9], ["soon", True, [1]]),
+    "ms": ({"unit": "ms"}, [1_700_000_000_123.456, "1700000000123.456"], ["2023-11-14T22:13:20Z", 1e300]),
+    "us": ({"unit": "us", "data_type": "timestamp"}, [NOW, str(NOW), float(NOW)], ["", "1_700", 2**63]),
+    "pattern": (
+        {"format": "%d.%m.%Y %H:%M:%S.%f", "timezone": "Europe/Vienna"},
+        ["14.11.2023 23:13:20.123456"],
+        ["2023-11-14", 5, "31.02.2023 00:00:00.0"],
+    ),
+    "offset": ({"format": "%Y%m%dT%H%M%S.%f%z"}, ["20231114T221320.123456+0000", "20231115T001320.123456+0200"], ["x"]),
+    "local": (
+        {"timezone": "America/New_York"},
+        ["2023-11-14T17:13:20.123456", "2023-11-14T22:13:20.123456Z"],
+        ["noon"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STAMPS)
+def test_timestamps_are_exact_however_they_are_written(name: str) -> None:
+    column, fitting, others = STAMPS[name]
+    hints = Column.model_validate(column)
+    assert hints.stamp is not None
+    target = target_of(name, {"data_type": "timestamp"}, declared=True, required=False, stamp=hints.stamp)
+    for value in fitting:
+        assert micros(fit_value(value, target)) == NOW
+        moment = stated_moment(value, hints)
+        assert moment is not None and micros(moment) == NOW
+    for value in others:
+        assert fit_value(value, target) is None
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us"])
+def test_each_microsecond_is_read_exactly_from_integers_and_floats(unit: Unit) -> None:
+    per: int = {"s": 1_000_000, "ms": 1000, "us": 1}[unit]
+    chance = random.Random(7)
+    target = target_of(
+        "at",
+        {"data_type": "timestamp"},
+        declared=True,
+        required=False,
+        stamp=Stamp(unit),
+    )
+    whole = [chance.randrange(-(10**10), 10**10) * per for _ in range(2000)] if unit != "us" else []
+    exact = [chance.randrange(0, 4_000_000_000_000_000) for _ in range(20_000)]
+    both = [
+        (exact, [number / per for number in exact]),
+        *([(whole, [number // per for number in whole])] if whole else []),
+    ]
+    for numbers, written in both:
+        column = column_of([*written, None])
+        array, misfit = fit(column.values, column.kind, target)
+        assert misfit is None
+        assert from_numbers(column.values, unit) == array, "the values were read one by one"
+        assert array.cast(pa.int64()).to_pylist() == [*numbers, None]
+
+
+def test_a_float_with_more_digits_is_rounded_to_the_nearest_microsecond_whatever_is_beside_it() -> None:
+    target = target_of("at", {"data_type": "timestamp"}, declared=True, required=False, stamp=Stamp("s"))
+    chance = random.Random(7)
+    written = [round(chance.uniform(0, 10 ** chance.randrange(12)), 6) + 5e-7 for _ in range(5000)]
+    for value in (1_700_000_000.1234567, *written):
+        for beside in ([], [0.5], [1e300]) if value == 1_700_000_000.1234567 else ([],):
+            column = column_of([value, *beside])
+            array, _ = fit(column.values, column.kind, target)
+            assert array[0].value == Stamp("s").micros(value)
+    assert Stamp("s").micros(1_700_000_000.1234567) == 1_700_000_000_123_457
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PATHS)
+def test_stated_timestamps_land_as_utc_and_other_values_are_rejected(path: str, tmp_path: Path) -> None:
+    columns = {
+        "seen": {"unit": "s", "nullable": True},
+        "made": {"unit": "ms"},
+        "at": {"format": "%d.%m.%Y %H:%M", "timezone": "Europe/Vienna"},
+        "ticks": {"unit": "us"},
+        "local": {"timezone": "America/New_York"},
+        "key": {"data_type": "text"},
+    }
+    rows: list[Row] = [
+        {"id": 1, "seen": 1_700_000_000.25, "made": 1_700_000_000_250, "at": "14.11.2023 23:13", "key": "17000000"},
+        {"id": 2, "seen": None, "made": None, "at": None, "key": "1700000000"},
+        {"id": 3, "seen": "1700000000.25", "ticks": 1_700_000_000_250_000, "local": "2023-11-14T17:13:20.25"},
+        {"id": 4, "seen": "never", "made": 0},
+        {"id": 5, "at": "14.11.2023", "seen": 0},
+    ]
+    if "child" in path:
+        rows[0]["disks"] = [{"name": "C"}]
+    file = made(columns=columns, **PATHS[path])
+    with serving(*rows) as server:
+        first = run(tmp_path, server.url, file)
+        result = audited(tmp_path, server.url, file)
+        second = run(tmp_path, server.url, file)
+    found = rows_of(tmp_path)
+    moment = datetime(2023, 11, 14, 22, 13, 20, 250_000, tzinfo=UTC)
+    assert ids(found) == [1, 2, 3]
+    assert [row["seen"] for row in found] == [moment, None, moment]
+    assert [row["made"] for row in found] == [moment, None, None]
+    assert [row["at"] for row in found] == [moment.replace(second=0, microsecond=0), None, None]
+    assert (found[2]["ticks"], found[2]["local"]) == (moment, moment)
+    assert [row["key"] for row in found] == ["17000000", "1700000000", None]
+    assert first.rows_rejected == 2
+    assert (second.rows_new, second.rows_changed) == (0, 0)
+    assert [number for number in result.found.values() if number] == []
+    assert result.rejected == 2
+    with duckdb.connect(str(tmp_path / "rmm.duckdb"), read_only=True) as client:
+        reasons = client.sql("SELECT reason FROM acme.devices_rejected ORDER BY reason").fetchall()
+    assert [("at" in reason, "(unit s)" in reason) for (reason,) in reasons] == [(True, False), (False, True)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["arrow", "dlt"])
+def test_a_row_is_written_again_if_the_file_reads_its_timestamps_in_another_way(path: str, tmp_path: Path) -> None:
+    with serving({"id": 1, "at": 1_700_000_000}) as server:
+        for unit, year in (("s", 2023), ("ms", 1970)):
+            outcome = run(tmp_path, server.url, made(columns={"at": {"unit": unit}}, **PATHS[path]))
+            assert rows_of(tmp_path)[0]["at"].year == year
+    assert outcome.rows_changed == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ({"unit": "ms", "format": "%Y-%m-%d"}, "numbers since 1970 have a unit only"),
+        ({"unit": "ms", "timezone": "UTC"}, "numbers since 1970 have a unit only"),
+        ({"unit": "ms", "data_type": "text"}, "write timestamp"),
+        ({"timezone": "Vienna"}, "unknown time zone `Vienna`; write an IANA name"),
+        ({"format": "%H:%M"}, "lacks a year, month or day"),
+        ({"format": "%Q %"}, "not a pattern of strptime"),
+    ],
+)
+def test_a_wrong_way_to_write_timestamps_is_refused(column: Row, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        made(columns={"at": column})
