@@ -49,8 +49,9 @@ def leaves(value: Any) -> Iterator[Any]:
 
 def did_you_mean(word: str, known: list[str]) -> str:
     """Returns a suggestion: the closest known word, or all known words if none is close."""
-    near = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
-    return f"did you mean `{near[0]}`?" if near else f"known are: {', '.join(sorted(known))}"
+    lowered = {name.lower(): name for name in known}
+    near = get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
+    return f"did you mean `{lowered[near[0]]}`?" if near else f"known are: {', '.join(sorted(known))}"
 
 
 def time_zone_fault(name: str) -> str | None:

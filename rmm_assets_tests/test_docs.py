@@ -104,7 +104,9 @@ def test_every_example_of_a_connection_loads(block: Block, tmp_path: Path, monke
     said = yaml.safe_load(block.text)
     if "type" not in said:
         client = {**BASE["client"], **said.get("client", {})}
-        said = {"type": "rmm_assets.RmmConnection", "attributes": {**BASE, **said, "client": client}}
+        kind = client.get("auth", {}).get("type") if isinstance(client.get("auth"), dict) else client.get("auth")
+        base = {key: value for key, value in BASE.items() if kind != "token" or key != "api_key"}
+        said = {"type": "rmm_assets.RmmConnection", "attributes": {**base, **said, "client": client}}
     (tmp_path / "defs.yaml").write_text(yaml.safe_dump(said, sort_keys=False), encoding="utf-8")
 
     assert [connection.name for connection in load_connections(tmp_path)] == ["acme"]

@@ -124,8 +124,8 @@ class Client(Settings):
     )
     auth: Auth | None = Field(
         default=None,
-        description="How the secret is sent to the API: `bearer`, `api_key`, `http_basic` or "
-        "`oauth2_client_credentials`, as a name or a mapping, without the secret itself.",
+        description="How the secret is sent to the API: `bearer`, `api_key`, `http_basic`, "
+        "`oauth2_client_credentials` or `token`, as a name or a mapping, without the secret itself.",
     )
     paginator: Paginator | None = Field(
         default=None, description="The paginator of resources that do not set their own."

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from rmm_assets.config.client import PYTHON_ONLY, Auth, Names, Paginator
+from rmm_assets.http.settings import Method
 from rmm_assets.reading.settings import Count, EmptyAs
 from rmm_assets.settings import Settings, line_error, messages, refuse
 
@@ -107,10 +108,7 @@ class Endpoint(Settings):
         description="Path relative to `client.base_url`; by default the resource's name. "
         "`{resources.parent.field}` takes a value from each row of another resource.",
     )
-    method: Annotated[
-        Literal["GET", "POST"],
-        BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
-    ] = Field(default="GET", description="HTTP method.")
+    method: Method = Field(default="GET", description="HTTP method.")
     params: Annotated[dict[str, Any], AfterValidator(_known_mappings)] = Field(
         default_factory=dict,
         description="Query parameters: values, or dlt's mappings with `type: incremental` or `type: resolve`.",

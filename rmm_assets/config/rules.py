@@ -18,6 +18,7 @@ from rmm_assets.config.destinations import capabilities, changes_rows, merge_str
 from rmm_assets.config.names import normalized_column
 from rmm_assets.config.resource import Resource
 from rmm_assets.http.address import address_fault, read_origin
+from rmm_assets.http.auth import AuthSettings
 from rmm_assets.reading.paginators import no_paginator
 from rmm_assets.settings import did_you_mean, leaves, line_error
 from rmm_assets.tables.locks import LOCKS
@@ -81,25 +82,28 @@ def _auth_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
         for index, resource in enumerate(connection.resources)
     ]
     used = [(path, auth) for path, auth in places if auth is not None]
+    keyed = [(path, auth) for path, auth in used if auth.needs_api_key]
     if connection.simulator is not None:
         for key in ("api_key", "secrets"):
             if getattr(connection, key):
                 yield line_error((key,), f"the simulator has its own key; remove `{key}` or `simulator`")
-    elif connection.api_key is None and used:
+    elif connection.api_key is None and keyed:
         yield line_error(
-            used[0][0],
+            keyed[0][0],
             f"needs a secret; write `api_key: {{env: {connection.name.upper()}_API_KEY}}` next to `client`",
         )
-    elif connection.api_key is not None and not used:
-        yield line_error(
-            ("api_key",), "not used, because `client.auth` is missing; set it to bearer, api_key, http_basic or "
-            "oauth2_client_credentials"
-        )  # fmt: skip
+    elif connection.api_key is not None and not keyed:
+        kinds = ", ".join(kind for kind, model in AuthSettings.kinds().items() if model.needs_api_key)
+        why = (
+            "auth of type token takes its secrets from `secrets`; move it there"
+            if used
+            else (f"`client.auth` is missing; set it to one of {kinds}")
+        )
+        yield line_error(("api_key",), f"not used, because {why}")  # fmt: skip
     for path, auth in used:
-        if auth.type == "oauth2_client_credentials" and (
-            fault := address_fault(auth.access_token_url, allow_http=connection.allow_http)
-        ):
-            yield line_error((*path, "access_token_url"), fault)
+        for key, url in auth.addresses.items():
+            if fault := address_fault(url, allow_http=connection.allow_http):
+                yield line_error((*path, *key), fault)
 
 
 def _name_faults(connection: Attributes) -> Iterator[InitErrorDetails]:

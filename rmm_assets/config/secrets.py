@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic_core import InitErrorDetails
 
 from rmm_assets.http.marks import PLACEHOLDER, marked
+from rmm_assets.http.tokens import REFRESH_TOKEN_MARK
 from rmm_assets.settings import did_you_mean, line_error
 
 Path = tuple[str | int, ...]
@@ -46,6 +47,9 @@ _PLAIN_FIELD = re.compile(
 _FIELDS = {"headers", "params", "json", "data", "access_token_request_data"}
 # Keys below which such names are not secrets: column hints, Dagster tags, checks, the reference itself.
 _NOT_LOOKED_AT = {"columns", "checks", "tags", "nested_hints", "simulator", "dlt_secret"}
+_REFRESH_TOKEN = "{refresh_token}"
+# The password by which OAuth servers know a client that has no secret.
+_PUBLIC = "public"
 _SCHEMES = re.compile(r"^\s*(bearer|basic|token|apikey)\s+\S", re.IGNORECASE)
 
 
@@ -75,14 +79,18 @@ def with_marks(attributes: Mapping[str, Any]) -> tuple[dict[str, Any], list[Init
             return {key: mark(inner, (*path, key)) for key, inner in value.items()}
         if isinstance(value, (list, tuple)):
             return [mark(inner, (*path, index)) for index, inner in enumerate(value)]
-        if not isinstance(value, str) or not (names := PLACEHOLDER.findall(value)):
+        if not isinstance(value, str):
+            return value
+        if "refresh" in path:
+            value = value.replace(_REFRESH_TOKEN, REFRESH_TOKEN_MARK)
+        if not (names := PLACEHOLDER.findall(value)):
             return value
         used.update(names)
         for name in names:
             if name not in known:
                 advice = did_you_mean(name, known) if known else f"write `secrets: {{{name}: {{env: VARIABLE}}}}`"
                 errors.append(line_error(path, f"unknown secret `{name}`; {advice}"))
-        if not _FIELDS.intersection(path) and "auth" not in path:
+        if not _FIELDS.intersection(path) and ("auth" not in path or str(path[-1]).endswith("url")):
             errors.append(
                 line_error(path, "a secret can be sent in headers, auth, query parameters and request bodies only")
             )
@@ -154,22 +162,25 @@ def _secret_paths(value: Any, path: Path) -> Iterator[Path]:
         # A destination's credentials may be a path or a URL without a password.
         chosen = not _FIELDS.isdisjoint(path[:-1])
         by_name = path != ("destination", "credentials") and is_secret_name(named, chosen=chosen)
+        by_name = by_name and not (value == _PUBLIC and "http_basic" in path)
         # A placeholder for a value of the parent's row is not a secret, even if its name looks like one.
-        if (by_name and not _is_placeholder(value)) or (isinstance(value, str) and _holds_secret(value, path)):
+        if (by_name and not _is_placeholder(value, path)) or (isinstance(value, str) and _holds_secret(value, path)):
             yield path
 
 
-def _is_placeholder(value: Any) -> bool:
+def _is_placeholder(value: Any, path: Path) -> bool:
     """Returns whether a text is a placeholder for a value that is filled in later; a scheme may precede a secret."""
     if not isinstance(value, str):
         return False
+    if "refresh" in path and _REFRESH_TOKEN in value:
+        return True
     return (
         PLACEHOLDER.search(value) is not None or re.fullmatch(r"\{(resources|incremental)\.[^{}]+\}", value) is not None
     )
 
 
 def _holds_secret(text: str, path: Path) -> bool:
-    if "headers" in path and _SCHEMES.match(text) and not _is_placeholder(text):
+    if "headers" in path and _SCHEMES.match(text) and not _is_placeholder(text, path):
         return True
     if "://" not in text and "?" not in text:
         return False
@@ -178,5 +189,5 @@ def _holds_secret(text: str, path: Path) -> bool:
     except ValueError:
         return False
     return bool(parts.password) or any(
-        is_secret_name(key) and value and not _is_placeholder(value) for key, value in parse_qsl(parts.query)
+        is_secret_name(key) and value and not _is_placeholder(value, path) for key, value in parse_qsl(parts.query)
     )

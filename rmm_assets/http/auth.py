@@ -1,203 +1,27 @@
-"""Attaches a connection's secret to requests: one class per kind of auth, with its settings.
+"""Defines the kinds of auth, one class each with its settings, and builds the auth of a run.
 
-`attach` and `attach_body` are called by the connection object that writes to the socket, below everything that could
-log, store or raise a URL. The kinds and their keys are those of dlt's `rest_api`. To add one, subclass `AuthSettings`:
-the connection file's schema, the error messages and the reference are generated from `AuthSettings.__subclasses__()`.
+The kinds and their keys are those of dlt's `rest_api`, and `token`. To add one, subclass `AuthSettings`: the connection
+file's schema, the error messages and the reference are generated from `AuthSettings.__subclasses__()`.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import threading
-import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any, Literal, Protocol, Self
-from urllib.parse import quote_plus, unquote_plus
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from rmm_assets.http.marks import filled, names_in
+from rmm_assets.http.attach import Auth, FetchToken, HeaderAuth, Headers, NamedSecrets, NoAuth, QueryAuth
+from rmm_assets.http.marks import filled, mark_of, names_in
 from rmm_assets.http.redaction import Redactor
+from rmm_assets.http.tokens import FetchedToken, TokenRequest, TokenSettings, basic_auth
 from rmm_assets.settings import Tagged, line_error, refuse
 
-# Tokens are renewed this long before they expire, so that none expires on its way to the server.
-TOKEN_MARGIN_SECONDS = 30.0
-
-Headers = dict[str, str | bytes]
-
-PostForm = Callable[[str, dict[str, str]], Mapping[str, Any]]
-"""Posts a form (URL, fields) and returns the JSON object in the response."""
-
-
-class Auth(Protocol):
-    """The interface of all kinds of auth."""
-
-    def attach(self, target: str, headers: Headers) -> tuple[str, Headers]:
-        """Returns the request target and headers with the secret attached."""
-        ...
-
-    def attach_body(self, body: bytes, content_type: str) -> bytes:
-        """Returns the request body with its secrets filled in."""
-        ...
-
-    def prepare(self, post_form: PostForm) -> int:
-        """Obtains what `attach` needs (a token); called before every request, and cheap if the token is still valid.
-
-        Returns:
-            The token's number, for `renew`.
-        """
-        ...
-
-    def renew(self, refused: int) -> bool:
-        """Makes `prepare` obtain something else unless it already has; returns False if there is nothing to renew."""
-        ...
-
-    def strip(self, url: str) -> str:
-        """Removes a secret that the server echoed from a URL that the server sent, such as a `next` link."""
-        ...
-
-
-class NoAuth:
-    """No auth, for an API that does not need a key."""
-
-    def attach(self, target: str, headers: Headers) -> tuple[str, Headers]:
-        return target, headers
-
-    def attach_body(self, body: bytes, content_type: str) -> bytes:
-        return body
-
-    def prepare(self, post_form: PostForm) -> int:
-        return 0
-
-    def renew(self, refused: int) -> bool:
-        return False
-
-    def strip(self, url: str) -> str:
-        return url
-
-
-class QueryAuth(NoAuth):
-    """Sends the key as a query parameter."""
-
-    def __init__(self, name: str, secret: str) -> None:
-        self._name = name
-        self._pair = f"{quote_plus(name)}={quote_plus(secret)}"
-
-    def attach(self, target: str, headers: Headers) -> tuple[str, Headers]:
-        return f"{target}{'&' if '?' in target else '?'}{self._pair}", headers
-
-    def strip(self, url: str) -> str:
-        # Edited as text, so that other parameters keep the server's own encoding, which a cursor may depend on.
-        rest, hash_, fragment = url.partition("#")
-        path, _, query = rest.partition("?")
-        pairs = query.split("&")
-        others = [pair for pair in pairs if unquote_plus(pair.partition("=")[0]) != self._name]
-        if len(others) == len(pairs):
-            return url
-        return path + ("?" + "&".join(others) if others else "") + hash_ + fragment
-
-
-class HeaderAuth(NoAuth):
-    """Sends the secret in a header: an API key, a bearer token, basic credentials or a cookie."""
-
-    def __init__(self, name: str, value: str) -> None:
-        self._name = name
-        self._value = _header_value(value)
-
-    def attach(self, target: str, headers: Headers) -> tuple[str, Headers]:
-        others = {name: value for name, value in headers.items() if name.lower() != self._name.lower()}
-        return target, {**others, self._name: self._value}
-
-
-class OAuth2Token(NoAuth):
-    """Implements OAuth 2.0 client credentials (RFC 6749, section 4.4): fetches, caches and renews a token."""
-
-    def __init__(self, settings: OAuth2ClientCredentials, secret: str, on_token: Callable[[str], None]) -> None:
-        self._url = settings.access_token_url
-        self._form = {
-            "grant_type": "client_credentials",
-            "client_id": settings.client_id,
-            "client_secret": secret,
-            **{key: str(value) for key, value in settings.access_token_request_data.items()},
-        }
-        self._default_seconds = float(settings.default_token_expiration)
-        self._on_token = on_token
-        self._lock = threading.Lock()
-        self._token = ""
-        self._number = 0
-        self._ends = 0.0
-
-    def prepare(self, post_form: PostForm) -> int:
-        with self._lock:
-            if time.monotonic() >= self._ends:
-                self._fetch(post_form)
-            return self._number
-
-    def _fetch(self, post_form: PostForm) -> None:
-        answer = post_form(self._url, self._form)
-        token = answer.get("access_token")
-        if not isinstance(token, str) or not token:
-            raise ValueError(f"{self._url} returned no access_token")
-        lifetime = float(answer.get("expires_in") or self._default_seconds)
-        self._on_token(token)
-        self._token = token
-        self._number += 1
-        self._ends = time.monotonic() + max(lifetime - TOKEN_MARGIN_SECONDS, lifetime / 2)
-
-    def attach(self, target: str, headers: Headers) -> tuple[str, Headers]:
-        others = {name: value for name, value in headers.items() if name.lower() != "authorization"}
-        return target, {**others, "Authorization": _header_value(f"Bearer {self._token}")}
-
-    def renew(self, refused: int) -> bool:
-        with self._lock:
-            # If eight workers are refused at the same time, they need one new token, not eight.
-            if refused == self._number:
-                self._ends = 0.0
-        return True
-
-
-class NamedSecrets:
-    """Fills the secrets of `secrets` into the places that refer to them, in addition to another auth.
-
-    Args:
-        auth: The other auth.
-        texts: The secrets by name.
-        params: The endpoint's query parameters, with marks.
-    """
-
-    def __init__(self, auth: Auth, texts: Mapping[str, str], params: Mapping[str, Any]) -> None:
-        self._auth, self._texts = auth, dict(texts)
-        self._params = {name: quote_plus(str(value)) for name, value in params.items() if names_in(value)}
-        self.prepare, self.renew = auth.prepare, auth.renew
-
-    def attach(self, target: str, headers: Headers) -> tuple[str, Headers]:
-        written = {
-            name: _header_value(filled(value, self._texts)) if isinstance(value, str) else value
-            for name, value in headers.items()
-        }
-        return self._auth.attach(filled(target, self._texts, quote_plus), written)
-
-    def attach_body(self, body: bytes, content_type: str) -> bytes:
-        write: Callable[[str], str] = str
-        if "form-urlencoded" in content_type:
-            write = quote_plus
-        elif "json" in content_type or body.lstrip()[:1] in (b"{", b"["):
-            write = _in_json
-        return bytes(filled(body, self._texts, write))
-
-    def strip(self, url: str) -> str:
-        # A server that repeats the request's parameters in a link repeats the secret, which has already been masked.
-        rest, hash_, fragment = self._auth.strip(url).partition("#")
-        path, mark, query = rest.partition("?")
-        pairs = [(pair, unquote_plus(pair.partition("=")[0])) for pair in query.split("&")]
-        written = [
-            f"{pair.partition('=')[0]}={self._params[name]}" if name in self._params else pair for pair, name in pairs
-        ]
-        return path + mark + "&".join(written) + hash_ + fragment
+_CLIENT_SECRET = "client secret"  # no name of a secret in a connection file has a space
 
 
 class ChangingAuth:
@@ -226,15 +50,15 @@ class ChangingAuth:
     def strip(self, url: str) -> str:
         return self._auth.strip(url)
 
-    def prepare(self, post_form: PostForm) -> int:
+    def prepare(self, fetch: FetchToken) -> int:
         with self._lock:
             changes, auth = self._changes, self._auth
         try:
-            return changes * self._NUMBERS + auth.prepare(post_form)
+            return changes * self._NUMBERS + auth.prepare(fetch)
         except Exception:  # the server that issues tokens refuses the secret
             if not self._changed(changes):
                 raise
-        return self._changes * self._NUMBERS + self._auth.prepare(post_form)
+        return self._changes * self._NUMBERS + self._auth.prepare(fetch)
 
     def renew(self, refused: int) -> bool:
         changes, number = divmod(refused, self._NUMBERS)
@@ -255,12 +79,21 @@ class ChangingAuth:
 class AuthSettings(Tagged):
     """The base class of the settings of each kind of auth, without the secret."""
 
+    needs_api_key: ClassVar[bool] = True
+    """Whether it sends the secret of `api_key`, and not only secrets of `secrets`."""
+
+    @property
+    def addresses(self) -> dict[tuple[str, ...], str]:
+        """Returns the URLs besides the API's to which secrets are sent, by their keys."""
+        return {}
+
     @abstractmethod
-    def build(self, secret: str, redactor: Redactor) -> Auth:
+    def build(self, secret: str, named: Mapping[str, str], redactor: Redactor) -> Auth:
         """Builds the auth of a run.
 
         Args:
             secret: API key, bearer token, password or client secret, depending on the kind.
+            named: The secrets of `secrets`; they are already filled into texts of the settings, but not into mappings below.
             redactor: Receives every other form in which the secret is sent.
         """
 
@@ -270,7 +103,7 @@ class BearerAuth(AuthSettings):
 
     type: Literal["bearer"] = "bearer"
 
-    def build(self, secret: str, redactor: Redactor) -> Auth:
+    def build(self, secret: str, named: Mapping[str, str], redactor: Redactor) -> Auth:
         return HeaderAuth("Authorization", _after_scheme("Bearer", secret))
 
 
@@ -296,7 +129,7 @@ class ApiKeyAuth(AuthSettings):
             refuse([line_error(("prefix",), "only a header has a prefix; leave it out, or write `location: header`")])
         return self
 
-    def build(self, secret: str, redactor: Redactor) -> Auth:
+    def build(self, secret: str, named: Mapping[str, str], redactor: Redactor) -> Auth:
         if self.location in ("query", "param"):
             return QueryAuth(self.name, secret)
         if self.location == "cookie":
@@ -310,12 +143,8 @@ class HttpBasicAuth(AuthSettings):
     type: Literal["http_basic"] = "http_basic"
     username: str = Field(min_length=1, description="The user name, which is not a secret.")
 
-    def build(self, secret: str, redactor: Redactor) -> Auth:
-        named = f"{self.username}:{secret}"
-        pair = base64.b64encode(named.encode()).decode()
-        redactor.add(pair)
-        redactor.add(named)
-        return HeaderAuth("Authorization", f"Basic {pair}")
+    def build(self, secret: str, named: Mapping[str, str], redactor: Redactor) -> Auth:
+        return basic_auth(self.username, secret, redactor)
 
 
 class OAuth2ClientCredentials(AuthSettings):
@@ -331,8 +160,38 @@ class OAuth2ClientCredentials(AuthSettings):
         default=3600, gt=0, description="Lifetime of a token in seconds, if the server does not state one."
     )
 
-    def build(self, secret: str, redactor: Redactor) -> Auth:
-        return OAuth2Token(self, secret, redactor.add)
+    @property
+    def addresses(self) -> dict[tuple[str, ...], str]:
+        return {("access_token_url",): self.access_token_url}
+
+    def build(self, secret: str, named: Mapping[str, str], redactor: Redactor) -> Auth:
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": self.client_id,
+            "client_secret": mark_of(_CLIENT_SECRET),
+        }
+        settings = TokenSettings(
+            access_token_url=self.access_token_url,
+            access_token_request=TokenRequest(data={**form, **self.access_token_request_data}),
+            access_token_path="access_token",
+            expires_in_path="expires_in",
+            default_token_expiration=self.default_token_expiration,
+        )
+        return FetchedToken(settings, {**named, _CLIENT_SECRET: secret}, redactor)
+
+
+class TokenAuth(TokenSettings, AuthSettings):
+    """Fetches a token with requests of your choice and sends it; the run renews it before it expires, and once on a 401.
+
+    It covers OAuth2 password and refresh grants, logins that return a session, and two-step tokens. Its secrets are those of
+    `secrets`.
+    """
+
+    type: Literal["token"] = "token"
+    needs_api_key: ClassVar[bool] = False
+
+    def build(self, secret: str, named: Mapping[str, str], redactor: Redactor) -> Auth:
+        return FetchedToken(self, named, redactor)
 
 
 def _after_scheme(scheme: str, secret: str) -> str:
@@ -396,10 +255,13 @@ def build_auth(
 
 
 def _built(settings: AuthSettings | None, known: Secrets, redactor: Redactor, params: Mapping[str, Any]) -> Auth:
-    if settings is not None and known.api_key is None:
+    key = known.api_key if settings is not None and settings.needs_api_key else None
+    if settings is not None and settings.needs_api_key and key is None:
         raise ValueError(f"auth of type {settings.type} needs a secret; set api_key in the connection file")
-    named = {f"secrets.{name}": value for name, value in known.named.items()}
-    used = {**({"api_key": known.api_key} if settings is not None and known.api_key is not None else {}), **named}
+    used = {
+        **({} if key is None else {"api_key": key}),
+        **{f"secrets.{name}": value for name, value in known.named.items()},
+    }
     for name, value in used.items():
         if (problem := _unsendable(value)) is not None:
             raise ValueError(problem if name == "api_key" else f"{name}: {problem}")
@@ -409,9 +271,9 @@ def _built(settings: AuthSettings | None, known: Secrets, redactor: Redactor, pa
         redactor.add(value.get_secret_value(), name)
     texts = {name: value.get_secret_value() for name, value in known.named.items()}
     auth: Auth = NoAuth()
-    if settings is not None and known.api_key is not None:
-        written = {name: filled(value, texts) for name, value in settings if names_in(value)}
-        auth = settings.model_copy(update=written).build(known.api_key.get_secret_value(), redactor)
+    if settings is not None:
+        written = {name: filled(value, texts) for name, value in settings if isinstance(value, str) and names_in(value)}
+        auth = settings.model_copy(update=written).build("" if key is None else key.get_secret_value(), texts, redactor)
     return NamedSecrets(auth, texts, params) if texts else auth
 
 
@@ -439,16 +301,3 @@ def _unsendable(secret: SecretStr) -> str | None:
     if any("\ud800" <= character <= "\udfff" for character in value):
         return "the secret is not valid UTF-8"
     return None
-
-
-def _in_json(text: str) -> str:
-    return json.dumps(text)[1:-1]
-
-
-def _header_value(text: str) -> str | bytes:
-    """Encodes a header as `requests` does: latin-1, or UTF-8 if latin-1 cannot encode it."""
-    try:
-        text.encode("latin-1")
-    except UnicodeEncodeError:
-        return text.encode()
-    return text

@@ -23,7 +23,12 @@ Text = TypeVar("Text", str, bytes)
 
 def marked(text: str) -> str:
     """Returns a text with every `{secrets.NAME}` replaced by its mark."""
-    return PLACEHOLDER.sub(lambda match: f"{_KEY}{match[1].encode().hex()}z", text)
+    return PLACEHOLDER.sub(lambda match: mark_of(match[1]), text)
+
+
+def mark_of(name: str) -> str:
+    """Returns the mark of a secret."""
+    return f"{_KEY}{name.encode().hex()}z"
 
 
 def names_in(value: Any) -> set[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from rmm_assets.settings import Settings
@@ -18,6 +18,11 @@ def _retryable(codes: tuple[int, ...]) -> tuple[int, ...]:
             {"codes": wrong},
         )
     return codes
+
+
+Method = Annotated[
+    Literal["GET", "POST"], BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value)
+]
 
 
 class Retry(Settings):

@@ -23,7 +23,7 @@ from dlt.common import jsonpath
 
 from rmm_assets.errors import TransportError
 from rmm_assets.http.address import address_fault, is_loopback, read_origin
-from rmm_assets.http.auth import Auth, NoAuth
+from rmm_assets.http.attach import Auth, TokenAnswer, TokenRefusedError
 from rmm_assets.http.rate_limit import RateLimit, StoppedError
 from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.request import Request
@@ -92,11 +92,11 @@ class _Failure:
     late: bool = False
 
 
-class _TokenRefusedError(Exception):
-    """Raised when the token endpoint does not return a token."""
+class _NoTokenError(TokenRefusedError):
+    """Raised when the token endpoint answers with an error."""
 
     def __init__(self, failure: _Failure) -> None:
-        super().__init__(failure.text)
+        super().__init__(failure.text, temporary=failure.retryable)
         self.failure = failure
 
 
@@ -159,7 +159,7 @@ class Transport:
             # On loopback, compression costs more than it saves.
             self._headers.setdefault("Accept-Encoding", "gzip, deflate")
         self._wire = self._wire_to(base_url, auth)
-        self._token_wire: Wire | None = None
+        self._token_wires: list[Wire] = []
 
     def close(self) -> None:
         """Aborts requests and waits in progress, and closes kept-alive connections."""
@@ -276,16 +276,16 @@ class Transport:
         deadline = self._start_clock()
         try:
             with self._rate_limit.permit(stop=self._closing, until=deadline):
-                token = self._auth.prepare(self._post_form)
+                token = self._auth.prepare(self._fetch_token)
                 reply = self._follow(request)
                 if reply.status == 401 and self._auth.renew(token):
                     self._log.warning("%s: HTTP 401; sent again with a new token or secret", request.label)
-                    self._auth.prepare(self._post_form)
+                    self._auth.prepare(self._fetch_token)
                     reply = self._follow(request)
                 return reply
         except StoppedError:
             return _Failure("stopped")
-        except _TokenRefusedError as error:
+        except _NoTokenError as error:
             return error.failure
         except TooLargeError:
             most = f"{self._limits.max_response_bytes:,}"
@@ -306,14 +306,7 @@ class Transport:
     def _follow(self, request: Request) -> Reply:
         """Sends a request, and follows redirects within the origin."""
         method, url, headers = request.method.upper(), self._url(request), {**self._headers, **request.headers}
-        body: bytes | None = None
-        if request.json is not None:
-            body = jsonlib.dumps(request.json).encode()
-            headers.setdefault("Content-Type", "application/json")
-        elif request.data is not None:
-            data = request.data
-            body = (data if isinstance(data, str) else urlencode(data, doseq=True)).encode()
-            headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
+        body = _body_of(request, headers)
         for _ in range(_MAX_REDIRECTS + 1):
             reply = self._exchange(method, url, headers, body)
             if reply.status not in (301, 302, 303, 307, 308) or "Location" not in reply.headers:
@@ -345,46 +338,47 @@ class Transport:
         response_headers = urllib3.HTTPHeaderDict({k: self.redactor.header(v) for k, v in raw.headers.itermerged()})
         return Reply(raw.status, response_headers, self.redactor.body(raw.body).removeprefix(codecs.BOM_UTF8), url)
 
-    def _post_form(self, url: str, fields: dict[str, str]) -> Mapping[str, Any]:
-        """Sends OAuth's token request to its own URL, as set in the connection file, without the API's auth."""
-        self._refuse_address("client.auth.access_token_url", url)
-        headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
-        if self._token_wire is None:
-            self._token_wire = self._wire_to(url, NoAuth())
-        form = urlencode(fields).encode()
-        raw = self._token_wire.exchange("POST", url, headers, form, until=self._start_clock())
+    def _fetch_token(self, request: Request, auth: Auth) -> TokenAnswer:
+        """Sends a token request to its own URL, as set in the connection file, without the API's auth."""
+        self._refuse_address(f"client.auth.{request.label}", request.path)
+        headers = {"Accept": "application/json", **request.headers}
+        body, url = _body_of(request, headers), _with_parameters(request.path, request.params)
+        wire = self._wire_to(request.path, auth)
+        with self._lock:
+            self._token_wires.append(wire)
         try:
-            # Not redacted, because a server may return the same token again.
-            answer = jsonlib.loads(raw.body) if 200 <= raw.status < 300 else None
-        except ValueError:
-            answer = None
-        if isinstance(answer, dict):
-            return answer
+            raw = wire.exchange(request.method, url, headers, body, until=self._start_clock())
+        finally:
+            with self._lock:
+                self._token_wires.remove(wire)
+            wire.close()
         redacted = urllib3.HTTPHeaderDict({k: self.redactor.header(v) for k, v in raw.headers.itermerged()})
-        reply = Reply(raw.status, redacted, self.redactor.body(raw.body), url)
+        reply = Reply(raw.status, redacted, self.redactor.body(raw.body), request.path)
         failure = self._objection(reply, self._throttles(reply))
-        if failure is None:
-            # Without an excerpt, because the body may be a token in an unknown format.
-            failure = _Failure(f"HTTP {raw.status}, {redacted.get('Content-Type')}: not a JSON object", raw.status)
-        raise _TokenRefusedError(replace(failure, text=f"no token from {_without_query(url)}: {failure.text}"))
+        if failure is not None:
+            raise _NoTokenError(replace(failure, text=f"no token from {_without_query(request.path)}: {failure.text}"))
+        try:
+            document = jsonlib.loads(raw.body)
+        except ValueError:
+            document = None
+        cookies = [cookie.partition(";")[0].partition("=") for cookie in raw.headers.getlist("Set-Cookie")]
+        named = {name.strip(): value.strip() for name, _, value in cookies}
+        return TokenAnswer(document, named, f"HTTP {reply.status}, {reply.content_type}")
 
     def _url(self, request: Request) -> str:
         if urlsplit(request.path).scheme in ("http", "https"):
             url = self.same_origin(request.path)
         else:
             url = f"{self.base_url.rstrip('/')}/{request.path.lstrip('/')}" if request.path else self.base_url
-        params = {key: value for key, value in request.params.items() if value is not None}
-        if params:
-            flat = {key: _as_parameter(value) for key, value in params.items()}
-            url += ("&" if "?" in url else "?") + urlencode(flat, doseq=True)
-        return url
+        return _with_parameters(url, request.params)
 
     def _wire_to(self, url: str, auth: Auth) -> Wire:
         context = tls_context(self._tls) if read_origin(url)[0] == "https" else None
         return Wire(url, auth=auth, redactor=self.redactor, limits=self._limits, context=context)
 
     def _wires(self) -> list[Wire]:
-        return [self._wire] if self._token_wire is None else [self._wire, self._token_wire]
+        with self._lock:
+            return [self._wire, *self._token_wires]
 
     def _abort(self) -> None:
         for wire in self._wires():
@@ -462,6 +456,25 @@ def _epoch_seconds(http_date: str) -> float | None:
         return None if parts is None else float(email.utils.mktime_tz((*parts[:9], parts[9] or 0)))
     except (ValueError, OverflowError):
         return None
+
+
+def _body_of(request: Request, headers: dict[str, str]) -> bytes | None:
+    """Returns the body of a request, and adds its content type to the headers unless they have one."""
+    if request.json is not None:
+        body, kind = jsonlib.dumps(request.json), "application/json"
+    elif request.data is not None:
+        data = request.data
+        body, kind = data if isinstance(data, str) else urlencode(data, doseq=True), "application/x-www-form-urlencoded"
+    else:
+        return None
+    if not any(name.lower() == "content-type" for name in headers):
+        headers["Content-Type"] = kind
+    return body.encode()
+
+
+def _with_parameters(url: str, params: Mapping[str, Any]) -> str:
+    flat = {key: _as_parameter(value) for key, value in params.items() if value is not None}
+    return url + ("&" if "?" in url else "?") + urlencode(flat, doseq=True) if flat else url
 
 
 def _as_parameter(value: Any) -> Any:

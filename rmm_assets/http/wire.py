@@ -25,7 +25,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util import make_headers, parse_url
 
 from rmm_assets.http.address import PORTS, is_loopback, read_origin
-from rmm_assets.http.auth import Auth
+from rmm_assets.http.attach import Auth
 from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.settings import Limits, Tls
 

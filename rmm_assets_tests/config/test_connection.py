@@ -281,9 +281,9 @@ def test_every_paginator_of_dlt_but_guessing_can_be_written_with_all_its_keys() 
 
 
 def test_every_auth_of_dlt_can_be_written_with_all_its_keys_but_the_secret() -> None:
-    assert set(AuthSettings.kinds()) == set(get_args(AuthType))
+    assert set(AuthSettings.kinds()) == {*get_args(AuthType), "token"}
     secrets = {"api_key", "token", "password", "client_secret", "access_token", "session"}
-    for model in get_args(client._AnyAuth):
+    for model in set(get_args(client._AnyAuth)) - {AuthSettings.kinds()["token"]}:
         keys = set(config_setup.AUTH_MAP[model.model_fields["type"].default].get_resolvable_fields())
         assert set(model.model_fields) - {"type", "prefix"} == keys - secrets
 

@@ -332,14 +332,15 @@ def test_a_process_with_a_secret_leaves_no_core_dump(tmp_path: Path) -> None:
 NEW_KIND = """
 from typing import Literal
 
-from rmm_assets.http.auth import Auth, AuthSettings, HeaderAuth
+from rmm_assets.http.attach import Auth, HeaderAuth
+from rmm_assets.http.auth import AuthSettings
 
 
-class TokenAuth(AuthSettings):
-    type: Literal["token"] = "token"
+class SchemeAuth(AuthSettings):
+    type: Literal["scheme"] = "scheme"
     prefix: str = "Token"
 
-    def build(self, secret, redactor) -> Auth:
+    def build(self, secret, named, redactor) -> Auth:
         return HeaderAuth("Authorization", f"{self.prefix} {secret}")
 
 
@@ -348,14 +349,14 @@ from rmm_assets.http.auth import build_auth
 from rmm_assets.http.redaction import Redactor
 
 said = {"name": "acme", "api_key": {"env": "ACME"}, "resources": [{"name": "devices", "endpoint": {"paginator": "single_page"}}]}
-said["client"] = {"base_url": "https://rmm.example.com", "auth": {"type": "token", "prefix": "Key"}}
+said["client"] = {"base_url": "https://rmm.example.com", "auth": {"type": "scheme", "prefix": "Key"}}
 connection = Connection.model_validate(said)
 print(build_auth(connection.client.auth, "s3cret", Redactor()).attach("/v1", {})[1]["Authorization"])
-said["client"]["auth"] = "tokn"
+said["client"]["auth"] = "schem"
 try:
     Connection.model_validate(said)
 except ValueError as error:
-    print("token" in str(error))
+    print("scheme" in str(error))
 """
 
 

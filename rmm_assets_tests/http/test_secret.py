@@ -5,52 +5,22 @@ from __future__ import annotations
 import contextlib
 import gzip
 import http.client
-import logging
 import pickle
 import re
 import shutil
 import traceback
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import rmm_assets.loading.run
 from rmm_assets.config import Connection
 from rmm_assets.loading.run import sync
 from rmm_assets_tests.http.leaks import WRITTEN, base64_cores, leaks_in
 from rmm_assets_tests.reading.hostile import AUTHS, ODD, PLAIN, Case, Hostile
-
-
-@pytest.fixture
-def everything_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working folder that keeps every log line of every library, at DEBUG, and every file of a run."""
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setenv("RUNTIME__LOG_LEVEL", "DEBUG")
-    # Keeps the files that a run removes at its end, to search them.
-    monkeypatch.setattr(rmm_assets.loading.run, "shutil", SimpleNamespace(rmtree=lambda *args, **options: None))
-    monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
-    handler = logging.FileHandler(folder / "debug.log")
-    watched = [logging.getLogger(name) for name in ("", "dlt", "urllib3", "rmm_assets", "filelock")]
-    levels = [logger.level for logger in watched]
-    for logger in watched:
-        logger.setLevel(logging.DEBUG)
-        logger.addHandler(handler)
-    yield folder
-    for logger, level in zip(watched, levels):
-        logger.setLevel(level)
-        logger.removeHandler(handler)
-    handler.close()
 
 
 def run(case: Case, hostile: Hostile, folder: Path, token_path: str = "token") -> str:
@@ -61,7 +31,7 @@ def run(case: Case, hostile: Hostile, folder: Path, token_path: str = "token") -
     """
     connection = Connection.model_validate(case.connection(hostile.auth(token_path)))
     try:
-        sync(connection, connection.resources[0], hostile.key)
+        sync(connection, connection.resources[0], hostile.connection_secrets())
     except Exception as error:
         # The first frame is this test's own, which contains the key.
         error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
@@ -108,7 +78,7 @@ def test_the_secret_is_in_no_file_log_output_or_exception(
             if bool(said[case.name]) != case.red or not re.search(case.says, said[case.name])
         }
         assert not unexpected
-        if way == "oauth2":
+        if way in ("oauth2", "token"):
             for path in ("no_token", "bare_token"):
                 assert "no token from" in run(replace(cases[0], name=path), hostile, everything_kept, path)
         assert not hostile.other.seen

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
 
+from pydantic import SecretStr
+
+from rmm_assets.http.auth import Secrets
 from rmm_assets_tests.http.leaks import WRITTEN
 from rmm_assets_tests.http.servers import (
     Say,
@@ -37,6 +40,17 @@ AUTHS: dict[str, dict[str, Any]] = {
     "bearer": {"type": "bearer"},
     "basic": {"type": "http_basic", "username": "me"},
     "oauth2": {"type": "oauth2_client_credentials", "client_id": "me"},
+    "token": {
+        "type": "token",
+        "access_token_request": {
+            "params": {"key": "{secrets.KEY}"},
+            "headers": {"X-Key": "{secrets.KEY}"},
+            "json": {"keys": ["{secrets.KEY}"]},
+            "http_basic": {"username": "me", "password": "{secrets.KEY}"},
+        },
+        "access_token_path": "access_token",
+        "send": {"name": "session", "location": "query"},
+    },
 }
 """Every way in which a secret travels, in a connection file's words."""
 
@@ -67,10 +81,11 @@ class Case:
 
     def connection(self, auth: dict[str, Any], name: str = "acme") -> dict[str, Any]:
         """Returns the attributes of a connection file that triggers this failure."""
+        reference = {"env": "ACME_API_KEY"}
         return {
             "name": name,
             "client": {"base_url": self.base_url, "auth": auth},
-            "api_key": {"env": "ACME_API_KEY"},
+            **({"secrets": {"KEY": reference}} if auth["type"] == "token" else {"api_key": reference}),
             "retry": {"backoff_factor": 0.01, "max_retries": 1},
             "resource_defaults": {"primary_key": "id", "write_disposition": "merge"},
             **self.settings,
@@ -94,9 +109,9 @@ class Hostile:
     def __init__(self, way: str, key: str, folder: Path) -> None:
         self.way, self.key = way, key
         self.secrets = [key]
-        if way == "oauth2":
+        if way in ("oauth2", "token"):
             self.secrets.append(TOKEN)
-        if way == "basic":
+        if way in ("basic", "token"):
             self.secrets.append(base64.b64encode(f"me:{key}".encode()).decode())
         self.echo = " ".join(
             [write(secret) for secret in self.secrets for write in WRITTEN.values()]
@@ -150,7 +165,12 @@ class Hostile:
     def auth(self, token_path: str = "token") -> dict[str, Any]:
         """Returns the value of `client.auth`."""
         auth = dict(AUTHS[self.way])
-        return auth | {"access_token_url": f"{self.url}/{token_path}"} if self.way == "oauth2" else auth
+        return auth | {"access_token_url": f"{self.url}/{token_path}"} if self.way in ("oauth2", "token") else auth
+
+    def connection_secrets(self) -> Secrets:
+        """Returns the client's secret, as the connection file refers to it."""
+        key = SecretStr(self.key)
+        return Secrets(None, {"KEY": key}) if self.way == "token" else Secrets(key)
 
     def _over_http(self, url: str) -> list[Case]:
         throttle = {"limits": {"throttle": [{"status": 200, "text": "slow down"}]}}
@@ -264,6 +284,8 @@ class Hostile:
                 return headers.get("cookie", "").encode("latin-1") == b"session=" + sent
             case "basic":
                 return headers.get("authorization") == f"Basic {self.secrets[-1]}"
+            case "token":
+                return parse_qs(seen.target.partition("?")[2]).get("session") == [TOKEN]
             case "oauth2":
                 return headers.get("authorization") == f"Bearer {TOKEN}"
             case _:
