@@ -42,6 +42,9 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_empty_as_defines_no_rows": ("resources[].endpoint.empty_as",),
         "test_single_object_makes_an_object_a_row": ("resources[].endpoint.single_object",),
     },
+    "rmm_assets_tests/loading/test_maps.py": {
+        "test_each_row_of_a_map_has_its_key": ("resources[].endpoint.map_key",),
+    },
     "rmm_assets_tests/loading/test_values.py": {
         "test_null_values_are_null_in_the_table_and_in_its_audit": ("resources[].null_values",),
         "test_stated_timestamps_land_as_utc_and_other_values_are_rejected": (

@@ -388,6 +388,12 @@ class _Walk:
         rows = without_texts(select(self._selector, document), self._target.resource.null_values)
         if isinstance(rows, list):
             return rows
+        if (
+            (key := self._target.resource.endpoint.map_key)
+            and isinstance(rows, Mapping)
+            and not _looks_like_an_error(rows)
+        ):
+            return [{**row, key: name} for name, row in rows.items() if isinstance(row, Mapping)]
         single = self._target.kind == "single_page" or self._target.resource.endpoint.single_object
         if isinstance(rows, Mapping) and single and not _looks_like_an_error(rows):
             return [rows]

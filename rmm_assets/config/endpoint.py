@@ -166,6 +166,12 @@ class Endpoint(Settings):
         default=False,
         description="Not in dlt: whether an object at the data selector is one row, for paths that return a single object.",
     )
+    map_key: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Not in dlt: if the value at the data selector is a map of rows instead of a list, the field that takes "
+        "each row's key in the map.",
+    )
     auth: Auth | None = Field(default=None, description="Another way to send the same secret, for this endpoint.")
 
 

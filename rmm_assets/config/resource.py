@@ -29,7 +29,7 @@ from rmm_assets.settings import Settings
 # What dlt fills in, or may be meant to be; any other brace in a body is a brace, as in GraphQL or JSON.
 _PLACEHOLDER = re.compile(r"(\{[A-Za-z_]\w*(?:\.[^{}\s]+)+\})")
 
-OUR_ENDPOINT_KEYS = {"total_header", "count", "wrong_signals", "empty_as", "single_object"}
+OUR_ENDPOINT_KEYS = {"total_header", "count", "wrong_signals", "empty_as", "single_object", "map_key"}
 
 
 def _as_texts(value: Any) -> Any:

@@ -20,6 +20,7 @@ from rmm_assets.config.resource import Resource
 from rmm_assets.http.address import address_fault, read_origin
 from rmm_assets.http.auth import AuthSettings
 from rmm_assets.reading.paginators import no_paginator
+from rmm_assets.rows.selector import keys_of
 from rmm_assets.settings import did_you_mean, leaves, line_error
 from rmm_assets.tables.locks import LOCKS
 from rmm_assets.tables.syncs import SYNCS
@@ -147,6 +148,7 @@ def _resource_faults(connection: Attributes, resource: Resource, where: Path) ->
                 "only works in a merge with `strategy: delete-insert`, where it picks one of several rows with the same "
                 "key; leave it out, or use that strategy",
             )
+    yield from _map_faults(resource, (*where, "endpoint"))
     yield from _disposition_faults(resource, (*where, "write_disposition"))
     if resource.disposition == "replace" and (path := resource.incremental_at) is not None:
         yield line_error(
@@ -180,6 +182,21 @@ def _resource_faults(connection: Attributes, resource: Resource, where: Path) ->
             "has no parent; write `{resources.parent.field}` in the path, or leave it out",
         )
     yield from _check_faults(resource, (*where, "checks"))
+
+
+def _map_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]:
+    endpoint = resource.endpoint
+    if endpoint.map_key is None:
+        return
+    if endpoint.data_selector is None or keys_of(endpoint.data_selector) is None:
+        yield line_error(
+            (*where, "data_selector"),
+            "with `map_key`, it is the path of the map: keys separated by dots, or `$` if the whole body is the map",
+        )
+    if endpoint.single_object:
+        yield line_error(
+            (*where, "single_object"), "the object is a map of rows because of `map_key`; leave one of them out"
+        )
 
 
 def _disposition_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]:

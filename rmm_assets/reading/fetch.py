@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from rmm_assets.errors import BodyError, TransportError
@@ -15,6 +16,7 @@ from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.selector import error_beside, holds_object, selector_of, stands_for_no_rows
 from rmm_assets.reading.settings import EmptyAs
 from rmm_assets.rows.decode import read_page, read_pages
+from rmm_assets.rows.maps import map_as_list
 from rmm_assets.rows.page import Page
 
 Taken = TypeVar("Taken")
@@ -115,6 +117,7 @@ class Pager:
             if reply.status == 204 or reply.status >= 300:
                 return None
             try:
+                reply = _as_list(endpoint, reply)
                 return Answer(reply, _decoded(endpoint, reply, selector_of(endpoint, reply.body)))
             except BodyError as error:
                 if error.reason == "not_json" and patient:
@@ -180,6 +183,10 @@ class Pager:
         def accept(reply: Reply) -> Answer:
             if _is_ignored(endpoint.ignore, reply):
                 return Answer(reply, _NO_ROWS, ignored=True)
+            try:
+                reply = _as_list(endpoint, reply)
+            except BodyError as error:
+                raise BodyFault(f"{error}; {_ADVICE}") from None
             return Answer(reply, _page(endpoint, reply, first))
 
         if endpoint.ignore:
@@ -233,6 +240,17 @@ def _page(endpoint: Endpoint, reply: Reply, first: bool) -> Page:
         problem = str(error)
     # A retry would not help.
     raise TransportError(f"{endpoint.name}: {problem}")
+
+
+def _as_list(endpoint: Endpoint, reply: Reply) -> Reply:
+    """Returns a response whose rows are a list.
+
+    Raises:
+        BodyError: They are a map whose values are not rows.
+    """
+    if endpoint.map_key is None or endpoint.selector is None:
+        return reply
+    return replace(reply, body=map_as_list(reply.body, endpoint.selector, endpoint.map_key))
 
 
 def _decoded(endpoint: Endpoint, reply: Reply, selector: str) -> Page:

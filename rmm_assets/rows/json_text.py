@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Context, Decimal
 from typing import Any
 
@@ -22,13 +22,17 @@ _FOUR_TRUE = np.uint32(0x01010101)
 _NUMBER = re.compile(rb"[0-9.]+([eE][-+]?[0-9]+)?")
 
 
-def loads(text: str) -> Any:
+def loads(text: str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """Parses JSON exactly, with a `Decimal` for each number that no double represents.
+
+    Args:
+        text: The JSON text.
+        pairs: Makes the value of an object from its keys and values; by default a dict.
 
     Raises:
         ValueError: The text is not JSON; NaN and Infinity are not.
     """
-    return json.loads(text, parse_float=_number, parse_constant=_refuse)
+    return json.loads(text, parse_float=_number, parse_constant=_refuse, object_pairs_hook=pairs)
 
 
 def _number(token: str) -> float | Decimal:
