@@ -100,6 +100,19 @@ ASKS: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[Seen], Any], Any
     "api_key's name and location": (
         {"auth": {"type": "api_key", "name": "X-Key", "location": "header"}}, {}, lambda seen: seen.headers["x-key"], KEY,
     ),
+    "a method in lower case": (
+        {"method": "patch", "json": {"timeFilter": 30}}, {},
+        lambda seen: (seen.method, json.loads(seen.body)), ("PATCH", {"timeFilter": 30}),
+    ),
+    "a form": (
+        {"method": "POST", "data": {"User name": "ä&b", "all": True, "site": None, "id": [1, False]}}, {},
+        lambda seen: (seen.headers["content-type"], seen.body.decode()),
+        ("application/x-www-form-urlencoded", "User+name=%C3%A4%26b&all=true&id=1&id=false"),
+    ),
+    "text with its own content type": (
+        {"method": "POST", "data": "<a>{b}</a>", "headers": {"content-type": "text/xml"}}, {},
+        lambda seen: (seen.headers["content-type"], seen.body.decode()), ("text/xml", "<a>{b}</a>"),
+    ),
     "path": ({"path": "v2/machines"}, {}, lambda seen: urlsplit(seen.target).path, "/v2/machines"),
     "the client's paginator": (
         {"paginator": None}, {"paginator": {"type": "page_number", "page": 3, "base_page": 1, "total_path": None}},

@@ -108,7 +108,7 @@ class Endpoint(Settings):
         description="Path relative to `client.base_url`; by default the resource's name. "
         "`{resources.parent.field}` takes a value from each row of another resource.",
     )
-    method: Method = Field(default="GET", description="HTTP method.")
+    method: Method = Field(default="GET", description="HTTP method; `PATCH` for APIs that list rows by it.")
     params: Annotated[dict[str, Any], AfterValidator(_known_mappings)] = Field(
         default_factory=dict,
         description="Query parameters: values, or dlt's mappings with `type: incremental` or `type: resolve`.",
@@ -120,7 +120,10 @@ class Endpoint(Settings):
         description="JSON request body, with placeholders such as "
         "`{resources.sites.id}`. Other braces are sent as they are, so a GraphQL query needs no escapes.",
     )
-    data: Any = Field(default=None, description="Request body in another format; braces as in `json`.")
+    data: dict[str, Any] | str | None = Field(
+        default=None,
+        description="Request body in another format: the fields of a form, or the whole text; braces as in `json`.",
+    )
     headers: dict[str, str] = Field(
         default_factory=dict,
         description="Headers of this endpoint. Never put a secret here in plain text; use `auth` or `{secrets.NAME}`.",

@@ -273,12 +273,15 @@ def _named(value: Any) -> Iterator[str]:
 
 def _filled(value: Any, path: tuple[str | int, ...], texts: Mapping[str, str], errors: list[InitErrorDetails]) -> Any:
     if isinstance(value, Mapping):
-        return {key: _filled(inner, (*path, key), texts, errors) for key, inner in value.items()}
+        return {
+            _filled(key, (*path, key), texts, errors): _filled(inner, (*path, key), texts, errors)
+            for key, inner in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [_filled(inner, (*path, index), texts, errors) for index, inner in enumerate(value)]
     if not isinstance(value, str):
         return value
-    for name in _named(value):
+    for name in _PLACEHOLDER.findall(value):
         if name not in texts:
             advice = did_you_mean(name, list(texts)) if texts else f"write `settings: {{{name}: ...}}`"
             errors.append(line_error(path, f"unknown setting `{name}`; {advice}"))

@@ -26,8 +26,8 @@ from rmm_assets.config.table_hints import (
 from rmm_assets.rows.stamps import Stamp
 from rmm_assets.settings import Settings
 
-# What dlt fills in, or may be meant to be; any other brace in a body is a brace, as in GraphQL or JSON.
-_PLACEHOLDER = re.compile(r"(\{[A-Za-z_]\w*(?:\.[^{}\s]+)+\})")
+# What dlt fills in; any other brace is a brace, as in GraphQL or JSON.
+_PLACEHOLDER = re.compile(r"(\{(?:resources|incremental)(?:\.[^{}\s]+)+\})")
 
 OUR_ENDPOINT_KEYS = {"total_header", "count", "wrong_signals", "empty_as", "single_object", "map_key"}
 
@@ -241,10 +241,10 @@ class Resource(ResourceDefaults):
         parents: dict[str, tuple[str | int, ...]] = {}
         for key, value in (
             ("path", self.path),
-            ("params", endpoint.params),
+            ("params", _escaped(endpoint.params)),
             ("json", _escaped(endpoint.json_body)),
             ("data", _escaped(endpoint.data)),
-            ("headers", endpoint.headers),
+            ("headers", _escaped(endpoint.headers)),
         ):
             for field in _placeholders(value):
                 if field.startswith("resources.") and field.count(".") >= 2:
@@ -280,8 +280,12 @@ class Resource(ResourceDefaults):
         endpoint = self.endpoint.model_dump(by_alias=True, exclude_unset=True, exclude=OUR_ENDPOINT_KEYS)
         config["endpoint"] = {key: value for key, value in endpoint.items() if value is not None} | {"path": self.path}
         config["endpoint"] |= {
-            key: _escaped(endpoint[key]) for key in ("json", "data") if endpoint.get(key) is not None
+            key: _escaped(endpoint[key])
+            for key in ("params", "json", "data", "headers")
+            if endpoint.get(key) is not None
         }
+        if endpoint.get("method") == "PATCH":
+            config["endpoint"]["method"] = "POST"  # dlt only validates the method; it sends no request here
         if self.endpoint.paginator is not None and not _is_known_to_dlt(self.endpoint.paginator.type):
             # dlt only validates the paginator; it does not page here.
             config["endpoint"]["paginator"] = "single_page"
@@ -312,7 +316,7 @@ def _placeholders(value: Any) -> Iterator[str]:
 
 
 def _escaped(value: Any) -> Any:
-    """Returns a part of a request's body in which only placeholders are single braces, as dlt needs it."""
+    """Returns a part of a request in which only placeholders are single braces, as dlt needs it."""
     if isinstance(value, Mapping):
         return {_escaped(key): _escaped(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
 from functools import cache
 from typing import Any, cast, get_args, get_type_hints
 
@@ -26,6 +27,10 @@ from rmm_assets.tables.locks import LOCKS
 from rmm_assets.tables.syncs import SYNCS
 
 Path = tuple[str | int, ...]
+
+# The first words of placeholders.
+_CONTEXTS = ("resources", "incremental", "secrets", "settings")
+_DOTTED = re.compile(r"\{([A-Za-z_]\w*)\.[^{}\s]+\}")
 
 
 def faults(connection: Attributes) -> list[InitErrorDetails]:
@@ -136,6 +141,9 @@ def _name_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
 def _resource_faults(connection: Attributes, resource: Resource, where: Path) -> Iterator[InitErrorDetails]:
     if resource.endpoint.paginator is None:
         yield line_error((*where, "endpoint", "paginator"), f"`{resource.name}` has {no_paginator()}")
+    if resource.endpoint.json_body is not None and resource.endpoint.data is not None:
+        yield line_error((*where, "endpoint", "data"), "a request has one body; write either `json` or `data`")
+    yield from _placeholder_faults(resource, (*where, "endpoint"))
     if resource.disposition == "merge" and not resource.keys:
         yield line_error(
             (*where, "primary_key"),
@@ -197,6 +205,17 @@ def _map_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]:
         yield line_error(
             (*where, "single_object"), "the object is a map of rows because of `map_key`; leave one of them out"
         )
+
+
+def _placeholder_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]:
+    """Yields errors for braces that are probably meant as placeholders."""
+    endpoint = resource.endpoint
+    # In a path, dlt refuses every brace that is not a placeholder.
+    for key in ("params", "json", "data", "headers"):
+        for text in leaves(getattr(endpoint, "json_body" if key == "json" else key)):
+            for word in _DOTTED.findall(text) if isinstance(text, str) else ():
+                if word not in _CONTEXTS and (near := get_close_matches(word, _CONTEXTS, n=1, cutoff=0.8)):
+                    yield line_error((*where, key), f"unknown placeholder `{{{word}. ...}}`; did you mean `{near[0]}`?")
 
 
 def _disposition_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]:
@@ -328,7 +347,7 @@ def _merge_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
 
 # Values that are dlt keywords and so need not be masked.
 _DLT_WORDS = frozenset(
-    {"merge", "append", "replace", "GET", "POST", "incremental", "resolve", "delete-insert", "upsert"}
+    {"merge", "append", "replace", "GET", "POST", "PATCH", "incremental", "resolve", "delete-insert", "upsert"}
 )
 
 

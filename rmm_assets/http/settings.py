@@ -21,7 +21,7 @@ def _retryable(codes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 Method = Annotated[
-    Literal["GET", "POST"], BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value)
+    Literal["GET", "POST", "PATCH"], BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value)
 ]
 
 

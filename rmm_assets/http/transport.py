@@ -463,8 +463,8 @@ def _body_of(request: Request, headers: dict[str, str]) -> bytes | None:
     if request.json is not None:
         body, kind = jsonlib.dumps(request.json), "application/json"
     elif request.data is not None:
-        data = request.data
-        body, kind = data if isinstance(data, str) else urlencode(data, doseq=True), "application/x-www-form-urlencoded"
+        body = request.data if isinstance(request.data, str) else _encoded(request.data)
+        kind = "application/x-www-form-urlencoded"
     else:
         return None
     if not any(name.lower() == "content-type" for name in headers):
@@ -473,12 +473,19 @@ def _body_of(request: Request, headers: dict[str, str]) -> bytes | None:
 
 
 def _with_parameters(url: str, params: Mapping[str, Any]) -> str:
-    flat = {key: _as_parameter(value) for key, value in params.items() if value is not None}
-    return url + ("&" if "?" in url else "?") + urlencode(flat, doseq=True) if flat else url
+    encoded = _encoded(params)
+    return f"{url}{'&' if '?' in url else '?'}{encoded}" if encoded else url
+
+
+def _encoded(fields: Mapping[str, Any]) -> str:
+    """Encodes query parameters or the fields of a form, without those that are null; a list gives one for each item."""
+    return urlencode({key: _as_parameter(value) for key, value in fields.items() if value is not None}, doseq=True)
 
 
 def _as_parameter(value: Any) -> Any:
     """Converts a parameter's value to what APIs expect: `true`, not Python's `True`."""
+    if isinstance(value, (list, tuple)):
+        return [_as_parameter(inner) for inner in value]
     return str(value).lower() if isinstance(value, bool) else value
 
 

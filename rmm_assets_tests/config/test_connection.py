@@ -390,6 +390,11 @@ REFUSED = {
         '{resources.device.id}/alerts", data_selector: data} # <-',
         ["unknown resource `device`", "did you mean `devices`?"],
     ),
+    "two bodies": (
+        "{path: /v1/devices, data_selector: data}",
+        "{path: /v1/devices, data_selector: data, method: POST, json: {a: 1}, data: {b: 2}} # <-",
+        ["endpoint.data", "either `json` or `data`"],
+    ),
     "two resources with one name": ("- name: alerts", "- name: devices # <-", ["two resources `devices`"]),
     "two resources with one table": (
         "- name: alerts",

@@ -107,7 +107,7 @@ class Scripted:
                 self.wfile.flush()
                 self.close_connection |= say.length is not None
 
-            do_POST = do_HEAD = do_GET
+            do_POST = do_PATCH = do_HEAD = do_GET
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass

@@ -28,7 +28,7 @@ from rmm_assets.loading.run import sync
 from rmm_assets.settings import messages
 from rmm_assets_tests.http.leaks import leaks_in
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
-from rmm_assets_tests.syncing import connection, devices, resource, rows_of, store_in
+from rmm_assets_tests.syncing import connection, devices, read, resource, rows_of, store_in
 
 SECRETS = {
     "USER": "user-4711-0a9b8c7d6e",
@@ -331,6 +331,35 @@ def test_no_token_and_no_secret_of_its_request_is_in_any_file(
     searched, finds = leaks_in(everything_kept, [*SECRETS.values(), *tokens, "refresh-token-number-00000001"])
     assert searched > 5 and not finds, finds
     assert "GET /v1/devices" in (everything_kept / "debug.log").read_text()
+
+
+def test_settings_are_filled_in_the_requests_for_rows_and_for_tokens(tmp_path: Path) -> None:
+    auth = {
+        "type": "token",
+        "access_token_url": "{settings.url}/{settings.region}/token",
+        "access_token_request": {"headers": {"X-Region": "{settings.region}"}, "json": {"{settings.region}": "{a}"}},
+        "access_token_path": "{settings.region}.token",
+        "send": {"name": "X-{settings.region}", "value": "{settings.region} {token}"},
+    }
+    endpoint = {
+        "path": "/v1/{settings.region}/devices", "method": "POST", "json": {"query": "{ a(b: {settings.region}) }"},
+        "params": {"in": "{settings.region}"}, "headers": {"X-In": "{settings.region}"}, "paginator": "single_page",
+    }  # fmt: skip
+
+    def answer(seen: Seen) -> Say:
+        return Say({"eu": {"token": "token-number-1"}} if seen.target == "/eu/token" else {"data": devices(1)})
+
+    with Scripted(answer) as server:
+        made = connection(
+            resource(endpoint=endpoint), api_key=None, settings={"region": "eu", "url": server.url},
+            client={"base_url": "{settings.url}", "auth": auth},
+        )  # fmt: skip
+        read(tmp_path, None, made)
+    first, second = server.seen[:2]
+    assert (first.headers["x-region"], json.loads(first.body)) == ("eu", {"eu": "{a}"})
+    assert second.target == "/v1/eu/devices?in=eu"
+    assert (second.headers["x-in"], second.headers["x-eu"]) == ("eu", "eu token-number-1")
+    assert json.loads(second.body) == {"query": "{ a(b: eu) }"}
 
 
 # Renewal

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 import pytest
 
@@ -91,17 +91,30 @@ def test_a_value_in_a_text_body_is_a_value(data: str, parsed: Any, tmp_path: Pat
     assert parsed(api.asked[0].body.decode()) == {"of": crafted, "x": "1"}
 
 
-def test_braces_in_a_body_that_are_no_placeholders_are_sent_as_they_are(tmp_path: Path) -> None:
-    query = "query ($of: ID!) { devices(of: $of) { id tags { name }}}"
+def test_braces_that_are_no_placeholders_are_sent_as_they_are(tmp_path: Path) -> None:
+    query = "query ($of: ID!) { devices(of: $of) { id tags { name }}} {a.b} {user.name}"
     api = Api(customers("a"))
     body = {"query": query, "variables": {"of": "{resources.customers.code}", "{}": "{id}"}}
+    elsewhere = {
+        "params": {"filter": '{"site": {"of": "{resources.customers.code}"}}', "open": "{", "{x}": ["{y}", "}{"]},
+        "headers": {"X-Filter": '{"a": {"b.c": "{resources.customers.code}"}}'},
+    }
     with Scripted(api) as server:
-        read(tmp_path, server.url, made({"method": "POST", "json": body}))
+        read(tmp_path, server.url, made({"method": "POST", "json": body, **elsewhere}))
         read(tmp_path, server.url, made({"method": "POST", "data": json.dumps(body)}))
     for seen in api.asked:
         assert json.loads(seen.body) == {"query": query, "variables": {"of": "a", "{}": "{id}"}}
-    with pytest.raises(ValueError, match=r"resource\.customers\.code"):
-        read(tmp_path, "http://127.0.0.1:9", made({"method": "POST", "json": {"of": "{resource.customers.code}"}}))
+    seen = api.asked[0]
+    asked = parse_qs(urlsplit(seen.target).query)
+    del asked["api_key"]
+    assert asked == {"filter": ['{"site": {"of": "a"}}'], "open": ["{"], "{x}": ["{y}", "}{"]}
+    assert seen.headers["x-filter"] == '{"a": {"b.c": "a"}}'
+
+
+@pytest.mark.parametrize("place", ["json", "params", "headers"])
+def test_a_placeholder_of_a_misspelled_kind_is_refused(place: str) -> None:
+    with pytest.raises(ValueError, match=rf"endpoint\.{place}\n.*`{{resource\. ...}}`; did you mean `resources`\?"):
+        made({"method": "POST", place: {"of": "{resource.customers.code}"}})
 
 
 PLACES: dict[str, dict[str, Any]] = {
