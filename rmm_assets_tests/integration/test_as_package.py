@@ -94,6 +94,8 @@ def test_the_project_has_the_installed_package_and_not_this_folder(project: Proj
         "print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'rmm_assets'), sep='\\n')"
     )
     assert [where for where in loaded.split() if not Path(where).is_relative_to(project.folder)] == []
+    found = project.run("from rmm_assets.config.profiles import names; print(*names())")
+    assert found.split() == sorted(file.stem for file in (ROOT / "rmm_assets" / "profiles").glob("*.yaml"))
 
 
 @pytest.mark.slow

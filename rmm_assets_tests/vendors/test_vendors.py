@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+import rmm_assets
 from rmm_assets.config import profiles
 from rmm_assets_tests.http.servers import Scripted
 from rmm_assets_tests.vendors import lists
@@ -34,6 +36,7 @@ def test_a_resource_has_every_row_and_value(case: tuple[str, str], tmp_path: Pat
         outcome = load(tmp_path, made, dialect, name)
     assert differences(table(tmp_path, name), wanted[name]) == []
     assert outcome.report.complete
+    assert outcome.report.warnings == []
     assert outcome.rows_rejected == 0
     assert dialect.strange == set(), "the vendor does not document these parameters"
     # Pages are as large as the vendor allows or the profile explains, and there are at least three.
@@ -46,3 +49,31 @@ def test_every_profile_has_a_dialect_and_every_resource_rows() -> None:
     assert set(DIALECTS) == set(profiles.names()) - {"generic"}
     for profile, dialect in DIALECTS.items():
         assert set(dialect().resources()) == set(profiles.profile_named(profile).resources), profile
+
+
+@pytest.mark.parametrize("profile", sorted(DIALECTS))
+def test_a_profile_says_where_its_facts_are_from_and_what_is_not_verified(profile: str) -> None:
+    found = profiles.profile_named(profile)
+    assert found.vendor and found.docs and found.sources and found.confidence
+    assert "Nothing was tried with" in found.not_verified[0]
+    assert set(found.secrets) == set(DIALECTS[profile].secrets)
+    assert set(found.settings) == set(DIALECTS[profile].settings)
+    made = connection_of(DIALECTS[profile](), "http://127.0.0.1:9")
+    for resource in made.resources:
+        assert resource.description, f"{resource.name} has no description"
+        assert resource.keys or resource.disposition == "replace", f"{resource.name} has no key"
+
+
+def test_python_code_names_no_vendor() -> None:
+    words = {word for name in profiles.names() for word in name.split("_")} - {
+        "generic",
+        "x",
+        "beta",
+        "rmm",
+        "pro",
+        "level",
+    }
+    vendors = {profiles.profile_named(name).vendor.lower() for name in profiles.names()} - {"", "level"}
+    for file in Path(rmm_assets.__file__).parent.rglob("*.py"):
+        text = file.read_text().lower()
+        assert not [word for word in words | vendors if re.search(rf"\b{re.escape(word)}\b", text)], file
