@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
+from rmm_assets.audit.columns import moment_of, stated_moment
 from rmm_assets.audit.documents import MISSING, look_up
 from rmm_assets.config import Resource
+from rmm_assets.config.names import normalized_column
 
 _PLACEHOLDER = re.compile(r"\{(resources|incremental)\.([^{}]+)\}")
 # Names of the page size, in lower case without `_ - $`.
@@ -133,7 +137,7 @@ def range_of(resource: Resource) -> Mapping[str, Any] | None:
     return next((v for v in values if isinstance(v, Mapping) and v.get("type") == "incremental"), None)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Values:
     """The values for placeholders."""
 
@@ -142,7 +146,7 @@ class _Values:
 
     def parameters(self) -> Iterator[tuple[str, Any]]:
         """Yields the query parameters, except those for a bound of the range that is not set."""
-        said = range_of(self.resource) or {}
+        said = self._range
         for name, value in self.resource.endpoint.params.items():
             kind = value.get("type") if isinstance(value, Mapping) else None
             if kind == "resolve":
@@ -196,7 +200,28 @@ class _Values:
         return value
 
     def _bound(self, name: str) -> Any:
-        return (range_of(self.resource) or {}).get("end_value" if name == "end_value" else "initial_value")
+        return self._range.get("end_value" if name == "end_value" else "initial_value")
+
+    @cached_property
+    def _range(self) -> Mapping[str, Any]:
+        """The settings of the range, with its bounds as requests contain them."""
+        said = dict(range_of(self.resource) or {})
+        for name in ("initial_value", "end_value") if said.get("start_format") else ():
+            if said.get(name) is not None:
+                said[name] = self._sent(said, said[name])
+        return said
+
+    def _sent(self, said: Mapping[str, Any], value: Any) -> Any:
+        column = normalized_column(str(said["cursor_path"]).replace(".", "__"))
+        hints = next((h for n, h in self.resource.columns.items() if normalized_column(n) == column and h.stamp), None)
+        moment = (stated_moment(value, hints) if hints is not None else None) or moment_of(value)
+        if moment is None:
+            raise Unfilled(f"{self.resource.name}: a bound of the range cannot be written as start_format says")
+        pattern, seconds = said["start_format"], moment.timestamp()
+        if pattern in ("epoch_s", "epoch_ms"):
+            return int(seconds // 1 if pattern == "epoch_s" else seconds * 1000 // 1)
+        local = moment.astimezone(ZoneInfo(said.get("start_timezone") or "UTC"))
+        return local.isoformat().replace("+00:00", "Z") if pattern == "iso" else local.strftime(pattern)
 
     def _is_open(self, value: str) -> bool:
         """Returns whether a parameter is a bound of the range that is not set."""

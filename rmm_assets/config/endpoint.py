@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from rmm_assets.config.client import PYTHON_ONLY, Auth, Names, Paginator
+from rmm_assets.config.table_hints import format_fault
 from rmm_assets.http.settings import Method
 from rmm_assets.reading.settings import Count, EmptyAs
-from rmm_assets.settings import Settings, line_error, messages, refuse
+from rmm_assets.settings import Settings, line_error, messages, refuse, time_zone_fault
 
 
 class ResponseAction(Settings):
@@ -23,6 +24,9 @@ class ResponseAction(Settings):
         description="`ignore`: a first response, for example for one parent's rows, counts as an empty list. On a later "
         "page, or for all parents, such a response is an error, and so is a rate-limited one."
     )
+
+
+OUR_INCREMENTAL_KEYS = ("start_format", "start_timezone")
 
 
 class Incremental(Settings):
@@ -39,6 +43,18 @@ class Incremental(Settings):
     initial_value: Any = Field(default=None, description="Where the first run starts.")
     end_value: Any = Field(default=None, description="Where the range ends; for backfills.")
     start_param: str | None = Field(default=None, description="Query parameter that takes the start.")
+    start_format: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Not in dlt: how requests write the start and the end, if not like the field: `iso`, `epoch_s`, "
+        "`epoch_ms`, or a pattern of Python's `strftime` such as `%Y-%m-%d %H:%M:%S`. The start is rounded down.",
+    )
+    start_timezone: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Not in dlt: IANA name of the time zone in which requests write them, for a pattern or `iso`; by default "
+        "UTC.",
+    )
     end_param: str | None = Field(default=None, description="Query parameter that takes the end.")
     last_value_func: Literal["min", "max"] = Field(
         default="max", description="Whether the largest or the smallest cursor value is the newest."
@@ -54,6 +70,25 @@ class Incremental(Settings):
         default="closed", description="Whether the start itself is included."
     )
     range_end: Literal["open", "closed"] = Field(default="open", description="Whether the end itself is included.")
+
+    @model_validator(mode="after")
+    def _sent(self) -> Self:
+        errors = []
+        name, zone = self.start_format, self.start_timezone
+        if name is not None and "%" not in name and name not in ("iso", "epoch_s", "epoch_ms"):
+            errors.append(line_error(("start_format",), "write iso, epoch_s, epoch_ms or a pattern such as %Y-%m-%d"))
+        elif name is not None and "%" in name and (fault := format_fault(name)):
+            errors.append(line_error(("start_format",), fault))
+        if name is not None and self.last_value_func == "min":
+            errors.append(
+                line_error(("start_format",), "it is rounded down, which loses rows with `min`; leave it out")
+            )
+        if zone is not None and (fault := time_zone_fault(zone)):
+            errors.append(line_error(("start_timezone",), fault))
+        if zone is not None and name in (None, "epoch_s", "epoch_ms"):
+            errors.append(line_error(("start_timezone",), "needs `start_format: iso` or a pattern; leave it out"))
+        refuse(errors)
+        return self
 
 
 class ResolveParam(Settings):

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from rmm_assets.config.checks import Checks
 from rmm_assets.config.client import PYTHON_ONLY, Client, Names, WebAddress
-from rmm_assets.config.endpoint import Endpoint, as_endpoint
+from rmm_assets.config.endpoint import OUR_INCREMENTAL_KEYS, Endpoint, Incremental, IncrementalParam, as_endpoint
 from rmm_assets.config.names import normalized_column, normalized_table
 from rmm_assets.config.table_hints import (
     Column,
@@ -24,7 +24,7 @@ from rmm_assets.config.table_hints import (
     as_disposition,
 )
 from rmm_assets.rows.stamps import Stamp
-from rmm_assets.settings import Settings
+from rmm_assets.settings import Settings, leaves
 
 # What dlt fills in; any other brace is a brace, as in GraphQL or JSON.
 _PLACEHOLDER = re.compile(r"(\{(?:resources|incremental)(?:\.[^{}\s]+)+\})")
@@ -255,6 +255,21 @@ class Resource(ResourceDefaults):
         return parents
 
     @property
+    def range_placeholders(self) -> list[tuple[tuple[str, str], str, str]]:
+        """Returns each placeholder for a bound of the range: its key, the text around it and its name."""
+        endpoint = self.endpoint
+        parts = {name: getattr(endpoint, name) for name in ("params", "data", "headers")}
+        parts |= {"path": self.path, "json": endpoint.json_body}
+        return [
+            (("endpoint", key), text, field.removeprefix("incremental."))
+            for key, value in parts.items()
+            for text in leaves(value)
+            if isinstance(text, str)
+            for field in _placeholders(_escaped(text))
+            if field.startswith("incremental.")
+        ]
+
+    @property
     def parent(self) -> str | None:
         """Returns the name of the resource that this one's requests take values from."""
         return next(iter(self.parents), None)
@@ -263,6 +278,19 @@ class Resource(ResourceDefaults):
     def stamps(self) -> dict[str, Stamp]:
         """Returns how timestamps are written, by column, where the file says so."""
         return {name: column.stamp for name, column in self.columns.items() if column.stamp is not None}
+
+    def stamp_of(self, path: str) -> Stamp | None:
+        """Returns how the timestamps of a field are written, if the file says so."""
+        column = normalized_column(path.replace(".", "__"))
+        return next((stamp for name, stamp in self.stamps.items() if normalized_column(name) == column), None)
+
+    @property
+    def incremental(self) -> Incremental | None:
+        """Returns what makes reads incremental; None if every read is a full read."""
+        if self.endpoint.incremental is not None:
+            return self.endpoint.incremental
+        where = self.incremental_at
+        return None if where is None else IncrementalParam.model_validate(self.endpoint.params[str(where[-1])])
 
     @property
     def incremental_at(self) -> tuple[str | int, ...] | None:
@@ -279,6 +307,9 @@ class Resource(ResourceDefaults):
         config = self.model_dump(by_alias=True, exclude_unset=True, exclude=OUR_KEYS)
         endpoint = self.endpoint.model_dump(by_alias=True, exclude_unset=True, exclude=OUR_ENDPOINT_KEYS)
         config["endpoint"] = {key: value for key, value in endpoint.items() if value is not None} | {"path": self.path}
+        for ranged in (endpoint.get("incremental"), *(endpoint.get("params") or {}).values()):
+            for key in OUR_INCREMENTAL_KEYS if isinstance(ranged, dict) else ():
+                ranged.pop(key, None)
         config["endpoint"] |= {
             key: _escaped(endpoint[key])
             for key in ("params", "json", "data", "headers")

@@ -156,6 +156,7 @@ def _resource_faults(connection: Attributes, resource: Resource, where: Path) ->
                 "only works in a merge with `strategy: delete-insert`, where it picks one of several rows with the same "
                 "key; leave it out, or use that strategy",
             )
+    yield from _range_faults(resource, where)
     yield from _map_faults(resource, (*where, "endpoint"))
     yield from _disposition_faults(resource, (*where, "write_disposition"))
     if resource.disposition == "replace" and (path := resource.incremental_at) is not None:
@@ -190,6 +191,34 @@ def _resource_faults(connection: Attributes, resource: Resource, where: Path) ->
             "has no parent; write `{resources.parent.field}` in the path, or leave it out",
         )
     yield from _check_faults(resource, (*where, "checks"))
+
+
+def _range_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]:
+    incremental, at = resource.incremental, resource.incremental_at or ("endpoint", "incremental")
+    bounds = {"initial_value": "initial_value", "start_value": "initial_value", "last_value": "initial_value"}
+    bounds["end_value"] = "end_value"
+    used = False
+    for path, text, name in resource.range_placeholders:
+        used = True
+        if name not in bounds:
+            message = f"unknown placeholder `incremental.{name}`; {did_you_mean(name, sorted(bounds))}"
+        elif incremental is None:
+            message = (
+                f"`{{incremental.{name}}}` has no range; write `incremental: {{cursor_path: ...}}` under `endpoint`"
+            )
+        elif getattr(incremental, bounds[name]) is None and (path[1] != "params" or text != f"{{incremental.{name}}}"):
+            message = (
+                f"`{{incremental.{name}}}` has no value in the first run; write `{bounds[name]}` under `incremental`, for "
+                "example 1970-01-01T00:00:00Z"
+            )
+        else:
+            continue
+        yield line_error((*where, *path), message)
+    if incremental is None or incremental.start_format is None or at[1] == "params":
+        return
+    if not (used or incremental.start_param or incremental.end_param):
+        message = "no request contains the range; write `start_param`, or `{incremental.start_value}` in a parameter"
+        yield line_error((*where, *at, "start_format"), message)
 
 
 def _map_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]:

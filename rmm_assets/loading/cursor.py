@@ -19,6 +19,7 @@ import numpy as np
 
 from rmm_assets.errors import CursorError
 from rmm_assets.loading.dlt_internals import row_digest
+from rmm_assets.rows.stamps import Stamp
 
 # Seconds that a merge looks back from a timestamp by default: rows get their timestamp when a transaction begins but become
 # visible when it ends, so a row may appear with an earlier timestamp than one already read.
@@ -62,6 +63,8 @@ class Cursor:
         open_start: Whether rows at the start are known and left out or, in a merge, not requested again.
         closed_end: Whether rows at the end are included.
         keeps_all: Whether every row before the end lands, whatever its cursor, as landing again does no harm in a merge.
+        stamp: How the field's timestamps are written, if the file says so.
+        sent_as: How the request's timestamps are written, if not like the field's.
     """
 
     path: str
@@ -77,6 +80,32 @@ class Cursor:
     open_start: bool = False
     closed_end: bool = False
     keeps_all: bool = True
+    stamp: Stamp | None = None
+    sent_as: Stamp | None = None
+
+    def order(self, value: Any) -> Order:
+        """Returns a value's sort key."""
+        micros = None if self.stamp is None else self.stamp.micros(value)
+        return order_of(value) if micros is None else Order("moment", Decimal(micros).scaleb(-6))
+
+    def sent(self, value: Any) -> Any:
+        """Returns a value as a request contains it, no later than it is.
+
+        Raises:
+            CursorError: It is not a timestamp and has to be written like one.
+        """
+        if self.sent_as is None or value is None:
+            return value
+        order = self.order(value)
+        try:
+            if order.kind == "moment":
+                return self.sent_as.write(math.floor(order.value.scaleb(6)))
+        except OverflowError:
+            pass
+        raise CursorError(
+            f"`start_format` needs timestamps, and a value of `{self.path}` is a {order.kind}: say how it is written with "
+            "`unit` or `format` in the hints of its column, or leave `start_format` out"
+        )
 
 
 @dataclass(frozen=True)
@@ -87,6 +116,20 @@ class Bounds:
     start_value: Any
     last_value: Any
     end_value: Any
+
+    def sent(self, cursor: Cursor) -> Bounds:
+        """Returns the values as requests contain them.
+
+        Raises:
+            CursorError: A value is not a timestamp, or the end would be another one.
+        """
+        names = ("initial_value", "start_value", "last_value", "end_value")
+        sent = Bounds(**{name: cursor.sent(getattr(self, name)) for name in names})
+        if cursor.sent_as is not None and self.end_value is not None:
+            end = cursor.sent_as.micros(sent.end_value)
+            if end is None or Decimal(end).scaleb(-6) != cursor.order(self.end_value).value:
+                raise CursorError(f"`end_value` cannot be written as `start_format` says, only as {sent.end_value}")
+        return sent
 
     def placeholders(self) -> dict[str, Any]:
         names = ("initial_value", "start_value", "last_value", "end_value")
@@ -147,7 +190,12 @@ def _lagged(cursor: Cursor, value: Any) -> Any:
     """Returns the value minus the lag in the same format, but not earlier than the initial value."""
     if value is None or value == cursor.initial or cursor.lag == 0:
         return value
-    if cursor.lag is not None:
+    micros = None if cursor.stamp is None else cursor.stamp.micros(value)
+    if cursor.stamp is not None and micros is not None:
+        moved = _moved_stamp(cursor, cursor.stamp, micros)
+        if moved is None:
+            return value
+    elif cursor.lag is not None:
         moved = _moved(value, cursor.lag if cursor.newest == "min" else -cursor.lag)
         if moved is None:
             raise CursorError(
@@ -168,9 +216,24 @@ def _lagged(cursor: Cursor, value: Any) -> Any:
     return moved
 
 
+def _moved_stamp(cursor: Cursor, stamp: Stamp, micros: int) -> Any:
+    """Returns a timestamp moved by the lag in seconds, or in days if it has no time; None if it has no lag."""
+    lag = cursor.lag
+    if lag is None:
+        looks_back = cursor.keeps_all and cursor.newest == "max" and not cursor.open_start and stamp.has_time
+        if not looks_back:
+            return None
+        lag = DEFAULT_LAG
+    by = round(lag * 1_000_000) * (1 if stamp.has_time else _DAY)
+    try:
+        return stamp.write(micros + by if cursor.newest == "min" else micros - by)
+    except OverflowError:
+        return None
+
+
 def _after(cursor: Cursor, value: Any, other: Any) -> bool:
     """Returns whether a value is newer than another; True if the two cannot be compared."""
-    one, two = order_of(value), order_of(other)
+    one, two = cursor.order(value), cursor.order(other)
     return one.kind != two.kind or (one.value > two.value if cursor.newest == "max" else one.value < two.value)
 
 
@@ -213,6 +276,14 @@ def _moved_text(found: re.Match[str], by: float) -> str:
     return f"{moved.date().isoformat()}{found['t']}{text}{fraction}{found['zone'] or ''}"
 
 
+def _asked(cursor: Cursor, start: Order | None) -> Order | None:
+    """Returns the start of a range as it was requested, which may be a little earlier."""
+    if start is None or cursor.sent_as is None or start.kind != "moment":
+        return start
+    micros = cursor.sent_as.micros(cursor.sent_as.write(math.floor(start.value.scaleb(6))))
+    return start if micros is None else Order("moment", Decimal(micros).scaleb(-6))
+
+
 @dataclass
 class _Newest:
     """The newest value of one kind and the identities of the rows that have it."""
@@ -243,8 +314,9 @@ class Range:
         self.bounds = bounds_of(cursor, state)
         self.left_out = 0
         self._stored = state.get("last_value", cursor.initial)
-        self._start = None if self.bounds.start_value is None else order_of(self.bounds.start_value)
-        self._end = None if cursor.end is None else order_of(cursor.end)
+        self._start = None if self.bounds.start_value is None else cursor.order(self.bounds.start_value)
+        self._asked = _asked(cursor, self._start)
+        self._end = None if cursor.end is None else cursor.order(cursor.end)
         self._known = set(state.get("unique_hashes") or ()) if self._tells_apart else set()
         self._newest: dict[Kind, _Newest] = {}
         self._before_start = 0
@@ -280,9 +352,9 @@ class Range:
                     "`on_cursor_value_missing: include` (or `exclude`) next to it, or another `cursor_path`"
                 )
             return cursor.missing == "include"
-        order = order_of(value)
+        order = cursor.order(value)
         early = self._start is not None and self._is_newer(self._start, order)
-        self._before_start += early
+        self._before_start += self._asked is not None and self._is_newer(self._asked, order)
         if not self._late and (
             self._is_over(order) or (not cursor.keeps_all and (early or self._landed_before(order, rest)))
         ):
@@ -321,7 +393,7 @@ class Range:
         found = self._newest
         if self.cursor.end is not None or not found:
             return self._oddities(None)
-        stored = None if self._stored is None else order_of(self._stored)
+        stored = None if self._stored is None else self.cursor.order(self._stored)
         kind = stored.kind if stored is not None and stored.kind in found else max(found, key=lambda k: found[k].rows)
         newest = found[kind]
         said = self._oddities(newest)
@@ -351,7 +423,11 @@ class Range:
                 f"{others} rows have a `{path}` that cannot be compared with {newest.value}: they landed, and the next run "
                 "starts after the others"
             )
-        if self._stored is not None and self._is_newer(order_of(self._stored), newest.order) and not self._before_start:
+        if (
+            self._stored is not None
+            and self._is_newer(self.cursor.order(self._stored), newest.order)
+            and not self._before_start
+        ):
             said.append(
                 f"the newest `{path}` is {newest.value}, but the last run's was {self._stored}: the row that had it is "
                 "gone, or the API's clock was set back"

@@ -19,6 +19,7 @@ from rmm_assets.loading.dlt_internals import VALIDITY_COLUMNS
 from rmm_assets.rows.contents import CONTENT_HASH
 from rmm_assets.rows.shape import Nesting, RowShape
 from rmm_assets.rows.spool import ROOT_ID, ROW_ID
+from rmm_assets.rows.stamps import Stamp, Unit
 from rmm_assets.tables.table import ABSENT_SINCE
 
 REJECTED_SUFFIX = "_rejected"
@@ -207,7 +208,20 @@ def _cursor(resource: Resource) -> Cursor | None:
         open_start=said.get("range_start") == "open",
         closed_end=said.get("range_end") == "closed",
         keeps_all=resource.disposition == "merge",
+        stamp=resource.stamp_of(path),
+        sent_as=_sent_as(said),
     )
+
+
+def _sent_as(said: Mapping[str, Any]) -> Stamp | None:
+    """Returns how the timestamps in requests are written; None if they are like the field's."""
+    name, zone = said.get("start_format"), said.get("start_timezone") or "UTC"
+    if name is None:
+        return None
+    units: dict[str, Unit] = {"epoch_s": "s", "epoch_ms": "ms"}
+    if name in units:
+        return Stamp(unit=units[name])
+    return Stamp(format=None if name == "iso" else str(name), zone=zone)
 
 
 def _lands_as_arrow(resource: Resource, cursor: Cursor | None) -> bool:

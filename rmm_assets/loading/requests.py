@@ -125,10 +125,11 @@ def request_of(requests: Requests, bounds: Bounds | None, row: Mapping[str, Any]
         ParentRowError: The row lacks a field or has a value that cannot be used in a request.
     """
     endpoint, cursor = requests.endpoint, requests.cursor
+    bounds = None if bounds is None or cursor is None else bounds.sent(cursor)
     values = {} if bounds is None else bounds.placeholders()
     for placeholder, path in requests.fields.items() if row is not None else ():
         values[placeholder] = _value_of(requests, row or {}, path)
-    params = _filled(endpoint.params, _Filler(values, plain_text))
+    params = _filled(_bounded(endpoint.params, values), _Filler(values, plain_text))
     if cursor is not None and bounds is not None:
         if cursor.start_param:
             params[cursor.start_param] = bounds.last_value
@@ -145,6 +146,12 @@ def request_of(requests: Requests, bounds: Bounds | None, row: Mapping[str, Any]
         json=_filled(endpoint.json, _Filler(values, plain_text), keep_types=True),
         data=_filled(endpoint.data, _Filler(values, _in_body(endpoint))),
     )
+
+
+def _bounded(params: Mapping[str, Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the parameters without those for a bound of the range that is not set."""
+    unset = {f"{{{name}}}" for name, value in values.items() if value is None}
+    return {name: value for name, value in params.items() if not (isinstance(value, str) and value in unset)}
 
 
 def inherited_values(requests: Requests, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ MICROS: Mapping[Unit, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}
 FIRST, LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 MICROSECOND = datetime.timedelta(microseconds=1)
+_NOTHING = datetime.timedelta()
 _NUMBER = re.compile(r"[+-]?\d{1,20}(\.\d*)?([eE][+-]?\d{1,3})?", re.ASCII)
 
 
@@ -54,6 +55,29 @@ class Stamp:
         except (ValueError, OverflowError):
             return None
         return micros if FIRST <= micros <= LAST else None
+
+    def write(self, micros: int) -> int | str:
+        """Writes microseconds since 1970 (UTC) like this, rounded down if it has no place for them.
+
+        A local time that occurs twice is written as an earlier one that occurs once.
+
+        Raises:
+            OverflowError: The time is not in the years 1 to 9999.
+        """
+        if self.unit is not None:
+            return micros // MICROS[self.unit]
+        local = (EPOCH + micros * MICROSECOND).astimezone(ZoneInfo(self.zone))
+        if self.format is None:
+            return local.isoformat().removesuffix("+00:00") + ("Z" if local.utcoffset() == _NOTHING else "")
+        first, second = (local.replace(fold=fold).utcoffset() or _NOTHING for fold in (0, 1))
+        if "%z" not in self.format and first > second:
+            local -= first - second
+        return local.strftime(self.format)
+
+    @property
+    def has_time(self) -> bool:
+        """Whether it has a time of day."""
+        return self.format is None or re.search("%[HIcsX]", self.format) is not None
 
     def _moment(self, text: str) -> datetime.datetime:
         if self.format is not None:
