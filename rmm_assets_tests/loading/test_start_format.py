@@ -100,12 +100,12 @@ def test_an_append_lands_each_row_once_although_its_requests_start_at_whole_seco
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["params", "json", "path"])
 def test_the_start_can_be_a_part_of_a_text(place: str, tmp_path: Path) -> None:
-    endpoint = {
+    places: dict[str, dict[str, Any]] = {
         "params": {"params": {"conditions": "lastUpdated>[{incremental.start_value}]"}},
         "json": {"method": "POST", "json": {"query": "{ a(since: {incremental.start_value}) }"}},
         "path": {"path": "since/{incremental.last_value}"},
-    }[place]
-    file = made(MILLIS, endpoint=endpoint, start_format="%Y%m%d %H:%M:%S")
+    }
+    file = made(MILLIS, endpoint=places[place], start_format="%Y%m%d %H:%M:%S")
     rows = [{"id": 1, "at": MOMENT}]
     with Scripted(lambda _: Say({"data": rows})) as server:
         for _ in range(2):
