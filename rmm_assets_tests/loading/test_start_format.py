@@ -141,7 +141,7 @@ def test_a_cursor_that_is_no_timestamp_is_red_with_what_to_write(tmp_path: Path)
 
 @pytest.mark.slow
 def test_an_end_that_would_be_another_one_is_red(tmp_path: Path) -> None:
-    ending = {"end_param": "until", "end_value": "2024-06-01T00:00:30Z"}
+    ending: dict[str, Any] = {"end_param": "until", "end_value": "2024-06-01T00:00:30Z"}
     with pytest.raises(CursorError, match="`end_value` cannot be written"):
         ranges(tmp_path, made(start_format="%Y-%m-%d", **ending), [])
     assert ranges(tmp_path, made(start_format="epoch_s", **ending), [])[0] == ["1704067200"]
