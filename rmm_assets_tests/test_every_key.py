@@ -141,6 +141,10 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_only_a_few_children_wait_for_their_turn": ("limits.max_concurrency",),
     },
     "rmm_assets_tests/http/test_transport.py": {
+        "test_only_a_response_that_matches_a_signal_is_rate_limited": (
+            "limits.throttle[].path",
+            "limits.throttle[].header",
+        ),
         "test_waits_double": ("retry.backoff_factor",),
         "test_a_read_timeout_is_retried": ("limits.read_timeout",),
         "test_a_private_ca_is_trusted_if_configured": (

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from rmm_assets.settings import Settings
+from rmm_assets.settings import Settings, line_error, refuse
 
 
 def _retryable(codes: tuple[int, ...]) -> tuple[int, ...]:
@@ -23,6 +23,19 @@ def _retryable(codes: tuple[int, ...]) -> tuple[int, ...]:
 Method = Annotated[
     Literal["GET", "POST", "PATCH"], BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value)
 ]
+
+
+def _json_path(path: str) -> str:
+    from dlt.common import jsonpath
+
+    try:
+        jsonpath.compile_path(path)
+    except Exception:  # the parser raises errors of several types
+        refuse([line_error((), "this is not a JSONPath; write the names of fields joined by dots, for example `a.b`")])
+    return path
+
+
+JsonPath = Annotated[str, Field(min_length=1), AfterValidator(_json_path)]
 
 
 class Retry(Settings):
@@ -41,7 +54,8 @@ class Retry(Settings):
         ge=0,
         le=60,
         description="The n-th retry waits `backoff_factor * 2 ** (n - 1)` seconds, 2, 4 and 8 by default, "
-        "unless the server states a time in `Retry-After`.",
+        "unless the server states a time in `Retry-After`, or for a rate-limited request in `X-RateLimit-Reset` or at "
+        "`limits.wait_path`.",
     )
     max_wait: float = Field(
         default=60.0,
@@ -57,8 +71,26 @@ class Throttle(Settings):
     status: int = Field(ge=100, le=599, description="The HTTP status of such a response, for example 403.")
     text: str | None = Field(
         default=None,
-        description="Text that the body must contain, ignoring case; without it, the status is enough.",
+        description="Text that the response must contain, ignoring case: an error response anywhere, a successful one in fields "
+        "that describe an error, such as `error` or `message`. Without it, the status is enough.",
     )
+    path: JsonPath | None = Field(
+        default=None,
+        description="JSONPath of the only place in the body where `text` counts, for example `errors[*].extensions.code`.",
+    )
+    header: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Name of a header that such a response has; with `text`, the header's whole value.",
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.path is not None and self.header is not None:
+            refuse([line_error(("header",), "a signal has one place; write either `path` or `header`, or two signals")])
+        if self.path is not None and self.text is None:
+            refuse([line_error(("path",), "says where to look, but not for what; write `text`, too")])
+        return self
 
 
 class Limits(Settings):
@@ -104,12 +136,11 @@ class Limits(Settings):
     )
     throttle: tuple[Throttle, ...] = Field(
         default=(),
-        description='Responses besides 429 that mean "rate limited": a status, and a text if the status alone is '
-        "ambiguous.",
+        description='Responses besides 429 that mean "rate limited": a status, and a text or a header if the status alone is '
+        "ambiguous. A 403 with `X-RateLimit-Remaining: 0` always does.",
     )
-    wait_path: str | None = Field(
+    wait_path: JsonPath | None = Field(
         default=None,
-        min_length=1,
         description="JSONPath of the seconds to wait in the body of a rate-limited response, if the server does not send "
         "`Retry-After`.",
     )

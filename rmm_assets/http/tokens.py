@@ -7,9 +7,9 @@ import math
 import threading
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from rmm_assets.http.attach import (
     Auth,
@@ -25,7 +25,7 @@ from rmm_assets.http.attach import (
 from rmm_assets.http.marks import filled, mark_of, names_in
 from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.request import Request
-from rmm_assets.http.settings import Method
+from rmm_assets.http.settings import JsonPath, Method
 from rmm_assets.settings import Settings, line_error, refuse
 
 # Tokens are renewed this long before they expire, so that none expires on its way to the server.
@@ -35,19 +35,6 @@ _REFRESH_TOKEN = "refresh token"  # no name of a secret in a connection file has
 REFRESH_TOKEN_MARK = mark_of(_REFRESH_TOKEN)
 
 _MOST_FIELDS = 10
-
-
-def _json_path(path: str) -> str:
-    from dlt.common import jsonpath
-
-    try:
-        jsonpath.compile_path(path)
-    except Exception:  # the parser raises errors of several types
-        refuse([line_error((), "this is not a JSONPath; write the names of fields joined by dots, for example `a.b`")])
-    return path
-
-
-JsonPath = Annotated[str, Field(min_length=1), AfterValidator(_json_path)]
 
 
 class BasicCredentials(Settings):

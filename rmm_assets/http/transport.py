@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -28,7 +29,7 @@ from rmm_assets.http.rate_limit import RateLimit, StoppedError
 from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.request import Request
 from rmm_assets.http.settings import Limits, Retry, Tls
-from rmm_assets.http.throttle import looks_throttled, throttles
+from rmm_assets.http.throttle import is_spent, looks_throttled, seconds_to_reset, throttles
 from rmm_assets.http.wire import LateError, TooLargeError, Wire, describe, may_pass, tls_context
 
 _MAX_REDIRECTS = 5
@@ -417,12 +418,15 @@ class Transport:
 
     def _throttles(self, reply: Reply, *, tolerated: bool = False) -> bool:
         """Returns whether a response is rate limited; a tolerated response is checked for more signals."""
-        if throttles(reply.status, reply.body, self._limits.throttle):
+        if throttles(reply.status, reply.headers, reply.body, self._limits.throttle):
             return True
         return tolerated and reply.status >= 400 and looks_throttled(reply.status, reply.headers, reply.body)
 
     def _wait_asked_for(self, reply: Reply, throttled: bool) -> float | None:
-        """Returns the seconds that the server asks to wait, from `Retry-After` in either form or from the body."""
+        """Returns the seconds that the server asks to wait: in `Retry-After` in either form, in the body, or until a reset."""
+        # By the server's clock, if it sends `Date`: ours may be wrong.
+        sent = _epoch_seconds(reply.headers.get("Date", ""))
+        now = time.time() if sent is None else sent
         value = reply.headers.get("Retry-After")
         if value:
             try:
@@ -430,15 +434,15 @@ class Transport:
             except ValueError:
                 moment = _epoch_seconds(value)
                 if moment is not None:
-                    # By the server's clock, if it sends `Date`: ours may be wrong.
-                    now = _epoch_seconds(reply.headers.get("Date", ""))
-                    return max(0.0, moment - (time.time() if now is None else now))
+                    return max(0.0, moment - now)
         if throttled and self._wait_path is not None:
-            try:
+            with suppress(ValueError, TypeError):
                 values = jsonpath.find_values(self._wait_path, jsonlib.loads(reply.body))
-                return max(0.0, float(values[0])) if values else None
-            except (ValueError, TypeError):
-                return None
+                if values:
+                    return max(0.0, float(values[0]))
+        # APIs that state their limits do so in every response, also in a 503 for another reason.
+        if throttled and (reply.status != 503 or is_spent(reply.headers)):
+            return seconds_to_reset(reply.headers, now)
         return None
 
     def _refuse_address(self, key: str, url: str) -> None:
