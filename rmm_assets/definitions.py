@@ -54,14 +54,14 @@ def build_defs(*, folders: Sequence[Path] | None = None, executor: dg.ExecutorDe
     names: dict[str, Path] = {}
     datasets: dict[tuple[str, ...], str] = {}
     broken: dict[str, str] = {}
-    for folder in _connection_folders(folders if folders is not None else _configured_folders()):
+    for folder in _connection_folders(folders if folders is not None else configured_folders()):
         try:
             definitions, found = _load(folder)
             _claim(found, folder, names, datasets)
             loaded.append(definitions)
             known += found
         except Exception as error:  # one broken folder must not keep the others from loading
-            label = _free_name(re.sub(r"\W", "_", folder.name) or "connection", broken)
+            label = _label(folder, broken)
             broken[label] = readable(error, folder)
             logger.warning("%s is not loaded: %s", display_path(str(folder)), broken[label])
     job, schedule = build_prune_job(known)
@@ -97,7 +97,8 @@ def defs() -> dg.Definitions:
     return definitions
 
 
-def _configured_folders() -> list[Path]:
+def configured_folders() -> list[Path]:
+    """Returns the folders of connection folders: those of the environment variable, or else the package's own."""
     named = [Path(part) for part in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if part]
     return named or [OWN_FOLDER]
 
@@ -116,13 +117,27 @@ def _connection_folders(folders: Sequence[Path]) -> Iterator[Path]:
 
 def connections() -> dict[str, RmmConnection]:
     """Returns every connection that can be loaded, by name; logs a warning for each that cannot."""
+    found, broken = loaded_and_broken()
+    for name, problem in broken.items():
+        logger.warning("%s is not loaded: %s", name, problem)
+    return found
+
+
+def loaded_and_broken() -> tuple[dict[str, RmmConnection], dict[str, str]]:
+    """Returns every connection that can be loaded, by name, and why others cannot, by the name of their folder."""
     found: dict[str, RmmConnection] = {}
-    for folder in _connection_folders(_configured_folders()):
+    broken: dict[str, str] = {}
+    for folder in _connection_folders(configured_folders()):
         try:
             found |= {connection.name: connection for connection in load_connections(folder)}
         except ValueError as error:
-            logger.warning("%s is not loaded: %s", display_path(str(folder)), error)
-    return found
+            broken[_label(folder, broken)] = str(error)
+    return found, broken
+
+
+def _label(folder: Path, taken: Container[str]) -> str:
+    """Returns the name under which a folder that cannot be loaded is shown."""
+    return _free_name(re.sub(r"\W", "_", folder.name) or "connection", taken)
 
 
 def load_connections(folder: Path) -> list[RmmConnection]:

@@ -99,7 +99,7 @@ def read(
     log = logging.getLogger("rmm_assets")
     with ExitStack() as stack:
         attempt = Attempt(store_in(folder), plan, log)
-        transport = loading._transport(stack, made, attempt, hidden(KEY), base_url)
+        transport = loading.transport_of(stack, made, attempt, hidden(KEY), base_url)
         pager = Pager(transport, width=made.limits.max_concurrency, most_pages=made.limits.max_pages)
         stack.callback(pager.close)
         collector = RecordSpool(requests.endpoint.shape, folder / "rows")

@@ -8,7 +8,10 @@ import threading
 import click
 
 from rmm_assets.cli.audit import audit
+from rmm_assets.cli.check import check
 from rmm_assets.cli.forget import remove, reset
+from rmm_assets.cli.init import init
+from rmm_assets.cli.preview import preview
 from rmm_assets.cli.profiles import profiles
 from rmm_assets.cli.prune import prune
 from rmm_assets.cli.rename import rename
@@ -27,5 +30,8 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-for command in (profiles, show, sync, status, audit, retry_rejected, rename, reset, remove, prune, simulate):
+for command in (
+    *(profiles, init, check, preview, show),
+    *(sync, status, audit, retry_rejected, rename, reset, remove, prune, simulate),
+):
     main.add_command(command)

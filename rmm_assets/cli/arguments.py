@@ -23,6 +23,16 @@ def known_connections() -> Mapping[str, RmmConnection]:
     return connections()
 
 
+def known_and_broken() -> tuple[Mapping[str, RmmConnection], Mapping[str, str]]:
+    """Returns the connections of the working directory by name, and why others cannot be loaded, by the name of the folder."""
+    import dagster as dg
+
+    from rmm_assets.definitions import loaded_and_broken
+
+    warnings.simplefilter("ignore", dg.BetaWarning)
+    return loaded_and_broken()
+
+
 def connection_named(name: str) -> RmmConnection:
     """Returns the connection of that name.
 

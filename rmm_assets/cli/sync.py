@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
@@ -21,10 +23,13 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("connections", nargs=-1)
+@click.argument("names", nargs=-1, metavar="[CONNECTION [RESOURCE]...]...")
 @click.option("--strict", is_flag=True, help="Also exit with 1 if a check warns.")
-def sync(connections: tuple[str, ...], strict: bool) -> None:
-    """Materialize and check every asset of CONNECTIONS (default: all connections).
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def sync(names: tuple[str, ...], strict: bool, as_json: bool) -> None:
+    """Materialize and check the assets of a CONNECTION, or some of its RESOURCEs (default: all connections).
+
+    A name that is not a connection is a resource of the connection before it: `rmm sync acme devices alerts other`.
 
     Runs in this process and records the runs in the Dagster instance in $DAGSTER_HOME, where `dagster dev` shows them.
     Exits with 1 if a load or check fails or a connection file is broken; the other connections are still synced.
@@ -42,19 +47,63 @@ def sync(connections: tuple[str, ...], strict: bool) -> None:
         if "rmm_assets/connection" in job.tags
     }
     broken = broken_connections(definitions)
-    unknown = [name for name in connections if name not in jobs and name not in broken]
-    if unknown:
-        known = ", ".join(sorted({*jobs, *broken})) or "none"
-        raise click.UsageError(f"unknown connection {', '.join(unknown)}; known connections: {known}")
-    wanted = [name for name in connections or sorted(jobs) if name in jobs]
-    problems = {name: problem for name, problem in broken.items() if not connections or name in connections}
+    chosen = _chosen(names, definitions, jobs, {*jobs, *broken})
+    problems = {name: problem for name, problem in broken.items() if name in chosen}
     with dagster_instance() as instance:
         for run in end_lost_runs(instance):
             click.echo(f"Ended run {run.run_id} of {run.job_name}: its process is gone.", err=True)
-        succeeded = [_sync_one(definitions, jobs[name], name, instance, strict=strict) for name in wanted]
-    for name, problem in problems.items():
-        _console().print(f"[red]{name}[/red] is not loaded: {escape(problem)}", highlight=False)
-    leave(0 if all(succeeded) and not problems else 1)
+        results = [
+            _sync_one(definitions, jobs[name], name, resources, instance, strict=strict, quiet=as_json)
+            for name, resources in chosen.items()
+            if name in jobs
+        ]
+    if as_json:
+        assets = [line.as_json(key) for result in results for key, line in result.lines.items()]
+        click.echo(json.dumps({"assets": assets, "broken": problems}, indent=2))
+    else:
+        for name, problem in problems.items():
+            _console().print(f"[red]{name}[/red] is not loaded: {escape(problem)}", highlight=False)
+    leave(0 if all(result.succeeded for result in results) and not problems else 1)
+
+
+def _chosen(
+    names: Sequence[str], definitions: dg.Definitions, jobs: Mapping[str, str], known: Set[str]
+) -> dict[str, list[str]]:
+    """Returns the connections that the arguments name, each with the resources that they name; an empty list means all.
+
+    Raises:
+        click.UsageError: A name is neither a connection nor a resource of the one before it.
+    """
+    if not names:
+        return {name: [] for name in sorted(known)}
+    chosen: dict[str, list[str]] = {}
+    of: dict[str, list[str]] = {}
+    for name in names:
+        last = next(reversed(chosen), None)
+        if name in known:
+            chosen.setdefault(name, [])
+            continue
+        if last is None or last not in jobs:
+            raise click.UsageError(
+                f"unknown connection {name}; known connections: {', '.join(sorted(known)) or 'none'}"
+            )
+        if last not in of:
+            keys = definitions.resolve_job_def(jobs[last]).asset_layer.executable_asset_keys
+            of[last] = sorted(key.path[-1] for key in keys)
+        if name not in of[last]:
+            raise click.UsageError(
+                f"{name} is neither a connection ({', '.join(sorted(known))}) nor a resource of {last} ({', '.join(of[last])})"
+            )
+        chosen[last].append(name)
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Synced:
+    """The outcome of a connection's run."""
+
+    succeeded: bool
+    lines: dict[dg.AssetKey, _AssetSummary]
 
 
 @dataclass
@@ -86,6 +135,21 @@ class _AssetSummary:
             f"{self.loaded['seconds']:.1f}",
         )
 
+    def as_json(self, key: dg.AssetKey) -> dict[str, Any]:
+        """Returns the result for programs."""
+        counts = ("rows_loaded", "rows_new", "rows_changed", "rows_absent", "rows_rejected", "pages", "seconds")
+        return {
+            "asset": key.to_user_string(),
+            "succeeded": bool(self.loaded) and not self.problem and not self.failed,
+            "rows": self.loaded.get("dagster/row_count"),
+            **{name: self.loaded.get(name) for name in counts},
+            "complete": self.loaded.get("complete"),
+            "checks_passed": self.passed,
+            "checks_failed": self.failed,
+            "checks_warned": self.warned,
+            "problem": self.problem,
+        }
+
     @property
     def has_table(self) -> bool:
         """Whether a load has made a table, now or before."""
@@ -103,16 +167,17 @@ class _AssetSummary:
 
 
 def _sync_one(
-    definitions: dg.Definitions, job_name: str, connection: str, instance: dg.DagsterInstance, *, strict: bool
-) -> bool:
-    """Runs a connection's job, prints its results, and returns whether everything succeeded."""
+    definitions: dg.Definitions, job_name: str, connection: str, resources: Sequence[str], instance: dg.DagsterInstance, *,
+    strict: bool, quiet: bool,
+) -> _Synced:  # fmt: skip
+    """Runs a connection's job, for some of its resources if any are given, and prints its results unless `quiet`."""
     import dagster as dg
 
     from rmm_assets.orchestration.lost_runs import tag_of_this_process
 
     console = _console()
     job = definitions.resolve_job_def(job_name)
-    keys = sorted(job.asset_layer.executable_asset_keys)
+    keys = sorted(key for key in job.asset_layer.executable_asset_keys if not resources or key.path[-1] in resources)
     lines = {key: _AssetSummary(before=_row_count(instance, key)) for key in keys}
     asset_of = {
         assets.op.name: key
@@ -121,13 +186,14 @@ def _sync_one(
         for key in assets.keys
     }
     # Dagster's log lines are not printed; they are stored in the instance, where `dagster dev` shows them.
-    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    silent = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     run_id = str(uuid4())
     with progress_of(instance, run_id, asset_of):
         try:
             result = job.execute_in_process(
-                instance=instance, raise_on_error=False, run_config=quiet, tags=tag_of_this_process(), run_id=run_id
-            )
+                instance=instance, raise_on_error=False, run_config=silent, tags=tag_of_this_process(), run_id=run_id,
+                asset_selection=keys if resources else None,
+            )  # fmt: skip
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
             _interrupted(instance, run_id)
     if any(_is_interrupt(event) for event in result.get_step_failure_events()):
@@ -144,12 +210,14 @@ def _sync_one(
     for event in result.get_step_failure_events():
         failure = event.step_failure_data.user_failure_data
         lines[asset_of[str(event.step_key)]].problem = (failure and failure.description) or event.message or "failed"
-    console.print(_table(lines))
-    for key, line in lines.items():
-        if line.problem:
-            console.print(f"[red]{key.to_user_string()}[/red] {escape(line.problem)}", highlight=False)
-    _print_places(console, definitions, connection, lines)
-    return result.success and not any(line.failed or (strict and line.warned) for line in lines.values())
+    if not quiet:
+        console.print(_table(lines))
+        for key, line in lines.items():
+            if line.problem:
+                console.print(f"[red]{key.to_user_string()}[/red] {escape(line.problem)}", highlight=False)
+        _print_places(console, definitions, connection, lines)
+    failed = any(line.failed or (strict and line.warned) for line in lines.values())
+    return _Synced(result.success and not failed, lines)
 
 
 def _is_interrupt(failure: dg.DagsterEvent) -> bool:

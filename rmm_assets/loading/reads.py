@@ -193,7 +193,7 @@ def _read_once(
     asked = ignored = 0
     for child in _children(requests, reading, (row for batch in parents.records() for row in batch), bounds):
         for page in child.rows.pages:
-            collector.add(_with_fields(page, child.inherited) if child.inherited else page)
+            collector.add(with_fields(page, child.inherited) if child.inherited else page)
         report.add(child.report)
         asked, ignored = asked + 1, ignored + (child.report.ignored is not None)
         if not child.is_proven:
@@ -294,7 +294,7 @@ def _read_child(
     return _Child(report, collector, parent, inherited)
 
 
-def _with_fields(page: Page, fields: Mapping[str, Any]) -> Page:
+def with_fields(page: Page, fields: Mapping[str, Any]) -> Page:
     """Returns the page with fields of the parent added to each row."""
     rows = [{**row, **fields} if isinstance(row, dict) else row for row in page.objects()]
     return Page(len(rows), None, page.size, None, b"", None, rows)

@@ -360,7 +360,7 @@ def _open_run(
         shutil.rmtree(folder, ignore_errors=True)  # left by a killed run
         folder.mkdir(parents=True)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        transport = _transport(stack, connection, attempt, hidden(secret), base_url)
+        transport = transport_of(stack, connection, attempt, hidden(secret), base_url)
         attempt.traffic = transport.traffic
         stack.enter_context(masked_in_logs(transport.redactor, store.password))
         pager = Pager(transport, width=connection.limits.max_concurrency, most_pages=connection.limits.max_pages)
@@ -433,7 +433,7 @@ def masked_in_logs(redactor: Redactor, password: str | None) -> Iterator[None]:
         log.removeFilter(mask)
 
 
-def _transport(
+def transport_of(
     stack: ExitStack, connection: Connection, attempt: Attempt, secret: Secret, base_url: str | None
 ) -> Transport:
     """Builds the transport for a resource's requests.

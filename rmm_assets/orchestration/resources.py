@@ -5,8 +5,9 @@ The code location loads without any secret; a run without its secret fails immed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -88,6 +89,21 @@ class RmmApi(dg.ConfigurableResource[None]):
         if self.api_key_variable is not None:
             return _variable(self.api_key_variable, "API key")
         return SecretStr(self.api_key) if self.api_key is not None else None
+
+    def missing(self) -> list[str]:
+        """Returns what to set for each secret that is not there."""
+        found = []
+        looks: list[Callable[[], Any]] = [
+            self.secret,
+            *(partial(_variable, variable, f"secret {name}") for name, variable in self.named_variables.items()),
+            *(partial(_dlt_secret, path, f"secret {name}") for name, path in self.named_dlt_secrets.items()),
+        ]
+        for look in looks:
+            try:
+                look()
+            except dg.Failure as failure:
+                found.append(str(failure.description))
+        return found
 
     def _look_up_again(self) -> Secrets | None:
         reload_secrets()

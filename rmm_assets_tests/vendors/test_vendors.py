@@ -10,18 +10,10 @@ import pytest
 import rmm_assets
 from rmm_assets.config import profiles
 from rmm_assets_tests.http.servers import Scripted
-from rmm_assets_tests.vendors import lists
-from rmm_assets_tests.vendors.dialect import Dialect
+from rmm_assets_tests.vendors.dialects import DIALECTS
 from rmm_assets_tests.vendors.loading import connection_of, differences, load, table
 
 pytestmark = pytest.mark.slow
-
-DIALECTS: dict[str, type[Dialect]] = {
-    each.profile: each
-    for each in (
-        lists.Level, lists.Atera, lists.Syncro, lists.Tactical, lists.Hudu, lists.VsaX, lists.ConnectWise, lists.Jamf,
-    )
-}  # fmt: skip
 
 CASES = [(profile, resource) for profile in DIALECTS for resource in profiles.profile_named(profile).resources]
 

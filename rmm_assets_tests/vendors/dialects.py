@@ -1,0 +1,13 @@
+"""Lists the dialects of all profiles."""
+
+from __future__ import annotations
+
+from rmm_assets_tests.vendors import lists
+from rmm_assets_tests.vendors.dialect import Dialect
+
+DIALECTS: dict[str, type[Dialect]] = {
+    each.profile: each
+    for each in (
+        lists.Level, lists.Atera, lists.Syncro, lists.Tactical, lists.Hudu, lists.VsaX, lists.ConnectWise, lists.Jamf,
+    )
+}  # fmt: skip
