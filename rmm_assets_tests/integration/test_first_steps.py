@@ -88,6 +88,18 @@ def test_init_check_preview_and_sync_work_for_each_profile(profile: str, tmp_pat
     assert KEY not in printed
 
 
+def test_sync_loads_only_the_resources_that_are_named(tmp_path: Path) -> None:
+    dialect = DIALECTS["hudu"]()
+    with Scripted(dialect.answer) as server:
+        variables = initialized(tmp_path, dialect, server.url)
+        done = rmm(tmp_path, "sync", "acme", "assets", "companies", "--json", **variables)
+    assert done.returncode == 0, done.stderr
+    assert [asset["asset"] for asset in json.loads(done.stdout)["assets"]] == ["acme/assets", "acme/companies"]
+    assert {path for path, _ in dialect.answered} == {"/api/v1/assets", "/api/v1/companies"}
+    unknown = rmm(tmp_path, "sync", "acme", "asets", **variables)
+    assert unknown.returncode == 2 and "asets is neither a connection (acme) nor a resource of acme" in unknown.stderr
+
+
 def test_init_asks_for_what_is_missing_and_says_what_to_set(tmp_path: Path) -> None:
     done = rmm(tmp_path, "init", "syncro", said="acme\nNOT VALID\nacme-it\n")
     assert done.returncode == 0, done.stderr
