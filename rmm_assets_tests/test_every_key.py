@@ -42,6 +42,9 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_empty_as_defines_no_rows": ("resources[].endpoint.empty_as",),
         "test_single_object_makes_an_object_a_row": ("resources[].endpoint.single_object",),
     },
+    "rmm_assets_tests/loading/test_full_reads.py": {
+        "test_full_every_reads_everything_when_it_is_due": ("resources[].endpoint.incremental.full_every",),
+    },
     "rmm_assets_tests/loading/test_start_format.py": {
         "test_a_range_starts_where_the_last_one_ended_however_it_is_written": (
             "resources[].endpoint.incremental.start_format",

@@ -26,7 +26,9 @@ class ResponseAction(Settings):
     )
 
 
-OUR_INCREMENTAL_KEYS = ("start_format", "start_timezone")
+OUR_INCREMENTAL_KEYS = ("start_format", "start_timezone", "full_every")
+
+_SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 class Incremental(Settings):
@@ -70,6 +72,18 @@ class Incremental(Settings):
         default="closed", description="Whether the start itself is included."
     )
     range_end: Literal["open", "closed"] = Field(default="open", description="Whether the end itself is included.")
+
+    full_every: str | None = Field(
+        default=None,
+        pattern=r"^[1-9]\d*[mhdw]$",
+        description="Not in dlt: how often a run reads everything from `initial_value` on instead, for example `7d` (m, h, d or "
+        "w). Only such a read finds rows that appeared late or are gone. It is due until it succeeds.",
+    )
+
+    @property
+    def full_seconds(self) -> int | None:
+        """Seconds between full reads; None if there are none."""
+        return None if self.full_every is None else int(self.full_every[:-1]) * _SECONDS[self.full_every[-1]]
 
     @model_validator(mode="after")
     def _sent(self) -> Self:

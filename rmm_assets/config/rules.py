@@ -214,6 +214,14 @@ def _range_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]
         else:
             continue
         yield line_error((*where, *path), message)
+    if incremental is not None and incremental.full_every is not None:
+        why = None
+        if resource.disposition != "merge" or resource.history:
+            why = "reads rows again, which only a merge without history loads once; write `write_disposition: merge`"
+        elif incremental.end_value is not None:
+            why = "has no effect on a range with an `end_value`, which never moves on; leave one of them out"
+        if why:
+            yield line_error((*where, *at, "full_every"), why)
     if incremental is None or incremental.start_format is None or at[1] == "params":
         return
     if not (used or incremental.start_param or incremental.end_param):

@@ -74,7 +74,7 @@ class Attempt:
             rows_received=outcome.report.distinct if self.plan.key else outcome.report.rows,
             rows_loaded=outcome.rows_loaded, rows_written=outcome.rows_written, rows_new=outcome.rows_new,
             rows_changed=outcome.rows_changed, rows_absent=outcome.absences.gone, rows_rejected=outcome.rows_rejected,
-            row_count=outcome.row_count, load_id=outcome.load_id,
+            row_count=outcome.row_count, load_id=outcome.load_id, last_full_read=outcome.last_full_read,
         )  # fmt: skip
 
 

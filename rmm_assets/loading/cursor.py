@@ -10,7 +10,7 @@ import datetime
 import math
 import re
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, NamedTuple
@@ -276,6 +276,16 @@ def _moved_text(found: re.Match[str], by: float) -> str:
     return f"{moved.date().isoformat()}{found['t']}{text}{fraction}{found['zone'] or ''}"
 
 
+def _earliest(cursor: Cursor, state: Mapping[str, Any]) -> Any:
+    """Returns where the table begins: at the earliest `initial_value` that the file has had, None for no beginning."""
+    before = state.get("full_from", state.get("initial_value", cursor.initial))
+    if before is None or cursor.initial is None:
+        return None
+    one, other = cursor.order(before), cursor.order(cursor.initial)
+    earlier = one.value < other.value if cursor.newest == "max" else one.value > other.value
+    return before if one.kind == other.kind and earlier else cursor.initial
+
+
 def _asked(cursor: Cursor, start: Order | None) -> Order | None:
     """Returns the start of a range as it was requested, which may be a little earlier."""
     if start is None or cursor.sent_as is None or start.kind != "moment":
@@ -302,16 +312,21 @@ class Range:
         left_out: Number of rows that the API sent but that do not land: out of range or already in the table.
     """
 
-    def __init__(self, cursor: Cursor, state: MutableMapping[str, Any], *, late: bool = False) -> None:
+    def __init__(
+        self, cursor: Cursor, state: MutableMapping[str, Any], *, late: bool = False, full: bool = False
+    ) -> None:
         """Starts a read.
 
         Args:
             cursor: How the resource is read incrementally.
             state: The state left by earlier runs; updated by `close`.
             late: Whether the rows are of earlier reads: all of them land.
+            full: Whether to start where the first run did, or where the earliest `initial_value` says.
         """
         self.cursor, self._state, self._late = cursor, state, late
-        self.bounds = bounds_of(cursor, state)
+        self._full_from = _earliest(cursor, state) if full else None
+        self.bounds = bounds_of(replace(cursor, initial=self._full_from), None) if full else bounds_of(cursor, state)
+        self._full = full
         self.left_out = 0
         self._stored = state.get("last_value", cursor.initial)
         self._start = None if self.bounds.start_value is None else cursor.order(self.bounds.start_value)
@@ -391,6 +406,8 @@ class Range:
     def close(self) -> list[str]:
         """Advances the state to the newest value; returns oddities of the cursors as sentences."""
         found = self._newest
+        if self._full:
+            self._state["full_from"] = self._full_from
         if self.cursor.end is not None or not found:
             return self._oddities(None)
         stored = None if self._stored is None else self.cursor.order(self._stored)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from rmm_assets.http.transport import Traffic
@@ -19,6 +20,7 @@ class Outcome:
         rows_written: Number of rows that were written for it: those that are new, have changed or are back.
         rows_new: Number of rows that were not in the table before.
         rows_changed: Number of rows whose content differs or that had been marked absent.
+        last_full_read: When the last complete read of everything started (UTC), of an incremental resource with `full_every`.
         load_id: dlt's id of the load, `_dlt_load_id` of the rows that it wrote.
         rows_left_out: Number of rows that the API sent but that were outside an incremental range.
         row_count: Number of rows in the table now.
@@ -38,6 +40,7 @@ class Outcome:
     row_count: int = 0
     seconds: float = 0.0
     load_id: str = ""
+    last_full_read: datetime | None = None
     table_name: str = ""
     absences: Absences = field(default_factory=Absences)
     changed_types: dict[str, tuple[str, str]] = field(default_factory=dict)

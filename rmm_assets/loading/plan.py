@@ -55,6 +55,7 @@ class LoadPlan:
         key: The primary key's columns in the table.
         arrow: Whether rows land as Arrow tables; else they go through dlt's own normalizer.
         cursor: How it is read incrementally; None if every run reads everything.
+        full_seconds: Seconds after which an incremental resource is read in full again; None if never.
         appends_into_empty: Whether a merge into an empty table appends, as every key occurs once and meets no other.
         absences: What happens to rows missing from a complete full read.
         removes_orphans: Whether children whose row is gone are deleted after a merge. dlt's normalizer may have given the
@@ -77,6 +78,7 @@ class LoadPlan:
     key: tuple[str, ...]
     arrow: bool
     cursor: Cursor | None
+    full_seconds: int | None
     appends_into_empty: bool
     absences: Literal["keep", "mark", "remove"]
     removes_orphans: bool
@@ -98,12 +100,14 @@ class LoadPlan:
 def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
     """Returns how a resource is read and landed."""
     versions, cursor = resource.strategy == "scd2", _cursor(resource)
+    full_seconds = resource.incremental.full_seconds if resource.incremental is not None else None
+    never_full = cursor is not None and full_seconds is None
     arrow = _lands_as_arrow(resource, cursor)
     kind = connection.destination.type
     strategy, changes = _strategy(resource, arrow, kind), changes_rows(kind)
     # Without SQL, rows are marked by merging them once more, as Arrow.
     marks = changes or (arrow and resource.absent == "mark")
-    absences = resource.absent if marks and _absences_show(resource, cursor) else "keep"
+    absences = resource.absent if marks and _absences_show(resource, never_full=never_full) else "keep"
     compares = resource.disposition == "merge" and bool(resource.keys) and not versions
     return LoadPlan(
         connection=connection.name,
@@ -114,6 +118,7 @@ def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
         key=tuple(normalized_column(key) for key in resource.keys),
         arrow=arrow,
         cursor=cursor,
+        full_seconds=full_seconds,
         appends_into_empty=strategy == "upsert" and not resource.child_tables,
         absences=absences,
         removes_orphans=arrow and resource.child_tables and resource.disposition == "merge",
@@ -123,7 +128,7 @@ def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
         history=_validity(resource) if versions else None,
         child_tables=resource.child_tables,
         row_ids="random" if resource.disposition == "append" or not resource.keys else "key",
-        loss_baseline=_loss_baseline(resource, cursor),
+        loss_baseline=_loss_baseline(resource, cursor, never_full=never_full),
         hints=_hints(
             resource,
             arrow,
@@ -256,7 +261,7 @@ def _dedup_sorts(resource: Resource) -> bool:
     return any(column.dedup_sort for column in resource.columns.values())
 
 
-def _absences_show(resource: Resource, cursor: Cursor | None) -> bool:
+def _absences_show(resource: Resource, *, never_full: bool) -> bool:
     """Returns whether rows can be marked absent: only a full read shows which, and a row that is back must be merged."""
     contract = resource.schema_contract
     return (
@@ -265,7 +270,7 @@ def _absences_show(resource: Resource, cursor: Cursor | None) -> bool:
         # Other strategies and filters leave out rows of a load.
         and resource.strategy in (None, "upsert", "delete-insert")
         and not (resource.write_disposition and resource.write_disposition.source_filter)
-        and cursor is None
+        and not never_full
         and not (contract is not None and "discard_row" in (contract.columns, contract.data_type))
     )
 
@@ -291,12 +296,12 @@ def _validity(resource: Resource) -> Validity:
     )
 
 
-def _loss_baseline(resource: Resource, cursor: Cursor | None) -> Baseline:
-    if cursor is not None or resource.disposition == "append":
+def _loss_baseline(resource: Resource, cursor: Cursor | None, *, never_full: bool) -> Baseline:
+    if never_full or resource.disposition == "append":
         return "none"
     if resource.strategy == "scd2":
         return "open versions"  # an unchanged row keeps the load id of its version
-    return "last read" if resource.disposition == "merge" else "rows present"
+    return "last read" if resource.disposition == "merge" and cursor is None else "rows present"
 
 
 def _file_format(connection: Connection) -> str:

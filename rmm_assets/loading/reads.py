@@ -86,12 +86,14 @@ class Reading(Landing):
     Attributes:
         pager: Fetches pages; open for the run.
         begun: Called before the first request.
+        full: Whether an incremental resource is read from where the first run started.
         unread_parents: For a child resource, the parents whose children may not all have been read: their keys by the
             table's columns, or why they cannot be identified.
     """
 
     pager: Pager
     begun: Callable[[], None] = lambda: None
+    full: bool = False
     unread_parents: Sequence[Mapping[str, Any]] | str = ()
 
 

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from uuid import uuid4
@@ -58,7 +59,7 @@ from rmm_assets.tables.differences import CHANGED, NEW, UNHASHED, Differences, S
 from rmm_assets.tables.existing import look_up
 from rmm_assets.tables.rejects import keep_once
 from rmm_assets.tables.store import Store
-from rmm_assets.tables.syncs import rows_of_last_read
+from rmm_assets.tables.syncs import latest_loaded, rows_of_last_read
 from rmm_assets.tables.table import LOAD_ID, Table, empty_staging
 from rmm_assets.tables.versions import new_versions
 
@@ -71,11 +72,15 @@ class Found:
     """What was found before the load.
 
     Attributes:
+        full: Whether the read is of everything, not of an incremental range.
+        last_full_read: When the last complete read of everything started, if some reads are of a range.
         differences: How the read differs from the table; None if they were not compared.
         spared: The parents whose children may be missing from the read.
         unproven: Why it is unknown which rows are gone; empty if it is known.
     """
 
+    full: bool = True
+    last_full_read: datetime | None = None
     differences: Differences | None = None
     spared: Spared = field(default_factory=Spared)
     unproven: str = ""
@@ -119,6 +124,9 @@ class Run:
             rows_left_out=reading.left_out, load_id=next(iter(load_info.loads_ids), reading.load_id),
             changed_types=dict(reading.changed_types),
         )  # fmt: skip
+        proven = self.found.full and reading.report.complete and not reading.report.partial
+        if plan.full_seconds is not None:
+            outcome.last_full_read = self.attempt.began if proven else self.found.last_full_read
         normalized = self.pipeline.last_trace.last_normalize_info if self.pipeline.last_trace else None
         if normalized is not None:
             outcome.rows_written = int(normalized.row_counts.get(plan.table, 0))
@@ -171,7 +179,7 @@ class Run:
 
 def _policy(plan: LoadPlan, report: Report, found: Found) -> Policy:
     """Returns what to do with rows that are missing from a read."""
-    if report.partial or not (report.complete or found.spared.keys):
+    if not found.full or report.partial or not (report.complete or found.spared.keys):
         return "keep"
     # Only a complete read removes rows.
     return "mark" if plan.absences == "remove" and not report.complete else plan.absences
@@ -211,7 +219,8 @@ def prepare(
         found.spared, found.unproven = _unread_parents(reading, shape.known)
         if reading.report.complete:  # otherwise the file says to load it nevertheless
             _refuse_unseen(plan, found, table, shape)
-    _refuse_loss(plan, reading.report, table)
+    if found.full:
+        _refuse_loss(plan, reading.report, table)
     if not plan.compares:
         return Publishing(into_empty=False)
     types = {name: column_type(shape.known[name]) for name in (*plan.key, *found.spared.columns)}
@@ -374,7 +383,9 @@ def _open_run(
         opening.enter_context(store.writing(log))
         opening.enter_context(store.held())
         existing = look_up(pipeline.destination_client(), plan.source_name, plan.table)
-        found = Found()
+        found = (
+            Found() if plan.cursor is None else _found_before(plan, pipeline, attempt, is_there=not existing.dropped)
+        )
 
         def before_publishing(spool: Spool | RecordSpool, shape: RowShape) -> Publishing:
             # Locked only now, so that others could use the file while pages were fetched.
@@ -390,6 +401,7 @@ def _open_run(
         reading = Reading(
             pager=pager, pipeline=pipeline, folder=folder, before_publishing=before_publishing,
             report=Report(resource.name), log=log, begun=opening.close, existing=existing,
+            full=found.full and plan.cursor is not None,
         )  # fmt: skip
         source = build_source(connection, plan, reading)
         run = Run(plan, pipeline, source, reading, found, attempt, "drop_resources" if existing.dropped else None)
@@ -403,6 +415,21 @@ def _open_run(
                 f"{str(causes(error)[-1])[:300] or type(causes(error)[-1]).__name__}"
             ) from error
         shutil.rmtree(pipeline.working_dir, ignore_errors=True)
+
+
+def _found_before(plan: LoadPlan, pipeline: dlt.Pipeline, attempt: Attempt, *, is_there: bool) -> Found:
+    """Returns whether an incremental resource is to be read in full, as the last such read is long ago."""
+    if plan.full_seconds is None:
+        return Found(full=False)
+    last = None
+    if is_there:
+        with pipeline.sql_client() as client:
+            sync = latest_loaded(client).get(plan.resource.name)
+        last = sync.last_full_read if sync is not None else None
+    due = last is None or (attempt.began - last).total_seconds() >= plan.full_seconds
+    if due:
+        attempt.log.info("%s: reading everything, because full_every is due", plan.resource.name)
+    return Found(full=due, last_full_read=last)
 
 
 def _as_held(value: Any, data_type: str | None) -> str | None:

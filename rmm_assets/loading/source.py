@@ -83,7 +83,7 @@ def _rows(plan: LoadPlan, requests: Requests, reading: Reading) -> Iterator[Any]
     reading.begun()
     shape = shape_at(plan, reading)
     requests = replace(requests, endpoint=replace(requests.endpoint, shape=shape))
-    cursor_range = range_of(plan)
+    cursor_range = range_of(plan, full=reading.full)
     spool = spool_of(plan, shape, reading.folder)
     _read(plan, requests, reading, spool, cursor_range)
     yield from landing(plan, shape, spool, reading, cursor_range)
@@ -94,15 +94,16 @@ def spool_of(plan: LoadPlan, shape: RowShape, folder: Path) -> Spool | RecordSpo
     return (Spool if plan.arrow else RecordSpool)(shape, folder)
 
 
-def range_of(plan: LoadPlan, *, late: bool = False) -> Range | None:
+def range_of(plan: LoadPlan, *, late: bool = False, full: bool = False) -> Range | None:
     """Returns the range that a read goes on with, while dlt extracts; None if every read reads everything.
 
     Args:
         late: Whether the rows are of earlier reads.
+        full: Whether to start where the first run did.
     """
     if plan.cursor is None:
         return None
-    return Range(plan.cursor, cursor_state(plan.resource.name, plan.cursor.path), late=late)
+    return Range(plan.cursor, cursor_state(plan.resource.name, plan.cursor.path), late=late, full=full)
 
 
 def landing(

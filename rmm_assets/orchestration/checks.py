@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from statistics import median
 from typing import Any
@@ -23,12 +24,14 @@ from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.orchestration.column_schema import schema_of
 from rmm_assets.orchestration.metadata import shorten
 from rmm_assets.tables.inspection import Finding, dangling, duplicates, nulls, selected, unaccepted
+from rmm_assets.tables.syncs import latest_loaded
 from rmm_assets.tables.table import Table
 
 COMPLETE = "complete"
 SCHEMA_CHANGE = "schema_change"
 NO_REJECTED_ROWS = "no_rejected_rows"
 NOT_EMPTY = "not_empty"
+LAST_FULL_READ = "last_full_read"
 
 # Columns that a load adds; they do not reflect a change of the API.
 _OWN_COLUMNS = ("_dlt_id", "_dlt_load_id", "_absent_since", "_content_hash")
@@ -98,6 +101,7 @@ def checks_of(connection: Connection, resource: Resource) -> tuple[Check, ...]:
             partial(_not_empty, resource),
             severity=dg.AssetCheckSeverity.WARN,
         ),
+        *_full_read_check(resource),
         Check(COMPLETE, "The load read every row of the API.", _complete),
         Check(
             SCHEMA_CHANGE,
@@ -112,6 +116,26 @@ def checks_of(connection: Connection, resource: Resource) -> tuple[Check, ...]:
             severity=dg.AssetCheckSeverity.ERROR if resource.on_rejected == "fail" else dg.AssetCheckSeverity.WARN,
         ),
     )
+
+
+def _full_read_check(resource: Resource) -> Iterator[Check]:
+    seconds = resource.incremental.full_seconds if resource.incremental is not None else None
+    if resource.incremental is not None and seconds is not None:
+        yield Check(
+            LAST_FULL_READ,
+            f"The last complete read of everything is at most twice `full_every` ({resource.incremental.full_every}) ago.",
+            partial(_last_full_read, resource.name, 2 * seconds),
+            severity=dg.AssetCheckSeverity.WARN,
+        )
+
+
+def _last_full_read(resource: str, most_seconds: int, table: Table, _: Loaded) -> tuple[bool, dict[str, Any]]:
+    sync = latest_loaded(table.client).get(resource)
+    last = sync.last_full_read if sync is not None else None
+    if last is None:
+        return False, {"reason": "no complete read of everything yet"}
+    ago = (datetime.now(UTC) - last).total_seconds()
+    return ago <= most_seconds, {"last_full_read": dg.MetadataValue.timestamp(last), "hours_ago": round(ago / 3600, 1)}
 
 
 def _row_checks(plan: LoadPlan) -> Iterator[Check]:

@@ -37,6 +37,8 @@ class Sync:
         rows_loaded: Number of rows received that the table holds as received.
         rows_written: Number of rows written to the table for it; null in rows that an older version wrote.
         row_count: Number of rows in the table afterwards; null if the run failed.
+        last_full_read: When the last complete read of everything started (UTC); null without `full_every`, and if the run
+            failed.
         error: Why it failed, in one line without the secret; empty if it did not.
     """
 
@@ -57,10 +59,14 @@ class Sync:
     requests: int = 0
     retries: int = 0
     load_id: str = ""
+    last_full_read: datetime | None = None
     error: str = ""
 
 
-_TYPES: Mapping[str, TDataType] = {"str": "text", "Verdict": "text", "datetime": "timestamp", "float": "double"}
+_TYPES: Mapping[str, TDataType] = {
+    "str": "text", "Verdict": "text", "datetime": "timestamp", "float": "double",
+    "datetime | None": "timestamp",
+}  # fmt: skip
 COLUMNS: Mapping[str, TDataType] = {field.name: _TYPES.get(str(field.type), "bigint") for field in fields(Sync)}
 
 
@@ -161,7 +167,14 @@ def _newest(table: Table, condition: str) -> dict[str, Sync]:
         f"AS place FROM {{table}} WHERE {condition}) AS numbered WHERE place = 1"
     )
     syncs = [Sync(**dict(zip(known, row, strict=True))) for row in rows]
-    return {sync.resource: replace(sync, started=_aware(sync.started)) for sync in syncs}
+    return {
+        sync.resource: replace(
+            sync,
+            started=_aware(sync.started),
+            last_full_read=None if sync.last_full_read is None else _aware(sync.last_full_read),
+        )
+        for sync in syncs
+    }
 
 
 def _aware(time: datetime | str) -> datetime:
