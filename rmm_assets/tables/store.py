@@ -12,10 +12,10 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
@@ -27,6 +27,9 @@ from dlt.destinations.sql_client import SqlClientBase
 from rmm_assets.errors import DatabaseInUseError
 from rmm_assets.tables.locks import DEAD, Lock, locked
 from rmm_assets.tables.settings import DEFAULT_MEMORY, FILES
+
+if TYPE_CHECKING:
+    from rmm_assets.tables.duckdb_file import OpenFile
 
 # Seconds to wait for a program that reads the database file, such as a person's query.
 PATIENCE = 30.0
@@ -166,18 +169,15 @@ class Store:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keeps the database file open: dlt opens it half a dozen times per load, 20 ms each, unless it is open already."""
+        """Keeps the database file open, with the memory limit of a load: dlt opens it half a dozen times."""
         if not self.is_file:
             yield
             return
-        connection = self._connected()
-        connection.execute(f"SET memory_limit = '{self.memory_limit}'")
-        try:
+        with closing(self._opened()) as file:
+            file.limit_memory(self.memory_limit)
             yield
-        finally:
-            connection.close()
 
-    def _connected(self) -> Any:
+    def _opened(self) -> OpenFile:
         """Opens the database file, waiting for other programs to close it.
 
         Raises:
@@ -185,13 +185,15 @@ class Store:
         """
         import duckdb
 
+        from rmm_assets.tables.duckdb_file import OpenFile, is_in_use
+
         path, until = Path(self.credentials), time.monotonic() + PATIENCE
         is_new = not path.exists()
         while True:
             try:
-                return duckdb.connect(str(path))
-            except duckdb.IOException as error:
-                if "lock" not in str(error).lower():
+                return OpenFile(str(path))
+            except duckdb.Error as error:
+                if not is_in_use(error):
                     if is_new:  # on a full disk, DuckDB leaves the beginning of a file that it could never open again
                         path.unlink(missing_ok=True)
                     raise
