@@ -56,6 +56,7 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "rmm_assets_tests/loading/test_values.py": {
         "test_null_values_are_null_in_the_table_and_in_its_audit": ("resources[].null_values",),
+        "test_each_snapshot_has_the_time_of_its_read": ("resources[].read_at_column",),
         "test_stated_timestamps_land_as_utc_and_other_values_are_rejected": (
             "resources[].columns.*.unit",
             "resources[].columns.*.format",

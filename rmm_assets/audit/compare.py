@@ -172,6 +172,8 @@ class _Shape:
         self._validity = names if resource.strategy == "scd2" else ()
         version = disposition.row_version_column_name if disposition else None
         own = {name for name in self.columns if is_own(name)} | {*self._validity, *filter(None, [version])}
+        if resource.read_at_column is not None:
+            own.add(normalized_column(resource.read_at_column))
         self.data = self.columns - own
         self.keys = tuple(normalized_column(key.replace(".", "__")) for key in resource.keys)
         hints = {normalized_column(name): column for name, column in resource.columns.items()}

@@ -92,6 +92,11 @@ class ResourceDefaults(Settings):
         dict[str, Column],
         BeforeValidator(as_columns, json_schema_input_type=dict[str, Column] | list[Column]),
     ] = Field(default_factory=dict, description="Types and hints by column; other columns are inferred from the rows.")
+    read_at_column: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Column to add with the time when the read of the row started (UTC), for snapshots that are appended.",
+    )
     null_values: Annotated[tuple[str, ...], BeforeValidator(_as_texts, json_schema_input_type=str | list[str])] = Field(
         default=(),
         description='Texts that this API writes instead of null, for example `[""]`. They become null everywhere in the '
@@ -369,7 +374,7 @@ def _is_known_to_dlt(paginator: str) -> bool:
 OUR_KEYS = {
     *("description", "docs", "tags", "owners", "checks"),
     *("absent", "max_absent_share", "history", "child_tables"),
-    "null_values",
+    *("null_values", "read_at_column"),
     *("on_incomplete", "on_rejected", "total_path", "verify", "normalizer", "deadline", "fresh_within"),
     "max_concurrency",
 }

@@ -156,6 +156,12 @@ def _resource_faults(connection: Attributes, resource: Resource, where: Path) ->
                 "only works in a merge with `strategy: delete-insert`, where it picks one of several rows with the same "
                 "key; leave it out, or use that strategy",
             )
+    if resource.read_at_column is not None and resource.disposition == "merge":
+        yield line_error(
+            (*where, "read_at_column"),
+            "a merge writes only rows that have changed, so the time would be that of the last change; write "
+            "`write_disposition: append`, or leave it out: `rmm_syncs` says when a table was last loaded",
+        )
     yield from _range_faults(resource, where)
     yield from _map_faults(resource, (*where, "endpoint"))
     yield from _disposition_faults(resource, (*where, "write_disposition"))

@@ -67,6 +67,7 @@ class LoadPlan:
         child_tables: Whether lists become child tables.
         row_ids: How rows get ids if the table has ids.
         loss_baseline: The rows with which this read is compared to notice a sudden loss.
+        read_at: The column with the time of the read; None if there is none.
         hints: Arguments of `dlt.resource`.
     """
 
@@ -89,6 +90,7 @@ class LoadPlan:
     child_tables: bool
     row_ids: Literal["key", "random"]
     loss_baseline: Baseline
+    read_at: str | None
     hints: Mapping[str, Any] = field(compare=False)
 
     @property
@@ -129,6 +131,7 @@ def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
         child_tables=resource.child_tables,
         row_ids="random" if resource.disposition == "append" or not resource.keys else "key",
         loss_baseline=_loss_baseline(resource, cursor, never_full=never_full),
+        read_at=None if resource.read_at_column is None else normalized_column(resource.read_at_column),
         hints=_hints(
             resource,
             arrow,
@@ -166,6 +169,7 @@ def shape_of(
         primary_key=resource.keys,
         columns=_columns(resource),
         stamps=resource.stamps,
+        added=frozenset() if plan.read_at is None else frozenset({plan.read_at}),
         max_table_nesting=resource.max_table_nesting,
         known=known,
         max_identifier_length=max_identifier_length,
@@ -330,6 +334,8 @@ def _hints(
     if arrow:
         hints.setdefault("file_format", file_format)
     own = {ABSENT_SINCE: "timestamp"} if marks else {}
+    if resource.read_at_column is not None:
+        own[normalized_column(resource.read_at_column)] = "timestamp"
     if hashes:
         own[CONTENT_HASH] = "bigint"
     for name, data_type in own.items():

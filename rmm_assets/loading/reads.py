@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +55,7 @@ class Landing:
         report: What is known of the read.
         log: Receives progress and warnings.
         existing: What the destination has that its dlt schema does not say.
+        read_at: When the read started (UTC).
         load_id: Id of the load, once it is known.
         rejected: Number of rows that cannot land.
         admitted: A mask of the rows in the incremental range, in landing order; None if all are.
@@ -67,6 +69,7 @@ class Landing:
     report: Report
     log: logging.Logger
     existing: Existing = field(default_factory=Existing)
+    read_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     load_id: str = ""
     rejected: int = 0
     admitted: Mask | None = None

@@ -26,6 +26,7 @@ from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import ROW_ID, Choose, Spool
+from rmm_assets.rows.timestamps import TIMESTAMP
 from rmm_assets.tables.rejects import FIRST_REJECTED_AT, REJECTED_AT
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID
 
@@ -127,13 +128,15 @@ def landing(
     reading.load_id = load_id = str(dlt.current.load_package_state()["load_id"])
     choose = None if cursor_range is None else _noting(reading, cursor_range)
     if isinstance(spool, Spool):
-        yield from _tables(plan, spool, shape, load_id, choose, publishing.wanted)
+        yield from _tables(plan, spool, shape, reading, choose, publishing.wanted)
         required = {LOAD_ID, *(field.name for field in spool.schema if not field.nullable)}
         for table in publishing.marked:
             # dlt writes them into one file with the others.
             yield table.cast(pa.schema([field.with_nullable(field.name not in required) for field in table.schema]))
     else:
-        yield from _records(spool, cursor_range, choose, publishing.wanted)
+        own = {} if plan.read_at is None else {plan.read_at: reading.read_at}
+        for rows in _records(spool, cursor_range, choose, publishing.wanted):
+            yield [{**row, **own} for row in rows] if own else rows
     if cursor_range is not None:
         _move_on(cursor_range, reading)
     elif not spool.rows and shape.known:
@@ -198,7 +201,7 @@ def _noting(reading: Landing, cursor_range: Range) -> Choose:
 
 
 def _tables(
-    plan: LoadPlan, spool: Spool, shape: RowShape, load_id: str, choose: Choose | None, wanted: Mask | None
+    plan: LoadPlan, spool: Spool, shape: RowShape, reading: Landing, choose: Choose | None, wanted: Mask | None
 ) -> Iterator[Any]:
     """Yields the rows and their children as Arrow tables."""
     columns: Any = spool.columns()
@@ -209,7 +212,7 @@ def _tables(
     children = spool.children()
     for name, table in spool.tables(choose, wanted):
         if name == shape.table:
-            yield _stamped(_without(table, refused, rows=discards), load_id, plan.marks_absences)
+            yield _stamped(_without(table, refused, rows=discards), plan, reading)
             continue
         if name in children:
             declare_child_table(name, *children.pop(name))
@@ -284,11 +287,13 @@ def _without(table: pa.Table, columns: list[str], *, rows: bool) -> pa.Table:
     return table.drop_columns(columns)
 
 
-def _stamped(table: pa.Table, load_id: str, absences: bool) -> pa.Table:
-    """Returns the table with its load id and, if `absences`, an empty mark that clears the one in the destination."""
-    load_ids = pa.repeat(pa.scalar(load_id, pa.string()), table.num_rows)
+def _stamped(table: pa.Table, plan: LoadPlan, reading: Landing) -> pa.Table:
+    """Returns the table with its load id, the time of the read and an empty mark that clears the one in the destination."""
+    load_ids = pa.repeat(pa.scalar(reading.load_id, pa.string()), table.num_rows)
     table = table.append_column(pa.field(LOAD_ID, pa.string(), nullable=False), load_ids)
-    if absences:
+    if plan.read_at is not None:
+        table = table.append_column(plan.read_at, pa.repeat(pa.scalar(reading.read_at, TIMESTAMP), table.num_rows))
+    if plan.marks_absences:
         table = table.append_column(ABSENT_SINCE, pa.nulls(table.num_rows, pa.timestamp("us", tz="UTC")))
     return table
 

@@ -51,6 +51,7 @@ class Layout:
         self.nests = shape.nesting is not None
         self.children: dict[str, Layout] = {}
         self._above, self._shape, self.name = above, shape, name
+        self._added = shape.added if above is None else frozenset[str]()
         known = shape.nesting.known if shape.nesting else {}
         # A table has one parent, also at the destination.
         self._owners = {table: str(schema.get("parent")) for table, schema in known.items()}
@@ -126,14 +127,17 @@ class Layout:
         if name is None:
             idents = self._idents(path)
             name = idents[0] if len(idents) == 1 else str(self._naming.shorten_fragments(*idents))
-            if _is_reserved(name):
+            if self._is_taken(name):
                 name = self.clash_name(name, path)
             self._names[path] = name
         return name
 
     def is_reserved(self, field: str) -> bool:
         """Returns whether a field would get the name of one of dlt's or this project's own columns."""
-        return _is_reserved(self._idents((field,))[0])
+        return self._is_taken(self._idents((field,))[0])
+
+    def _is_taken(self, column: str) -> bool:
+        return column.startswith(DLT_NAME_PREFIX) or column in _OWN_COLUMNS or column in self._added
 
     def _idents(self, path: tuple[str, ...]) -> list[str]:
         keys = (key if key and not key.isspace() else _EMPTY_KEY for key in path)
@@ -180,10 +184,6 @@ class Layout:
 def layout_of(shape: RowShape) -> Layout:
     """Returns the layout of a shape's rows. Thread-safe."""
     return Layout(shape)
-
-
-def _is_reserved(column: str) -> bool:
-    return column.startswith(DLT_NAME_PREFIX) or column in _OWN_COLUMNS
 
 
 def _tag(path: Sequence[str]) -> str:

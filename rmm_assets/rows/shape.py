@@ -41,6 +41,7 @@ class RowShape:
         keeps_repeats: Whether all rows that share a key are passed on; the destination picks one by a column's `dedup_sort`.
         hashes_contents: Whether rows get a hash of their content, to tell in later runs whether they have changed.
         stamps: How timestamps are written, by column name as in `columns`.
+        added: Columns that are added to the table, so that no field gets their names.
     """
 
     table: str
@@ -55,3 +56,4 @@ class RowShape:
     keeps_repeats: bool = False
     hashes_contents: bool = False
     stamps: Mapping[str, Stamp] = field(default_factory=dict)
+    added: frozenset[str] = frozenset()

@@ -245,3 +245,33 @@ def test_a_row_is_written_again_if_the_file_reads_its_timestamps_in_another_way(
 def test_a_wrong_way_to_write_timestamps_is_refused(column: Row, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         made(columns={"at": column})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PATHS)
+def test_each_snapshot_has_the_time_of_its_read(path: str, tmp_path: Path) -> None:
+    file = made(write_disposition="append", read_at_column="readAt", **PATHS[path])
+    rows: list[Row] = [{"id": 1, "read_at": "mine", "disks": [{"read_at": "C"}]}, {"id": 2}]
+    times = []
+    with serving(*rows) as server:
+        for _ in range(2):
+            begun = datetime.now(UTC)
+            run(tmp_path, server.url, file)
+            times.append((begun, datetime.now(UTC)))
+        result = audited(tmp_path, server.url, file)
+    found = rows_of(tmp_path)
+    assert ids(found) == [1, 1, 2, 2]
+    read_at = sorted({row["read_at"] for row in found})
+    assert len(read_at) == 2
+    assert all(begun <= moment <= ended for moment, (begun, ended) in zip(read_at, times, strict=True))
+    # A field of that name keeps its value in another column.
+    [other] = [name for name in found[0] if name.startswith("read_at_")]
+    assert sorted(row[other] for row in found if row["id"] == 1) == ["mine", "mine"]
+    assert [number for number in (result.found["different"], result.found["missing"]) if number] == []
+    if "child" in path:
+        assert {row["read_at"] for row in rows_of(tmp_path, "devices__disks")} == {"C"}
+
+
+def test_a_time_of_the_read_is_refused_with_a_merge() -> None:
+    with pytest.raises(ValidationError, match="a merge writes only rows that have changed"):
+        made(read_at_column="read_at")
