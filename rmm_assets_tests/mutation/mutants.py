@@ -572,11 +572,11 @@ LOADING = (
         ("loading/test_parents.py::test_history_and_replace_lose_no_rows_because_of_an_ignored_response",),
     ),
     Mutant(
-        "after an incremental read nothing is marked",
-        "loading/plan.py",
-        "        and cursor is None\n",
-        "",
-        ("loading/test_absences.py::test_after_an_incremental_read_nothing_is_marked",),
+        "between the full reads of full_every nothing is marked",
+        "loading/run.py",
+        "    if not found.full or report.partial or not (report.complete or found.spared.keys):\n",
+        "    if report.partial or not (report.complete or found.spared.keys):\n",
+        ("loading/test_full_reads.py::test_full_every_reads_everything_when_it_is_due",),
     ),
     Mutant(
         "rows that the schema contract discards are not marked",
@@ -748,15 +748,15 @@ LOADING = (
     Mutant(
         "after an incomplete read nothing is marked",
         "loading/run.py",
-        "    if report.partial or not (report.complete or found.spared.keys):\n",
-        "    if report.partial or not report.rows:\n",
+        "    if not found.full or report.partial or not (report.complete or found.spared.keys):\n",
+        "    if not found.full or report.partial or not report.rows:\n",
         ("loading/test_absences.py::test_after_an_incomplete_read_nothing_is_marked",),
     ),
     Mutant(
         "after a partial read nothing is marked",
         "loading/run.py",
-        "    if report.partial or not (report.complete or found.spared.keys):\n",
-        "    if not (report.complete or found.spared.keys):\n",
+        "    if not found.full or report.partial or not (report.complete or found.spared.keys):\n",
+        "    if not found.full or not (report.complete or found.spared.keys):\n",
         ("loading/test_absences.py::test_after_a_partial_read_nothing_is_marked",),
     ),
     Mutant(
