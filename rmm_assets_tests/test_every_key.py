@@ -233,6 +233,7 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "resources[].endpoint.paginator.offset.limit_param",
             "resources[].endpoint.paginator.offset.offset_body_path",
             "resources[].endpoint.paginator.offset.limit_body_path",
+            "resources[].endpoint.paginator.offset.range_param",
             "resources[].endpoint.paginator.page_number.type",
             "resources[].endpoint.paginator.page_number.page",
             "resources[].endpoint.paginator.page_number.page_param",
@@ -258,6 +259,9 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "test_the_configured_end_mark_ends_the_read": (
             "resources[].endpoint.paginator.offset.has_more_path",
+            "resources[].endpoint.paginator.offset.last_path",
+            "resources[].endpoint.paginator.page_number.last_path",
+            "resources[].endpoint.paginator.cursor.last_path",
             "resources[].endpoint.paginator.page_number.has_more_path",
             "resources[].endpoint.paginator.cursor.has_more_path",
         ),

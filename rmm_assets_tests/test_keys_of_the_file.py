@@ -133,6 +133,10 @@ ASKS: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[Seen], Any], Any
         }, {},
         lambda seen: json.loads(seen.body), {"page": {"from": 0, "size": 7}},
     ),
+    "range_param": (
+        {"paginator": {"type": "offset", "limit": 7, "offset": 40, "range_param": "range"}}, {},
+        lambda seen: (query_of(seen)["range"], "offset" in query_of(seen)), ("40-46", False),
+    ),
     "page_param": (
         {"paginator": {"type": "page_number", "base_page": 1, "page_param": "p", "total_path": None}}, {},
         lambda seen: query_of(seen)["p"], "1",
@@ -278,8 +282,9 @@ def test_stop_after_empty_page_is_configurable(kind: str, stops: bool, tmp_path:
     assert sorted({*ids(rows)}) == list(range(1, 21))
 
 
+@pytest.mark.parametrize("key", ["has_more_path", "last_path"])
 @pytest.mark.parametrize("kind", ["offset", "page_number", "cursor"])
-def test_the_configured_end_mark_ends_the_read(kind: str, tmp_path: Path) -> None:
+def test_the_configured_end_mark_ends_the_read(kind: str, key: str, tmp_path: Path) -> None:
     paginators: dict[str, dict[str, Any]] = {
         "offset": {"type": "offset", "limit": 10, "total_path": None},
         "page_number": {"type": "page_number", "base_page": 0, "total_path": None},
@@ -287,8 +292,8 @@ def test_the_configured_end_mark_ends_the_read(kind: str, tmp_path: Path) -> Non
     }
     # Many APIs still send a cursor on the last page.
     filled = {"next": "1"} if kind == "cursor" else {}
-    with Scripted(lambda seen: Say({"data": ROWS[:10], **filled, "meta": {"more": False}})) as server:
-        paginator = {**paginators[kind], "has_more_path": "meta.more"}
+    with Scripted(lambda seen: Say({"data": ROWS[:10], **filled, "meta": {"mark": key == "last_path"}})) as server:
+        paginator = {**paginators[kind], key: "meta.mark"}
         _, rows = read(tmp_path, server.url, connection(resource(endpoint={"paginator": paginator}, verify=False)))
         assert ids(rows) == list(range(1, 11))
 

@@ -199,7 +199,11 @@ class _Walk:
 
     def _at(self, position: int) -> Target:
         paginator, params, json = self._target.paginator, dict(self._target.params), self._target.json
-        if self._target.kind == "offset":
+        places: list[tuple[str | None, str | None, str, int | None]] = []
+        if self._target.kind == "offset" and paginator.range_param:
+            last = position + (self._target.size or paginator.limit) - 1
+            params[paginator.range_param] = f"{position}-{last}"
+        elif self._target.kind == "offset":
             places = [
                 (paginator.offset_param, paginator.offset_body_path, "offset", position),
                 (paginator.limit_param, paginator.limit_body_path, "limit", self._target.size),
@@ -231,7 +235,7 @@ class _Walk:
                 self._doubt(f"page {number} has only rows that were received before, so the end cannot be determined")
                 return
             said_end = self._flags_end(answer)
-            if said_end and getattr(self._target.paginator, "has_more_path", None):
+            if said_end and self._target.paginator.more_path:
                 break
             empty = 0 if answer.rows else empty + 1
             following, place = self._next(answer)
@@ -264,7 +268,8 @@ class _Walk:
         if value in (None, "", False):
             return None, place
         text = str(value)
-        if self._target.kind in ("json_link", "header_link") or text.startswith(("http://", "https://")):
+        link_like = text.startswith(("http://", "https://")) or (self._target.kind == "header_cursor" and "?" in text)
+        if self._target.kind in ("json_link", "header_link") or link_like:
             url = self._transport.same_origin(urljoin(answer.url, text))
             return (None if url == answer.url else {"url": url}), place
         paginator = self._target.paginator

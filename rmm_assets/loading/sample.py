@@ -229,7 +229,7 @@ class _Sampling:
             self.found.proof = "the API marks the end"
         elif isinstance(paginator, ByReference):
             self.found.proof = "the connection file says so"
-        elif more_mark(answer, paginator.more_path) not in (ABSENT, None):
+        elif more_mark(answer, paginator) not in (ABSENT, None):
             self.found.proof = "the API marks the end"
         else:
             self.found.proof = "an empty page, and a second read"
@@ -352,6 +352,6 @@ def _next_request(endpoint: Endpoint, request: Request, answer: Answer) -> Reque
         return paginator.at(request, paginator.start + step)
     assert isinstance(paginator, ByReference), "a style is one of the two kinds"
     reference = paginator.reference(answer)
-    if reference is ABSENT or not reference or more_mark(answer, paginator.more_path) is False:
+    if reference is ABSENT or not reference or more_mark(answer, paginator) is False:
         return None
     return paginator.following(request, answer, reference)

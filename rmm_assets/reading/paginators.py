@@ -39,10 +39,18 @@ SIZE_NAMES = frozenset((
 _OTHER_PAGES = frozenset(("first", "prev", "previous"))
 
 
+# An address rather than a token, which may begin with a slash but has no question mark.
+_URL = re.compile(r"https?://|/?[^?]*\?")
 # The rest of a path that leads into the last row.
 _OF_LAST_ROW = re.compile(r"\[-1:?\]\.?(.+)$")
 
 _HasMorePath = Annotated[str | None, Field(description="JSONPath of a boolean that says whether more pages follow.")]
+_LastPath = Annotated[
+    str | None,
+    Field(
+        description="Not in dlt: JSONPath of a boolean that says whether this is the last page, such as Jira's `isLast`."
+    ),
+]
 
 
 class Paginator(Tagged):
@@ -62,8 +70,19 @@ class Paginator(Tagged):
 
     @property
     def more_path(self) -> str | None:
-        """JSONPath of a boolean that says whether more pages follow; None if not configured."""
-        return getattr(self, "has_more_path", None)
+        """JSONPath of a boolean that says whether more pages follow or this is the last; None if not configured."""
+        return getattr(self, self.more_key, None)
+
+    @property
+    def more_key(self) -> str:
+        """The setting with this path."""
+        return "last_path" if getattr(self, "last_path", None) else "has_more_path"
+
+    @model_validator(mode="after")
+    def _one_mark(self) -> Self:
+        if getattr(self, "last_path", None) and getattr(self, "has_more_path", None):
+            refuse([line_error(("last_path",), "write one of `has_more_path` and `last_path`, not both")])
+        return self
 
     def asked_rows(self, request: Request) -> int | None:
         """Returns the page size in a request under one of the usual names; None if there is none."""
@@ -182,17 +201,27 @@ class OffsetPaginator(ByPosition):
     limit_param: str | None = Field(default=None, description="Query parameter of the limit; `limit` by default.")
     offset_body_path: str | None = Field(default=None, description="Dotted path of the offset in a JSON request body.")
     limit_body_path: str | None = Field(default=None, description="Dotted path of the limit in a JSON request body.")
+    range_param: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Not in dlt: query parameter of the first and last row, such as GLPI's `range=0-49`, instead of offset and "
+        "limit. `Content-Range` in the responses is the total.",
+    )
     total_path: str | None = Field(
         default="total", description="JSONPath of the stated number of rows; null if the API states none."
     )
     maximum_offset: int | None = Field(default=None, ge=0, description="Offset at which reading stops.")
     stop_after_empty_page: bool | None = Field(default=True, description="Whether an empty page is the end.")
     has_more_path: _HasMorePath = None
+    last_path: _LastPath = None
 
     @model_validator(mode="after")
     def _places(self) -> Self:
         _one_place(self, "offset_param", "offset_body_path")
         _one_place(self, "limit_param", "limit_body_path")
+        for name in ("offset_param", "limit_param", "offset_body_path", "limit_body_path"):
+            if self.range_param is not None and getattr(self, name) is not None:
+                refuse([line_error((name,), "`range_param` takes offset and limit; write one of them, not both")])
         return self
 
     @property
@@ -205,12 +234,14 @@ class OffsetPaginator(ByPosition):
 
     @property
     def parameter(self) -> str:
-        return self.offset_param or self.offset_body_path or "offset"
+        return self.range_param or self.offset_param or self.offset_body_path or "offset"
 
     def asked_rows(self, request: Request) -> int:
         return self.limit
 
     def at(self, request: Request, position: int) -> Request:
+        if self.range_param is not None:
+            return _put(request, self.range_param, None, f"{position}-{position + self.limit - 1}")
         request = _put(request, self.offset_param or "offset", self.offset_body_path, position)
         return _put(request, self.limit_param or "limit", self.limit_body_path, self.limit)
 
@@ -235,6 +266,7 @@ class PageNumberPaginator(ByPosition):
     maximum_page: int | None = Field(default=None, ge=0, description="Page number at which reading stops.")
     stop_after_empty_page: bool | None = Field(default=True, description="Whether an empty page is the end.")
     has_more_path: _HasMorePath = None
+    last_path: _LastPath = None
 
     @model_validator(mode="after")
     def _places(self) -> Self:
@@ -272,6 +304,7 @@ class CursorPaginator(ByReference):
     cursor_body_path: str | None = Field(default=None, description="Dotted path of the cursor in a JSON request body.")
     stop_after_empty_page: bool | None = Field(default=False, description="Whether an empty page is the end.")
     has_more_path: _HasMorePath = None
+    last_path: _LastPath = None
 
     @model_validator(mode="after")
     def _places(self) -> Self:
@@ -314,8 +347,8 @@ class HeaderCursorPaginator(ByReference):
         return answer.reply.headers.get(self.cursor_key, ABSENT)
 
     def following(self, asked: Request, answer: Answer, reference: Any) -> Request:
-        if str(reference).startswith(("http://", "https://")):
-            return replace(asked, path=reference, params={})
+        if _URL.match(str(reference)):
+            return replace(asked, path=answer.absolute(str(reference)), params={})
         return _put(asked, self.cursor_param, None, reference)
 
 

@@ -295,7 +295,7 @@ class Positions:
         if claim == "empty page" or not new:
             more = self._signals.more_here(could_be_full=False)
             if self._mark is True:
-                more = {**more, str(self._paginator.more_path): "has_more_path"}
+                more = {**more, str(self._paginator.more_path): self._paginator.more_key}
             counts_pages = self._counts_pages() if claim == "empty page" else ""
             if (more or counts_pages) and not self._probed and self._paginator.stops_at_empty:
                 self._probed = True
@@ -339,7 +339,7 @@ class Positions:
     def _end(self, answer: Answer, new: int) -> str:
         """Returns how this page shows the end; empty if it does not. A full page at the stated end does not show it yet."""
         paginator = self._paginator
-        mark = self._mark = more_mark(answer, self._paginator.more_path)
+        mark = self._mark = more_mark(answer, self._paginator)
         if mark is not ABSENT:
             self._endpoint.learned.found.add("paginator.has_more_path")
         if mark is False:

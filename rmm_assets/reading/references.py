@@ -115,7 +115,7 @@ class References:
         if answer.ignored:
             self._ignore(answer.reply.status)
             return None
-        mark = more_mark(answer, paginator.more_path)
+        mark = more_mark(answer, paginator)
         if mark is not ABSENT:
             learned.found.add("paginator.has_more_path")
         reference = paginator.reference(answer)
@@ -139,7 +139,9 @@ class References:
         elif self._names_another(asked, answer, reference):
             return self._follow(asked, answer, reference)
         elif mark is True:
-            raise PagingError(f"{self._endpoint.name}: page {self.number} says there is more but has no next page")
+            self._end("no next page", None, page)
+            self.needs_another_look = True
+            self._suspicion = f"{self._endpoint.name}: page {self.number} says there is more but has no next page"
         # A null mark is the end, as on SuperOps' last page.
         elif mark is None or (reference is not ABSENT and not reference):
             self._end("no next page", Evidence.END_MARK, page)
@@ -210,6 +212,6 @@ class References:
             return lost
         size = "" if self._asked else ", or request a page size, so that the rows can be read in smaller pages, too"
         return (
-            ": if the API has an end mark, name it with has_more_path; if it states a total, with total_path, "
+            ": if the API has an end mark, name it with has_more_path or last_path; if it states a total, with total_path, "
             f"total_header or count{size}"
         )

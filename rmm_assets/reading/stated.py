@@ -12,7 +12,7 @@ from rmm_assets.reading.absent import ABSENT
 from rmm_assets.reading.answers import Answer
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.facts import PassFacts
-from rmm_assets.reading.paginators import ByReference
+from rmm_assets.reading.paginators import ByReference, Paginator
 from rmm_assets.reading.signals import Kind, Signals, number_of
 from rmm_assets.rows.keys import NO_KEY, row_keys, same_rows
 from rmm_assets.rows.page import Page
@@ -50,12 +50,15 @@ def total_of(endpoint: Endpoint, answer: Answer) -> Any:
     return total
 
 
-def more_mark(answer: Answer, path: str | None) -> Any:
+def more_mark(answer: Answer, paginator: Paginator) -> Any:
     """Returns whether the API says that more follows: True, False, None for null, `ABSENT` if it says nothing."""
-    value = answer.beside_rows(path) if path else ABSENT
+    value = answer.beside_rows(paginator.more_path) if paginator.more_path else ABSENT
     if isinstance(value, str):
-        return str2bool(value) if value else None
-    return value if value is ABSENT or value is None else bool(value)
+        value = str2bool(value) if value else None
+    turned = paginator.more_key == "last_path"
+    if value is ABSENT or value is None:
+        return ABSENT if turned else value
+    return bool(value) is not turned
 
 
 def repeats(page: Page, other: Page, shape: RowShape) -> bool:
@@ -71,6 +74,7 @@ _ALIKE = {
     "total_path": (Kind.TOTAL, Kind.COUNT, Kind.PAGES),
     "total_header": (Kind.TOTAL, Kind.COUNT, Kind.PAGES),
     "has_more_path": (Kind.MORE, Kind.LAST),
+    "last_path": (Kind.MORE, Kind.LAST),
 }
 
 
@@ -96,7 +100,7 @@ def never_found(endpoint: Endpoint, signals: Signals) -> list[str]:
     written = "total_header" if endpoint.total_header else "total_path"
     keys = [
         (written, "total_path", endpoint.total_header or endpoint.total_path),
-        ("has_more_path", "paginator.has_more_path", paginator.more_path),
+        (paginator.more_key, "paginator.has_more_path", paginator.more_path),
     ]
     if "total_path" in paginator.model_fields_set:
         # A default is not checked, because the file does not set it.

@@ -260,6 +260,21 @@ def google(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
     return Say({"items": rows[start : start + 20], **more})
 
 
+def jira(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
+    """Says which page is the last, and has a token on it, too."""
+    start = int(query.get("nextPageToken", 0))
+    return Say(
+        {"issues": rows[start : start + 20], "nextPageToken": str(start + 20), "isLast": start + 20 >= len(rows)}
+    )
+
+
+def relative_header(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
+    """Names the next page by a relative address in a header of its own."""
+    start = int(query.get("from", 0))
+    following = (("X-Next", _url(seen, **{"from": start + 20})),) if start + 20 < len(rows) else ()
+    return Say(rows[start : start + 20], headers=following)
+
+
 def slack(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
     start = int(query.get("cursor") or 0)
     following = str(start + 20) if start + 20 < len(rows) else ""
@@ -381,7 +396,8 @@ DIALECTS = [
     ),
     Dialect(
         "glpi", glpi,
-        [],
+        [{"data_selector": "$", "paginator": {"type": "offset", "limit": 20, "range_param": "range"}},
+         {"data_selector": "$", "paginator": {"type": "offset", "limit": 50, "range_param": "range"}}],
         {
             "no range": {"data_selector": "$", "paginator": "single_page"},
             "one range": {"data_selector": "$", "paginator": "single_page", "params": {"range": "0-9"}},
@@ -425,6 +441,23 @@ DIALECTS = [
             "single_page": {"data_selector": "data", "paginator": "single_page"},
             "no count": {"data_selector": "data", "paginator": {"type": "header_cursor", "cursor_key": "Next-Page"}},
         },
+    ),
+    Dialect(
+        "jira", jira,
+        [{"data_selector": "issues", "paginator": {
+            "type": "cursor", "cursor_path": "nextPageToken", "cursor_param": "nextPageToken", "last_path": "isLast"}}],
+        {
+            "turned": {"data_selector": "issues", "paginator": {
+                "type": "cursor", "cursor_path": "nextPageToken", "cursor_param": "nextPageToken", "has_more_path": "isLast"}},
+            "misspelt": {"data_selector": "issues", "paginator": {
+                "type": "cursor", "cursor_path": "nextToken", "cursor_param": "nextPageToken", "last_path": "last"}},
+        },
+    ),
+    Dialect(
+        "relative header", relative_header,
+        [{"data_selector": "$", "paginator": {"type": "header_cursor", "cursor_key": "X-Next"}}],
+        {"single_page": {"data_selector": "$", "paginator": "single_page"}},
+        sizes=(0, 7, 57),  # a full last page has no end mark
     ),
     Dialect(
         "datasette", datasette,
