@@ -29,6 +29,7 @@ from rmm_assets.settings import Settings, leaves
 # What dlt fills in; any other brace is a brace, as in GraphQL or JSON.
 _PLACEHOLDER = re.compile(r"(\{(?:resources|incremental)(?:\.[^{}\s]+)+\})")
 
+OUR_PAGINATOR_KEYS = ("range_param", "last_path")
 OUR_ENDPOINT_KEYS = {"total_header", "count", "wrong_signals", "empty_as", "single_object", "map_key"}
 
 
@@ -325,6 +326,8 @@ class Resource(ResourceDefaults):
         if self.endpoint.paginator is not None and not _is_known_to_dlt(self.endpoint.paginator.type):
             # dlt only validates the paginator; it does not page here.
             config["endpoint"]["paginator"] = "single_page"
+        for key in OUR_PAGINATOR_KEYS if isinstance(config["endpoint"].get("paginator"), dict) else ():
+            config["endpoint"]["paginator"].pop(key, None)
         disposition = {**(config.get("write_disposition") or {}), "disposition": self.disposition}
         if self.strategy is not None:
             disposition["strategy"] = self.strategy

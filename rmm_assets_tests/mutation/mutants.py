@@ -468,8 +468,8 @@ READING = (
     Mutant(
         "a last page without an end mark is requested again",
         "reading/references.py",
-        "        self.needs_another_look = True\n",
-        "        self.needs_another_look = False\n",
+        "            return\n        self.needs_another_look = True\n",
+        "            return\n        self.needs_another_look = False\n",
         ("reading/test_evidence.py::test_a_missing_link_on_a_full_page_is_requested_again_then_red",),
     ),
     Mutant(

@@ -271,7 +271,9 @@ def jira(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
 def relative_header(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
     """Names the next page by a relative address in a header of its own."""
     start = int(query.get("from", 0))
-    following = (("X-Next", _url(seen, **{"from": start + 20})),) if start + 20 < len(rows) else ()
+    if not urlsplit(seen.target).path.endswith("/rows"):
+        return Say({"message": "not found"}, 404)
+    following = (("X-Next", f"?from={start + 20}"),) if start + 20 < len(rows) else ()
     return Say(rows[start : start + 20], headers=following)
 
 
