@@ -12,6 +12,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -22,6 +23,16 @@ Row = dict[str, Any]
 Rows = list[Row]
 
 KEY = "k3y-5f1d2c9a8b7e"
+
+
+class Millis(int):
+    """A time as an API writes it: milliseconds since 1970."""
+
+    @classmethod
+    def of(cls, text: str | None) -> Millis | None:
+        """Returns a time of the fleet."""
+        return None if text is None else cls(datetime.fromisoformat(text).timestamp() * 1000)
+
 
 # The shared fleet; every vendor has rows of it, in the vendor's fields.
 _FLEET = Fleet(organizations=2300, devices=2300, alerts=2300, patches=2300)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from rmm_assets_tests.vendors import lists
+from rmm_assets_tests.vendors import lists, sessions
 from rmm_assets_tests.vendors.dialect import Dialect
 
 DIALECTS: dict[str, type[Dialect]] = {
     each.profile: each
     for each in (
         lists.Level, lists.Atera, lists.Syncro, lists.Tactical, lists.Hudu, lists.VsaX, lists.ConnectWise, lists.Jamf,
+        sessions.Datto,
     )
 }  # fmt: skip

@@ -17,8 +17,9 @@ from rmm_assets.config import Connection, profiles
 from rmm_assets.http.auth import Secrets
 from rmm_assets.loading.outcome import Outcome
 from rmm_assets.loading.run import sync
+from rmm_assets_tests.http.servers import Scripted
 from rmm_assets_tests.syncing import store_in
-from rmm_assets_tests.vendors.dialect import Dialect, Row
+from rmm_assets_tests.vendors.dialect import Dialect, Millis, Row
 
 _NAMING = NamingConvention()
 
@@ -73,6 +74,14 @@ def table(folder: Path, name: str) -> list[Row]:
     return [{k: v for k, v in row.items() if not k.startswith(own)} for row in found.to_pylist()]
 
 
+def loads_everything(folder: Path, dialect: Dialect, name: str) -> None:
+    """Loads a resource from a server of the dialect, and checks that the table has every row and value."""
+    with Scripted(dialect.answer) as server:
+        outcome = load(folder, connection_of(dialect, server.url), dialect, name)
+    assert outcome.report.complete
+    assert differences(table(folder, name), dialect.resources()[name]) == []
+
+
 def flat(row: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """Yields the columns of a row of the API, named as dlt names them."""
     for name, value in row.items():
@@ -89,6 +98,8 @@ def same(received: Any, sent: Any) -> bool:
         return received is None and sent is None
     if isinstance(received, datetime):
         zoned = received.astimezone(UTC)
+        if isinstance(sent, Millis):
+            sent = sent / 1000
         if isinstance(sent, (int, float)):
             return abs(zoned.timestamp() - sent) < 1e-6
         stated = datetime.fromisoformat(sent)

@@ -11,16 +11,9 @@ from rmm_assets.errors import RmmError
 from rmm_assets_tests.http.servers import Say, Scripted
 from rmm_assets_tests.vendors import lists
 from rmm_assets_tests.vendors.dialect import Asked, Dialect
-from rmm_assets_tests.vendors.loading import connection_of, differences, load, table
+from rmm_assets_tests.vendors.loading import connection_of, differences, load, loads_everything, table
 
 pytestmark = pytest.mark.slow
-
-
-def loads_everything(folder: Path, dialect: Dialect, name: str) -> None:
-    with Scripted(dialect.answer) as server:
-        outcome = load(folder, connection_of(dialect, server.url), dialect, name)
-    assert outcome.report.complete
-    assert differences(table(folder, name), dialect.resources()[name]) == []
 
 
 def test_a_token_that_expires_in_mid_run_is_renewed(tmp_path: Path) -> None:

@@ -1,0 +1,79 @@
+"""Tests that profiles whose tokens are fetched survive what their vendors' APIs do besides sending pages, or are red."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rmm_assets.errors import RmmError
+from rmm_assets_tests.http.servers import Say, Scripted
+from rmm_assets_tests.vendors import sessions
+from rmm_assets_tests.vendors.dialect import Asked
+from rmm_assets_tests.vendors.loading import connection_of, differences, load, loads_everything, table
+
+pytestmark = pytest.mark.slow
+
+KINDS = [(sessions.Datto, "devices")]
+
+
+def expires_at(dialect: sessions.Sessions, *requests: int) -> None:
+    """Makes the server forget all tokens at these requests, as after a restart."""
+
+    def expire(asked: Asked, number: int) -> Say | None:
+        if number in requests:
+            dialect.tokens.clear()
+        return None
+
+    dialect.faults = expire
+
+
+@pytest.mark.parametrize(("kind", "name"), KINDS, ids=lambda value: getattr(value, "profile", value))
+def test_a_token_that_ends_in_mid_run_is_renewed(kind: type[sessions.Sessions], name: str, tmp_path: Path) -> None:
+    dialect = kind()
+    expires_at(dialect, 3)
+    loads_everything(tmp_path, dialect, name)
+    assert len(dialect.tokens) == 1
+
+
+@pytest.mark.parametrize(("kind", "name"), KINDS, ids=lambda value: getattr(value, "profile", value))
+def test_a_server_that_cuts_its_pages_loses_no_rows(kind: type[sessions.Sessions], name: str, tmp_path: Path) -> None:
+    dialect = kind()
+    cut = {path: replace(found, most=found.most // 3) for path, found in vars(kind)["lists"].func(dialect).items()}
+    vars(dialect)["lists"] = cut
+    loads_everything(tmp_path, dialect, name)
+
+
+def test_a_device_of_another_class_has_no_software_whatever_the_status(tmp_path: Path) -> None:
+    dialect = sessions.Datto()
+    other = [row["uid"] for row in dialect.resources()["devices"] if row["deviceClass"] != "device"]
+    dialect.faults = lambda asked, number: (
+        Say({"error": "device class"}, 400) if any(uid in asked.path for uid in other) else None
+    )
+    with Scripted(dialect.answer) as server:
+        load(tmp_path, connection_of(dialect, server.url), dialect, "software")
+    assert differences(table(tmp_path, "software"), dialect.resources()["software"]) == []
+
+
+@pytest.mark.parametrize(("status", "requests"), [(429, 2), (503, 2)])
+def test_too_many_requests_are_sent_again_later(status: int, requests: int, tmp_path: Path) -> None:
+    dialect = sessions.Datto()
+    slow_down = Say({"error": "too many requests"}, status, (("Retry-After", "0"),))
+    dialect.faults = lambda asked, number: slow_down if number == requests else None
+    loads_everything(tmp_path, dialect, "sites")
+
+
+def test_a_403_which_may_mean_blocked_or_not_allowed_is_red(tmp_path: Path) -> None:
+    dialect = sessions.Datto()
+    dialect.faults = lambda asked, number: Say({"error": "forbidden"}, 403) if number == 3 else None
+    with Scripted(dialect.answer) as server, pytest.raises(RmmError, match="403"):
+        load(tmp_path, connection_of(dialect, server.url), dialect, "sites")
+
+
+def test_a_wrong_key_is_red_and_asked_for_no_rows(tmp_path: Path) -> None:
+    dialect = sessions.Datto()
+    dialect.faults = lambda asked, number: Say({"error": "unauthorized"}, 401) if "token" in asked.path else None
+    with Scripted(dialect.answer) as server, pytest.raises(RmmError, match="401"):
+        load(tmp_path, connection_of(dialect, server.url), dialect, "sites")
+    assert dialect.answered == []
