@@ -62,11 +62,13 @@ class BodyError(RmmError):
     """A body cannot be read as a page. The text says why and quotes nothing of it, because bodies contain customer data.
 
     Attributes:
-        reason: `not_json`; `no_selector` if the selected key is missing; `not_rows` if it contains no objects; `too_large`
-            if it exceeds a limit.
+        reason: `not_json`; `not_xml`; `no_selector` if the selected key is missing; `not_rows` if it contains no objects;
+            `too_large` if it exceeds a limit.
     """
 
-    def __init__(self, reason: Literal["not_json", "no_selector", "not_rows", "too_large"], message: str) -> None:
+    def __init__(
+        self, reason: Literal["not_json", "not_xml", "no_selector", "not_rows", "too_large"], message: str
+    ) -> None:
         super().__init__(message)
         self.reason = reason
 

@@ -51,6 +51,9 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "resources[].endpoint.incremental.start_timezone",
         ),
     },
+    "rmm_assets_tests/loading/test_xml.py": {
+        "test_xml_is_loaded_with_declared_types_and_audited": ("resources[].endpoint.response",),
+    },
     "rmm_assets_tests/loading/test_maps.py": {
         "test_each_row_of_a_map_has_its_key": ("resources[].endpoint.map_key",),
     },

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from defusedxml import ElementTree
 from dlt.common import jsonpath
 
 MISSING: Any = object()
@@ -32,6 +33,47 @@ def parse(body: bytes | str) -> Any:
         return json.loads(body, parse_float=Decimal, parse_constant=no_constant)
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
+
+
+def parse_xml(body: bytes, path: Sequence[str]) -> Any:
+    """Returns an XML body as the loader's documentation describes it, with the rows at `path` as a list.
+
+    Raises:
+        ValueError: The body is not XML, or defines entities or a document type.
+    """
+    try:
+        root = ElementTree.fromstring(body, forbid_dtd=True)
+    except (SyntaxError, LookupError):
+        raise ValueError("not XML") from None
+
+    def local(name: str) -> str:
+        return name.split("}")[-1]
+
+    many = set[tuple[str, ...]]()
+    stack: list[tuple[Any, tuple[str, ...]]] = [(root, (local(root.tag),))]
+    while stack:
+        element, at = stack.pop()
+        below = [(child, (*at, local(child.tag))) for child in element]
+        many.update(place for _, place in below if [other for _, other in below].count(place) > 1)
+        stack += below
+
+    def value(element: Any, at: tuple[str, ...]) -> Any:
+        below = [(child, (*at, local(child.tag))) for child in element]
+        if (*at, "*") == tuple(path):
+            return [value(*inner) for inner in below]
+        if not below and not element.attrib and at != tuple(path[:-1]):
+            return element.text
+        shown: dict[str, Any] = {f"_{local(name)}": text for name, text in element.attrib.items()}
+        if text := "".join([element.text or "", *(child.tail or "" for child, _ in below)]).strip():
+            shown["_text"] = text
+        for child, place in below:
+            if place in many or place == tuple(path):
+                shown.setdefault(place[-1], []).append(value(child, place))
+            else:
+                shown[place[-1]] = value(child, place)
+        return {path[-1]: [], **shown} if at == tuple(path[:-1]) else shown
+
+    return {local(root.tag): value(root, (local(root.tag),))}
 
 
 def pack(value: Any) -> str:

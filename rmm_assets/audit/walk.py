@@ -8,7 +8,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urljoin
 
-from rmm_assets.audit.documents import MISSING, lists_of_objects, look_up, pack, parse, put, select, without_texts
+from rmm_assets.audit.documents import (
+    MISSING,
+    lists_of_objects,
+    look_up,
+    pack,
+    parse,
+    parse_xml,
+    put,
+    select,
+    without_texts,
+)
 from rmm_assets.audit.evidence import Hint, Kind, Seen, configured, hints, link
 from rmm_assets.audit.requests import Target, Unfilled, resized, target_of
 from rmm_assets.config import Connection, Resource
@@ -119,7 +129,8 @@ class _Walk:
         self._configured = target
         self._seen = Seen.nothing()
         self._known: set[bytes] = set()
-        self._selector = target.resource.endpoint.data_selector
+        path = target.resource.endpoint.xml_path
+        self._selector = target.resource.endpoint.data_selector if path is None else ".".join(path).removesuffix(".*")
         self._here = ""
         self._followed = ""
 
@@ -376,9 +387,10 @@ class _Walk:
         if (reply.status == 204 and (first or "no_content" in empty)) or (not reply.body and "empty_body" in empty):
             return _Answer(reply.status, reply.headers, reply.url, None, [])
         try:
-            document = parse(reply.body)
+            path = self._target.resource.endpoint.xml_path
+            document = parse(reply.body) if path is None else parse_xml(reply.body, path)
         except ValueError:
-            raise BodyFault("the body is not JSON") from None
+            raise BodyFault(f"the body is not {self._target.resource.endpoint.response.upper()}") from None
         return _Answer(reply.status, reply.headers, reply.url, document, self._rows(document))
 
     def _rows(self, document: Any) -> Sequence[Any]:

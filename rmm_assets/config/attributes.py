@@ -179,7 +179,8 @@ class Attributes(Settings):
         The defaults are already merged into each resource. With the embedded RMM, `client.base_url` is missing until it
         runs.
         """
-        client = self.client.model_dump(by_alias=True, exclude_unset=True)
+        # Each resource has its paginator.
+        client = self.client.model_dump(by_alias=True, exclude_unset=True, exclude={"paginator"})
         return {
             "client": {key: as_lists(value) for key, value in client.items() if value is not None},
             "resources": [resource.as_dlt() for resource in self.resources],

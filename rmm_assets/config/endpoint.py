@@ -188,6 +188,12 @@ class Endpoint(Settings):
         description="JSONPath of the rows in the body. Without it, the first response must contain exactly one list of "
         "objects.",
     )
+    response: Literal["json", "xml"] = Field(
+        default="json",
+        description="Not in dlt: the format of the responses. In XML, `data_selector` is the path of the rows' elements, such as "
+        "`result/items/*`. Each element becomes a field; attributes begin with an underscore, and repeated elements are a "
+        "list. All values are text, so declare the columns' types.",
+    )
     response_actions: tuple[ResponseAction, ...] | None = Field(
         default=None, description="Responses that need special treatment."
     )
@@ -225,6 +231,11 @@ class Endpoint(Settings):
         "each row's key in the map.",
     )
     auth: Auth | None = Field(default=None, description="Another way to send the same secret, for this endpoint.")
+
+    @property
+    def xml_path(self) -> tuple[str, ...] | None:
+        """Returns the names of the elements that lead to the rows; None if responses are not XML."""
+        return tuple((self.data_selector or "").split("/")) if self.response == "xml" else None
 
 
 def as_endpoint(value: Any) -> Any:

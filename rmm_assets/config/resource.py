@@ -30,7 +30,7 @@ from rmm_assets.settings import Settings, leaves
 _PLACEHOLDER = re.compile(r"(\{(?:resources|incremental)(?:\.[^{}\s]+)+\})")
 
 OUR_PAGINATOR_KEYS = ("range_param", "last_path")
-OUR_ENDPOINT_KEYS = {"total_header", "count", "wrong_signals", "empty_as", "single_object", "map_key"}
+OUR_ENDPOINT_KEYS = {"total_header", "count", "wrong_signals", "empty_as", "single_object", "map_key", "response"}
 
 
 def _as_texts(value: Any) -> Any:
@@ -313,6 +313,8 @@ class Resource(ResourceDefaults):
         config = self.model_dump(by_alias=True, exclude_unset=True, exclude=OUR_KEYS)
         endpoint = self.endpoint.model_dump(by_alias=True, exclude_unset=True, exclude=OUR_ENDPOINT_KEYS)
         config["endpoint"] = {key: value for key, value in endpoint.items() if value is not None} | {"path": self.path}
+        if (path := self.endpoint.xml_path) is not None:
+            config["endpoint"]["data_selector"] = ".".join(path).removesuffix(".*")
         for ranged in (endpoint.get("incremental"), *(endpoint.get("params") or {}).values()):
             for key in OUR_INCREMENTAL_KEYS if isinstance(ranged, dict) else ():
                 ranged.pop(key, None)

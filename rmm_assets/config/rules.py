@@ -235,9 +235,20 @@ def _range_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]
         yield line_error((*where, *at, "start_format"), message)
 
 
+_XML_PATH = re.compile(r"[A-Za-z_][\w-]*(/[A-Za-z_][\w-]*)*/([A-Za-z_][\w-]*|\*)", re.ASCII)
+
+
 def _map_faults(resource: Resource, where: Path) -> Iterator[InitErrorDetails]:
     endpoint = resource.endpoint
+    if endpoint.xml_path is not None and not _XML_PATH.fullmatch(endpoint.data_selector or ""):
+        yield line_error(
+            (*where, "data_selector"),
+            "in XML, it is the path of the rows' elements from the root, for example result/items/* or devices/device",
+        )
     if endpoint.map_key is None:
+        return
+    if endpoint.xml_path is not None:
+        yield line_error((*where, "map_key"), "XML has no maps; leave it out")
         return
     if endpoint.data_selector is None or keys_of(endpoint.data_selector) is None:
         yield line_error(

@@ -53,6 +53,7 @@ class Endpoint:
         wrong_signals: Names of signals that the API gets wrong.
         empty_as: Responses that mean an empty list.
         single_object: Whether an object in place of the list is a row.
+        xml_path: For bodies in XML, the names of the elements that lead to the rows; None for JSON.
         map_key: Field for the keys of a map of rows, if the rows are not a list.
         null_values: Texts in the rows that are null.
         gate: Held during a request: a semaphore if the endpoint allows fewer parallel requests than the pager.
@@ -77,6 +78,7 @@ class Endpoint:
     wrong_signals: tuple[str, ...] = ()
     empty_as: tuple[EmptyAs, ...] = ()
     single_object: bool = False
+    xml_path: tuple[str, ...] | None = None
     map_key: str | None = None
     null_values: frozenset[str] = frozenset()
     gate: AbstractContextManager[Any] = field(default_factory=nullcontext, compare=False)

@@ -117,10 +117,10 @@ class Pager:
             if reply.status == 204 or reply.status >= 300:
                 return None
             try:
-                reply = _as_list(endpoint, reply)
+                reply = _as_json_list(endpoint, reply)
                 return Answer(reply, _decoded(endpoint, reply, selector_of(endpoint, reply.body)))
             except BodyError as error:
-                if error.reason == "not_json" and patient:
+                if error.reason in ("not_json", "not_xml") and patient:
                     raise BodyFault(str(error)) from None
                 return None
 
@@ -184,9 +184,9 @@ class Pager:
             if _is_ignored(endpoint.ignore, reply):
                 return Answer(reply, _NO_ROWS, ignored=True)
             try:
-                reply = _as_list(endpoint, reply)
+                reply = _as_json_list(endpoint, reply)
             except BodyError as error:
-                raise BodyFault(f"{error}; {_ADVICE}") from None
+                raise BodyFault(str(error) if error.reason == "not_xml" else f"{error}; {_ADVICE}") from None
             return Answer(reply, _page(endpoint, reply, first))
 
         if endpoint.ignore:
@@ -242,12 +242,16 @@ def _page(endpoint: Endpoint, reply: Reply, first: bool) -> Page:
     raise TransportError(f"{endpoint.name}: {problem}")
 
 
-def _as_list(endpoint: Endpoint, reply: Reply) -> Reply:
-    """Returns a response whose rows are a list.
+def _as_json_list(endpoint: Endpoint, reply: Reply) -> Reply:
+    """Returns a response in JSON whose rows are a list.
 
     Raises:
-        BodyError: They are a map whose values are not rows.
+        BodyError: The body is not XML although the file says so, or the rows are a map whose values are not rows.
     """
+    if endpoint.xml_path is not None and reply.body:
+        from rmm_assets.rows.xml import xml_as_json
+
+        reply = replace(reply, body=xml_as_json(reply.body, endpoint.xml_path))
     if endpoint.map_key is None or endpoint.selector is None:
         return reply
     return replace(reply, body=map_as_list(reply.body, endpoint.selector, endpoint.map_key))
