@@ -12,6 +12,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from rmm_assets_tests.bucket import bucket_server
 from rmm_assets_tests.forking import forked_commands, forking_server
 from rmm_assets_tests.mariadb import drop_datasets
 from rmm_assets_tests.mariadb import mariadb as running_mariadb
@@ -85,6 +86,13 @@ def mariadb(mariadb_server: str) -> Iterator[str]:
     """Yields the URL of a MariaDB server without datasets."""
     yield mariadb_server
     drop_datasets(mariadb_server)
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """Yields the URL of a server with a bucket, shared by all tests of a worker."""
+    with bucket_server() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.schema.typing import TTableFormat
+from dlt.common.storages.configuration import FileSystemCredentials
 from dlt.destinations import filesystem
 from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
 from dlt.destinations.impl.filesystem.sql_client import FilesystemSqlClient
@@ -22,6 +23,21 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 class LakeSqlClient(FilesystemSqlClient):
     """dlt's SQL client of a filesystem, with a view of the newest version of each table, found by its place."""
+
+    def create_secret(
+        self,
+        scope: str,
+        credentials: FileSystemCredentials,
+        secret_name: str | None = None,
+        persist_secrets: bool = False,
+    ) -> bool:
+        """Lets DuckDB read a bucket through dlt's client: its own, the extension httpfs, is downloaded and needs the credentials.
+
+        dlt's method also fails with DuckDB 2.0 (1.31.0).
+        """
+        if (protocol := self.remote_client.config.protocol) != "file":
+            self._register_filesystem(self.remote_client.fs_client, protocol)
+        return True
 
     @raise_database_error
     def create_views_for_tables(self, tables: dict[str, str]) -> None:

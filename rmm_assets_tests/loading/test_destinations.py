@@ -24,6 +24,7 @@ from rmm_assets.tables.settings import Destination
 from rmm_assets.tables.store import Store
 from rmm_assets.tables.syncs import latest
 from rmm_assets.tables.table import Table
+from rmm_assets_tests.bucket import BUCKET
 from rmm_assets_tests.syncing import KEY, Row, connection, resource, store_in
 
 HISTORY = {"disposition": "merge", "strategy": "scd2"}
@@ -343,10 +344,10 @@ def test_a_driver_that_is_not_installed_is_a_fault_of_the_file(kind: str, packag
 
 
 def test_a_bucket_and_a_table_format_have_drivers_too() -> None:
-    if missing_extra("filesystem", [], "s3://lake") is None:
-        pytest.skip("s3fs is installed here")
-    lake = {"type": "filesystem", "options": {"bucket_url": "s3://lake"}}
-    with pytest.raises(ValueError, match=r"filesystem needs .*s3fs, .*'dlt\[s3\]'"):
+    if missing_extra("filesystem", [], "gs://lake") is None:
+        pytest.skip("gcsfs is installed here")
+    lake = {"type": "filesystem", "options": {"bucket_url": "gs://lake"}}
+    with pytest.raises(ValueError, match=r"filesystem needs .*gcsfs.*'dlt\[gs\]'"):
         connection(resource(table_format="delta"), destination=lake)
     assert missing_extra("filesystem", ["delta", "iceberg"], "/data/lake") is None
 
@@ -377,3 +378,26 @@ def test_every_extra_of_a_destination_is_in_the_package() -> None:
 def test_rows_are_merged_with_a_strategy_that_the_destination_supports(kind: str, strategy: str) -> None:
     made = into(kind, resource())
     assert plan_load(made, made.resource("devices")).hints["write_disposition"]["strategy"] == strategy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["delta", "iceberg"])
+def test_tables_in_a_bucket_are_merged_and_read(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: str
+) -> None:
+    for name, value in (
+        ("aws_access_key_id", "reader"),
+        ("aws_secret_access_key", "not-secret"),
+        ("endpoint_url", bucket),
+    ):
+        monkeypatch.setenv(f"DESTINATION__FILESYSTEM__CREDENTIALS__{name.upper()}", value)
+    store = Store("filesystem", None, "acme", tmp_path / "work", {"bucket_url": f"s3://{BUCKET}/{kind}"})
+    made = connection(resource(table_format=kind), destination="filesystem", dataset="acme")
+    with Simulator(tables={"devices": fleet(4)}) as server:
+        for rows in (fleet(4), [*fleet(3), *fleet(5)[4:]]):
+            server.set_rows("devices", rows)
+            outcome = sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
+    assert (outcome.rows_new, outcome.rows_written, outcome.absences.marked) == (1, 1, 1)
+    with store.reading("compare") as client:
+        found = Table(client, "devices").rows("SELECT id, name, _absent_since IS NULL FROM {table} ORDER BY id")
+        assert found == [(i, f"PC-{i}", i != 4) for i in range(1, 6)]
