@@ -142,7 +142,7 @@ class References:
             self._end("no next page", None, page)
             self.needs_another_look = True
             self._suspicion = f"{self._endpoint.name}: page {self.number} says there is more but has no next page"
-        # A null mark is the end, as on SuperOps' last page.
+        # A null mark is the end: some APIs write null instead of false on the last page.
         elif mark is None or (reference is not ABSENT and not reference):
             self._end("no next page", Evidence.END_MARK, page)
         elif not page.rows:

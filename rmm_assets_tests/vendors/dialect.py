@@ -121,6 +121,8 @@ class Dialect(ABC):
     hosts: ClassVar[tuple[str, ...]]
     """The vendor's hosts, for these settings."""
     secrets: ClassVar[Mapping[str, str]] = {"api_key": KEY}
+    unpaged: ClassVar[frozenset[str]] = frozenset()
+    """The resources that the vendor sends in one response."""
 
     faults: Callable[[Asked, int], Say | None] = lambda asked, number: None
     answered: list[tuple[str, int]] = field(default_factory=list)

@@ -74,12 +74,13 @@ def table(folder: Path, name: str) -> list[Row]:
     return [{k: v for k, v in row.items() if not k.startswith(own)} for row in found.to_pylist()]
 
 
-def loads_everything(folder: Path, dialect: Dialect, name: str) -> None:
+def loads_everything(folder: Path, dialect: Dialect, name: str) -> Outcome:
     """Loads a resource from a server of the dialect, and checks that the table has every row and value."""
     with Scripted(dialect.answer) as server:
         outcome = load(folder, connection_of(dialect, server.url), dialect, name)
     assert outcome.report.complete
     assert differences(table(folder, name), dialect.resources()[name]) == []
+    return outcome
 
 
 def flat(row: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

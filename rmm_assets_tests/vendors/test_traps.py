@@ -9,15 +9,22 @@ import pytest
 
 from rmm_assets.errors import RmmError
 from rmm_assets_tests.http.servers import Say, Scripted
-from rmm_assets_tests.vendors import lists
+from rmm_assets_tests.vendors import lists, nested
 from rmm_assets_tests.vendors.dialect import Asked, Dialect
 from rmm_assets_tests.vendors.loading import connection_of, differences, load, loads_everything, table
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_token_that_expires_in_mid_run_is_renewed(tmp_path: Path) -> None:
-    dialect = lists.Jamf()
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(lists.Jamf, "buildings"), (nested.NinjaOne, "activities"), (nested.Action1, "endpoints")],
+    ids=lambda value: getattr(value, "profile", value),
+)
+def test_a_token_that_expires_in_mid_run_is_renewed(
+    kind: type[lists.Jamf | nested.OAuth], name: str, tmp_path: Path
+) -> None:
+    dialect = kind()
 
     def expire(asked: Asked, number: int) -> Say | None:
         if number == 3:
@@ -25,14 +32,17 @@ def test_a_token_that_expires_in_mid_run_is_renewed(tmp_path: Path) -> None:
         return None
 
     dialect.faults = expire
-    loads_everything(tmp_path, dialect, "buildings")
+    loads_everything(tmp_path, dialect, name)
     assert len(dialect.tokens) == 1
 
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [(lists.Level, "alerts"), (lists.Hudu, "assets"), (lists.VsaX, "devices"), (lists.Tactical, "agents"),
-     (lists.Jamf, "computers"), (lists.ConnectWise, "tickets"), (lists.Atera, "agents")],
+    [
+        (lists.Level, "alerts"), (lists.Hudu, "assets"), (lists.VsaX, "devices"), (lists.Tactical, "agents"),
+        (lists.Jamf, "computers"), (lists.ConnectWise, "tickets"), (lists.Atera, "agents"),
+        (nested.NinjaOne, "devices"), (nested.NinjaOne, "activities"),
+    ],
     ids=lambda value: getattr(value, "profile", value),
 )  # fmt: skip
 def test_a_server_that_cuts_its_pages_loses_no_rows(kind: type[Dialect], name: str, tmp_path: Path) -> None:
@@ -67,3 +77,75 @@ def test_the_page_of_a_dashboard_is_red(tmp_path: Path) -> None:
     dialect.faults = lambda asked, number: page
     with Scripted(dialect.answer) as server, pytest.raises(RmmError, match="JSON"):
         load(tmp_path, connection_of(dialect, server.url), dialect, "agents")
+
+
+def test_a_smaller_page_of_an_organization_is_followed(tmp_path: Path) -> None:
+    """Action1's server may change the limit that was asked for."""
+    dialect = nested.Action1()
+    respond = dialect.respond
+
+    def smaller(asked: Asked, number: int) -> Say | None:
+        if "limit" not in asked.query:
+            return None
+        return respond(replace(asked, query={**asked.query, "limit": ["70"]}))
+
+    dialect.faults = smaller
+    loads_everything(tmp_path, dialect, "endpoints")
+
+
+def test_too_many_requests_of_which_the_body_says_how_long_to_wait(tmp_path: Path) -> None:
+    dialect = nested.Action1()
+    slow_down = Say({"error": "too many requests", "retry_after": 1}, 429)
+    dialect.faults = lambda asked, number: slow_down if number == 4 else None
+    loads_everything(tmp_path, dialect, "automations")
+
+
+def test_a_403_that_means_too_many_requests_is_waited_for(tmp_path: Path) -> None:
+    dialect = nested.Auvik()
+    slow_down = Say({"errors": [{"title": "Rate limit exceeded", "detail": "rate limit"}]}, 403)
+    dialect.faults = lambda asked, number: slow_down if number == 3 else None
+    loads_everything(tmp_path, dialect, "devices")
+
+
+def test_a_403_that_means_no_permission_is_red(tmp_path: Path) -> None:
+    dialect = nested.Auvik()
+    dialect.faults = lambda asked, number: Say({"errors": [{"title": "Forbidden"}]}, 403) if number == 3 else None
+    with Scripted(dialect.answer) as server, pytest.raises(RmmError, match="403"):
+        load(tmp_path, connection_of(dialect, server.url), dialect, "devices")
+
+
+def test_a_200_that_means_too_many_requests_is_waited_for(tmp_path: Path) -> None:
+    dialect = nested.SuperOps()
+    limit = {"extensions": {"clientError": [{"code": "rate_limit_exceeded"}]}, "message": "rate_limit_exceeded"}
+    dialect.faults = lambda asked, number: Say({"errors": [limit], "data": None}) if number == 3 else None
+    loads_everything(tmp_path, dialect, "assets")
+
+
+def test_rows_and_messages_that_mention_a_limit_are_rows(tmp_path: Path) -> None:
+    dialect = nested.SuperOps()
+    dialect.queries["getAlertList"][1][3]["message"] = "rate_limit_exceeded"
+    loads_everything(tmp_path, dialect, "alerts")
+    assert dialect.requests <= 8
+
+
+def test_an_error_with_200_is_red(tmp_path: Path) -> None:
+    dialect = nested.SuperOps()
+    error = {"errors": [{"message": "Internal Server Error"}], "data": None}
+    dialect.faults = lambda asked, number: Say(error) if number >= 2 else None
+    with Scripted(dialect.answer) as server, pytest.raises(RmmError):
+        load(tmp_path, connection_of(dialect, server.url), dialect, "assets")
+
+
+def test_activities_of_a_second_run_are_the_new_ones(tmp_path: Path) -> None:
+    dialect = nested.NinjaOne()
+    rows = dialect.lists["/v2/activities"].rows
+    later = [rows.pop() for _ in range(5)]
+    with Scripted(dialect.answer) as server:
+        made = connection_of(dialect, server.url)
+        load(tmp_path, made, dialect, "activities")
+        rows += later
+        dialect.answered.clear()
+        outcome = load(tmp_path, made, dialect, "activities")
+    assert outcome.rows_new == 5
+    assert sum(number for _, number in dialect.answered) < 100
+    assert differences(table(tmp_path, "activities"), rows) == []
