@@ -110,7 +110,7 @@ class NinjaOne(OAuth):
         alerts = [
             {
                 "uid": f"00000000-0000-4000-8000-{row['id']:012}",
-                "deviceId": row["device_id"],
+                "deviceId": row["device_id"] % 3,
                 "message": row["message"],
                 "sourceType": "CONDITION_AGENT_CPU",
                 "createTime": datetime.fromisoformat(row["opened_at"]).timestamp() + 0.25,
