@@ -253,7 +253,7 @@ class _Walk:
             self._followed = place
             if following is None or empty >= _MOST_EMPTY:
                 break
-            if pack(following) in asked:
+            if pack(following) in asked and not getattr(self._target.paginator, "cursor_stays", False):
                 self._doubt(f"page {number} names a next page that was already read")
                 return
             changes, answer = following, None

@@ -16,6 +16,7 @@ class Request:
 
     Attributes:
         path: A path relative to the base URL, or an absolute URL of the same origin.
+        moves_on: Whether each such request returns something else, so that a failed one is only repeated if it was throttled.
         label: Its name in log lines and errors, such as `devices page 3`.
     """
 
@@ -26,3 +27,4 @@ class Request:
     json: Any = None
     data: Any = None
     label: str = "request"
+    moves_on: bool = False

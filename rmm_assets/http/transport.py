@@ -210,6 +210,10 @@ class Transport:
             # A 503 without `Retry-After` may concern one endpoint; any other throttling concerns the key.
             if outcome.retryable and (outcome.wait or (outcome.throttled and outcome.status != 503)):
                 self._rate_limit.pause(wait)
+            if request.moves_on and not outcome.throttled:
+                raise TransportError(
+                    f"{problem}; it is not repeated, as the cursor has moved on", status=outcome.status
+                )
             if not outcome.retryable or attempt > retry.max_retries:
                 tries = f" (after {attempt} requests)" if attempt > 1 else ""
                 raise TransportError(problem + tries, status=outcome.status)

@@ -149,6 +149,11 @@ class ByReference(Paginator):
         """Whether an empty page is the end."""
         return False
 
+    @property
+    def stays(self) -> bool:
+        """Whether each request for the same reference returns the next page."""
+        return False
+
     place_key: ClassVar[str] = ""
     """The setting with the location of the reference."""
 
@@ -302,6 +307,11 @@ class CursorPaginator(ByReference):
     cursor_path: str = Field(default="cursors.next", min_length=1, description="JSONPath of the cursor in the body.")
     cursor_param: str | None = Field(default=None, description="Query parameter of the cursor; `cursor` by default.")
     cursor_body_path: str | None = Field(default=None, description="Dotted path of the cursor in a JSON request body.")
+    cursor_stays: bool = Field(
+        default=False,
+        description="Not in dlt: whether the cursor keeps its name and each request for it returns the next page, until one is "
+        "empty, as at NinjaOne's `/v2/queries`. A request that failed is not repeated, because the page might be skipped.",
+    )
     stop_after_empty_page: bool | None = Field(default=False, description="Whether an empty page is the end.")
     has_more_path: _HasMorePath = None
     last_path: _LastPath = None
@@ -313,7 +323,11 @@ class CursorPaginator(ByReference):
 
     @property
     def stops_at_empty(self) -> bool:
-        return bool(self.stop_after_empty_page)
+        return bool(self.stop_after_empty_page) or self.cursor_stays
+
+    @property
+    def stays(self) -> bool:
+        return self.cursor_stays
 
     def reference(self, answer: Answer) -> Any:
         return answer.find(self.cursor_path)
@@ -331,7 +345,8 @@ class CursorPaginator(ByReference):
 
     def to(self, asked: Request, cursor: Any) -> Request:
         """Returns the request for the page at a cursor."""
-        return _put(asked, self.cursor_param or "cursor", self.cursor_body_path, cursor)
+        request = _put(asked, self.cursor_param or "cursor", self.cursor_body_path, cursor)
+        return replace(request, moves_on=self.cursor_stays)
 
 
 class HeaderCursorPaginator(ByReference):

@@ -160,7 +160,7 @@ class References:
         following = self._follow(asked, answer, reference)
         if following.path != asked.path and "://" in following.path:
             return not same_address(answer.reply.url, following.path)
-        return following != asked
+        return following != asked or self._paginator.stays
 
     def _follow(self, asked: Request, answer: Answer, reference: Any) -> Request:
         try:

@@ -139,7 +139,7 @@ def _walk_references(
             if "://" in following.path:
                 following = replace(following, path=pager.transport.same_origin(following.path))
             number, request = number + 1, following
-            if _address(request) in seen:
+            if _address(request) in seen and not paginator.stays:
                 raise PagingError(
                     f"{endpoint.name}: page {number - 1} names a next page that was already read: the cursor does not move"
                 )

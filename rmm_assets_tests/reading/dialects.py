@@ -268,6 +268,13 @@ def jira(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
     )
 
 
+def link_only(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
+    """Sends a `Link` header only if there is a next page."""
+    start, size = int(query.get("from", 0)), _size(query, "per_page")
+    link = f'<{_url(seen, **{"from": start + size})}>; rel="next"'
+    return Say(rows[start : start + size], headers=(("Link", link),) if start + size < len(rows) else ())
+
+
 def relative_header(rows: Rows, query: dict[str, str], seen: Seen) -> Say:
     """Names the next page by a relative address in a header of its own."""
     start = int(query.get("from", 0))
@@ -454,6 +461,12 @@ DIALECTS = [
             "misspelt": {"data_selector": "issues", "paginator": {
                 "type": "cursor", "cursor_path": "nextToken", "cursor_param": "nextPageToken", "last_path": "last"}},
         },
+    ),
+    Dialect(
+        "link only", link_only,
+        [{"data_selector": "$", "paginator": "header_link", "params": {"per_page": 20}}],
+        {"single_page": {"data_selector": "$", "paginator": "single_page"}},
+        sizes=(0, 7, 20, 40, 57),
     ),
     Dialect(
         "relative header", relative_header,
