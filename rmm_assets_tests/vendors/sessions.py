@@ -1,4 +1,4 @@
-"""Speaks the APIs of vendors that exchange a login for a token: Datto RMM."""
+"""Speaks the APIs of vendors that exchange a login for a token."""
 
 from __future__ import annotations
 
@@ -217,3 +217,152 @@ class Datto(Sessions):
             "nextPageUrl": link(page + 1),
         }
         return Say({"pageDetails": details, "alerts" if "/alerts/" in path else path.rpartition("/")[2]: rows})
+
+
+class NCentral(Sessions):
+    """N-central: page numbers from 1, tokens for a JWT that are refreshed. N-able's pages and maintained clients."""
+
+    profile = "ncentral"
+    settings: ClassVar[Mapping[str, str]] = {"host": "ncentral.example.com"}
+    hosts = ("ncentral.example.com",)
+    secrets: ClassVar[Mapping[str, str]] = {"JWT": KEY}
+    page_size = 50
+    unpaged = frozenset({"service_statuses"})
+    lifetime = 3600
+
+    refreshable: str = ""
+
+    @cached_property
+    def lists(self) -> Mapping[str, List]:
+        number = three_pages(50)
+        params = frozenset({"pageNumber", "pageSize", "select", "sortBy", "sortOrder", "filterId"})
+
+        def contact(row: Row) -> Row:
+            return {
+                "contactEmail": row["contact"]["email"],
+                "contactPhone": row["contact"]["phone"],
+                "city": row["city"],
+            }
+
+        service_orgs = [
+            {"soId": str(row["id"]), "soName": row["city"], "orgUnitType": "SO", "isSystem": False, **contact(row)}
+            for row in ORGANIZATIONS[:number]
+        ]
+        customers = [
+            {
+                "customerId": str(row["id"]),
+                "customerName": row["city"],
+                "parentId": "50",
+                "county": None,
+                **contact(row),
+            }
+            for row in ORGANIZATIONS[:number]
+        ]
+        sites = [
+            {"siteId": row["id"], "siteName": row["city"], "parentId": 1, "externalId": "", **contact(row)}
+            for row in ORGANIZATIONS[:number]
+        ]
+        devices = [
+            {
+                "deviceId": row["id"],
+                "longName": row["model"],
+                "deviceClass": row["device_class"],
+                "isProbe": False,
+                "supportedOs": row["os"]["name"],
+                "lastLoggedInUser": row["last_user"],
+                "stillLoggedIn": "false",
+                "customerId": row["organization"]["id"],
+                "siteId": None,
+                "lastApplianceCheckinTime": row["last_seen_at"],
+            }
+            for row in DEVICES[:number]
+        ]
+        return {
+            path: List(rows, 500, 50, params)
+            for path, rows in {
+                "/service-orgs": service_orgs, "/customers": customers, "/sites": sites, "/devices": devices,
+            }.items()
+        }  # fmt: skip
+
+    def _issues(self, customer: str) -> Rows:
+        """Returns the active issues of a customer; the first one has more than two pages of them."""
+        count = three_pages(50) if customer == str(ORGANIZATIONS[0]["id"]) else int(customer) % 3
+        return [
+            {
+                "orgUnitId": int(customer),
+                "deviceId": row["device_id"],
+                "notificationState": 5,
+                "serviceId": 7,
+                "serviceName": row["type"],
+                "taskId": row["id"],
+                "serviceItemId": 1,
+                "_extra": {"deviceName": None, "transitionTime": row["opened_at"], "customerTree": ["SO", customer]},
+            }
+            for row in ALERTS[:count]
+        ]
+
+    def _statuses(self, device: int) -> Rows:
+        return [
+            {
+                "taskId": task,
+                "moduleName": name,
+                "stateStatus": "Normal",
+                "lastScanTime": "2026-01-02 03:04:05.678 +0000",
+            }
+            for task, name in enumerate(("CPU", "Disk", "Memory")[: device % 4])
+        ]
+
+    def resources(self) -> Mapping[str, Rows]:
+        found = {path[1:].replace("-", "_"): each.rows for path, each in self.lists.items()}
+        found["active_issues"] = [
+            {**issue, "_customers_customerId": row["customerId"]}
+            for row in found["customers"]
+            for issue in self._issues(row["customerId"])
+        ]
+        found["service_statuses"] = [
+            {**status, "_devices_deviceId": row["deviceId"]}
+            for row in found["devices"]
+            for status in self._statuses(row["deviceId"])
+        ]
+        return found
+
+    def _tokens(self) -> Say:
+        self.refreshable = secrets.token_hex(20)
+        access = {"token": self.issue(), "type": "Bearer", "expirySeconds": int(self.lifetime)}
+        return Say({"tokens": {"access": access, "refresh": {"token": self.refreshable, "expirySeconds": 90_000}}})
+
+    def respond(self, asked: Asked) -> Say:
+        if asked.path == "/api/auth/authenticate":
+            if asked.method != "POST" or asked.headers.get("authorization") != f"Bearer {KEY}":
+                return Say({"message": "Authentication failed"}, 401)
+            self.logins += 1
+            return self._tokens()
+        if asked.path == "/api/auth/refresh":
+            text = asked.headers.get("content-type", "").startswith("text/plain")
+            if asked.method != "POST" or not text or asked.body.decode() != self.refreshable:
+                return Say({"message": "invalid refresh token"}, 401)
+            return self._tokens()
+        if not self.may(asked):
+            return Say({"message": "Token expired"}, 401)
+        path = asked.path.removeprefix("/api")
+        steps = path.split("/")
+        if steps[1] == "devices" and steps[3:] == ["service-monitor-status"]:
+            return Say({"data": self.page(asked, List([], 0, 0), self._statuses(int(steps[2])))})
+        params = self.lists["/devices"].params
+        issues = steps[1] == "org-units" and steps[3:] == ["active-issues"]
+        found = List(self._issues(steps[2]), 500, 50, params) if issues else self.lists.get(path)
+        if found is None:
+            return NOT_FOUND
+        size, page = found.size(asked.first("pageSize")), asked.number("pageNumber", 1)
+        rows = self.page(asked, found, found.rows[(page - 1) * size : page * size])
+        pages = -(-len(found.rows) // size)
+        return Say(
+            {
+                "data": rows,
+                "pageNumber": page,
+                "pageSize": size,
+                "itemCount": len(rows),
+                "totalItems": len(found.rows),
+                "totalPages": pages,
+            }
+        )

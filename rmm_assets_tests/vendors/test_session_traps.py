@@ -15,7 +15,7 @@ from rmm_assets_tests.vendors.loading import connection_of, differences, load, l
 
 pytestmark = pytest.mark.slow
 
-KINDS = [(sessions.Datto, "devices")]
+KINDS = [(sessions.Datto, "devices"), (sessions.NCentral, "devices")]
 
 
 def expires_at(dialect: sessions.Sessions, *requests: int) -> None:
@@ -77,3 +77,39 @@ def test_a_wrong_key_is_red_and_asked_for_no_rows(tmp_path: Path) -> None:
     with Scripted(dialect.answer) as server, pytest.raises(RmmError, match="401"):
         load(tmp_path, connection_of(dialect, server.url), dialect, "sites")
     assert dialect.answered == []
+
+
+def test_a_refresh_token_saves_the_login_and_a_restart_of_the_server_needs_it(tmp_path: Path) -> None:
+    dialect = sessions.NCentral()
+    expires_at(dialect, 3)
+    loads_everything(tmp_path / "expired", dialect, "devices")
+    assert dialect.logins == 1
+
+    dialect = sessions.NCentral()
+
+    def restart(asked: Asked, number: int) -> Say | None:
+        if number == 3:
+            dialect.tokens.clear()
+            dialect.refreshable = ""
+        return None
+
+    dialect.faults = restart
+    loads_everything(tmp_path / "restarted", dialect, "devices")
+    assert dialect.logins == 2
+
+
+def test_an_error_that_is_answered_with_200_is_red(tmp_path: Path) -> None:
+    dialect = sessions.NCentral()
+    dialect.faults = lambda asked, number: Say({"message": "Error Message", "status": 500}) if number >= 3 else None
+    with Scripted(dialect.answer) as server, pytest.raises(RmmError):
+        load(tmp_path, connection_of(dialect, server.url), dialect, "sites")
+
+
+def test_one_customer_that_is_gone_does_not_stop_the_others(tmp_path: Path) -> None:
+    dialect = sessions.NCentral()
+    gone = dialect.resources()["customers"][0]["customerId"]
+    dialect.faults = lambda asked, number: Say({}, 404) if f"/org-units/{gone}/" in asked.path else None
+    with Scripted(dialect.answer) as server:
+        load(tmp_path, connection_of(dialect, server.url), dialect, "active_issues")
+    others = [row for row in dialect.resources()["active_issues"] if row["_customers_customerId"] != gone]
+    assert differences(table(tmp_path, "active_issues"), others) == []
