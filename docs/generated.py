@@ -1,7 +1,7 @@
 """Generates parts of the reference from code, as an mkdocs hook.
 
 The keys of a connection file are taken from the models that read it, the commands from the command line. A page marks the
-position with a comment, `<!-- generated: keys -->` or `<!-- generated: commands -->`.
+position with a comment, `<!-- generated: keys -->`, `<!-- generated: commands -->` or `<!-- generated: profiles -->`.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import click
 
 from rmm_assets.cli import main
-from rmm_assets.config import Connection
-from rmm_assets.config.resource import ResourceDefaults
+from rmm_assets.config import Connection, profiles
+from rmm_assets.config.attributes import Attributes
+from rmm_assets.config.profiles import Profile
+from rmm_assets.config.resource import Resource, ResourceDefaults
 from rmm_assets.orchestration.component import RmmConnection
 
 Schema = Mapping[str, Any]
@@ -26,7 +28,7 @@ _MARK = re.compile(r"<!-- generated: (\w+) -->")
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replaces the marks in a page's source; mkdocs calls it for each page."""
-    return _MARK.sub(lambda mark: {"keys": keys, "commands": commands}[mark[1]](), markdown)
+    return _MARK.sub(lambda mark: {"keys": keys, "commands": commands, "profiles": vendors}[mark[1]](), markdown)
 
 
 def keys() -> str:
@@ -134,3 +136,56 @@ def commands() -> str:
 
 def _help(command: click.Command, name: str) -> str:
     return command.get_help(click.Context(command, info_name=name, max_content_width=100))
+
+
+def vendors() -> str:
+    """Returns a table of all profiles, and a section for each."""
+    known = {name: profiles.profile_named(name) for name in profiles.names() if profiles.profile_named(name).vendor}
+    table = ["| vendor | profile | settings | resources | how sure |", "|---|---|---|---|---|"]
+    for name, profile in known.items():
+        lists = f"{_code(profile.settings)} | {_code(profile.resources)}"
+        table.append(f"| [{profile.vendor}](#{name}) | `{name}` | {lists} | {profile.confidence} |")
+    table.append(
+        "\n`high`: the vendor's own description or source code; `medium`: maintained programs of others that use the API; "
+        "`low`: single reports."
+    )
+    return "\n".join([*table, *(line for name, profile in known.items() for line in _vendor(name, profile))])
+
+
+def _vendor(name: str, profile: Profile) -> Iterator[str]:
+    yield f"\n## {profile.vendor} {{ #{name} }}\n"
+    yield f"`profile: {name}`, [the vendor's documentation]({profile.docs}).\n"
+    for secret in profile.secrets.values():
+        yield f"- Secret `NAME_{secret.variable}`: {secret.description} Where: {secret.where}"
+    for key, setting in profile.settings.items():
+        allowed = f" One of {_code(setting.values)}." if setting.values else ""
+        default = f" `{setting.default}` by default." if setting.default else ""
+        yield f"- Setting `{key}`: {setting.description}{allowed}{default}"
+    yield "\n| resource | what | primary key | reads |\n|---|---|---|---|"
+    for resource in _resources(profile):
+        key = _code(resource.keys) if resource.keys else "none: replaced by every run"
+        yield f"| `{resource.name}` | {resource.description} | {key} | {_reads(resource)} |"
+    yield "\nNot verified:\n"
+    yield from (f"- {sentence}" for sentence in profile.not_verified)
+    yield "\nSources:\n"
+    yield from (f"- {source}" for source in profile.sources)
+
+
+def _resources(profile: Profile) -> tuple[Resource, ...]:
+    """Returns a profile's resources, with its defaults merged in; settings are not filled in."""
+    attributes = {"name": "any", **profile.attributes}
+    return Attributes.model_validate(
+        {key: attributes[key] for key in ("name", "client", "resource_defaults", "resources")}
+    ).resources
+
+
+def _reads(resource: Resource) -> str:
+    incremental = resource.endpoint.incremental
+    if incremental is None:
+        return "everything"
+    often = f", everything every {incremental.full_every}" if incremental.full_every else ""
+    return f"what changed, by `{incremental.cursor_path}`{often}"
+
+
+def _code(words: Iterable[str]) -> str:
+    return ", ".join(f"`{word}`" for word in words)

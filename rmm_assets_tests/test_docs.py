@@ -30,7 +30,7 @@ from dagster._daemon.cli import create_dagster_daemon_cli
 
 import rmm_assets
 from rmm_assets.cli import main
-from rmm_assets.config import Connection
+from rmm_assets.config import Connection, profiles
 from rmm_assets.config.checks import Checks
 from rmm_assets.definitions import load_connections
 from rmm_assets_tests.forking import forked_commands
@@ -122,6 +122,19 @@ def test_the_reference_has_every_key_with_a_description(monkeypatch: pytest.Monk
 
     assert {key for key, _ in rows} == known
     assert not [key for key, description in rows if not description.strip()]
+
+
+def test_the_reference_has_every_profile_with_its_resources_and_what_is_not_verified(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(PROJECT / "docs"))
+    import generated
+
+    text = generated.vendors()
+    for name in set(profiles.names()) - {"generic"}:
+        profile, section = profiles.profile_named(name), text.partition(f"{{ #{name} }}")[2].partition("\n## ")[0]
+        assert [key for key in (*profile.settings, *profile.resources) if f"`{key}`" not in section] == []
+        assert [line for line in (*profile.not_verified, *profile.sources) if line not in section] == []
 
 
 # Commands

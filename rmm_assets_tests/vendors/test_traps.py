@@ -95,8 +95,8 @@ def test_a_smaller_page_of_an_organization_is_followed(tmp_path: Path) -> None:
 def test_too_many_requests_of_which_the_body_says_how_long_to_wait(tmp_path: Path) -> None:
     dialect = nested.Action1()
     slow_down = Say({"error": "too many requests", "retry_after": 4}, 429)
-    dialect.faults = lambda asked, number: slow_down if number == 4 else None
-    outcome = loads_everything(tmp_path, dialect, "automations")
+    dialect.faults = lambda asked, number: slow_down if number == 3 else None
+    outcome = loads_everything(tmp_path, dialect, "organizations")
     assert outcome.traffic.throttled == 1
     assert outcome.seconds > 4
 
