@@ -209,7 +209,7 @@ class OffsetPaginator(ByPosition):
     range_param: str | None = Field(
         default=None,
         min_length=1,
-        description="Not in dlt: query parameter of the first and last row, such as GLPI's `range=0-49`, instead of offset and "
+        description="Not in dlt: query parameter of the first and last row, such as `range=0-49`, instead of offset and "
         "limit. `Content-Range` in the responses is the total.",
     )
     total_path: str | None = Field(
@@ -310,7 +310,7 @@ class CursorPaginator(ByReference):
     cursor_stays: bool = Field(
         default=False,
         description="Not in dlt: whether the cursor keeps its name and each request for it returns the next page, until one is "
-        "empty, as at NinjaOne's `/v2/queries`. A request that failed is not repeated, because the page might be skipped.",
+        "empty. A request that failed is not repeated, because the page might be skipped.",
     )
     stop_after_empty_page: bool | None = Field(default=False, description="Whether an empty page is the end.")
     has_more_path: _HasMorePath = None
