@@ -104,10 +104,13 @@ def fit(array: pa.Array, kind: Kind, target: Target) -> tuple[pa.Array, Mask | N
             return array, None
         if kind == "bigint" and fits_double(array):
             return pc.cast(array, pa.float64(), safe=False), None
-    if target.stamp is not None and target.stamp.unit is not None and target.arrow == TIMESTAMP:
-        moments = from_numbers(array, target.stamp.unit)
+    if target.stamp is not None and target.arrow == TIMESTAMP:
+        moments = None if target.stamp.unit is None else from_numbers(array, target.stamp.unit)
         if moments is not None:
             return moments, None
+        # As integers, which take a tenth of the time of timestamps.
+        micros, misfit = by_distinct(array, target.stamp.micros, pa.int64(), unmix=kind in ("json", "mixed"))
+        return micros.cast(TIMESTAMP), misfit
     if target.arrow == TIMESTAMP and target.stamp is None and kind == "text":
         stamps = fast_timestamps(array)
         if stamps is not None:
