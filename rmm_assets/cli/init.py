@@ -71,7 +71,7 @@ def init(
 
 
 def _settings(profile: Profile, given: Sequence[str]) -> dict[str, str]:
-    """Returns the settings of a connection, and asks for those that are missing."""
+    """Returns the settings of a connection, and asks for those that are missing and have no default."""
     pairs = [pair.partition("=") for pair in given]
     if unclear := [name for name, sign, _ in pairs if not sign]:
         raise click.UsageError(f"write --set {unclear[0]}=VALUE")
@@ -82,6 +82,7 @@ def _settings(profile: Profile, given: Sequence[str]) -> dict[str, str]:
     return {
         name: _allowed(name, setting, values[name]) if name in values else _asked(name, setting)
         for name, setting in profile.settings.items()
+        if name in values or setting.default is None
     }
 
 
@@ -94,7 +95,7 @@ def _allowed(name: str, setting: Setting, value: str) -> str:
 def _asked(name: str, setting: Setting) -> str:
     words = f" ({', '.join(setting.values)})" if setting.values else ""
     while True:
-        value: str = click.prompt(f"{setting.description}\n{name}{words}", default=setting.default, err=True)
+        value: str = click.prompt(f"{setting.description}\n{name}{words}", err=True)
         fault = setting.fault(value)
         if fault is None:
             return value

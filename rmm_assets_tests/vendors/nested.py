@@ -60,8 +60,15 @@ class OAuth(Dialect):
         return scheme == "Bearer" and self.tokens.get(token, 0) > time.monotonic()
 
 
+@dataclass
 class NinjaOne(OAuth):
-    """NinjaOne: lists after the last id, activities before it, and lists that are not paged. Its OpenAPI description."""
+    """NinjaOne: lists after the last id, activities before it, queries with a cursor, and lists that are not paged.
+
+    Attributes:
+        cursors: For each cursor of a query, the number of rows that were sent.
+    """
+
+    cursors: dict[str, int] = field(default_factory=dict)
 
     profile = "ninjaone"
     settings: ClassVar[Mapping[str, str]] = {"region": "eu", "client_id": "c11ent"}
@@ -161,15 +168,85 @@ class NinjaOne(OAuth):
             })),
         }  # fmt: skip
 
+    @cached_property
+    def queries(self) -> Mapping[str, Rows]:
+        number = three_pages(1000)
+        health = [
+            {"deviceId": row["id"], "healthStatus": "HEALTHY", "offline": row["status"] == "offline", "alertCount": 0}
+            for row in DEVICES[:number]
+        ]
+        # The same patch on each device: only the device distinguishes them.
+        patches = [
+            {
+                "id": f"00000000-0000-4000-8000-{row['id'] % 7:012}",
+                "name": row["name"],
+                "severity": row["severity"],
+                "status": "APPROVED",
+                "type": "SECURITY_UPDATES",
+                "installedAt": seconds(row["installed_at"]),
+                "deviceId": row["id"],
+                "timestamp": seconds(row["updated_at"]),
+            }
+            for row in PATCHES[:number]
+        ]
+        # Some attempts are alike.
+        installs = [
+            {**row, "status": "FAILED", "deviceId": row["deviceId"] % 5, "installedAt": None} for row in patches
+        ]
+        software = [
+            {
+                "name": "7-Zip",
+                "version": "24.08",
+                "publisher": "",
+                "size": 2**33,
+                "location": f"C:/{row['id']}",
+                "deviceId": row["id"] % 500,
+                "timestamp": seconds(row["updated_at"]),
+            }
+            for row in DEVICES[:number]
+        ]
+        antivirus = [
+            {
+                "productName": "Defender",
+                "productState": "ON",
+                "definitionStatus": "Up-to-Date",
+                "deviceId": row["id"],
+                "timestamp": seconds(row["updated_at"]),
+            }
+            for row in DEVICES[:number]
+        ]
+        return {
+            "device-health": health, "os-patches": patches, "software-patches": patches, "os-patch-installs": installs,
+            "software-patch-installs": installs, "software": software, "antivirus-status": antivirus,
+        }  # fmt: skip
+
     def resources(self) -> Mapping[str, Rows]:
-        names = {"/v2/devices-detailed": "devices"}
-        return {names.get(path, path.rpartition("/")[2]): found.rows for path, found in self.lists.items()}
+        names = {"/v2/devices-detailed": "devices", "antivirus-status": "antivirus"}
+        found = {names.get(path, path.rpartition("/")[2]): found.rows for path, found in self.lists.items()}
+        return {**found, **{names.get(path, path.replace("-", "_")): rows for path, rows in self.queries.items()}}
+
+    def query(self, asked: Asked, rows: Rows) -> Say:
+        """Answers a query: a cursor has a name, and the server remembers where it is."""
+        found = List(rows, 1000, 100, frozenset({"df", "ts", "status", "cursor", "pageSize"}))
+        name = asked.first("cursor")
+        if name and name not in self.cursors:
+            return Say({"resultCode": "FAILURE", "errorMessage": "Unknown cursor"}, 400)
+        name = name or secrets.token_hex(8)
+        start = self.cursors.get(name, 0)
+        part = rows[start : start + found.size(asked.first("pageSize"))]
+        self.cursors[name] = start + len(part)
+        cursor = {"name": name, "offset": start + len(part), "count": len(rows), "expires": time.time() + 600}
+        if part:
+            self.page(asked, found, part)
+        return Say({"cursor": cursor, "results": part})
 
     def respond(self, asked: Asked) -> Say:
         if asked.path == self.token_path:
             return self.token(asked)
         if not self.may(asked):
             return Say({"resultCode": "FAILURE", "errorMessage": "Unauthorized"}, 401)
+        if (rows := self.queries.get(asked.path.removeprefix("/v2/queries/"))) is not None:
+            return self.query(asked, rows)
         if (found := self.lists.get(asked.path)) is None:
             return Say({"resultCode": "FAILURE", "errorMessage": "Not found"}, 404)
         if asked.path == "/v2/activities":
