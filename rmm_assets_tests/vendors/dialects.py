@@ -10,6 +10,6 @@ DIALECTS: dict[str, type[Dialect]] = {
     for each in (
         lists.Level, lists.Atera, lists.Syncro, lists.Tactical, lists.Hudu, lists.VsaX, lists.ConnectWise, lists.Jamf,
         nested.NinjaOne, nested.Action1, nested.Auvik, nested.SuperOps,
-        sessions.Datto, sessions.NCentral,
+        sessions.Datto, sessions.NCentral, sessions.Automate,
     )
 }  # fmt: skip

@@ -366,3 +366,168 @@ class NCentral(Sessions):
                 "totalPages": pages,
             }
         )
+
+
+class Automate(Sessions):
+    """ConnectWise Automate: page numbers from 1, no total, at most 1000 rows, tokens for JSON logins. Its OpenAPI description."""
+
+    profile = "connectwise_automate"
+    settings: ClassVar[Mapping[str, str]] = {
+        "host": "acme.hostedrmm.com",
+        "username": "reporting",
+        "client_id": "0b5c6f1e-1111-4222-8333-444455556666",
+    }
+    hosts = ("acme.hostedrmm.com",)
+    secrets: ClassVar[Mapping[str, str]] = {"PASSWORD": KEY}
+    page_size = 1000
+    lifetime = 3600
+
+    @cached_property
+    def lists(self) -> Mapping[str, List]:
+        number = three_pages(1000)
+        params = frozenset(
+            {"page", "pageSize", "orderBy", "condition", "expands", "includedFields", "excludedFields", "ids"}
+        )
+
+        def client(row: Row) -> Row:
+            return {"Id": str(row["id"]), "Name": row["name"]}
+
+        clients = [
+            {"Id": str(row["id"]), "Name": row["city"], "City": row["city"], "PhoneNumber": row["contact"]["phone"]}
+            for row in ORGANIZATIONS[:number]
+        ]
+        locations = [
+            {
+                "Id": row["id"],
+                "Name": row["city"],
+                "PhoneNumber": None,
+                "ScriptUsername": "svc",
+                "ScriptPassword": "x",
+                "Client": client(row),
+            }
+            for row in ORGANIZATIONS[:number]
+        ]
+        computers = [
+            {
+                "Id": str(row["id"]),
+                "ComputerName": row["model"],
+                "Client": client(row["organization"]),
+                "Status": row["status"].title(),
+                "SerialNumber": row["serial_number"],
+                "OperatingSystemName": row["os"]["name"],
+                "LastHeartbeat": row["last_seen_at"],
+                "RemoteAgentLastContact": row["last_seen_at"],
+                "DateAdded": row["created_at"],
+                "LastUserName": row["last_user"],
+                "LoggedInUsers": [],
+                "UserAccounts": ["admin"],
+                "TotalMemory": int(row["memory_gb"] * 1024),
+            }
+            for row in DEVICES[:number]
+        ]
+        network_devices = [
+            {
+                "Id": str(row["id"]),
+                "Name": row["model"],
+                "LastContact": row["last_seen_at"],
+                "SNMPCommunityGet": "public",
+                "SNMPCommunitySet": None,
+                "IsLowOnToner": False,
+            }
+            for row in DEVICES[:number]
+        ]
+        retired = [
+            {"Id": str(row["id"]), "ComputerId": "1", "ComputerName": row["model"], "RetiredDate": row["updated_at"]}
+            for row in DEVICES[:number]
+        ]
+        alerts = [
+            {
+                "AlertId": row["id"],
+                "Computer": {"ComputerId": row["device_id"], "ComputerName": None},
+                "AlertDate": row["opened_at"],
+                "Severity": {"SeverityId": 3, "Description": row["severity"]},
+                "Message": row["message"],
+            }
+            for row in ALERTS[:number]
+        ]
+        history = [
+            {
+                "ComputerId": row["device_id"],
+                "UpdateId": f"{row['id'] // 2:08}-aaaa",
+                "ActionDate": row["updated_at"],
+                "ResultCode": {"Code": index},
+            }
+            for index, row in enumerate(PATCHES[:number])
+        ]
+        software = [
+            {
+                "ApplicationId": row["id"] // 2,
+                "ComputerId": row["id"] % 2,
+                "Name": row["vendor"],
+                "Version": "1",
+                "DateInstalled": None,
+                "DateLastInventoried": row["updated_at"],
+                "Size": int(row["size_mb"]),
+            }
+            for row in PATCHES[:number]
+        ]
+        tickets = [
+            {
+                "TicketId": row["id"],
+                "Subject": row["message"],
+                "From": "ana@example.com",
+                "Status": {"Id": 1, "Name": row["status"]},
+                "StartDate": row["opened_at"],
+                "UpdateDate": row["updated_at"],
+                "DueDate": None,
+            }
+            for row in ALERTS[:number]
+        ]
+        contacts = [
+            {
+                "Id": str(row["id"]),
+                "FirstName": row["contact"]["name"],
+                "Email": row["contact"]["email"],
+                "PhoneNumber": row["contact"]["phone"],
+                "MobileNumber": "",
+                "CreatedDate": row["created_at"],
+            }
+            for row in ORGANIZATIONS[:number]
+        ]
+        return {
+            path: List(rows, 1000, 25, params)
+            for path, rows in {
+                "/Clients": clients, "/Locations": locations, "/Computers": computers, "/NetworkDevices": network_devices,
+                "/RetiredAssets": retired, "/Alerts": alerts, "/PatchHistory": history, "/Computers/Software": software,
+                "/Tickets": tickets, "/Contacts": contacts,
+            }.items()
+        }  # fmt: skip
+
+    def resources(self) -> Mapping[str, Rows]:
+        names = {
+            "NetworkDevices": "network_devices",
+            "RetiredAssets": "retired_assets",
+            "PatchHistory": "patch_history",
+        }
+        words = {path: path.rpartition("/")[2] for path in self.lists}
+        return {names.get(word, word.lower()): self.lists[path].rows for path, word in words.items()}
+
+    def respond(self, asked: Asked) -> Say:
+        if asked.headers.get("clientid") != self.settings["client_id"]:
+            return Say({"Message": "Invalid or missing ClientId"}, 401)
+        path = asked.path.removeprefix("/cwa/api/v1")
+        if path == "/apitoken":
+            json = asked.headers.get("content-type", "").startswith("application/json")
+            if asked.method != "POST" or not json or asked.json != {"UserName": "reporting", "Password": KEY}:
+                return Say({"Message": "Invalid credentials"}, 401)
+            self.logins += 1
+            ends = "2026-01-02T04:04:05.1234567Z"
+            return Say({"AccessToken": self.issue(), "TokenType": "Bearer", "ExpirationDate": ends, "UserId": 7})
+        if not self.may(asked):
+            return Say({"Message": "Authorization has been denied for this request."}, 401)
+        if (found := self.lists.get(path)) is None:
+            return NOT_FOUND
+        size, page = found.size(asked.first("pageSize")), asked.number("page", 1)
+        # Without an order, rows can move between pages.
+        rows = found.rows if asked.first("orderBy").endswith(" asc") else found.rows[page:] + found.rows[:page]
+        return Say(self.page(asked, found, rows[(page - 1) * size : page * size]))

@@ -15,7 +15,7 @@ from rmm_assets_tests.vendors.loading import connection_of, differences, load, l
 
 pytestmark = pytest.mark.slow
 
-KINDS = [(sessions.Datto, "devices"), (sessions.NCentral, "devices")]
+KINDS = [(sessions.Datto, "devices"), (sessions.NCentral, "devices"), (sessions.Automate, "computers")]
 
 
 def expires_at(dialect: sessions.Sessions, *requests: int) -> None:
