@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 import rmm_assets
 from rmm_assets.config import profiles
+from rmm_assets.definitions import broken_connections, build_defs
 from rmm_assets_tests.http.servers import Scripted
 from rmm_assets_tests.vendors.dialects import DIALECTS
 from rmm_assets_tests.vendors.loading import connection_of, differences, load, table
@@ -71,3 +73,15 @@ def test_python_code_names_no_vendor() -> None:
     for file in Path(rmm_assets.__file__).parent.rglob("*.py"):
         text = file.read_text().lower()
         assert not [word for word in words | vendors if re.search(rf"\b{re.escape(word)}\b", text)], file
+
+
+def test_all_profiles_load_in_one_workspace_at_once(tmp_path: Path) -> None:
+    for name, dialect in DIALECTS.items():
+        attributes = {"name": name, "profile": name, "settings": dict(dialect.settings)}
+        (tmp_path / name).mkdir()
+        content = {"type": "rmm_assets.RmmConnection", "attributes": attributes}
+        (tmp_path / name / "defs.yaml").write_text(yaml.safe_dump(content))
+    definitions = build_defs(folders=[tmp_path])
+    assert broken_connections(definitions) == {}
+    found = {tuple(spec.key.path) for spec in definitions.resolve_all_asset_specs()}
+    assert found == {(name, resource) for name in DIALECTS for resource in profiles.profile_named(name).resources}
