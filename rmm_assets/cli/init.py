@@ -41,10 +41,12 @@ def init(
     """Write a connection file for VENDOR, named NAME, and say which variables to set.
 
     `rmm profiles` lists the vendors. Asks for the settings that `--set` does not give. Without a vendor, asks for the URL of
-    a list, requests it once, and proposes a data selector and a paginator, each with its reason.
+    a list, requests it once, and proposes a data selector and a paginator, each with its reason: `rmm init --url URL NAME`.
     """
-    if vendor is not None and url is not None:
-        raise click.UsageError("write a vendor or --url, not both")
+    if url is not None:
+        if name is not None:
+            raise click.UsageError("write a vendor or --url, not both")
+        vendor, name = None, vendor
     if vendor is None:
         _from_answer(name, url, auth, folder, yes=yes, as_json=as_json)
     from rmm_assets.config.profiles import names, profile_named
@@ -113,8 +115,9 @@ def _from_answer(
         "URL of one list of the API, for example https://rmm.example.com/api/devices?limit=100", err=True
     )
     parts = urlsplit(url)
-    name = name or click.prompt("Name of the connection", default=_plain(parts.hostname or "acme"), err=True)
-    auth = auth or click.prompt(f"How is the key sent ({_AUTHS})?", default="bearer", err=True)
+    default = _plain(parts.hostname or "acme")
+    name = name or (default if yes else click.prompt("Name of the connection", default=default, err=True))
+    auth = auth or ("bearer" if yes else click.prompt(f"How is the key sent ({_AUTHS})?", default="bearer", err=True))
     above, _, last = parts.path.rstrip("/").rpartition("/")
     resource = _plain(last) or "rows"
     endpoint: dict[str, Any] = {"path": f"/{last}", "params": dict(parse_qsl(parts.query)), "paginator": "single_page"}

@@ -183,10 +183,10 @@ def test_one_answer_of_an_unknown_api_is_enough_for_a_file_that_loads_every_row(
     answer: Any, paginator: dict[str, Any], selector: str, key: str, tmp_path: Path
 ) -> None:
     with Scripted(keyed(answer)) as server:
-        words = ("init", "--url", f"{server.url}/api/devices", "--auth", "header:X-Key", "--yes")
-        without = rmm(tmp_path, *words, said="acme\n")
+        words = ("init", "--url", f"{server.url}/api/devices", "--auth", "header:X-Key", "--yes", "acme")
+        without = rmm(tmp_path, *words)
         assert without.returncode == 1 and "set the environment variable ACME_API_KEY" in without.stderr
-        done = rmm(tmp_path, *words, said="acme\n", ACME_API_KEY=KEY)
+        done = rmm(tmp_path, *words, ACME_API_KEY=KEY)
         assert done.returncode == 0, done.stderr
         [resource] = yaml.safe_load((tmp_path / "connections/acme/defs.yaml").read_text())["attributes"]["resources"]
         assert resource["endpoint"]["paginator"] == paginator
