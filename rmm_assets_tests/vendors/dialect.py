@@ -34,6 +34,10 @@ class Millis(int):
         return None if text is None else cls(datetime.fromisoformat(text).timestamp() * 1000)
 
 
+class Whole(dict[str, Any]):
+    """An object whose keys are data, not names of fields, so that it belongs in one column."""
+
+
 # The shared fleet; every vendor has rows of it, in the vendor's fields.
 _FLEET = Fleet(organizations=2300, devices=2300, alerts=2300, patches=2300)
 ORGANIZATIONS: Rows = list(_FLEET.rows("organizations"))

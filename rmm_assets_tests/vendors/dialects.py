@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from rmm_assets_tests.vendors import lists, nested, sessions
+from rmm_assets_tests.vendors import lists, nested, posts, sessions
 from rmm_assets_tests.vendors.dialect import Dialect
 
 DIALECTS: dict[str, type[Dialect]] = {
     each.profile: each
     for each in (
         lists.Level, lists.Atera, lists.Syncro, lists.Tactical, lists.Hudu, lists.VsaX, lists.ConnectWise, lists.Jamf,
+        lists.EndpointCentral, posts.Addigy, posts.Comet,
         nested.NinjaOne, nested.Action1, nested.Auvik, nested.SuperOps,
         sessions.Datto, sessions.NCentral, sessions.Automate,
     )

@@ -1,4 +1,4 @@
-"""Speaks the APIs of vendors whose lists are plain: Level, Atera, Syncro, Tactical RMM, Hudu, VSA X, ConnectWise PSA, Jamf Pro."""
+"""Speaks the APIs of vendors whose lists are plain: pages by number, offset, link or last row, and a key that does not change."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from rmm_assets_tests.vendors.dialect import (
     Asked,
     Dialect,
     List,
+    Millis,
     Row,
     Rows,
     three_pages,
@@ -860,3 +861,80 @@ class Jamf(Dialect):
             ]
         part = self.page(asked, found, rows[page * size : (page + 1) * size])
         return Say({"totalCount": len(rows), "results": part})
+
+
+class EndpointCentral(Dialect):
+    """ManageEngine Endpoint Central on premises: page numbers from 1, at most 1000 rows, `--` for empty. ManageEngine's pages."""
+
+    profile = "manageengine"
+    settings: ClassVar[Mapping[str, str]] = {"host": "ec.example.com:8383"}
+    hosts = ("ec.example.com:8383",)
+    page_size = 1000
+
+    @cached_property
+    def lists(self) -> Mapping[str, List]:
+        number = three_pages(1000) - 100
+        params = frozenset({"page", "pagelimit", "searchtype", "searchcolumn", "searchvalue"})
+        # The fleet's first 2300 rows fill two pages and a part of a third.
+        computers = [
+            {
+                "resource_id": 2**40 + row["id"],
+                "resource_name": row["model"],
+                "computer_live_status": 1 if row["status"] == "online" else 2,
+                "agent_last_contact_time": Millis.of(row["last_seen_at"]),
+                "agent_installed_on": Millis.of(row["created_at"]),
+                "agent_logged_on_users": row["last_user"] or "--",
+                "search_tag": "--",
+                "os_platform": 1,
+            }
+            for row in DEVICES[:number]
+        ]
+        systems = [
+            {
+                "resource_id": row["id"],
+                "resource_name": row["model"],
+                "resource_health_status": 2,
+                "total_driver_patches": 0,
+            }
+            for row in DEVICES[:number]
+        ]
+        patches = [
+            {"patch_id": row["id"], "bulletin_id": "--", "patch_name": row["name"], "missing": 3, "severity": 4}
+            for row in PATCHES[:number]
+        ]
+        scanned = [
+            {"resource_id": row["id"], "scan_status": 2, "last_successful_scan": Millis.of(row["updated_at"])}
+            for row in DEVICES[:number]
+        ]
+        software = [
+            {"software_id": row["id"], "software_name": row["vendor"], "software_version": "--", "network_instances": 3}
+            for row in PATCHES[:number]
+        ]
+        return {
+            path: List(rows, 1000, 25, params)
+            for path, rows in {
+                "/som/computers": computers, "/patch/allsystems": systems, "/patch/allpatches": patches,
+                "/inventory/scancomputers": scanned, "/inventory/software": software,
+            }.items()
+        }  # fmt: skip
+
+    def resources(self) -> Mapping[str, Rows]:
+        names = ("computers", "patch_systems", "patches", "scanned_computers", "software")
+        return {
+            name: [{key: None if value == "--" else value for key, value in row.items()} for row in found.rows]
+            for name, found in zip(names, self.lists.values(), strict=True)
+        }
+
+    def respond(self, asked: Asked) -> Say:
+        if asked.headers.get("authorization") != KEY:  # the key as it is, without a scheme
+            return Say({"status": "error", "error_code": "10002", "error_description": "Invalid or expired token"}, 401)
+        path = asked.path.removeprefix("/api/1.4")
+        if (found := self.lists.get(path)) is None:
+            return NOT_FOUND
+        size, page = found.size(asked.first("pagelimit")), asked.number("page", 1)
+        entity = path.rpartition("/")[2]
+        rows = self.page(asked, found, found.rows[(page - 1) * size : page * size])
+        response = {"total": len(found.rows), "limit": size, "page": page, entity: rows}
+        return Say(
+            {"message_type": entity, "message_response": response, "message_version": "1.0", "status": "success"}
+        )
