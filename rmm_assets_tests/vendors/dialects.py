@@ -11,6 +11,6 @@ DIALECTS: dict[str, type[Dialect]] = {
         lists.Level, lists.Atera, lists.Syncro, lists.Tactical, lists.Hudu, lists.VsaX, lists.ConnectWise, lists.Jamf,
         lists.EndpointCentral, posts.Addigy, posts.Comet,
         nested.NinjaOne, nested.Action1, nested.Auvik, nested.SuperOps,
-        sessions.Datto, sessions.NCentral, sessions.Automate,
+        sessions.Datto, sessions.NCentral, sessions.Automate, sessions.Glpi,
     )
 }  # fmt: skip

@@ -59,8 +59,8 @@ class Addigy(Dialect):
             for row in DEVICES[:number]
         ]  # fmt: skip
         values = [
-            {"agentid": DEVICES[index // 3]["uid"], "static_field_id": f"f{index % 3}", "value": row["country"]}
-            for index, row in enumerate(ORGANIZATIONS[:number])
+            {"agentid": DEVICES[index // 3]["uid"], "static_field_id": f"f{index % 3}", "value": "yes"}
+            for index in range(number)
         ]
         return {
             "/devices": List(devices, 1000, 20),

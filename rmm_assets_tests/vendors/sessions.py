@@ -6,9 +6,11 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from typing import ClassVar
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
 from rmm_assets_tests.http.servers import Say
 from rmm_assets_tests.vendors.dialect import (
@@ -531,3 +533,83 @@ class Automate(Sessions):
         # Without an order, rows can move between pages.
         rows = found.rows if asked.first("orderBy").endswith(" asc") else found.rows[page:] + found.rows[:page]
         return Say(self.page(asked, found, rows[(page - 1) * size : page * size]))
+
+
+class Glpi(Sessions):
+    """GLPI: ranges of rows with a Content-Range, sessions for two tokens. Its description of the API."""
+
+    profile = "glpi"
+    settings: ClassVar[Mapping[str, str]] = {"url": "glpi.example.com", "timezone": "Europe/Paris"}
+    hosts = ("glpi.example.com",)
+    secrets: ClassVar[Mapping[str, str]] = {"APP_TOKEN": "4pp-t0k3n", "USER_TOKEN": KEY}
+    page_size = 200
+    lifetime = 3600
+
+    @cached_property
+    def lists(self) -> Mapping[str, List]:
+        number = three_pages(200)
+        params = frozenset({"range", "get_hateoas", "expand_dropdowns", "only_id", "sort", "order", "searchText"})
+        entities = [{"id": row["id"] - 1, "name": row["city"], "entities_id": 0} for row in ORGANIZATIONS[:number]]
+        computers = [
+            {
+                "id": row["id"],
+                "entities_id": row["organization"]["id"],
+                "name": row["model"],
+                "serial": row["serial_number"],
+                "contact": row["last_user"],
+                "is_deleted": (index % 9 == 0 and 1) or 0,
+                "date_mod": row["updated_at"],
+            }
+            for index, row in enumerate(DEVICES[:number])
+        ]
+        tickets = [
+            {
+                "id": row["id"],
+                "entities_id": 0,
+                "name": row["type"],
+                "content": row["message"],
+                "status": 6,
+                "is_deleted": 0,
+                "date_mod": row["updated_at"],
+            }
+            for row in ALERTS[:number]
+        ]
+        return {
+            path: List(rows, 990, 50, params)
+            for path, rows in {"/Entity": entities, "/Computer": computers, "/Ticket": tickets}.items()
+        }
+
+    def resources(self) -> Mapping[str, Rows]:
+        return dict(
+            zip(("entities", "computers", "tickets"), (found.rows for found in self.lists.values()), strict=True)
+        )
+
+    @staticmethod
+    def _local(row: Row) -> Row:
+        """Returns a row with its times as GLPI writes them: local, without an offset."""
+        if row.get("date_mod") is None:
+            return row
+        local = datetime.fromisoformat(row["date_mod"]).astimezone(ZoneInfo("Europe/Paris"))
+        return {**row, "date_mod": f"{local:%Y-%m-%d %H:%M:%S}"}
+
+    def respond(self, asked: Asked) -> Say:
+        if asked.headers.get("app-token") != "4pp-t0k3n":
+            return Say(["ERROR_WRONG_APP_TOKEN_PARAMETER", "parameter app_token seems wrong"], 400)
+        path = asked.path.removeprefix("/apirest.php")
+        if path == "/initSession":
+            if asked.method != "GET" or asked.headers.get("authorization") != f"user_token {KEY}":
+                return Say(["ERROR_GLPI_LOGIN_USER_TOKEN", "parameter user_token seems invalid"], 401)
+            self.logins += 1
+            return Say({"session_token": self.issue()})
+        if self.tokens.get(asked.headers.get("session-token", ""), 0) < time.monotonic():
+            return Say(["ERROR_SESSION_TOKEN_INVALID", "session_token seems invalid"], 401)
+        if (found := self.lists.get(path)) is None:
+            return Say(["ERROR_RESOURCE_NOT_FOUND_NOR_COMMONDBTM", "resource not found"], 400)
+        first, _, last = asked.first("range", "0-49").partition("-")
+        total, start = len(found.rows), int(first)
+        if start >= total:
+            return Say(["ERROR_RANGE_EXCEED_TOTAL", "Provided range exceed total count of data"], 400)
+        rows = found.rows[start : start + found.size(str(int(last) - start + 1))]
+        part = [self._local(row) for row in self.page(asked, found, rows)]
+        headers = (("Content-Range", f"{start}-{start + len(part) - 1}/{total}"), ("Accept-Range", f"{path[1:]} 990"))
+        return Say(part, 200 if len(part) == total else 206, headers)

@@ -15,7 +15,12 @@ from rmm_assets_tests.vendors.loading import connection_of, differences, load, l
 
 pytestmark = pytest.mark.slow
 
-KINDS = [(sessions.Datto, "devices"), (sessions.NCentral, "devices"), (sessions.Automate, "computers")]
+KINDS = [
+    (sessions.Datto, "devices"),
+    (sessions.NCentral, "devices"),
+    (sessions.Automate, "computers"),
+    (sessions.Glpi, "tickets"),
+]
 
 
 def expires_at(dialect: sessions.Sessions, *requests: int) -> None:
