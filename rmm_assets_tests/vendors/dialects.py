@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rmm_assets_tests.vendors import lists, nested, posts, sessions
+from rmm_assets_tests.vendors import lists, nested, posts, sessions, xml_lists
 from rmm_assets_tests.vendors.dialect import Dialect
 
 DIALECTS: dict[str, type[Dialect]] = {
@@ -11,6 +11,6 @@ DIALECTS: dict[str, type[Dialect]] = {
         lists.Level, lists.Atera, lists.Syncro, lists.Tactical, lists.Hudu, lists.VsaX, lists.ConnectWise, lists.Jamf,
         lists.EndpointCentral, posts.Addigy, posts.Comet,
         nested.NinjaOne, nested.Action1, nested.Auvik, nested.SuperOps,
-        sessions.Datto, sessions.NCentral, sessions.Automate, sessions.Glpi,
+        sessions.Datto, sessions.NCentral, sessions.Automate, sessions.Glpi, xml_lists.NSight,
     )
 }  # fmt: skip
