@@ -172,8 +172,12 @@ def _vendor(name: str, profile: Profile) -> Iterator[str]:
 
 
 def _resources(profile: Profile) -> tuple[Resource, ...]:
-    """Returns a profile's resources, with its defaults merged in; settings are not filled in."""
-    attributes = {"name": "any", **profile.attributes}
+    """Returns a profile's resources, with its defaults merged in; settings are not filled in, so that columns are left out."""
+    resources = [
+        {key: value for key, value in resource.items() if key != "columns"} if isinstance(resource, dict) else resource
+        for resource in profile.attributes["resources"]
+    ]
+    attributes = {"name": "any", **profile.attributes, "resources": resources}
     return Attributes.model_validate(
         {key: attributes[key] for key in ("name", "client", "resource_defaults", "resources")}
     ).resources

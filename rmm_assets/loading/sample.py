@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.request import Request
 from rmm_assets.http.transport import Reply
 from rmm_assets.loading.attempt import Attempt
-from rmm_assets.loading.cursor import Bounds, order_of
+from rmm_assets.loading.cursor import Bounds
 from rmm_assets.loading.dlt_internals import values_at
 from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.reads import with_fields
@@ -316,26 +316,31 @@ class _Sampling:
         if not values:
             self.found.problems.append(f"no row has `{cursor.path}`; correct cursor_path")
             return
-        newest = (max if cursor.newest == "max" else min)(values, key=lambda value: order_of(value))
+        newest = (max if cursor.newest == "max" else min)(values, key=cursor.order)
         bounds = Bounds(cursor.initial, newest, newest, cursor.end)
         later = request_of(self.requests, bounds, row)
         since = self.pager.submit(later, _first_request(later), first=True).result()
-        older = [
-            value
-            for each in since.page.objects()
-            for value in values_at(cursor.path, each)
-            if value is not None and (order_of(value) < order_of(newest)) is (cursor.newest == "max")
-            and order_of(value) != order_of(newest)
-        ]  # fmt: skip
+
+        def older(values: Iterable[Any]) -> int:
+            first = cursor.order(newest)
+            orders = [order for value in values if value is not None and (order := cursor.order(value)) != first]
+            return sum((order < first) is (cursor.newest == "max") for order in orders)
+
+        before, after = (
+            older(values),
+            older(value for each in since.page.objects() for value in values_at(cursor.path, each)),
+        )
         name = cursor.start_param or "the placeholder of the range"
-        if older:
+        self.found.incremental = f"{since.page.rows} rows since {newest}" + (
+            f", {after} of them older" if after else ""
+        )
+        # Some APIs also send rows that changed in another way, for example jobs that have ended since.
+        if after and after >= before:
             self.found.incremental = "ignored"
             self.found.problems.append(
-                f"the API ignores `{name}`: of {since.page.rows} rows since {newest}, {len(older)} are older; correct "
+                f"the API ignores `{name}`: of {since.page.rows} rows since {newest}, {after} are older; correct "
                 "start_param, or leave `incremental` out"
             )
-        else:
-            self.found.incremental = f"{since.page.rows} rows since {newest}"
 
 
 def _first_request(endpoint: Endpoint) -> Request:

@@ -277,7 +277,7 @@ def test_every_paginator_of_dlt_but_guessing_can_be_written_with_all_its_keys() 
     assert set(paginators.STYLES) == set(get_args(PaginatorType)) - {"auto", "json_response"}
     for kind, model in paginators.STYLES.items():
         keys = set(inspect.signature(config_setup.PAGINATOR_MAP[kind]).parameters)
-        assert set(model.model_fields) - {"type"} == keys, kind
+        assert set(model.model_fields) - {"type", *resource.OUR_PAGINATOR_KEYS} == keys, kind
 
 
 def test_every_auth_of_dlt_can_be_written_with_all_its_keys_but_the_secret() -> None:
