@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from rmm_assets.loading.run import store_of
 from rmm_assets.loading.source import described
 from rmm_assets.orchestration.assets import build_connection_defs
 from rmm_assets.simulator import Fleet, Simulator
+from rmm_assets.tables.duckdb_file import OpenFile
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.orchestration.bench import DATABASE, checks, failures, query
 from rmm_assets_tests.orchestration.bench import connection as dagster_connection
@@ -621,8 +622,8 @@ def test_destination_options_reach_dlt(
 def test_a_load_is_limited_to_the_memory_of_the_file(workplace: Path) -> None:
     store = store_of(connection(resource(), destination={"type": "duckdb", "memory_limit": "123MiB"}))
     store.prepare()
-    # DuckDB's settings apply to every connection of a process to the same file.
-    with store.held(), duckdb.connect(str(store.credentials)) as client:
+    # A file has the same settings for all that have it open in this process.
+    with store.held(), closing(OpenFile(str(store.credentials))) as file, closing(file.cursor()) as client:
         assert client.execute("SELECT current_setting('memory_limit')").fetchone() == ("123.0 MiB",)
     with pytest.raises(ValueError, match="only DuckDB has a limit for loads"):
         connection(resource(), destination={"type": "postgres", "memory_limit": "1GB"})
