@@ -137,7 +137,7 @@ def in_this_process(path: Path) -> Callable[[], None]:
 
 
 def in_another(path: Path) -> Callable[[], None]:
-    code = f"import duckdb, sys; held = duckdb.connect({str(path)!r}); print(); sys.stdin.read()"
+    code = f"import duckdb, sys; held = duckdb.connect({str(path)!r}); print(flush=True); sys.stdin.read()"
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None and process.stdin is not None
     process.stdout.readline()
