@@ -1578,7 +1578,7 @@ ORCHESTRATION = (
     Mutant(
         "check notices that an API ignores the start of a range",
         "loading/sample.py",
-        "if older:",
+        "if after and after >= before:",
         "if False:",
         ("integration/test_first_steps.py::test_check_says_what_is_wrong_and_what_to_write[incremental parameter]",),
     ),
