@@ -36,6 +36,10 @@ def _time_zone(name: str) -> str:
     return name
 
 
+# The NAME in `{settings.NAME}` and `{secrets.NAME}`.
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
 class Schedule(Settings):
     """When the connection's job runs automatically."""
 
@@ -78,7 +82,7 @@ class Attributes(Settings):
         description="Name of a [vendor's profile](../how-to/profiles.md) with which this file is merged key by key; the file's "
         "keys win. `rmm profiles` lists them.",
     )
-    settings: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = Field(
+    settings: dict[_Name, str] = Field(
         default_factory=dict,
         description="Values, such as a region, that are filled in for `{settings.NAME}` under `client`, `resource_defaults` and "
         "`resources`. A profile says which it needs.",
@@ -94,7 +98,7 @@ class Attributes(Settings):
         description="A reference to the secret: `{env: NAME}` or `{dlt_secret: path}`. The secret is an API key, bearer "
         "token, password or client secret, depending on `client.auth`. Leave it out if the API does not need one.",
     )
-    secrets: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], ApiKey] = Field(
+    secrets: dict[_Name, ApiKey] = Field(
         default_factory=dict,
         description="Further secrets by name, each a reference like `api_key`. Refer to them as `{secrets.NAME}` in headers, "
         "auth, query parameters and request bodies.",

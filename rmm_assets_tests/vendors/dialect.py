@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ Row = dict[str, Any]
 Rows = list[Row]
 
 KEY = "k3y-5f1d2c9a8b7e"
+NOT_FOUND = Say({"message": "Not Found"}, 404)
 
 
 class Millis(int):
@@ -156,3 +159,42 @@ class Dialect(ABC):
             self.answered.append((asked.path, len(rows)))
             self.strange |= {(asked.path, name) for name in asked.query if name not in found.params}
         return rows
+
+
+@dataclass
+class Sessions(Dialect):
+    """An API whose requests carry a token that a login returned.
+
+    Attributes:
+        tokens: The tokens that were issued, and when they end.
+        logins: How often tokens were asked for with the login itself.
+    """
+
+    lifetime: ClassVar[float]
+    """Seconds."""
+
+    tokens: dict[str, float] = field(default_factory=dict)
+    logins: int = 0
+
+    def issue(self) -> str:
+        """Returns a new token."""
+        token = secrets.token_hex(20)
+        self.tokens[token] = time.monotonic() + self.lifetime
+        return token
+
+    def forget_tokens_at(self, *requests: int) -> None:
+        """Forgets all tokens at these requests, as after a restart."""
+
+        def forget(asked: Asked, number: int) -> None:
+            if number in requests:
+                self.tokens.clear()
+
+        self.faults = forget
+
+    def is_valid(self, token: str) -> bool:
+        return self.tokens.get(token, 0) > time.monotonic()
+
+    def may(self, asked: Asked) -> bool:
+        """Returns whether a request has a bearer token that is valid."""
+        scheme, _, token = asked.headers.get("authorization", "").partition(" ")
+        return scheme == "Bearer" and self.is_valid(token)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 from urllib.parse import urlencode
@@ -15,6 +12,7 @@ from rmm_assets_tests.vendors.dialect import (
     ALERTS,
     DEVICES,
     KEY,
+    NOT_FOUND,
     ORGANIZATIONS,
     PATCHES,
     Asked,
@@ -23,10 +21,9 @@ from rmm_assets_tests.vendors.dialect import (
     Millis,
     Row,
     Rows,
+    Sessions,
     three_pages,
 )
-
-NOT_FOUND = Say({"message": "Not Found"}, 404)
 
 
 class Level(Dialect):
@@ -768,17 +765,14 @@ class ConnectWise(Dialect):
         return Say(self.page(asked, found, part), headers=(("Link", ", ".join(links)),))
 
 
-@dataclass
-class Jamf(Dialect):
+class Jamf(Sessions):
     """Jamf Pro: page numbers from 0, OAuth client credentials with short tokens. Its reference."""
 
     profile = "jamf_pro"
     settings: ClassVar[Mapping[str, str]] = {"host": "acme.jamfcloud.com", "client_id": "c11e-n7"}
     hosts = ("acme.jamfcloud.com",)
     page_size = 200
-
-    tokens: dict[str, float] = field(default_factory=dict)
-    lifetime: float = 1200
+    lifetime = 1200
 
     @cached_property
     def lists(self) -> Mapping[str, List]:
@@ -843,11 +837,10 @@ class Jamf(Dialect):
             wanted = {"client_id": "c11e-n7", "client_secret": KEY, "grant_type": "client_credentials"}
             if asked.method != "POST" or dict(asked.form) != wanted:
                 return Say({"error": "invalid_client"}, 401)
-            token = secrets.token_hex(20)
-            self.tokens[token] = time.monotonic() + self.lifetime
-            return Say({"access_token": token, "scope": "api-role:2", "token_type": "Bearer", "expires_in": 1199})
-        token = asked.headers.get("authorization", "").removeprefix("Bearer ")
-        if self.tokens.get(token, 0) < time.monotonic():
+            return Say(
+                {"access_token": self.issue(), "scope": "api-role:2", "token_type": "Bearer", "expires_in": 1199}
+            )
+        if not self.may(asked):
             return Say({"httpStatus": 401, "errors": []}, 401)
         if (found := self.lists.get(asked.path)) is None:
             return NOT_FOUND

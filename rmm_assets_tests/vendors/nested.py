@@ -24,6 +24,7 @@ from rmm_assets_tests.vendors.dialect import (
     List,
     Row,
     Rows,
+    Sessions,
     three_pages,
 )
 
@@ -33,31 +34,19 @@ def seconds(text: str | None) -> float | None:
     return None if text is None else datetime.fromisoformat(text).timestamp()
 
 
-@dataclass
-class OAuth(Dialect):
-    """An API with OAuth client credentials.
+class OAuth(Sessions):
+    """An API with OAuth client credentials."""
 
-    Attributes:
-        tokens: The tokens that were issued, and when they end.
-    """
-
+    lifetime = 3600
     token_path: ClassVar[str]
     wanted: ClassVar[Mapping[str, str]]
     """The form of the token request, without the grant type."""
-
-    tokens: dict[str, float] = field(default_factory=dict)
 
     def token(self, asked: Asked) -> Say:
         form = dict(asked.form)
         if asked.method != "POST" or form.pop("grant_type", "") != "client_credentials" or form != self.wanted:
             return Say({"error": "invalid_client"}, 401)
-        token = secrets.token_hex(20)
-        self.tokens[token] = time.monotonic() + 3600
-        return Say({"access_token": token, "expires_in": 3600, "token_type": "Bearer"})
-
-    def may(self, asked: Asked) -> bool:
-        scheme, _, token = asked.headers.get("authorization", "").partition(" ")
-        return scheme == "Bearer" and self.tokens.get(token, 0) > time.monotonic()
+        return Say({"access_token": self.issue(), "expires_in": 3600, "token_type": "Bearer"})
 
 
 @dataclass

@@ -12,6 +12,7 @@ from rmm_assets_tests.vendors.dialect import (
     ALERTS,
     DEVICES,
     KEY,
+    NOT_FOUND,
     ORGANIZATIONS,
     Asked,
     Dialect,
@@ -21,8 +22,6 @@ from rmm_assets_tests.vendors.dialect import (
     Whole,
     three_pages,
 )
-
-NOT_FOUND = Say({"message": "Not Found"}, 404)
 
 
 def seconds(text: str) -> int:

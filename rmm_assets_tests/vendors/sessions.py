@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import ClassVar
@@ -17,44 +15,17 @@ from rmm_assets_tests.vendors.dialect import (
     ALERTS,
     DEVICES,
     KEY,
+    NOT_FOUND,
     ORGANIZATIONS,
     PATCHES,
     Asked,
-    Dialect,
     List,
     Millis,
     Row,
     Rows,
+    Sessions,
     three_pages,
 )
-
-NOT_FOUND = Say({"message": "Not Found"}, 404)
-
-
-@dataclass
-class Sessions(Dialect):
-    """An API whose requests carry a token that a login returned.
-
-    Attributes:
-        tokens: The tokens that were issued, and when they end.
-        logins: How often tokens were asked for with the login itself.
-    """
-
-    lifetime: ClassVar[float]
-
-    tokens: dict[str, float] = field(default_factory=dict)
-    logins: int = 0
-
-    def issue(self) -> str:
-        """Returns a new token."""
-        token = secrets.token_hex(20)
-        self.tokens[token] = time.monotonic() + self.lifetime
-        return token
-
-    def may(self, asked: Asked) -> bool:
-        """Returns whether a request has a bearer token that is valid."""
-        scheme, _, token = asked.headers.get("authorization", "").partition(" ")
-        return scheme == "Bearer" and self.tokens.get(token, 0) > time.monotonic()
 
 
 class Datto(Sessions):
@@ -601,7 +572,7 @@ class Glpi(Sessions):
                 return Say(["ERROR_GLPI_LOGIN_USER_TOKEN", "parameter user_token seems invalid"], 401)
             self.logins += 1
             return Say({"session_token": self.issue()})
-        if self.tokens.get(asked.headers.get("session-token", ""), 0) < time.monotonic():
+        if not self.is_valid(asked.headers.get("session-token", "")):
             return Say(["ERROR_SESSION_TOKEN_INVALID", "session_token seems invalid"], 401)
         if (found := self.lists.get(path)) is None:
             return Say(["ERROR_RESOURCE_NOT_FOUND_NOR_COMMONDBTM", "resource not found"], 400)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,22 +9,9 @@ import pytest
 from rmm_assets.errors import RmmError
 from rmm_assets_tests.http.servers import Say, Scripted
 from rmm_assets_tests.vendors import lists, posts
-from rmm_assets_tests.vendors.dialect import Dialect
-from rmm_assets_tests.vendors.loading import connection_of, differences, load, loads_everything, table
+from rmm_assets_tests.vendors.loading import connection_of, differences, load, table
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [(posts.Addigy, "devices"), (lists.EndpointCentral, "computers")],
-    ids=lambda value: getattr(value, "profile", value),
-)
-def test_a_server_that_cuts_its_pages_loses_no_rows(kind: type[Dialect], name: str, tmp_path: Path) -> None:
-    dialect = kind()
-    cut = {path: replace(found, most=30) for path, found in vars(kind)["lists"].func(dialect).items()}
-    vars(dialect)["lists"] = cut
-    loads_everything(tmp_path, dialect, name)
 
 
 def test_an_answer_without_rows_is_red(tmp_path: Path) -> None:

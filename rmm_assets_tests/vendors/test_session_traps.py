@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,40 +13,6 @@ from rmm_assets_tests.vendors.dialect import Asked
 from rmm_assets_tests.vendors.loading import connection_of, differences, load, loads_everything, table
 
 pytestmark = pytest.mark.slow
-
-KINDS = [
-    (sessions.Datto, "devices"),
-    (sessions.NCentral, "devices"),
-    (sessions.Automate, "computers"),
-    (sessions.Glpi, "tickets"),
-]
-
-
-def expires_at(dialect: sessions.Sessions, *requests: int) -> None:
-    """Makes the server forget all tokens at these requests, as after a restart."""
-
-    def expire(asked: Asked, number: int) -> Say | None:
-        if number in requests:
-            dialect.tokens.clear()
-        return None
-
-    dialect.faults = expire
-
-
-@pytest.mark.parametrize(("kind", "name"), KINDS, ids=lambda value: getattr(value, "profile", value))
-def test_a_token_that_ends_in_mid_run_is_renewed(kind: type[sessions.Sessions], name: str, tmp_path: Path) -> None:
-    dialect = kind()
-    expires_at(dialect, 3)
-    loads_everything(tmp_path, dialect, name)
-    assert len(dialect.tokens) == 1
-
-
-@pytest.mark.parametrize(("kind", "name"), KINDS, ids=lambda value: getattr(value, "profile", value))
-def test_a_server_that_cuts_its_pages_loses_no_rows(kind: type[sessions.Sessions], name: str, tmp_path: Path) -> None:
-    dialect = kind()
-    cut = {path: replace(found, most=found.most // 3) for path, found in vars(kind)["lists"].func(dialect).items()}
-    vars(dialect)["lists"] = cut
-    loads_everything(tmp_path, dialect, name)
 
 
 def test_a_device_of_another_class_has_no_software_whatever_the_status(tmp_path: Path) -> None:
@@ -86,7 +51,7 @@ def test_a_wrong_key_is_red_and_asked_for_no_rows(tmp_path: Path) -> None:
 
 def test_a_refresh_token_saves_the_login_and_a_restart_of_the_server_needs_it(tmp_path: Path) -> None:
     dialect = sessions.NCentral()
-    expires_at(dialect, 3)
+    dialect.forget_tokens_at(3)
     loads_everything(tmp_path / "expired", dialect, "devices")
     assert dialect.logins == 1
 

@@ -9,8 +9,8 @@ import pytest
 
 from rmm_assets.errors import RmmError
 from rmm_assets_tests.http.servers import Say, Scripted
-from rmm_assets_tests.vendors import lists, nested
-from rmm_assets_tests.vendors.dialect import Asked, Dialect
+from rmm_assets_tests.vendors import lists, nested, posts, sessions
+from rmm_assets_tests.vendors.dialect import Asked, Dialect, Sessions
 from rmm_assets_tests.vendors.loading import connection_of, differences, load, loads_everything, table
 
 pytestmark = pytest.mark.slow
@@ -18,20 +18,16 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [(lists.Jamf, "buildings"), (nested.NinjaOne, "activities"), (nested.Action1, "endpoints")],
+    [
+        (lists.Jamf, "buildings"), (nested.NinjaOne, "activities"), (nested.Action1, "endpoints"),
+        (sessions.Datto, "devices"), (sessions.NCentral, "devices"), (sessions.Automate, "computers"),
+        (sessions.Glpi, "tickets"),
+    ],
     ids=lambda value: getattr(value, "profile", value),
-)
-def test_a_token_that_expires_in_mid_run_is_renewed(
-    kind: type[lists.Jamf | nested.OAuth], name: str, tmp_path: Path
-) -> None:
+)  # fmt: skip
+def test_a_token_that_ends_in_mid_run_is_renewed(kind: type[Sessions], name: str, tmp_path: Path) -> None:
     dialect = kind()
-
-    def expire(asked: Asked, number: int) -> Say | None:
-        if number == 3:
-            dialect.tokens.clear()
-        return None
-
-    dialect.faults = expire
+    dialect.forget_tokens_at(3)
     loads_everything(tmp_path, dialect, name)
     assert len(dialect.tokens) == 1
 
@@ -41,7 +37,9 @@ def test_a_token_that_expires_in_mid_run_is_renewed(
     [
         (lists.Level, "alerts"), (lists.Hudu, "assets"), (lists.VsaX, "devices"), (lists.Tactical, "agents"),
         (lists.Jamf, "computers"), (lists.ConnectWise, "tickets"), (lists.Atera, "agents"),
-        (nested.NinjaOne, "devices"), (nested.NinjaOne, "activities"),
+        (lists.EndpointCentral, "computers"), (nested.NinjaOne, "devices"), (nested.NinjaOne, "activities"),
+        (posts.Addigy, "devices"), (sessions.Datto, "devices"), (sessions.NCentral, "devices"),
+        (sessions.Automate, "computers"), (sessions.Glpi, "tickets"),
     ],
     ids=lambda value: getattr(value, "profile", value),
 )  # fmt: skip
