@@ -44,17 +44,6 @@ def write_connections(folder: Path, hostile: Hostile, cases: Sequence[Case], api
         (folder / f"c{number}" / "defs.yaml").write_text(text)
 
 
-@pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    return folder
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "api_key", [{"env": "ACME_API_KEY"}, {"dlt_secret": "sources.acme.api_key"}], ids=["env", "dlt"]
