@@ -200,6 +200,15 @@ def test_one_answer_of_an_unknown_api_is_enough_for_a_file_that_loads_every_row(
     assert KEY not in done.stdout + done.stderr + synced.stdout + synced.stderr
 
 
+def test_yes_accepts_the_name_and_the_auth_that_are_proposed(tmp_path: Path) -> None:
+    with Scripted(lambda seen: Say({"data": [{"id": 1}, {"id": 2}]})) as server:
+        done = rmm(tmp_path, "init", "--url", f"{server.url}/devices", "--yes", RMM_127_0_0_1_API_KEY=KEY)
+    assert done.returncode == 0, done.stderr
+    [file] = tmp_path.glob("connections/*/defs.yaml")
+    attributes = yaml.safe_load(file.read_text())["attributes"]
+    assert (attributes["name"], attributes["client"]["auth"]) == ("rmm_127_0_0_1", {"type": "bearer"})
+
+
 # Faults
 
 
