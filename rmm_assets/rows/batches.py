@@ -21,6 +21,7 @@ from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.json_text import plain_text
 from rmm_assets.rows.keys import is_nested
 from rmm_assets.rows.layout import Layout
+from rmm_assets.rows.nulls import nulls_like
 from rmm_assets.rows.targets import Target, fit
 from rmm_assets.rows.timestamps import are_timestamps
 from rmm_assets.rows.types import Kind, arrow_type, kind_of, to_python, widen, widened
@@ -210,7 +211,7 @@ class Batches:
     def _variants(self, name: str, column: Column, misfit: Mask) -> dict[str, Column]:
         """Returns the variant columns that take the values that do not fit."""
         if column.kind != "mixed":
-            values = pc.if_else(pa.array(misfit), column.values, pa.scalar(None, column.values.type))
+            values = pc.if_else(pa.array(misfit), column.values, nulls_like(column.values))
             return {self.layout.variant_name(name, column.kind): Column(column.kind, values, column.kinds)}
         by_type: dict[str, list[Any]] = {}
         values = to_python(column.values, column.kind)

@@ -21,7 +21,7 @@ def array_with_nulls(array: pa.Array, texts: frozenset[str]) -> pa.Array:
     """Returns an array with null in place of each of these texts; the array itself if it contains none of them."""
     if pa.types.is_string(array.type):
         found = pc.is_in(array, pa.array(sorted(texts), pa.string()))
-        return pc.if_else(found, pa.scalar(None, pa.string()), array) if pc.any(found).as_py() else array
+        return pc.if_else(found, nulls_like(array), array) if pc.any(found).as_py() else array
     if pa.types.is_struct(array.type):
         fields = array.flatten()
         changed = [array_with_nulls(field, texts) for field in fields]
@@ -37,3 +37,11 @@ def array_with_nulls(array: pa.Array, texts: frozenset[str]) -> pa.Array:
         offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends])
         return pa.ListArray.from_arrays(offsets, new, mask=array.is_null())
     return array
+
+
+def nulls_like(array: pa.Array) -> pa.Array:
+    """Returns as many nulls of the same type. For `if_else`, which spoils slices of texts if it gets a null scalar.
+
+    Seen with pyarrow 20 to 22: offsets out of bounds, and other rows' texts.
+    """
+    return pa.nulls(len(array), array.type)

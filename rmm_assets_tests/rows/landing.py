@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rmm_assets.rows.decode import read_page
+from rmm_assets.rows.decode import read_page, read_pages
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import Spool
 from rmm_assets.rows.type_memory import TypeMemory
@@ -35,15 +35,18 @@ def land(
     known: Mapping[str, Mapping[str, Any]] | None = None,
     batch_rows: int = 1,
     exact: bool = False,
+    together: bool = False,
     **shape: Any,
 ) -> Landed:
-    """Spools pages, each a body or a list of rows, and returns what would be loaded."""
+    """Spools pages, each a body or a list of rows, decoded one by one or `together`; returns what would be loaded."""
     keys = (key,) if isinstance(key, str) else key
     spool = Spool(RowShape("t", keys, columns or {}, known=known or {}, **shape), folder, batch_rows)
     hints = TypeMemory()
-    for page in pages:
-        body = page if isinstance(page, bytes) else json.dumps(page).encode()
-        spool.add(read_page(body, None, hints, exact=exact))
+    bodies = [page if isinstance(page, bytes) else json.dumps(page).encode() for page in pages]
+    decoded = read_pages(bodies, None, hints) if together else None
+    assert bool(decoded) == together
+    for page in decoded or [read_page(body, None, hints, exact=exact) for body in bodies]:
+        spool.add(page)
     tables = [table for _, table in spool.tables()]
     table = pa.concat_tables(tables) if tables else pa.table({})
     table.validate(full=True)

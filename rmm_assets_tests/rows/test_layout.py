@@ -271,6 +271,14 @@ def test_values_that_do_not_fit_the_table_go_to_variant_columns(tmp_path: Path) 
         }
 
 
+def test_variants_of_pages_that_are_decoded_together_are_the_texts_that_were_sent(tmp_path: Path) -> None:
+    """Columns are slices then, of which pyarrow before 24 makes other texts (see `nulls_like`)."""
+    pages = [[{"n": "a"}, {"n": "bb"}, {"n": "3"}], [{"n": "c"}, {"n": "4"}, {"n": "dd"}]]
+    result = land(tmp_path, pages, known=KNOWN, together=True)
+    texts: list[dict[str, Any]] = [{"n__v_text": "a"}, {"n__v_text": "bb"}, {"n": 3}]
+    assert result.rows == [*texts, {"n__v_text": "c"}, {"n": 4}, {"n__v_text": "dd"}]
+
+
 def test_a_key_that_does_not_fit_the_table_is_rejected(tmp_path: Path) -> None:
     result = land(tmp_path, [[{"id": "a"}, {"id": 2}]], key="id", known={"id": {"data_type": "bigint"}})
     assert result.rows == [{"id": 2}]
