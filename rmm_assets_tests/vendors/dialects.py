@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from rmm_assets_tests.vendors import lists, nested, posts, sessions, xml_lists
+from rmm_assets_tests.vendors import lists, nested, posts, sessions, tactical, xml_lists
 from rmm_assets_tests.vendors.dialect import Dialect
 
 DIALECTS: dict[str, type[Dialect]] = {
     each.profile: each
     for each in (
         lists.Level, lists.Atera, lists.Syncro, lists.Tactical, lists.Hudu, lists.VsaX, lists.ConnectWise, lists.Jamf,
-        lists.EndpointCentral, posts.Addigy, posts.Comet,
+        lists.EndpointCentral, posts.Addigy, posts.Comet, tactical.TacticalStable,
         nested.NinjaOne, nested.Action1, nested.Auvik, nested.SuperOps,
         sessions.Datto, sessions.NCentral, sessions.Automate, sessions.Glpi, xml_lists.NSight,
     )

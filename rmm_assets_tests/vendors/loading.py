@@ -124,7 +124,7 @@ def differences(received: list[Row], sent: list[Row]) -> list[str]:
     plain = sorted(
         name
         for name in names
-        if all(isinstance(row.get(name), (str, int)) or row.get(name) is None for row in received)
+        if all(isinstance(row.get(name), (str, int)) or row.get(name) is None for row in (*received, *wanted))
     )
     keys = [name for name in plain if not isinstance(next((r[name] for r in received if r.get(name)), None), datetime)]
 

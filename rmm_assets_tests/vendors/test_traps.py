@@ -9,7 +9,7 @@ import pytest
 
 from rmm_assets.errors import RmmError
 from rmm_assets_tests.http.servers import Say, Scripted
-from rmm_assets_tests.vendors import lists, nested, posts, sessions
+from rmm_assets_tests.vendors import lists, nested, posts, sessions, tactical
 from rmm_assets_tests.vendors.dialect import Asked, Dialect, Sessions
 from rmm_assets_tests.vendors.loading import connection_of, differences, load, loads_everything, table
 
@@ -74,6 +74,24 @@ def test_the_page_of_a_dashboard_is_red(tmp_path: Path) -> None:
     dialect.faults = lambda asked, number: page
     with Scripted(dialect.answer) as server, pytest.raises(RmmError, match="JSON"):
         load(tmp_path, connection_of(dialect, server.url), dialect, "agents")
+
+
+def test_a_last_page_that_is_repeated_behind_the_end_is_no_more_rows(tmp_path: Path) -> None:
+    """Tactical RMM sends the last page of its audit log for every number above it, also if it is full."""
+    dialect = tactical.TacticalStable()
+    rows = dialect.lists["/logs/audit/"].rows
+    del rows[2000:]
+    loads_everything(tmp_path, dialect, "audit_log")
+
+
+@pytest.mark.parametrize("status", [401, 403, 500])
+def test_an_agent_whose_updates_cannot_be_read_is_red(status: int, tmp_path: Path) -> None:
+    """Without the permission to manage Windows updates, Tactical RMM answers 403 for each agent."""
+    dialect = tactical.TacticalStable()
+    some = dialect.resources()["agents"][7]["agent_id"]
+    dialect.faults = lambda asked, number: Say({"detail": "No."}, status) if some in asked.path else None
+    with Scripted(dialect.answer) as server, pytest.raises(RmmError, match=str(status)):
+        load(tmp_path, connection_of(dialect, server.url), dialect, "windows_updates")
 
 
 def test_a_smaller_page_of_an_organization_is_followed(tmp_path: Path) -> None:
