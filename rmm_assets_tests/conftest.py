@@ -23,7 +23,7 @@ os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
 os.environ["DO_NOT_TRACK"] = "1"
 for variable in (
     *("DAGSTER_HOME", "RMM_DATABASE", "RMM_CONNECTIONS", "API_KEY"),
-    *("RMM_PRUNE_AFTER", "RMM_ALERT_WEBHOOK", "RMM_DAGSTER_URL"),
+    *("RMM_PRUNE_AFTER", "RMM_ALERT_WEBHOOK", "RMM_DAGSTER_URL", "RMM_RATE_LIMITS"),
 ):
     os.environ.pop(variable, None)
 

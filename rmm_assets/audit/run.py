@@ -13,8 +13,8 @@ from rmm_assets.audit.walk import Heard, read
 from rmm_assets.config import Connection, Resource
 from rmm_assets.errors import RmmError
 from rmm_assets.http.auth import Secret, build_auth, hidden
-from rmm_assets.http.rate_limit import RateLimit
 from rmm_assets.http.redaction import Redactor
+from rmm_assets.http.shared_limit import open_permits
 from rmm_assets.http.transport import Transport
 from rmm_assets.tables.store import Store
 from rmm_assets.tables.table import Table
@@ -89,8 +89,8 @@ def _transport(
     limits = connection.limits
     if resource.deadline is not None:
         limits = limits.model_copy(update={"deadline": resource.deadline})
-    rate_limit = RateLimit(
-        store.work / "pace" / connection.name,
+    rate_limit = open_permits(
+        store.work, connection.name,
         max_concurrency=limits.max_concurrency, requests_per_minute=limits.requests_per_minute,
     )  # fmt: skip
     try:

@@ -1,8 +1,7 @@
 """Issues permits under a connection's limits: how many requests may run at once, and when the next one may start.
 
 Resources of one connection may run in separate processes, so the shared state is in small lock files in a folder, not in
-memory. Processes that do not share the folder, such as those on other machines, do not share the limits: give each a
-part of the limit.
+memory. Processes on other machines do not share the folder; `shared_limit` issues permits to them.
 """
 
 from __future__ import annotations
@@ -11,21 +10,43 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from math import inf
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import portalocker
 
 _AT_ONCE = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
 _POLL_SECONDS = 0.01
 _LONGEST_SLEEP_SECONDS = 1.0
-_LONGEST_PAUSE_SECONDS = 3600.0
+LONGEST_PAUSE_SECONDS = 3600.0
 
 
 class StoppedError(Exception):
     """Raised when the wait for a permit is stopped."""
+
+
+class Permits(Protocol):
+    """The permits of one connection."""
+
+    def permit(self, *, stop: threading.Event | None = None, until: float = inf) -> AbstractContextManager[None]:
+        """Waits for a permit to send one request, and keeps it until the response is read.
+
+        Args:
+            stop: Ends the wait when it is set.
+            until: Time, as in `time.monotonic()`, at which the wait ends.
+
+        Raises:
+            StoppedError: `stop` was set.
+            TimeoutError: `until` has passed.
+        """
+
+    def pause(self, seconds: float) -> None:
+        """Delays all requests of this connection, because `Retry-After` applies to all workers, not just one."""
+
+    def close(self) -> None:
+        """Releases files and sockets; no permit may be held."""
 
 
 class RateLimit:
@@ -49,16 +70,7 @@ class RateLimit:
 
     @contextmanager
     def permit(self, *, stop: threading.Event | None = None, until: float = inf) -> Iterator[None]:
-        """Waits for a permit to send one request, and keeps it until the response is read.
-
-        Args:
-            stop: Ends the wait when it is set.
-            until: Time, as in `time.monotonic()`, at which the wait ends.
-
-        Raises:
-            StoppedError: `stop` was set.
-            TimeoutError: `until` has passed.
-        """
+        """Implements `Permits.permit`."""
         stop = stop or threading.Event()
         slot = self._take_slot(stop, until)
         try:
@@ -70,12 +82,12 @@ class RateLimit:
                 self._idle.append(slot)
 
     def close(self) -> None:
-        """Closes the lock files; no permit may be held."""
+        """Implements `Permits.close`."""
         for file in (*self._idle, self._clock_lock):
             file.close()
 
     def pause(self, seconds: float) -> None:
-        """Delays all requests of this connection, because `Retry-After` applies to all workers, not just one."""
+        """Implements `Permits.pause`."""
         with self._clock_held():
             self._write(max(self._not_before(), time.time() + seconds))
 
@@ -89,7 +101,7 @@ class RateLimit:
                     except portalocker.LockException:
                         continue
                     return self._idle.pop(number)
-            _wait(_POLL_SECONDS, stop, until)
+            wait(_POLL_SECONDS, stop, until)
 
     def _wait_turn(self, stop: threading.Event, until: float) -> None:
         while True:
@@ -102,7 +114,7 @@ class RateLimit:
                     if not_before <= now:
                         self._write(now + self._interval)
                         return
-            _wait(not_before - now, stop, until)
+            wait(not_before - now, stop, until)
 
     @contextmanager
     def _clock_held(self) -> Iterator[None]:
@@ -121,7 +133,7 @@ class RateLimit:
             return 0.0
         moment: float = struct.unpack("<d", raw)[0] if len(raw) == 8 else 0.0
         # If the clock was set back, a connection must not wait for longer than a pause can last.
-        return moment if moment <= time.time() + _LONGEST_PAUSE_SECONDS else 0.0
+        return moment if moment <= time.time() + LONGEST_PAUSE_SECONDS else 0.0
 
     def _write(self, moment: float) -> None:
         # Overwritten in place, so that readers without the lock never see an empty file.
@@ -133,11 +145,11 @@ class RateLimit:
             file.write(struct.pack("<d", moment))
 
 
-def _wait(seconds: float, stop: threading.Event, until: float) -> None:
+def wait(seconds: float, stop: threading.Event, until: float) -> None:
     """Sleeps for at most a second.
 
     Raises:
-        StoppedError, TimeoutError: See `RateLimit.permit`.
+        StoppedError, TimeoutError: See `Permits.permit`.
     """
     left = until - time.monotonic()
     if left <= 0:

@@ -25,7 +25,7 @@ from dlt.common import jsonpath
 from rmm_assets.errors import TransportError
 from rmm_assets.http.address import address_fault, is_loopback, read_origin
 from rmm_assets.http.attach import Auth, TokenAnswer, TokenRefusedError
-from rmm_assets.http.rate_limit import RateLimit, StoppedError
+from rmm_assets.http.rate_limit import Permits, StoppedError
 from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.request import Request
 from rmm_assets.http.settings import Limits, Retry, Tls
@@ -128,7 +128,7 @@ class Transport:
         *,
         auth: Auth,
         redactor: Redactor,
-        rate_limit: RateLimit,
+        rate_limit: Permits,
         retry: Retry,
         limits: Limits,
         tls: Tls | None = None,

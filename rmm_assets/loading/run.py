@@ -26,8 +26,8 @@ from dlt.destinations.sql_client import SqlClientBase
 from rmm_assets.config import Connection, Resource
 from rmm_assets.errors import IncompleteError, PublishedError, SuspiciousLossError
 from rmm_assets.http.auth import Secret, build_auth, hidden
-from rmm_assets.http.rate_limit import RateLimit
 from rmm_assets.http.redaction import Redactor
+from rmm_assets.http.shared_limit import open_permits
 from rmm_assets.http.transport import Transport
 from rmm_assets.loading.attempt import Attempt, causes
 from rmm_assets.loading.dlt_internals import nested_tables
@@ -476,8 +476,9 @@ def transport_of(
     redactor.warn(attempt.log)
     if resource.deadline is not None:
         limits = limits.model_copy(update={"deadline": resource.deadline})
-    rate_limit = RateLimit(
-        store.work / "pace" / connection.name,
+    rate_limit = open_permits(
+        store.work,
+        connection.name,
         max_concurrency=limits.max_concurrency,
         requests_per_minute=limits.requests_per_minute,
     )

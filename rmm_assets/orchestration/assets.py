@@ -34,6 +34,7 @@ from rmm_assets.orchestration.checks import COMPLETE, Check, Loaded, checks_of, 
 from rmm_assets.orchestration.column_schema import COLUMN_SCHEMA, declared_columns
 from rmm_assets.orchestration.descriptions import describe
 from rmm_assets.orchestration.fleet_overview import build_fleet_overview
+from rmm_assets.orchestration.machines import refuse_files_of_one_machine
 from rmm_assets.orchestration.metadata import materialization
 from rmm_assets.orchestration.resources import RmmApi, api_resource
 from rmm_assets.orchestration.schedules import build_job, build_schedule, freshness
@@ -124,8 +125,9 @@ def run_resource(connection: Connection, context: dg.AssetExecutionContext, reso
     """Runs the selected part of a resource: its asset, its checks, or both.
 
     Raises:
-        dagster.Failure: The load failed; the description says why.
+        dagster.Failure: The load failed, or could not coordinate with other machines; the description says why.
     """
+    refuse_files_of_one_machine(context.instance, context.job_def.executor_def.name, connection)
     key, plan = asset_key(connection, resource.name), plan_load(connection, resource)
     selected = {check.name for check in context.selected_asset_check_keys if check.asset_key == key}
     wanted = [check for check in checks_of(connection, resource) if check.name in selected]
@@ -148,6 +150,7 @@ def _reference_check(
 ) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=key, additional_deps=[other], name=check.name, description=check.description)
     def evaluate(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        refuse_files_of_one_machine(context.instance, context.job_def.executor_def.name, connection)
         store = store_of(connection)
         store.prepare()
         name = plan.source_name

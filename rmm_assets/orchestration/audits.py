@@ -11,6 +11,7 @@ from dlt.destinations.exceptions import DatabaseException, DestinationConnection
 from rmm_assets.config import Connection, Resource
 from rmm_assets.errors import RmmError
 from rmm_assets.loading.run import store_of
+from rmm_assets.orchestration.machines import refuse_files_of_one_machine
 from rmm_assets.orchestration.resources import RmmApi
 from rmm_assets.orchestration.schedules import executor_of
 
@@ -50,6 +51,7 @@ def _audit_op(connection: Connection, resource: Resource, resource_key: str) -> 
         out=dg.Out(dg.Nothing),
     )
     def run(context: dg.OpExecutionContext) -> None:
+        refuse_files_of_one_machine(context.instance, context.job_def.executor_def.name, connection)
         api: RmmApi = getattr(context.resources, resource_key)
         result = audit_resource(connection, resource, api, context.log)
         if result.verdict == "differences":

@@ -99,9 +99,11 @@ def tag_of_this_process() -> dict[str, str]:
 def tag_run(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
     """Tags a run with the process that executes it; called in that process, or in a child it started for a step.
 
-    A step on another machine, as with Celery, adds no tag: its launcher monitors the run.
+    A step on another machine, as with Celery's executor, adds no tag: its launcher monitors the run. A run that repeats another
+    has that one's tag, which is replaced.
     """
-    if PROCESS_TAG in run.tags:
+    tagged = Process.from_tag(run.tags.get(PROCESS_TAG, ""))
+    if tagged is not None and tagged.pid in (os.getpid(), os.getppid()) and str(Process.of(tagged.pid)) == str(tagged):
         return
     pid = next((pid for pid in _pids(instance, run) if pid in (os.getpid(), os.getppid())), None)
     if pid is not None:
@@ -136,9 +138,16 @@ def find_lost_runs(
 ) -> Iterator[tuple[dg.DagsterRun, Process]]:
     """Yields the runs in progress whose process is gone, with that process."""
     for run in instance.get_runs(dg.RunsFilter(job_name=job_name, statuses=IN_PROGRESS)):
-        process = Process.from_tag(run.tags.get(PROCESS_TAG, "")) or _before_its_tag(instance, run)
+        process = Process.from_tag(_own_tag(instance, run)) or _before_its_tag(instance, run)
         if process is not None and process.gone:
             yield run, process
+
+
+def _own_tag(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """Returns the tag of a run's process; empty if Dagster has copied it from the run that this one repeats (1.13.27)."""
+    tag = run.tags.get(PROCESS_TAG, "")
+    parent = instance.get_run_by_id(run.parent_run_id) if tag and run.parent_run_id else None
+    return "" if parent is not None and parent.tags.get(PROCESS_TAG) == tag else tag
 
 
 def _before_its_tag(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Process | None:

@@ -91,6 +91,16 @@ class Store:
         )
 
     @property
+    def locks_in_files(self) -> bool:
+        """Whether runs take turns by lock files only, so that all of them must be on one machine.
+
+        DuckDB locks its own file, and a filesystem has no rows that can be changed.
+        """
+        return self.destination in FILES or (
+            self.destination == "duckdb" and not str(self.credentials).startswith("md:")
+        )
+
+    @property
     def is_missing(self) -> bool:
         """Whether it is a DuckDB file that does not exist yet: even a reader would create it."""
         return self.is_file and not Path(self.credentials).exists()
@@ -215,9 +225,9 @@ class Store:
     def locked(self, name: str, log: logging.Logger | None = None) -> Iterator[Lock | None]:
         """Waits until no run on another machine loads the resource of the pipeline of that name. Use it inside of `alone`.
 
-        Yields None for files: DuckDB locks its own, and a filesystem has no rows that can be changed.
+        Yields None if `locks_in_files`.
         """
-        if self.destination in FILES or (self.destination == "duckdb" and not str(self.credentials).startswith("md:")):
+        if self.locks_in_files:
             yield None
             return
         place = self.work / f"{name}.id"

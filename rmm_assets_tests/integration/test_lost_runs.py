@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.events import EngineEventData
 
-from rmm_assets.orchestration.lost_runs import Process, end_lost_runs
+from rmm_assets.orchestration.lost_runs import PROCESS_TAG, Process, end_lost_runs, tag_run
 from rmm_assets.simulator import Faults, Simulator
 from rmm_assets_tests.commands import Started
 from rmm_assets_tests.integration.test_cli import CONNECTION, command, rows
@@ -113,6 +115,26 @@ def test_a_run_of_another_machine_or_without_a_process_is_left_alone() -> None:
 
         for tags in ({"rmm_assets/process": str(dead)}, {"rmm_assets/process": "???"}, {}):
             instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+        assert not end_lost_runs(instance)
+
+
+def test_a_run_that_repeats_a_lost_one_is_not_taken_for_it() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        @dg.job
+        def job() -> None: ...
+
+        gone = {PROCESS_TAG: str(Process(socket.gethostname(), 2**22 + 1, 1.0))}
+        lost = instance.create_run_for_job(job, tags=gone, status=dg.DagsterRunStatus.STARTED)
+        # As Dagster's retries and the UI's re-execution copy the tags.
+        again = instance.create_run_for_job(
+            job, tags=gone, status=dg.DagsterRunStatus.STARTED, parent_run_id=lost.run_id, root_run_id=lost.run_id
+        )
+        assert [run.run_id for run in end_lost_runs(instance)] == [lost.run_id]
+        instance.report_engine_event("Started process", again, EngineEventData({"pid": os.getpid()}))
+        tag_run(instance, again)
+        tagged = instance.get_run_by_id(again.run_id)
+        assert tagged is not None and tagged.tags[PROCESS_TAG] == str(Process.of(os.getpid()))
         assert not end_lost_runs(instance)
 
 
