@@ -150,7 +150,10 @@ def _pager(
     stack: ExitStack, connection: Connection, plan: LoadPlan, secret: Secret, base_url: str | None,
     log: logging.Logger | None,
 ) -> tuple[Pager, Redactor]:  # fmt: skip
-    attempt = Attempt(store_of(connection), plan, log or logging.getLogger("rmm_assets"))
+    store = store_of(connection)
+    if not store.work.exists():  # nothing has run here that could share the connection's limits
+        store = replace(store, work=Path(stack.enter_context(TemporaryDirectory(prefix="rmm-sample-"))))
+    attempt = Attempt(store, plan, log or logging.getLogger("rmm_assets"))
     pager = Pager(transport_of(stack, connection, attempt, hidden(secret), base_url), width=1)
     stack.callback(pager.close)
     return pager, attempt.redactor

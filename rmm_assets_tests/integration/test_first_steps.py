@@ -323,6 +323,18 @@ def test_check_notes_that_a_server_caps_its_pages(tmp_path: Path) -> None:
     assert "the API caps pages at 4 rows, asked for 10" in found["notes"]
 
 
+def test_check_and_preview_leave_nothing_behind(tmp_path: Path) -> None:
+    with Scripted(plain(offset_pages)) as server:
+        endpoint = {"path": "/devices", "data_selector": "data", "paginator": {"type": "offset", "limit": 10}}
+        resource = {"name": "devices", "primary_key": "id", "write_disposition": "merge", "endpoint": endpoint}
+        write(tmp_path, {"name": "acme", "client": {"base_url": server.url}, "resources": [resource]})
+        for words in (("check",), ("preview", "acme", "devices")):
+            done = rmm(tmp_path, *words)
+            assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["connections", "home"]
+    assert list((tmp_path / "home").iterdir()) == []
+
+
 def test_check_names_every_fault_of_all_files_and_every_secret_that_is_missing(tmp_path: Path) -> None:
     resources = ["devices"]
     client = {
