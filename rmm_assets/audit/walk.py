@@ -32,6 +32,8 @@ Take = Callable[[Mapping[str, Any]], None]
 _BEHIND = (404, 410, 416)
 _REFUSED = (400, 422)
 _NOTHING_HERE = (200, 204, 404, 410)
+# Errors for one parent that say nothing of the others, unless the file mentions them.
+_OF_ONE_PARENT = (403, 404, 410)
 _THROTTLED = (b"rate limit", b"ratelimit", b"too many", b"throttl", b"quota", b"slow down", b"try again")
 # Usual page sizes: a page with this many rows and no statement about the end may not be the last.
 _USUAL = frozenset((10, 15, 20, 25, 30, 50, 100, 150, 200, 250, 300, 500, 1000, 2000, 5000, 10000, 51, 101))
@@ -45,7 +47,7 @@ class Heard:
     Attributes:
         doubts: Why it is not certain that these were all rows; empty if it is.
         rows: Number of rows received.
-        ignored: Number of responses that the file says to ignore.
+        ignored: Number of responses that are errors for one parent or that the file says to ignore.
         lists: Number of lists read: one, or one per parent.
         largest: Number of rows on the largest page.
         suspects: Last pages whose length is a usual page size, each with a sentence about it.
@@ -79,8 +81,9 @@ def read(transport: Transport, connection: Connection, resource: Resource, take:
             heard.doubts.append(f"{target.label} could not be read to the end: {error}")
     # A larger page of another parent shows that this is not the maximum page size.
     heard.doubts += [sentence for rows, sentence in heard.suspects if rows >= heard.largest]
-    if heard.lists > 1 and heard.ignored == heard.lists:
-        heard.doubts.append(f"{resource.name}: the file says to ignore the responses to all requests")
+    least = 2 if resource.endpoint.response_actions else 1
+    if heard.lists >= least and heard.ignored == heard.lists:
+        heard.doubts.append(f"{resource.name}: all responses are errors, which usually mean that there are no rows")
     return heard
 
 
@@ -421,11 +424,16 @@ class _Walk:
         raise BodyFault(f"{what} is at {self._selector!r}, where the rows should be")
 
     def _ignored(self, reply: Reply) -> bool:
-        return any(
+        resource = self._target.resource
+        actions = resource.endpoint.response_actions or ()
+        if any(
             (action.status_code is None or action.status_code == reply.status)
             and (action.content is None or action.content.encode() in reply.body)
-            for action in self._target.resource.endpoint.response_actions or ()
-        )
+            for action in actions
+        ):
+            return True
+        said = {action.status_code for action in actions}
+        return resource.parent is not None and reply.status in _OF_ONE_PARENT and not said & {None, reply.status}
 
     def _arrive(self, answer: _Answer) -> int:
         """Takes in a page's rows and returns how many of them are new."""
@@ -436,9 +444,7 @@ class _Walk:
         taken = self._hand_on(answer.rows)
         self._seen.add(answer.status, len(answer.rows), taken, self._said(answer))
         if answer.ignored and (answer.status not in _NOTHING_HERE or answer.throttled):
-            self._doubt(
-                f"the response is {answer.status}, which the file says to ignore, so the rows there are unknown"
-            )
+            self._doubt(f"the response is {answer.status}, so the rows there are unknown")
         return new
 
     def _hand_on(self, rows: Sequence[Any]) -> int:

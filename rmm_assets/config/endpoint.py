@@ -195,7 +195,9 @@ class Endpoint(Settings):
         "list. All values are text, so declare the columns' types.",
     )
     response_actions: tuple[ResponseAction, ...] | None = Field(
-        default=None, description="Responses that need special treatment."
+        default=None,
+        description="Responses that need special treatment. For a child resource, a first response of 404 or 410 means that one "
+        "parent has no rows, and 403 that they cannot be seen, unless this list mentions the status.",
     )
     incremental: Incremental | None = Field(default=None, description="Read only what changed since the last run.")
     total_header: str | None = Field(

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from rmm_assets.errors import ConflictingRowsError, IncompleteError, ParentRowError, RmmError
 from rmm_assets.loading.cursor import Bounds
+from rmm_assets.loading.refusals import NOTHING_THERE, Refusals
 from rmm_assets.loading.requests import Requests, inherited_values, label_of, parent_in_table, request_of
 from rmm_assets.reading.collector import Collector, MemoryCollector
 from rmm_assets.reading.completeness import read_complete
@@ -78,8 +79,7 @@ class Landing:
 
     def warn(self, text: str) -> None:
         """Adds a warning about a read that lands nevertheless."""
-        self.report.warnings.append(text)
-        self.log.warning("%s: %s", self.report.resource, text)
+        _warn(self, self.report, text)
 
 
 @dataclass(kw_only=True)
@@ -108,6 +108,7 @@ class _Child:
         report: The report of this read.
         rows: The rows received.
         parent: The parent's key by its columns in the table; empty if it has none there.
+        label: Names the parent in messages.
         inherited: Fields of the parent's row to add to its children's rows.
         problem: Why the read is not complete, if its rows land nevertheless.
     """
@@ -115,6 +116,7 @@ class _Child:
     report: Report
     rows: MemoryCollector
     parent: Mapping[str, Any]
+    label: str
     inherited: Mapping[str, Any] = field(default_factory=dict)
     problem: str = ""
 
@@ -126,11 +128,9 @@ class _Child:
 
 def _tells_nothing(report: Report) -> bool:
     """Returns whether the only response was ignored and does not mean that there is nothing."""
-    return report.ignored is not None and report.ignored not in _NOTHING_THERE
+    return report.ignored is not None and report.ignored not in NOTHING_THERE
 
 
-# Statuses that mean there is nothing. Any other means that it cannot be seen.
-_NOTHING_THERE = (200, 204, 404, 410)
 _UNREAD = "a response that response_actions ignores does not show that there are no rows"
 _UNKNOWN_PARENT = (
     "some belong to parents that could not be read; include_from_parent with the parent's key would show which"
@@ -194,13 +194,14 @@ def _read_once(
     cannot_tell = _UNKNOWN_PARENT if problems or reading.unread_parents else ""
     collector.clear()
     report.complete, report.partial = True, above.partial
-    report.reason = f"every one of {parents.distinct or parents.rows} {above.resource} was read to the end"
-    asked = ignored = 0
+    refusals = Refusals()
     for child in _children(requests, reading, (row for batch in parents.records() for row in batch), bounds):
         for page in child.rows.pages:
             collector.add(with_fields(page, child.inherited) if child.inherited else page)
+        if child.report.ignored is not None:
+            refusals.add(child.report.ignored, child.label)
         report.add(child.report)
-        asked, ignored = asked + 1, ignored + (child.report.ignored is not None)
+        report.parents += 1
         if not child.is_proven:
             unread.append(child.parent)
         problems += [child.problem] if child.problem else []
@@ -208,15 +209,59 @@ def _read_once(
     report.duplicates = collector.rows - collector.distinct - collector.keyless
     report.empty = not report.rows
     reading.unread_parents = cannot_tell or (_UNKNOWN_PARENT if {} in unread else unread)
-    if asked > 1 and ignored == asked:
-        problems.append(
-            f"{requests.resource.name}: response_actions ignored the responses for all {asked} rows of {above.resource}: this "
-            "also happens if the key lacks permissions"
+    report.parents_missing, report.parents_refused = refusals.missing, refusals.refused
+    report.reason = _told(refusals, report.parents, above.resource)
+    if above.parents_missing or above.parents_refused:
+        report.reason += f"; {above.resource}: {above.reason}"
+    if refusals.refused:
+        said = (
+            f"the API refuses to show {requests.resource.name} of {above.resource}, and earlier rows of them are kept"
         )
+        _warn(reading, report, f"{said} ({refusals.named(missing=False)})")
+    if all_refused := _all_refused(requests, refusals, report.parents):
+        problems.append(all_refused)
+        reading.unread_parents = all_refused
     if problems:
         report.complete = False
         report.reason = problems[0] if len(problems) == 1 else f"{problems[0]}; and {len(problems) - 1} more like this"
         raise IncompleteError(report.reason)
+
+
+def _told(refusals: Refusals, parents: int, parent: str) -> str:
+    """Returns why a read for each parent is complete: all are read to the end, except those that the API refuses."""
+    if not refusals.all:
+        return f"every one of {parents} {parent} was read to the end"
+    said = f"{parents - refusals.all} of {parents} {parent} were read to the end"
+    if refusals.missing:
+        said += f"; the API has nothing for {refusals.missing} ({refusals.named(missing=True)})"
+    if refusals.refused:
+        said += f"; it refuses {refusals.refused}, whose earlier rows are kept ({refusals.named(missing=False)})"
+    return said
+
+
+def _all_refused(requests: Requests, refusals: Refusals, parents: int) -> str:
+    """Returns what is wrong if the API refused every parent; empty if nothing is."""
+    unsaid = any(status in requests.endpoint.refusals for status in refusals.counts)
+    # For one parent, the file's word is enough.
+    if refusals.all < parents or parents < (1 if unsaid else 2):
+        return ""
+    assert requests.parent is not None
+    name, parent = requests.resource.name, requests.parent.resource.name
+    if not unsaid:
+        return (
+            f"{name}: response_actions ignored the responses for all {parents} rows of {parent}: this also happens if the key "
+            "lacks permissions"
+        )
+    which = f"all {parents} rows of {parent}" if parents > 1 else f"the only row of {parent}"
+    return (
+        f"{name}: the API refused the requests for {which} ({refusals.named()}): the key may lack permissions, or the path may be "
+        f"wrong. If it means that there are no {name}, write response_actions"
+    )
+
+
+def _warn(reading: Landing, report: Report, text: str) -> None:
+    report.warnings.append(text)
+    reading.log.warning("%s: %s", report.resource, text)
 
 
 def _read_parents(
@@ -283,20 +328,22 @@ def _read_child(
 ) -> _Child:
     resource = requests.resource
     collector, report = MemoryCollector(shape), Report(resource.name)
-    place, inherited, parent = "", {}, parent_in_table(requests, row)
+    place, inherited, parent, label = "", {}, parent_in_table(requests, row), label_of(requests, row)
     try:
         inherited = inherited_values(requests, row)
         endpoint = replace(request_of(requests, bounds, row), shape=shape)
-        place = f" (for {label_of(requests, row)}, at {endpoint.path})"
+        place = f" (for {label}, at {endpoint.path})"
         _read_one(endpoint, requests, reading, collector, report)
     except RmmError as error:
         said = f"{error}{place}"
         if resource.on_incomplete == "warn" and isinstance(error, (IncompleteError, ParentRowError)):
-            return _Child(report, collector, parent, inherited, said)
+            return _Child(report, collector, parent, label, inherited, said)
         # The same error, with the parent in its message.
         error.args = (said, *error.args[1:])
         raise
-    return _Child(report, collector, parent, inherited)
+    if report.ignored in requests.endpoint.refusals:
+        report.evidence = None  # it is the file's word only if the file says so
+    return _Child(report, collector, parent, label, inherited)
 
 
 def with_fields(page: Page, fields: Mapping[str, Any]) -> Page:

@@ -21,6 +21,7 @@ from rmm_assets.errors import ParentRowError
 from rmm_assets.loading.cursor import Bounds, Cursor, bounds_of
 from rmm_assets.loading.dlt_internals import parent_column, resolve_endpoints, values_at
 from rmm_assets.loading.plan import LoadPlan, plan_load, shape_of
+from rmm_assets.loading.refusals import REFUSALS
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.rows.json_text import plain_text
 from rmm_assets.rows.type_memory import TypeMemory
@@ -79,7 +80,10 @@ def plan_requests(connection: Connection, plan: LoadPlan) -> Requests:
             params.pop(bound, None)
         return Requests(
             resource=plan.resource,
-            endpoint=_endpoint(plan, found.endpoint, params, TypeMemory(limits.max_columns, limits.max_nesting)),
+            endpoint=replace(
+                _endpoint(plan, found.endpoint, params, TypeMemory(limits.max_columns, limits.max_nesting)),
+                refusals=_refusals(plan.resource) if found.parent else (),
+            ),
             parent=of(plan_load(connection, connection.resource(found.parent))) if found.parent else None,
             fields=found.fields,
             inherited=found.include_from_parent,
@@ -117,6 +121,12 @@ def _endpoint(plan: LoadPlan, config: Mapping[str, Any], params: dict[str, Any],
         shape=shape_of(plan),
         types=types,
     )
+
+
+def _refusals(resource: Resource) -> tuple[int, ...]:
+    """Returns the statuses that refuse one parent and not the whole read: those of which the file says nothing."""
+    said = {action.status_code for action in resource.endpoint.response_actions or ()}
+    return () if None in said else tuple(status for status in REFUSALS if status not in said)
 
 
 def request_of(requests: Requests, bounds: Bounds | None, row: Mapping[str, Any] | None = None) -> Endpoint:

@@ -525,7 +525,7 @@ def _refuse_unseen(plan: LoadPlan, found: Found, table: Table, shape: RowShape) 
     if rows:
         name, columns = plan.resource.name, ", ".join(found.spared.columns)
         why = found.unproven or (
-            f"response_actions ignored the responses for {len(found.spared.keys)} parents, such as ({columns}) = "
+            f"the API refused the requests for {len(found.spared.keys)} parents, such as ({columns}) = "
             f"({', '.join(map(str, found.spared.keys[0]))}), with a status that does not mean that there are no rows"
         )
         lost = "history would end" if plan.history is not None else "replace would delete"

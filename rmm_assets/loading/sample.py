@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +36,9 @@ from rmm_assets.reading.proposal import propose
 from rmm_assets.reading.stated import more_mark, repeats, stated_total, total_of
 from rmm_assets.rows.page import Page
 from rmm_assets.rows.spool import Spool
+
+# Number of parents that are tried if the API refuses the first one.
+_MOST_PARENTS = 3
 
 
 @dataclass(frozen=True)
@@ -168,23 +171,32 @@ class _Sampling:
     found: Sample
 
     def run(self, *, thorough: bool) -> None:
-        row = None
+        rows: Sequence[Mapping[str, Any] | None] = [None]
         if self.requests.parent is not None:
-            row = self._first_row(self.requests.parent)
-            if row is None:
+            rows = self._first_rows(self.requests.parent)
+            if not rows:
                 self.found.notes.append(f"{self.requests.parent.resource.name} has no rows, so nothing was requested")
                 return
-        endpoint = request_of(self.requests, self.requests.first_bounds, row)
-        request = _first_request(endpoint)
-        try:
-            answer = self.pager.submit(endpoint, request, first=True).result()
-        except RmmError as error:
-            self.found.status = getattr(error, "status", None)
-            if self.found.status is None or self.found.status < 400:
-                self._propose(endpoint, request)
-            raise
+        for row in rows:
+            endpoint = request_of(self.requests, self.requests.first_bounds, row)
+            request = _first_request(endpoint)
+            try:
+                answer = self.pager.submit(endpoint, request, first=True).result()
+            except RmmError as error:
+                self.found.status = getattr(error, "status", None)
+                if self.found.status is None or self.found.status < 400:
+                    self._propose(endpoint, request)
+                raise
+            if not (answer.ignored and answer.reply.status in endpoint.refusals):
+                break
         self.found.status, self.found.rows = answer.reply.status, answer.page.rows
         self.found.asked = endpoint.paginator.asked_rows(request)
+        if answer.ignored and answer.reply.status in endpoint.refusals and self.requests.parent is not None:
+            self.found.problems.append(
+                f"the API refuses the requests for the first {len(rows)} rows of {self.requests.parent.resource.name} (HTTP "
+                f"{answer.reply.status}), and a load fails if it refuses all: correct the path, or give the key permissions"
+            )
+            return
         if answer.ignored:
             self.found.notes.append(f"response_actions ignored the response (HTTP {answer.reply.status})")
             return
@@ -197,14 +209,17 @@ class _Sampling:
             self._second(endpoint, request, answer)
             self._range(endpoint, answer, row)
 
-    def _first_row(self, requests: Requests) -> Mapping[str, Any] | None:
-        above = None if requests.parent is None else self._first_row(requests.parent)
-        if requests.parent is not None and above is None:
-            return None
-        endpoint = request_of(requests, requests.first_bounds, above)
-        page = self.pager.submit(endpoint, _first_request(endpoint), first=True).result().page
-        rows = (page.head(1) if page.rows else page).objects()
-        return rows[0] if rows else None
+    def _first_rows(self, requests: Requests) -> Sequence[Mapping[str, Any]]:
+        """Returns a few rows of a parent resource, as the API may have nothing for the first of them."""
+        aboves: Sequence[Mapping[str, Any] | None] = (
+            [None] if requests.parent is None else self._first_rows(requests.parent)
+        )
+        for above in aboves:
+            endpoint = request_of(requests, requests.first_bounds, above)
+            page = self.pager.submit(endpoint, _first_request(endpoint), first=True).result().page
+            if page.rows:
+                return page.objects()[:_MOST_PARENTS]
+        return []
 
     def _propose(self, endpoint: Endpoint, request: Request) -> None:
         """Adds what the response suggests, if it was received but has no rows where the file says."""

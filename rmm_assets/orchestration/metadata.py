@@ -17,6 +17,7 @@ from rmm_assets.config.names import normalized_column
 from rmm_assets.loading.outcome import Outcome
 from rmm_assets.orchestration.column_schema import COLUMN_SCHEMA, column_schema
 from rmm_assets.orchestration.dagster_internals import short_column, stored_bytes
+from rmm_assets.reading.report import Report
 
 # A run's metadata as Dagster stores it, which the UI loads for every point of a plot. The numbers take 1,500 bytes and
 # the columns, which are never truncated, some 75 each; the preview gets the rest.
@@ -43,6 +44,7 @@ def materialization(outcome: Outcome, columns: TTableSchemaColumns, resource: Re
         "rows_absent": outcome.absences.gone,
         "absences_held_back": bool(outcome.absences.held_back),
         "rows_repeated": max(report.duplicates, 0),
+        "parents": _parents(report),
         "pages": report.pages,
         "passes": report.passes,
         "requests": traffic.requests,
@@ -61,6 +63,13 @@ def materialization(outcome: Outcome, columns: TTableSchemaColumns, resource: Re
     stored: Any = dg.AssetMaterialization("any", metadata=metadata).metadata
     room = MAX_BYTES - stored_bytes(stored) - len(', "preview": ')
     return {**metadata, "preview": _preview(outcome, resource, room)}
+
+
+def _parents(report: Report) -> dict[str, Any]:
+    """Returns how many parents were requested, missing and refused; empty without a parent. One key takes less space."""
+    if not report.parents:
+        return {}
+    return {"requested": report.parents, "missing": report.parents_missing, "refused": report.parents_refused}
 
 
 def _preview(outcome: Outcome, resource: Resource, most_bytes: int) -> dg.TableMetadataValue:

@@ -58,6 +58,7 @@ class Endpoint:
         null_values: Texts in the rows that are null.
         gate: Held during a request: a semaphore if the endpoint allows fewer parallel requests than the pager.
         ignore: Responses that mean no rows: dlt's `response_actions` with action `ignore`.
+        refusals: Statuses of a first response that mean no rows, or none that can be seen.
         shape: Describes the endpoint's rows and their keys.
         types: The types of the endpoint's pages so far.
         learned: What the run's responses have shown.
@@ -83,6 +84,7 @@ class Endpoint:
     null_values: frozenset[str] = frozenset()
     gate: AbstractContextManager[Any] = field(default_factory=nullcontext, compare=False)
     ignore: tuple[Mapping[str, Any], ...] = ()
+    refusals: tuple[int, ...] = ()
     shape: RowShape = field(default_factory=lambda: RowShape(table=""), compare=False)
     types: TypeMemory = field(default_factory=TypeMemory, compare=False)
     learned: Learned = field(default_factory=Learned, compare=False)

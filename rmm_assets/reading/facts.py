@@ -65,7 +65,7 @@ class PassFacts:
         evidence: The evidence for the end that this pass alone gives.
         contradictions: What the API stated that contradicts this end.
         first_page: The first page with rows.
-        ignored: Status of the first response if `response_actions` ignores it; else None.
+        ignored: Status of the first response if it is an error that means no rows; else None.
         cap: Number of rows per page if the API sends fewer than requested.
         keyset: If cursors are values of rows, the page to try them on: the first one not sorted by them, else the first one.
         warnings: Oddities, with what to write in the connection file.

@@ -180,8 +180,11 @@ class Pager:
     def _fetch(self, endpoint: Endpoint, request: Request, first: bool, given: Reply | None = None) -> Answer:
         """Sends a request, unless its response is given, and decodes the response."""
 
+        def is_ignored(reply: Reply) -> bool:
+            return _is_ignored(endpoint.ignore, reply) or (first and reply.status in endpoint.refusals)
+
         def accept(reply: Reply) -> Answer:
-            if _is_ignored(endpoint.ignore, reply):
+            if is_ignored(reply):
                 return Answer(reply, _NO_ROWS, ignored=True)
             try:
                 reply = _as_json_list(endpoint, reply)
@@ -189,9 +192,8 @@ class Pager:
                 raise BodyFault(str(error) if error.reason == "not_xml" else f"{error}; {_ADVICE}") from None
             return Answer(reply, _page(endpoint, reply, first))
 
-        if endpoint.ignore:
-            return self._send(endpoint, request, accept, tolerate=lambda reply: _is_ignored(endpoint.ignore, reply))
-        return self._send(endpoint, request, accept, given=given)
+        tolerate = is_ignored if endpoint.ignore or endpoint.refusals else None
+        return self._send(endpoint, request, accept, tolerate=tolerate, given=given)
 
     def _send(self, endpoint: Endpoint, request: Request, accept: Callable[[Reply], Taken], **options: Any) -> Taken:
         """Sends a request as soon as the window and the endpoint's gate have room."""

@@ -32,8 +32,11 @@ class Report:
         reason: Why it is not complete, or how it was proven.
         evidence: What ended the read; of several reads, such as one per parent, the weakest.
         signals: What the API said about there being more, and what was believed or refuted, one line each.
-        ignored: Status of the first response if `response_actions` ignores it; else None.
+        ignored: Status of the first response if it is an error that means no rows; else None.
         empty: Whether the read is complete and has no rows, which may also mean that the key lacks permissions.
+        parents: Number of parents whose children were requested; 0 if the resource has no parent.
+        parents_missing: Number of parents for which the API has nothing, as it says by an error such as 404.
+        parents_refused: Number of parents whose children cannot be seen, as the API says by an error such as 403.
     """
 
     resource: str
@@ -52,6 +55,9 @@ class Report:
     signals: list[str] = field(default_factory=list)
     ignored: int | None = None
     empty: bool = False
+    parents: int = 0
+    parents_missing: int = 0
+    parents_refused: int = 0
 
     def asdict(self) -> dict[str, Any]:
         return asdict(self)

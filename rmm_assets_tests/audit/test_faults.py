@@ -304,19 +304,19 @@ def test_keys_of_parents_with_special_characters_are_encoded_in_requests(table: 
 def test_an_ignored_response_is_only_believed_if_its_status_means_no_rows(
     status: int, text: str, verdict: str, table: Callable[..., Path]
 ) -> None:
-    made = of_customers(response_actions=[{"status_code": status, "action": "ignore"}])
     folder = table(62, "DELETE FROM acme.devices WHERE id <= 20")
-    with Scripted(family(2, status, text)) as server:
-        result = audited(folder, server.url, made)
-    assert result.verdict == verdict
-    assert (str(status) in " ".join(result.unverified)) == (verdict == "unverified")
+    for actions in ([{"status_code": status, "action": "ignore"}], None):
+        with Scripted(family(2, status, text)) as server:
+            result = audited(folder, server.url, of_customers(response_actions=actions))
+        assert result.verdict == verdict
+        assert (str(status) in " ".join(result.unverified)) == (verdict == "unverified")
 
 
-def test_ignored_responses_for_all_parents_are_unverified(table: Callable[..., Path]) -> None:
-    made = of_customers(response_actions=[{"status_code": 404, "action": "ignore"}])
+@pytest.mark.parametrize("actions", [[{"status_code": 404, "action": "ignore"}], None], ids=["ignored", "by default"])
+def test_errors_for_all_parents_are_unverified(actions: Any, table: Callable[..., Path]) -> None:
     with Scripted(family(len(PARENTS), 404, "no")) as server:
-        result = audited(table(0), server.url, made)
-    assert "the file says to ignore the responses to all requests" in " ".join(result.unverified)
+        result = audited(table(0), server.url, of_customers(response_actions=actions))
+    assert "all responses are errors" in " ".join(result.unverified)
 
 
 @pytest.mark.parametrize("value", [None, "", ".."])

@@ -179,11 +179,11 @@ PER_CUSTOMER = {"path": "/v1/customers/{resources.customers.code}/devices"}
 
 
 def test_an_error_of_a_child_names_the_parent_and_the_path(tmp_path: Path) -> None:
-    broken = {"b": Say({"error": "no"}, status=403)}
+    broken = {"b": Say({"error": "no"}, status=401)}
     with Scripted(lambda seen: per_customer(seen, broken)) as server, pytest.raises(TransportError) as caught:
         read(tmp_path, server.url, made(PER_CUSTOMER))
     assert "(for customers id=1, at /v1/customers/b/devices)" in str(caught.value)
-    assert caught.value.status == 403
+    assert caught.value.status == 401
 
 
 def test_if_one_parent_fails_none_of_its_rows_is_marked(tmp_path: Path) -> None:
@@ -255,17 +255,24 @@ def test_if_one_parent_fails_missing_rows_of_the_others_are_marked(policy: str, 
     ],
     ids=["403", "404", "403, without the parent's key", "404, without the parent's key"],
 )
-def test_only_certain_ignored_statuses_prove_that_a_parent_has_no_rows(
-    answer: Say, more: dict[str, Any], marked: set[str], held_back: str, tmp_path: Path
+@pytest.mark.parametrize("said", [True, False], ids=["ignored", "by default"])
+def test_only_certain_statuses_prove_that_a_parent_has_no_rows(
+    answer: Say, more: dict[str, Any], marked: set[str], held_back: str, said: bool, tmp_path: Path
 ) -> None:
-    ignoring = {**PER_CUSTOMER, "response_actions": [{"status_code": answer.status, "action": "ignore"}]}
+    ignoring: dict[str, Any] = dict(PER_CUSTOMER)
+    if said:
+        ignoring["response_actions"] = [{"status_code": answer.status, "action": "ignore"}]
     fleet = Fleet()
     with Scripted(fleet) as server:
         run(tmp_path, server.url, made(ignoring, **more))
         fleet.loses("a", 0, 1)
         fleet.broken["b"] = answer
         outcome = run(tmp_path, server.url, made(ignoring, **more))
-    assert outcome.report.complete
+    report, refused = outcome.report, answer is SILENT
+    assert report.complete
+    assert (report.parents, report.parents_missing, report.parents_refused) == (3, int(not refused), int(refused))
+    assert f"(HTTP {answer.status}: customers id=1)" in report.reason
+    assert any("refuses to show devices of customers" in text for text in report.warnings) == refused
     assert absent(tmp_path) == marked
     assert outcome.absences.held_back.endswith(held_back)
     assert outcome.absences.gone == (len(marked) or 4)
@@ -399,3 +406,58 @@ def test_ignored_responses_are_no_rows_for_one_parent_but_red_for_all(tmp_path: 
             IncompleteError, match=r"ignored the responses for all 3 rows of customers: this also happens"
         ):
             read(tmp_path, server.url, made(ignoring, max_absent_share=1))
+
+
+def test_if_all_parents_are_refused_the_read_is_red_and_marks_nothing(tmp_path: Path) -> None:
+    fleet = Fleet()
+    with Scripted(fleet) as server:
+        run(tmp_path, server.url, made(PER_CUSTOMER, **INHERITING))
+        for answers in ((SILENT, SILENT, SILENT), (GONE, GONE, GONE), (SILENT, GONE, GONE)):
+            fleet.broken = dict(zip("abc", answers, strict=True))
+            with pytest.raises(
+                IncompleteError, match=r"refused the requests for all 3 rows of customers \(HTTP 40"
+            ) as caught:
+                run(tmp_path, server.url, made(PER_CUSTOMER, **INHERITING))
+            assert "the key may lack permissions, or the path may be wrong" in str(caught.value)
+            run(tmp_path, server.url, made(PER_CUSTOMER, on_incomplete="warn", **INHERITING))
+            assert absent(tmp_path) == set()
+        fleet.parents = customers("a")
+        with pytest.raises(IncompleteError, match="for the only row of customers"):
+            run(tmp_path, server.url, made(PER_CUSTOMER, **INHERITING))
+        # The file's word for the only parent is believed.
+        ignoring = {**PER_CUSTOMER, "response_actions": [{"status_code": 403, "action": "ignore"}]}
+        assert run(tmp_path, server.url, made(ignoring, **INHERITING)).report.complete
+
+
+def test_what_the_file_says_of_a_status_replaces_what_it_means_by_default(tmp_path: Path) -> None:
+    fleet = Fleet()
+    fleet.broken["b"] = GONE
+    for action in ({"status_code": 404, "content": "other words"}, {"content": "other words"}):
+        ignoring = {**PER_CUSTOMER, "response_actions": [{**action, "action": "ignore"}]}
+        with Scripted(fleet) as server, pytest.raises(TransportError, match="HTTP 404"):
+            read(tmp_path, server.url, made(ignoring))
+
+
+def test_a_resource_without_a_parent_is_red_on_404(tmp_path: Path) -> None:
+    with Scripted(lambda _: GONE) as server, pytest.raises(TransportError, match="HTTP 404"):
+        read(tmp_path, server.url, made(PER_CUSTOMER), "customers")
+
+
+def test_a_rate_limited_refusal_of_one_parent_is_red(tmp_path: Path) -> None:
+    fleet = Fleet()
+    fleet.broken["b"] = Say({"error": "rate limit exceeded"}, status=403)
+    with Scripted(fleet) as server, pytest.raises(TransportError, match="rate limited by the API"):
+        read(tmp_path, server.url, made(PER_CUSTOMER))
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_refusal_of_a_later_page_is_red(status: int, tmp_path: Path) -> None:
+    def answer(seen: Seen) -> Say:
+        url = urlsplit(seen.target)
+        if url.path == "/v1/customers":
+            return Say({"data": customers("a", "b")})
+        return Say({"error": "no"}, status) if "after" in url.query else Say({"data": [{"id": 1}], "next": "x"})
+
+    paginator = {"type": "cursor", "cursor_path": "next", "cursor_param": "after"}
+    with Scripted(answer) as server, pytest.raises(TransportError, match=f"page 2: HTTP {status}"):
+        read(tmp_path, server.url, made({**PER_CUSTOMER, "paginator": paginator}))

@@ -12,8 +12,9 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from dlt.common.schema.exceptions import DataValidationError
 
-from rmm_assets.errors import IncompleteError, SchemaContractError, TransportError
+from rmm_assets.errors import IncompleteError, SchemaContractError
 from rmm_assets.loading.plan import plan_load
+from rmm_assets.reading.report import Evidence
 from rmm_assets.simulator import Simulator
 from rmm_assets.simulator.faults import Faults
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
@@ -148,19 +149,16 @@ def test_the_children_of_a_repeated_parent_are_requested_once(tmp_path: Path) ->
         assert len([request for request in server.requests if request.resource == "devices"]) == 30
 
 
-def test_a_parent_s_404_is_no_rows_if_configured_else_red(tmp_path: Path) -> None:
+def test_a_parent_s_404_is_no_rows(tmp_path: Path) -> None:
     with fleet_server() as server:
         # The simulator knows no organization 31.
         server.set_rows("organizations", [*ORGANIZATIONS, {"id": 31, "name": "gone"}])
-        missing = Faults(resource="devices", status=404, skip=12, times=1)
-        server.set_faults(missing)
-        with pytest.raises(TransportError, match="HTTP 404"):
-            read(tmp_path, server.base_url, connection(resource("organizations"), children()))
-        server.set_faults(missing)
-        ignoring = children(endpoint={"response_actions": [{"status_code": 404, "action": "ignore"}]})
-        report, rows = read(tmp_path, server.base_url, connection(resource("organizations"), ignoring))
-        assert len(rows) == 450 - 15
-        assert report.complete
+        server.set_faults(Faults(resource="devices", status=404, skip=12, times=1))
+        report, rows = read(tmp_path, server.base_url, connection(resource("organizations"), children()))
+        assert (len(rows), report.complete) == (450 - 15, True)
+        assert (report.parents, report.parents_missing, report.parents_refused) == (31, 1, 0)
+        assert "30 of 31 organizations were read to the end; the API has nothing for 1 (HTTP 404: " in report.reason
+        assert report.evidence is not Evidence.USER
 
 
 def test_if_one_child_stays_incomplete_nothing_is_published(tmp_path: Path) -> None:

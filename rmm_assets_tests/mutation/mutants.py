@@ -645,7 +645,7 @@ LOADING = (
         "a failed parent makes the read red",
         "loading/reads.py",
         "    if problems:\n",
-        "    if problems and not asked:\n",
+        "    if problems and not report.parents:\n",
         (
             "loading/test_source.py::test_an_incomplete_child_is_loaded_and_named_with_on_incomplete_warn",
             "loading/test_parents.py::test_incomplete_parents_make_the_child_red_or_cause_a_warning",
@@ -654,9 +654,44 @@ LOADING = (
     Mutant(
         "ignored responses for all parents are red",
         "loading/reads.py",
-        "    if asked > 1 and ignored == asked:\n",
-        "    if asked > 1_000 and ignored == asked:\n",
+        "    if refusals.all < parents or parents < (1 if unsaid else 2):\n",
+        "    if refusals.all < parents or parents < 1_000:\n",
         ("loading/test_parents.py::test_ignored_responses_are_no_rows_for_one_parent_but_red_for_all",),
+    ),
+    Mutant(
+        "a refusal of the only parent is red unless the file allows it",
+        "loading/reads.py",
+        "parents < (1 if unsaid else 2):\n",
+        "parents < 2:\n",
+        ("loading/test_parents.py::test_if_all_parents_are_refused_the_read_is_red_and_marks_nothing",),
+    ),
+    Mutant(
+        "nothing is marked if all parents are refused",
+        "loading/reads.py",
+        "        reading.unread_parents = all_refused\n",
+        "        pass\n",
+        ("loading/test_parents.py::test_if_all_parents_are_refused_the_read_is_red_and_marks_nothing",),
+    ),
+    Mutant(
+        "only the first response of a parent may be a refusal",
+        "reading/fetch.py",
+        "(first and reply.status in endpoint.refusals)",
+        "(reply.status in endpoint.refusals)",
+        ("loading/test_parents.py::test_a_refusal_of_a_later_page_is_red",),
+    ),
+    Mutant(
+        "what the file says of a status replaces the default",
+        "loading/requests.py",
+        "return () if None in said else tuple(status for status in REFUSALS if status not in said)",
+        "return REFUSALS",
+        ("loading/test_parents.py::test_what_the_file_says_of_a_status_replaces_what_it_means_by_default",),
+    ),
+    Mutant(
+        "a resource without a parent is red on an error",
+        "loading/requests.py",
+        "refusals=_refusals(plan.resource) if found.parent else (),",
+        "refusals=_refusals(plan.resource),",
+        ("loading/test_parents.py::test_a_resource_without_a_parent_is_red_on_404",),
     ),
     Mutant(
         "children of some of the parents are a partial read",
@@ -863,9 +898,9 @@ TABLES = (
     Mutant(
         "only certain ignored statuses prove that a parent has no rows",
         "loading/reads.py",
-        "    return report.ignored is not None and report.ignored not in _NOTHING_THERE\n",
+        "    return report.ignored is not None and report.ignored not in NOTHING_THERE\n",
         "    return report.ignored == 0\n",
-        ("loading/test_parents.py::test_only_certain_ignored_statuses_prove_that_a_parent_has_no_rows",),
+        ("loading/test_parents.py::test_only_certain_statuses_prove_that_a_parent_has_no_rows",),
     ),
     Mutant(
         "removing a row removes its children",

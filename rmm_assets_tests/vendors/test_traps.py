@@ -124,11 +124,17 @@ def test_a_403_that_means_too_many_requests_is_waited_for(tmp_path: Path) -> Non
     assert loads_everything(tmp_path, dialect, "devices").traffic.throttled == 1
 
 
-def test_a_403_that_means_no_permission_is_red(tmp_path: Path) -> None:
+def test_a_403_that_means_no_permission_is_named_and_red_if_no_tenant_can_be_read(tmp_path: Path) -> None:
     dialect = nested.Auvik()
-    dialect.faults = lambda asked, number: Say({"errors": [{"title": "Forbidden"}]}, 403) if number == 3 else None
-    with Scripted(dialect.answer) as server, pytest.raises(RmmError, match="403"):
-        load(tmp_path, connection_of(dialect, server.url), dialect, "devices")
+    forbidden, hidden = Say({"errors": [{"title": "Forbidden"}]}, 403), [dialect.tenants[1]["id"]]
+    dialect.faults = lambda asked, number: forbidden if asked.first("tenants") in hidden else None
+    with Scripted(dialect.answer) as server:
+        report = load(tmp_path, connection_of(dialect, server.url), dialect, "devices").report
+        assert (report.parents, report.parents_refused) == (3, 1)
+        assert f"(HTTP 403: tenants id={hidden[0]})" in report.reason
+        hidden += [tenant["id"] for tenant in dialect.tenants]
+        with pytest.raises(RmmError, match="403"):
+            load(tmp_path, connection_of(dialect, server.url), dialect, "devices")
 
 
 def test_a_200_that_means_too_many_requests_is_waited_for(tmp_path: Path) -> None:
