@@ -62,6 +62,21 @@ test-oldest: ## Run the fast tests with the oldest versions allowed by setup.cfg
 test-embedded-elt: ## Run all tests with dagster-embedded-elt (ONLY='-m "not slow"' for the fast tests)
 	$(call other,embedded-elt,-c constraints-embedded-elt.txt -e $(EMBEDDED),--dist loadscope --no-loadscope-reorder $(ONLY))
 
+# Celery and Dagster's storage in PostgreSQL need versions that the others do not, so they have an environment of their own.
+CLUSTER := .venv-cluster
+$(CLUSTER)/.installed: setup.cfg deploy/constraints.txt
+	@test -x $(CLUSTER)/bin/python || $(PYTHON) -m venv $(CLUSTER)
+	@$(CLUSTER)/bin/pip install -qq --disable-pip-version-check -c deploy/constraints.txt -e '.[celery,postgres]' pytest
+	@touch $@
+
+cluster: $(CLUSTER)/.installed ## Run a cluster on this machine: PostgreSQL, Redis and two Celery workers load 20 connections (Ctrl-C stops it)
+	@$(CLUSTER)/bin/python -m rmm_assets_tests.cluster.run
+
+test-cluster: $(CLUSTER)/.installed ## Test the cluster: a worker is killed, and its run starts again on the other (four minutes)
+	@$(CLUSTER)/bin/pytest -q rmm_assets_tests/cluster/celery_cluster.py
+
+.PHONY: cluster test-cluster
+
 lint: $(STAMP) ## Check style (ruff), imports between packages (import-linter) and types (mypy, strict)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
 
