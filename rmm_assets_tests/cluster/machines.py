@@ -23,6 +23,8 @@ from rmm_assets_tests.postgres import postgresql
 from rmm_assets_tests.redis_server import free_port, redis_server
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "celery"
+# As docs/how-to/deploy.md says it.
+WORKER = ["celery", "-A", "dagster_celery.app", "worker", "-n", "{name}@%h", "-l", "INFO", "--disable-prefetch"]
 WORKERS = ("north", "south")
 STARTS_WITHIN = 300.0
 
@@ -118,17 +120,7 @@ def cluster(folder: Path, environment: Mapping[str, str]) -> Iterator[Cluster]:
         until(lambda: _answers(f"{made.url}/server_info"), explain=lambda: made.log("webserver"))
         _start(made, "daemon", ["dagster-daemon", "run", *workspace], common)
         for name in WORKERS:
-            command = [
-                "celery",
-                "-A",
-                "dagster_celery.app",
-                "worker",
-                "-n",
-                f"{name}@%h",
-                "-l",
-                "INFO",
-                "--disable-prefetch",
-            ]
+            command = [word.format(name=name) for word in WORKER]
             _start(made, name, command, common | secrets)
         for name in WORKERS:
             until(lambda name=name: " ready." in made.log(name), explain=lambda name=name: made.log(name))  # type: ignore[misc]
