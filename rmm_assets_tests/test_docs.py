@@ -33,6 +33,7 @@ from rmm_assets.cli import main
 from rmm_assets.config import Connection, profiles
 from rmm_assets.config.checks import Checks
 from rmm_assets.definitions import load_connections
+from rmm_assets_tests.cluster.machines import WORKER
 from rmm_assets_tests.forking import forked_commands
 
 PROJECT = Path(rmm_assets.__file__).parents[1]
@@ -166,9 +167,11 @@ def _look_up(words: list[str], block: Block) -> None:
         _has_options(create_dagster_daemon_cli().commands[rest[0]], rest, block)
     elif command == "dg":
         assert rest[:2] == ["scaffold", "defs"] and hasattr(rmm_assets, rest[2].partition(".")[2]), block
+    elif command == "celery":
+        assert rest == [word.format(name="worker") for word in WORKER[1:]], block
     else:
-        # Only these need no look-up; any other command must be known.
-        assert command in ("export", "pip"), block
+        # Only these need no look-up, or are not installed here; any other command must be known.
+        assert command in ("export", "pip", "docker", "helm", "kubectl"), block
 
 
 def _has_options(command: click.Command, words: list[str], block: Block) -> None:
