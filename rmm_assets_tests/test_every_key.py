@@ -34,6 +34,7 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "resources[].endpoint.count.params",
             "resources[].endpoint.count.total_path",
         ),
+        "test_a_count_can_be_posted_with_the_endpoints_own_body": ("resources[].endpoint.count.json",),
         "test_a_count_can_be_in_a_header_of_a_head_response": (
             "resources[].endpoint.count.method",
             "resources[].endpoint.count.total_header",

@@ -351,7 +351,10 @@ class _Walk:
         if count is None:
             return None
         params = {name: value for name, value in {**target.params, **count.params}.items() if value is not None}
-        request = Request(count.path, count.method, params, target.headers, label=f"audit of {target.label}, count")
+        body = None if count.json_body is None else _with_changes(target.json, count.json_body)
+        request = Request(
+            count.path, count.method, params, target.headers, body, label=f"audit of {target.label}, count"
+        )
         self._heard.requests += 1
         try:
             reply = self._transport.send(request, lambda reply: reply)
@@ -458,6 +461,17 @@ class _Walk:
             self._heard.rows += 1
             self._take({**row, **self._target.added} if isinstance(row, Mapping) else row)
         return self._heard.rows - before
+
+
+def _with_changes(body: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the body of a count request: the endpoint's with other fields, or without those that are null."""
+    found = dict(body or {})
+    for name, value in changes.items():
+        if value is None:
+            found.pop(name, None)
+        else:
+            found[name] = _with_changes(found.get(name), value) if isinstance(value, Mapping) else value
+    return found
 
 
 def _digest(row: Any) -> bytes:

@@ -34,7 +34,7 @@ def count_rows(pager: Pager, endpoint: Endpoint) -> int | None:
         path=count.path,
         params=params,
         method=count.method,
-        json=None,
+        json=count.body(request.json),
         data=None,
         label=f"{endpoint.name} count",
     )

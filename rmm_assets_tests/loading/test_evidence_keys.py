@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 
 from rmm_assets.errors import IncompleteError, PagingError, TransportError
 from rmm_assets.reading.report import Evidence
+from rmm_assets_tests.audit.auditing import audited
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.syncing import connection, devices, resource, rows_of, run
 
@@ -44,6 +46,30 @@ def test_count_is_evidence(tmp_path: Path) -> None:
         assert (
             run(tmp_path, server.url, connection(resource(endpoint=endpoint))).report.evidence is Evidence.STATED_TOTAL
         )
+
+
+def test_a_count_can_be_posted_with_the_endpoints_own_body(tmp_path: Path) -> None:
+    """Zabbix's way."""
+
+    def answer(seen: Seen) -> Say:
+        body = json.loads(seen.body)
+        if "countOutput" not in body["params"]:
+            return Say({"result": devices(3)})
+        assert body == {"method": "device.get", "params": {"countOutput": True, "filter": {"site": 1}}}
+        assert seen.method == "POST" and seen.target.endswith("/rpc")
+        return Say({"result": "3"})
+
+    changes = {"params": {"countOutput": True, "output": None}}
+    count = {"method": "POST", "path": "rpc", "json": changes, "total_path": "result"}
+    body = {"method": "device.get", "params": {"output": "extend", "filter": {"site": 1}}}
+    endpoint = {**SINGLE, "path": "rpc", "method": "POST", "json": body, "data_selector": "result", "count": count}
+    with Scripted(answer) as server:
+        made = connection(resource(endpoint=endpoint))
+        assert run(tmp_path, server.url, made).report.evidence is Evidence.STATED_TOTAL
+        assert audited(tmp_path, server.url, made).verdict == "equal"
+    for wrong in ({"path": "x", "method": "POST"}, {"path": "x", "json": {}}):
+        with pytest.raises(ValidationError, match="write `method: POST` and `json` together"):
+            connection(resource(endpoint={**SINGLE, "count": wrong}))
 
 
 def test_a_count_can_be_in_a_header_of_a_head_response(tmp_path: Path) -> None:

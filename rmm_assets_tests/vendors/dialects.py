@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rmm_assets_tests.vendors import lists, nested, posts, sessions, tactical, xml_lists
+from rmm_assets_tests.vendors import lists, nested, posts, sessions, tactical, xml_lists, zabbix
 from rmm_assets_tests.vendors.dialect import Dialect
 
 DIALECTS: dict[str, type[Dialect]] = {
@@ -14,3 +14,6 @@ DIALECTS: dict[str, type[Dialect]] = {
         sessions.Datto, sessions.NCentral, sessions.Automate, sessions.Glpi, xml_lists.NSight,
     )
 }  # fmt: skip
+
+REAL: dict[str, type[Dialect]] = {zabbix.Zabbix.profile: zabbix.Zabbix}
+"""Profiles that are tested on the vendor's own server instead of a dialect."""

@@ -12,7 +12,7 @@ import rmm_assets
 from rmm_assets.config import profiles
 from rmm_assets.definitions import broken_connections, build_defs
 from rmm_assets_tests.http.servers import Scripted
-from rmm_assets_tests.vendors.dialects import DIALECTS
+from rmm_assets_tests.vendors.dialects import DIALECTS, REAL
 from rmm_assets_tests.vendors.loading import connection_of, differences, load, table
 
 pytestmark = pytest.mark.slow
@@ -41,20 +41,20 @@ def test_a_resource_has_every_row_and_value(case: tuple[str, str], tmp_path: Pat
 
 
 def test_every_profile_has_a_dialect_and_every_resource_rows() -> None:
-    assert set(DIALECTS) == set(profiles.names()) - {"generic"}
+    assert set(DIALECTS) == set(profiles.names()) - {"generic"} - set(REAL)
     for profile, dialect in DIALECTS.items():
         assert set(dialect().resources()) == set(profiles.profile_named(profile).resources), profile
 
 
-@pytest.mark.parametrize("profile", sorted(DIALECTS))
+@pytest.mark.parametrize("profile", sorted(DIALECTS | REAL))
 def test_a_profile_says_where_its_facts_are_from_and_what_is_not_verified(profile: str) -> None:
-    found = profiles.profile_named(profile)
+    found, dialect = profiles.profile_named(profile), (DIALECTS | REAL)[profile]
     assert found.vendor and found.docs and found.sources and found.confidence
     assert "Nothing was tried with" in found.not_verified[0]
-    assert set(found.secrets) == set(DIALECTS[profile].secrets)
+    assert set(found.secrets) == set(dialect.secrets)
     optional = {name for name, setting in found.settings.items() if setting.default is not None}
-    assert set(found.settings) - optional == set(DIALECTS[profile].settings) - optional
-    made = connection_of(DIALECTS[profile](), "http://127.0.0.1:9")
+    assert set(found.settings) - optional == set(dialect.settings) - optional
+    made = connection_of(dialect(), "http://127.0.0.1:9")
     for resource in made.resources:
         assert resource.description, f"{resource.name} has no description"
         assert resource.keys or resource.disposition == "replace", f"{resource.name} has no key"
@@ -76,7 +76,8 @@ def test_python_code_names_no_vendor() -> None:
 
 
 def test_all_profiles_load_in_one_workspace_at_once(tmp_path: Path) -> None:
-    for name, dialect in DIALECTS.items():
+    every = DIALECTS | REAL
+    for name, dialect in every.items():
         attributes = {"name": name, "profile": name, "settings": dict(dialect.settings)}
         (tmp_path / name).mkdir()
         content = {"type": "rmm_assets.RmmConnection", "attributes": attributes}
@@ -85,6 +86,4 @@ def test_all_profiles_load_in_one_workspace_at_once(tmp_path: Path) -> None:
     assert broken_connections(definitions) == {}
     found = {tuple(spec.key.path) for spec in definitions.resolve_all_asset_specs()}
     charts = {key for key in found if key[1] == "fleet_overview"}
-    assert found - charts == {
-        (name, resource) for name in DIALECTS for resource in profiles.profile_named(name).resources
-    }
+    assert found - charts == {(name, resource) for name in every for resource in profiles.profile_named(name).resources}
