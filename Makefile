@@ -72,8 +72,8 @@ $(CLUSTER)/.installed: setup.cfg deploy/constraints.txt
 cluster: $(CLUSTER)/.installed ## Run a cluster on this machine: PostgreSQL, Redis and two Celery workers load 20 connections (Ctrl-C stops it)
 	@$(CLUSTER)/bin/python -m rmm_assets_tests.cluster.run
 
-test-cluster: $(CLUSTER)/.installed ## Test the cluster: a worker is killed, and its run starts again on the other (four minutes)
-	@$(CLUSTER)/bin/pytest -q rmm_assets_tests/cluster/celery_cluster.py
+test-cluster: $(CLUSTER)/.installed ## Test the cluster: a worker is killed, and its run starts again on the other; and the services of deploy/compose (seven minutes)
+	@$(CLUSTER)/bin/pytest -q rmm_assets_tests/cluster/celery_cluster.py rmm_assets_tests/deploy/compose_services.py
 
 .PHONY: cluster test-cluster
 

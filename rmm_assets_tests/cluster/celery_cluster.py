@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -53,7 +53,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, rmm: Simulator) -> Iterato
         yield made
 
 
-def finished(made: Cluster, run_id: str) -> dict[str, Any]:
+def finished(made: Cluster, run_id: str, logs: Sequence[str] = (*WORKERS, "daemon")) -> dict[str, Any]:
     """Waits until a run has ended, and returns it."""
     found: dict[str, Any] = {}
 
@@ -61,7 +61,7 @@ def finished(made: Cluster, run_id: str) -> dict[str, Any]:
         found.update(next(run for run in made.runs() if run["runId"] == run_id))
         return found["status"] in ("SUCCESS", "FAILURE", "CANCELED")
 
-    until(ended, ENDS_WITHIN, lambda: "\n".join(made.log(name)[-3000:] for name in (*WORKERS, "daemon")))
+    until(ended, ENDS_WITHIN, lambda: "\n".join(made.log(name)[-3000:] for name in logs))
     return found
 
 

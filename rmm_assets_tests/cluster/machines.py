@@ -117,7 +117,7 @@ def cluster(folder: Path, environment: Mapping[str, str]) -> Iterator[Cluster]:
         workspace = ["--workspace", str(DEPLOY / "workspace.yaml")]
         # The first process creates Dagster's tables; two that do so at once would disturb each other.
         _start(made, "webserver", ["dagster-webserver", "--host", "127.0.0.1", "--port", str(port), *workspace], common)
-        until(lambda: _answers(f"{made.url}/server_info"), explain=lambda: made.log("webserver"))
+        until(lambda: answers(f"{made.url}/server_info"), explain=lambda: made.log("webserver"))
         _start(made, "daemon", ["dagster-daemon", "run", *workspace], common)
         for name in WORKERS:
             command = [word.format(name=name) for word in WORKER]
@@ -141,7 +141,8 @@ def _start(made: Cluster, name: str, command: list[str], environment: Mapping[st
         )  # fmt: skip
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Returns whether a web server answers."""
     try:
         with urllib.request.urlopen(url, timeout=10):
             return True
