@@ -1,7 +1,8 @@
 """Generates parts of the reference from code, as an mkdocs hook.
 
 The keys of a connection file are taken from the models that read it, the commands from the command line. A page marks the
-position with a comment, `<!-- generated: keys -->`, `<!-- generated: commands -->` or `<!-- generated: profiles -->`.
+position with a comment, `<!-- generated: keys -->`, `<!-- generated: commands -->` or `<!-- generated: profiles -->`. Each
+profile has a page of its own, which is not a file.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import click
+import yaml
 
 from rmm_assets.cli import main
 from rmm_assets.config import Connection, profiles
@@ -138,37 +140,93 @@ def _help(command: click.Command, name: str) -> str:
     return command.get_help(click.Context(command, info_name=name, max_content_width=100))
 
 
+def on_files(files: Any, config: Any) -> Any:
+    """Adds a page for each profile to the site and its navigation; mkdocs calls it with the files of `docs/`."""
+    from mkdocs.structure.files import File
+
+    pages = {profile.vendor: (_page_of(name), vendor(name, profile)) for name, profile in _vendors().items()}
+    for path, text in pages.values():
+        files.append(File.generated(config, path, content=text))
+    for part in config.nav:
+        for title, entries in part.items():
+            if title == "Reference":
+                at = entries.index({"Profiles": "reference/profiles.md"})
+                nav = [{"All vendors": "reference/profiles.md"}, *({title: path} for title, (path, _) in pages.items())]
+                entries[at] = {"Profiles": nav}
+    return files
+
+
+def _vendors() -> dict[str, Profile]:
+    known = {name: profiles.profile_named(name) for name in profiles.names()}
+    return {name: profile for name, profile in known.items() if profile.vendor}
+
+
+def _page_of(name: str) -> str:
+    return f"reference/profiles/{name}.md"
+
+
 def vendors() -> str:
-    """Returns a table of all profiles, and a section for each."""
-    known = {name: profiles.profile_named(name) for name in profiles.names() if profiles.profile_named(name).vendor}
+    """Returns a table of all profiles, with links to their pages."""
     table = ["| vendor | profile | settings | resources | how sure |", "|---|---|---|---|---|"]
-    for name, profile in known.items():
+    for name, profile in _vendors().items():
         lists = f"{_code(profile.settings)} | {_code(profile.resources)}"
-        table.append(f"| [{profile.vendor}](#{name}) | `{name}` | {lists} | {profile.confidence} |")
-    table.append(
-        "\n`high`: the vendor's own description or source code; `medium`: maintained programs of others that use the API; "
-        "`low`: single reports."
-    )
-    return "\n".join([*table, *(line for name, profile in known.items() for line in _vendor(name, profile))])
+        table.append(f"| [{profile.vendor}](profiles/{name}.md) | `{name}` | {lists} | {profile.confidence} |")
+    table.append(f"\n{'; '.join(f'`{word}`: written from {meaning}' for word, meaning in _SURE.items())}.")
+    return "\n".join(table)
+
+
+def vendor(name: str, profile: Profile) -> str:
+    """Returns the page of a profile."""
+    return "\n".join(_vendor(name, profile))
+
+
+def example(name: str, profile: Profile) -> str:
+    """Returns a connection file with a profile and made-up settings."""
+    attributes: dict[str, Any] = {"name": "acme", "profile": name}
+    needed = {key: setting for key, setting in profile.settings.items() if setting.default is None}
+    if needed:
+        attributes["settings"] = {key: next(iter(setting.values or ("...",))) for key, setting in needed.items()}
+    return yaml.safe_dump({"type": "rmm_assets.RmmConnection", "attributes": attributes}, sort_keys=False)
 
 
 def _vendor(name: str, profile: Profile) -> Iterator[str]:
-    yield f"\n## {profile.vendor} {{ #{name} }}\n"
-    yield f"`profile: {name}`, [the vendor's documentation]({profile.docs}).\n"
+    yield f"# {profile.vendor}\n"
+    yield f"`profile: {name}`, written from {_SURE[profile.confidence]}. [The vendor's documentation]({profile.docs})."
+    yield f"[How to use a profile](../../how-to/profiles.md).\n\n```bash\nrmm init {name} acme\n```\n"
+    yield f"writes this file, and asks for what is missing:\n\n```yaml\n{example(name, profile)}```"
+    yield "\n## Sign in\n\n| secret | what | where to get it |\n|---|---|---|"
     for secret in profile.secrets.values():
-        yield f"- Secret `NAME_{secret.variable}`: {secret.description} Where: {secret.where}"
+        yield f"| `ACME_{secret.variable}` | {secret.description} | {secret.where} |"
+    if profile.settings:
+        yield "\n## Settings\n\n| setting | what | values |\n|---|---|---|"
     for key, setting in profile.settings.items():
-        allowed = f" One of {_code(setting.values)}." if setting.values else ""
-        default = f" `{setting.default}` by default." if setting.default else ""
-        yield f"- Setting `{key}`: {setting.description}{allowed}{default}"
-    yield "\n| resource | what | primary key | reads |\n|---|---|---|---|"
+        allowed = _code(setting.values) if setting.values else "any"
+        default = f", `{setting.default}` by default" if setting.default else ""
+        yield f"| `{key}` | {setting.description} | {allowed}{default} |"
+    yield "\n## Resources\n\n| resource | what | primary key | reads |\n|---|---|---|---|"
     for resource in _resources(profile):
         key = _code(resource.keys) if resource.keys else "none: replaced by every run"
         yield f"| `{resource.name}` | {resource.description} | {key} | {_reads(resource)} |"
-    yield "\nNot verified:\n"
+    if sensitive := list(_sensitive(profile)):
+        yield f"\nMarked as sensitive, and so masked in previews: {', '.join(sensitive)}."
+    yield "\n## Not verified\n"
     yield from (f"- {sentence}" for sentence in profile.not_verified)
-    yield "\nSources:\n"
+    yield "\n## Sources\n"
     yield from (f"- {source}" for source in profile.sources)
+
+
+_SURE = {
+    "high": "the vendor's own description or source code",
+    "medium": "maintained programs of others that use the API",
+    "low": "single reports",
+}
+
+
+def _sensitive(profile: Profile) -> Iterator[str]:
+    for resource in profile.resources.values():
+        for column, hints in resource.get("columns", {}).items():
+            if hints.get("sensitive"):
+                yield f"`{resource['name']}.{column}`"
 
 
 def _resources(profile: Profile) -> tuple[Resource, ...]:

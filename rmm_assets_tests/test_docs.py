@@ -8,6 +8,7 @@ Commands of `bash` blocks that are not run are looked up, with their options.
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -35,6 +36,7 @@ from rmm_assets.config.checks import Checks
 from rmm_assets.definitions import load_connections
 from rmm_assets_tests.cluster.machines import WORKER
 from rmm_assets_tests.forking import forked_commands
+from rmm_assets_tests.vendors.dialects import DIALECTS, REAL
 
 PROJECT = Path(rmm_assets.__file__).parents[1]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
@@ -125,17 +127,36 @@ def test_the_reference_has_every_key_with_a_description(monkeypatch: pytest.Monk
     assert not [key for key, description in rows if not description.strip()]
 
 
-def test_the_reference_has_every_profile_with_its_resources_and_what_is_not_verified(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def generated(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(PROJECT / "docs"))
-    import generated
+    return importlib.import_module("generated")
 
-    text = generated.vendors()
-    for name in set(profiles.names()) - {"generic"}:
-        profile, section = profiles.profile_named(name), text.partition(f"{{ #{name} }}")[2].partition("\n## ")[0]
-        assert [key for key in (*profile.settings, *profile.resources) if f"`{key}`" not in section] == []
-        assert [line for line in (*profile.not_verified, *profile.sources) if line not in section] == []
+
+def test_the_table_of_profiles_links_to_a_page_for_each(generated: Any) -> None:
+    linked = re.findall(r"\]\(profiles/(\w+)\.md\)", generated.vendors())
+    assert linked == [name for name in profiles.names() if name != "generic"]
+
+
+@pytest.mark.parametrize("name", sorted(DIALECTS | REAL))
+def test_a_vendors_page_says_how_to_connect_and_what_is_not_verified(name: str, generated: Any, tmp_path: Path) -> None:
+    profile = profiles.profile_named(name)
+    text = generated.vendor(name, profile)
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \|", text, re.MULTILINE)
+    variables = {f"ACME_{secret.variable}": secret for secret in profile.secrets.values()}
+    assert {key for key, _ in rows} == {*variables, *profile.settings, *profile.resources}
+    assert [key for key, secret in variables.items() if secret.where not in text] == []
+    assert [line for line in (profile.docs, *profile.not_verified, *profile.sources) if str(line) not in text] == []
+    # The file needs nothing but values of the settings.
+    [example] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    said = yaml.safe_load(example)
+    optional = {key for key, setting in profile.settings.items() if setting.default is not None}
+    assert set(said["attributes"].get("settings", {})) == set(profile.settings) - optional
+    if said["attributes"].get("settings"):
+        said["attributes"]["settings"] = dict((DIALECTS | REAL)[name].settings)
+    (tmp_path / "defs.yaml").write_text(yaml.safe_dump(said))
+    [made] = load_connections(tmp_path)
+    assert [resource.name for resource in made.resources] == list(profile.resources)
 
 
 # Commands

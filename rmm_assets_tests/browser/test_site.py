@@ -12,8 +12,10 @@ from threading import Thread
 
 import pytest
 
+from rmm_assets.config import profiles
 from rmm_assets_tests.browser.dagster_dev import PROJECT
 from rmm_assets_tests.browser.test_browser import CHROMIUM, OPTIONS
+from rmm_assets_tests.vendors.dialects import DIALECTS, REAL
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="needs the extra `browser`")
 pytest.importorskip("mkdocs", reason="needs the extra `docs`")
@@ -44,6 +46,14 @@ def test_the_site_builds_without_warnings_and_loads_nothing_from_other_hosts(sit
         html = page.read_text(encoding="utf-8")
         assert not re.findall(rf"<(?:script|img|iframe)[^>]+src{elsewhere}", html), page.name
         assert not re.findall(rf"<link[^>]+rel=\"?(?:stylesheet|preconnect)\"?[^>]+href{elsewhere}", html), page.name
+
+
+def test_each_vendor_has_a_page_in_the_navigation(site: Path) -> None:
+    home = (site / "index.html").read_text(encoding="utf-8")
+    for name in (*DIALECTS, *REAL):
+        page = site / "reference" / "profiles" / f"{name}.html"
+        assert profiles.profile_named(name).vendor in page.read_text(encoding="utf-8")
+        assert f"reference/profiles/{name}.html" in home
 
 
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium; .ci/run installs it with apt-get")
