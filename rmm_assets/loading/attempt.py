@@ -75,6 +75,7 @@ class Attempt:
             rows_loaded=outcome.rows_loaded, rows_written=outcome.rows_written, rows_new=outcome.rows_new,
             rows_changed=outcome.rows_changed, rows_absent=outcome.absences.gone, rows_rejected=outcome.rows_rejected,
             row_count=outcome.row_count, load_id=outcome.load_id, last_full_read=outcome.last_full_read,
+            used_values=outcome.used_values,
         )  # fmt: skip
 
 

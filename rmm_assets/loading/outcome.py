@@ -21,6 +21,7 @@ class Outcome:
         rows_new: Number of rows that were not in the table before.
         rows_changed: Number of rows whose content differs or that had been marked absent.
         last_full_read: When the last complete read of everything started (UTC), of an incremental resource with `full_every`.
+        used_values: A digest of the values that child resources use, if the table has exactly the rows of a complete read.
         load_id: dlt's id of the load, `_dlt_load_id` of the rows that it wrote.
         rows_left_out: Number of rows that the API sent but that were outside an incremental range.
         row_count: Number of rows in the table now.
@@ -41,6 +42,7 @@ class Outcome:
     seconds: float = 0.0
     load_id: str = ""
     last_full_read: datetime | None = None
+    used_values: str = ""
     table_name: str = ""
     absences: Absences = field(default_factory=Absences)
     changed_types: dict[str, tuple[str, str]] = field(default_factory=dict)

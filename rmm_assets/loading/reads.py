@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from rmm_assets.errors import ConflictingRowsError, IncompleteError, ParentRowError, RmmError
 from rmm_assets.loading.cursor import Bounds
+from rmm_assets.loading.parents import FROM_API, Parents
 from rmm_assets.loading.refusals import NOTHING_THERE, Refusals
 from rmm_assets.loading.requests import Requests, inherited_values, label_of, parent_in_table, request_of
 from rmm_assets.reading.collector import Collector, MemoryCollector
@@ -59,6 +60,7 @@ class Landing:
         read_at: When the read started (UTC).
         load_id: Id of the load, once it is known.
         rejected: Number of rows that cannot land.
+        used_values: A digest of the values that child resources use; empty if there is none.
         admitted: A mask of the rows in the incremental range, in landing order; None if all are.
         left_out: Number of rows that the API sent but that were outside an incremental range.
         changed_types: For each column, the type it had and the type received.
@@ -73,6 +75,7 @@ class Landing:
     read_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     load_id: str = ""
     rejected: int = 0
+    used_values: str = ""
     admitted: Mask | None = None
     left_out: int = 0
     changed_types: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -90,6 +93,7 @@ class Reading(Landing):
         pager: Fetches pages; open for the run.
         begun: Called before the first request.
         full: Whether an incremental resource is read from where the first run started.
+        parents: The rows of parents that the run has already.
         unread_parents: For a child resource, the parents whose children may not all have been read: their keys by the
             table's columns, or why they cannot be identified.
     """
@@ -97,6 +101,7 @@ class Reading(Landing):
     pager: Pager
     begun: Callable[[], None] = lambda: None
     full: bool = False
+    parents: Parents = field(default_factory=Parents)
     unread_parents: Sequence[Mapping[str, Any]] | str = ()
 
 
@@ -186,16 +191,16 @@ def _read_once(
         _read_one(request_of(requests, bounds), requests, reading, collector, report)
         reading.unread_parents = _UNREAD if _tells_nothing(report) else ()
         return
-    # Children are requested once even if a parent is received twice.
-    parents, above = RecordSpool(requests.parent.endpoint.shape, folder), Report(requests.parent.resource.name)
-    problems = _read_parents(requests, reading, parents, above, folder)
+    above = Report(requests.parent.resource.name)
+    parents, problems = _parents(requests, reading, above, folder)
     # Children of parents that were not received are not requested.
     unread = list[Mapping[str, Any]]()
     cannot_tell = _UNKNOWN_PARENT if problems or reading.unread_parents else ""
     collector.clear()
+    report.parents_from = above.parents_from
     report.complete, report.partial = True, above.partial
     refusals = Refusals()
-    for child in _children(requests, reading, (row for batch in parents.records() for row in batch), bounds):
+    for child in _children(requests, reading, parents, bounds):
         for page in child.rows.pages:
             collector.add(with_fields(page, child.inherited) if child.inherited else page)
         if child.report.ignored is not None:
@@ -211,6 +216,8 @@ def _read_once(
     reading.unread_parents = cannot_tell or (_UNKNOWN_PARENT if {} in unread else unread)
     report.parents_missing, report.parents_refused = refusals.missing, refusals.refused
     report.reason = _told(refusals, report.parents, above.resource)
+    if above.parents_from != FROM_API:
+        report.reason += f"; {above.resource} are from {above.parents_from}"
     if above.parents_missing or above.parents_refused:
         report.reason += f"; {above.resource}: {above.reason}"
     if refusals.refused:
@@ -262,6 +269,33 @@ def _all_refused(requests: Requests, refusals: Refusals, parents: int) -> str:
 def _warn(reading: Landing, report: Report, text: str) -> None:
     report.warnings.append(text)
     reading.log.warning("%s: %s", report.resource, text)
+
+
+def _parents(
+    requests: Requests, reading: Reading, report: Report, folder: Path
+) -> tuple[Iterable[Mapping[str, Any]], list[str]]:
+    """Returns the parent's rows, which are requested if the run has not got them yet, and what is wrong with them.
+
+    Raises:
+        IncompleteError, ParentRowError: Parents or their keys are missing and the file does not say to continue.
+    """
+    assert requests.parent is not None
+    name = report.resource
+    known = reading.parents.rows_of(name)
+    if known is not None:
+        rows, report.parents_from = known
+        reading.unread_parents = ()
+        reading.log.info("%s: %d %s are from %s", requests.resource.name, len(rows), name, report.parents_from)
+        return rows, []
+    # Children are requested once even if a parent is received twice.
+    spool = RecordSpool(requests.parent.endpoint.shape, folder)
+    problems = _read_parents(requests, reading, spool, report, folder)
+    report.parents_from = FROM_API
+    received = (row for batch in spool.records() for row in batch)
+    if problems or report.partial or reading.unread_parents or not spool.used_values.digest():
+        return received, problems
+    reading.parents.share(requests.parent, received)
+    return (row for batch in spool.records() for row in batch), []
 
 
 def _read_parents(

@@ -7,6 +7,7 @@ stays a value; a missing value is an error that names it.
 from __future__ import annotations
 
 import json
+import re
 import string
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -19,12 +20,13 @@ from rmm_assets.config import Connection, Resource
 from rmm_assets.config.names import normalized_column
 from rmm_assets.errors import ParentRowError
 from rmm_assets.loading.cursor import Bounds, Cursor, bounds_of
-from rmm_assets.loading.dlt_internals import parent_column, resolve_endpoints, values_at
-from rmm_assets.loading.plan import LoadPlan, plan_load, shape_of
+from rmm_assets.loading.dlt_internals import Resolved, parent_column, resolve_endpoints, values_at
+from rmm_assets.loading.plan import LoadPlan, Validity, plan_load, shape_of
 from rmm_assets.loading.refusals import REFUSALS
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.rows.json_text import plain_text
 from rmm_assets.rows.type_memory import TypeMemory
+from rmm_assets.rows.used_values import FieldPath
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Requests:
         fields: For each placeholder, the field of the parent's row that fills it.
         inherited: Fields of the parent's row to add to each row.
         cursor: How it is read incrementally; None if it is not.
+        history: The validity columns of its table if that keeps every version of a row.
     """
 
     resource: Resource
@@ -46,6 +49,7 @@ class Requests:
     fields: Mapping[str, str]
     inherited: tuple[str, ...]
     cursor: Cursor | None
+    history: Validity | None = None
 
     @property
     def inherited_columns(self) -> dict[str, str]:
@@ -74,6 +78,7 @@ def plan_requests(connection: Connection, plan: LoadPlan) -> Requests:
     def of(plan: LoadPlan) -> Requests:
         found = resolved[plan.resource.name]
         params = dict(found.endpoint.get("params") or {})
+        used = _used_paths(plan.resource, resolved)
         if plan.cursor is not None:
             params.pop(str(plan.cursor.start_param), None)
         for bound in found.fields:
@@ -81,19 +86,39 @@ def plan_requests(connection: Connection, plan: LoadPlan) -> Requests:
         return Requests(
             resource=plan.resource,
             endpoint=replace(
-                _endpoint(plan, found.endpoint, params, TypeMemory(limits.max_columns, limits.max_nesting)),
+                _endpoint(plan, found.endpoint, params, TypeMemory(limits.max_columns, limits.max_nesting), used),
                 refusals=_refusals(plan.resource) if found.parent else (),
             ),
             parent=of(plan_load(connection, connection.resource(found.parent))) if found.parent else None,
             fields=found.fields,
             inherited=found.include_from_parent,
             cursor=plan.cursor,
+            history=plan.history,
         )
 
     return of(plan)
 
 
-def _endpoint(plan: LoadPlan, config: Mapping[str, Any], params: dict[str, Any], types: TypeMemory) -> Endpoint:
+def _used_paths(resource: Resource, resolved: Mapping[str, Resolved]) -> tuple[FieldPath, ...]:
+    """Returns the paths of all fields of a resource's rows that its children use, and of its key; empty if they use none, or one
+    that only a JSONPath finds.
+    """
+    children = [child for child in resolved.values() if child.parent == resource.name]
+    bound = [field for child in children for field in child.fields.values()]
+    if not bound or not resource.keys or not all(_PLAIN_PATH.fullmatch(field) for field in bound):
+        return ()
+    if any("." in name or "__" in name for name in resource.keys):  # a nested field, written in one of two ways
+        return ()
+    whole = [(name,) for name in (*resource.keys, *(name for child in children for name in child.include_from_parent))]
+    return tuple(sorted({*(tuple(field.split(".")) for field in bound), *whole}))
+
+
+_PLAIN_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+def _endpoint(
+    plan: LoadPlan, config: Mapping[str, Any], params: dict[str, Any], types: TypeMemory, used: tuple[FieldPath, ...]
+) -> Endpoint:
     resource = plan.resource
     paginator = resource.endpoint.paginator
     assert paginator is not None, "a paginator left to guessing is refused at load"
@@ -118,7 +143,7 @@ def _endpoint(plan: LoadPlan, config: Mapping[str, Any], params: dict[str, Any],
         null_values=frozenset(resource.null_values),
         gate=BoundedSemaphore(resource.max_concurrency) if resource.max_concurrency else nullcontext(),
         ignore=tuple(config.get("response_actions") or ()),
-        shape=shape_of(plan),
+        shape=replace(shape_of(plan), used_paths=used),
         types=types,
     )
 

@@ -32,8 +32,10 @@ from rmm_assets.http.transport import Transport
 from rmm_assets.loading.attempt import Attempt, causes
 from rmm_assets.loading.dlt_internals import nested_tables
 from rmm_assets.loading.outcome import Outcome
+from rmm_assets.loading.parents import Parents
 from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.reads import Landing, Publishing, Reading
+from rmm_assets.loading.shared import Shared
 from rmm_assets.loading.source import build_source
 from rmm_assets.reading.fetch import Pager
 from rmm_assets.reading.report import Report
@@ -127,6 +129,8 @@ class Run:
         proven = self.found.full and reading.report.complete and not reading.report.partial
         if plan.full_seconds is not None:
             outcome.last_full_read = self.attempt.began if proven else self.found.last_full_read
+        if proven and not reading.unread_parents and not reading.rejected:
+            outcome.used_values = reading.used_values
         normalized = self.pipeline.last_trace.last_normalize_info if self.pipeline.last_trace else None
         if normalized is not None:
             outcome.rows_written = int(normalized.row_counts.get(plan.table, 0))
@@ -327,6 +331,7 @@ def open_run(
     progress: Any = None,
     plan: LoadPlan | None = None,
     run_id: str | None = None,
+    shared: Shared | None = None,
 ) -> Iterator[Run]:
     """Sets up one run of one resource, and cleans up after it whatever happened.
 
@@ -340,6 +345,7 @@ def open_run(
         progress: dlt's progress collector.
         plan: How the resource is read and landed; made here if None.
         run_id: The run's id in `rmm_syncs`; a new one by default.
+        shared: What resources of the connection share in this process; nothing by default.
 
     Raises:
         ValueError: There is no base URL, or an auth lacks its secret.
@@ -350,7 +356,7 @@ def open_run(
     store = replace(store or store_of(connection), run_id=run_id or str(uuid4()))
     attempt = Attempt(store, plan, log)
     try:
-        with _open_run(connection, attempt, secret, base_url, progress) as run:
+        with _open_run(connection, attempt, secret, base_url, progress, shared or Shared()) as run:
             yield run
     except Exception as error:
         attempt.failed(error)
@@ -359,7 +365,7 @@ def open_run(
 
 @contextmanager
 def _open_run(
-    connection: Connection, attempt: Attempt, secret: Secret, base_url: str | None, progress: Any
+    connection: Connection, attempt: Attempt, secret: Secret, base_url: str | None, progress: Any, shared: Shared
 ) -> Iterator[Run]:
     store, plan, log, resource = attempt.store, attempt.plan, attempt.log, attempt.plan.resource
     store.prepare()
@@ -401,7 +407,7 @@ def _open_run(
         reading = Reading(
             pager=pager, pipeline=pipeline, folder=folder, before_publishing=before_publishing,
             report=Report(resource.name), log=log, begun=opening.close, existing=existing,
-            full=found.full and plan.cursor is not None,
+            full=found.full and plan.cursor is not None, parents=Parents(store.run_id, shared.parents),
         )  # fmt: skip
         source = build_source(connection, plan, reading)
         run = Run(plan, pipeline, source, reading, found, attempt, "drop_resources" if existing.dropped else None)

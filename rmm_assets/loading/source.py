@@ -81,8 +81,10 @@ def _source(
 
 def _rows(plan: LoadPlan, requests: Requests, reading: Reading) -> Iterator[Any]:
     """Reads until the read is proven complete, then yields the rows collected on disk."""
+    # Before others may use the destination.
+    reading.parents.look_up(requests, reading.pipeline)
     reading.begun()
-    shape = shape_at(plan, reading)
+    shape = replace(shape_at(plan, reading), used_paths=requests.endpoint.shape.used_paths)
     requests = replace(requests, endpoint=replace(requests.endpoint, shape=shape))
     cursor_range = range_of(plan, full=reading.full)
     spool = spool_of(plan, shape, reading.folder)
@@ -124,6 +126,7 @@ def landing(
         # Without a staging table, one statement fills the table.
         dlt.current.resource().apply_hints(write_disposition="append")
     reading.rejected = spool.rejected_rows
+    reading.used_values = spool.used_values.digest()
     reading.changed_types = spool.changed_types()
     reading.load_id = load_id = str(dlt.current.load_package_state()["load_id"])
     choose = None if cursor_range is None else _noting(reading, cursor_range)

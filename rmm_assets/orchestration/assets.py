@@ -191,6 +191,7 @@ def _load(
                 progress=_progress(context),
                 plan=plan,
                 run_id=context.run.run_id,
+                shared=api.shared,
             ) as run,
         ):
             redact = run.redact

@@ -67,9 +67,10 @@ def materialization(outcome: Outcome, columns: TTableSchemaColumns, resource: Re
 
 def _parents(report: Report) -> dict[str, Any]:
     """Returns how many parents were requested, missing and refused; empty without a parent. One key takes less space."""
-    if not report.parents:
+    if not report.parents_from:
         return {}
-    return {"requested": report.parents, "missing": report.parents_missing, "refused": report.parents_refused}
+    counts = {"requested": report.parents, "missing": report.parents_missing, "refused": report.parents_refused}
+    return {**counts, "from": report.parents_from}
 
 
 def _preview(outcome: Outcome, resource: Resource, most_bytes: int) -> dg.TableMetadataValue:

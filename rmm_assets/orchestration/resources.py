@@ -11,11 +11,12 @@ from functools import partial
 from typing import Any
 
 import dagster as dg
-from pydantic import Field, SecretStr
+from pydantic import Field, PrivateAttr, SecretStr
 
 from rmm_assets.config import Connection
 from rmm_assets.http.auth import Secrets, hidden
 from rmm_assets.loading.dlt_internals import reload_secrets
+from rmm_assets.loading.shared import Shared
 from rmm_assets.orchestration.lost_runs import tag_run
 
 
@@ -41,6 +42,12 @@ class RmmApi(dg.ConfigurableResource[None]):
     named_variables: dict[str, str] = Field(default_factory=dict)
     named_dlt_secrets: dict[str, str] = Field(default_factory=dict)
     simulator: dict[str, int] | None = None
+    _shared: Shared = PrivateAttr(default_factory=Shared)
+
+    @property
+    def shared(self) -> Shared:
+        """What the connection's resources share while this process runs them: Dagster makes one of these for each run."""
+        return self._shared
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Tags the run with the process that executes it, before the run does anything."""

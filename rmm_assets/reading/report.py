@@ -35,6 +35,7 @@ class Report:
         ignored: Status of the first response if it is an error that means no rows; else None.
         empty: Whether the read is complete and has no rows, which may also mean that the key lacks permissions.
         parents: Number of parents whose children were requested; 0 if the resource has no parent.
+        parents_from: Where the parents' rows are from; empty if the resource has no parent.
         parents_missing: Number of parents for which the API has nothing, as it says by an error such as 404.
         parents_refused: Number of parents whose children cannot be seen, as the API says by an error such as 403.
     """
@@ -56,6 +57,7 @@ class Report:
     ignored: int | None = None
     empty: bool = False
     parents: int = 0
+    parents_from: str = ""
     parents_missing: int = 0
     parents_refused: int = 0
 

@@ -38,6 +38,7 @@ from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.stored_keys import StoredKeys
 from rmm_assets.rows.tally import Tally, last_of_each
 from rmm_assets.rows.targets import fit_value
+from rmm_assets.rows.used_values import UsedValues
 
 BATCH_ROWS = 1000
 # Number of different sets of field names to remember.
@@ -49,6 +50,7 @@ class RecordSpool:
 
     Attributes:
         rows: Rows received, rejected ones included.
+        used_values: The values that child resources use.
     """
 
     def __init__(self, shape: RowShape, folder: Path) -> None:
@@ -57,11 +59,13 @@ class RecordSpool:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self._path = folder, folder / "rows.jsonl"
         self._rejects = Rejects(folder / "rejected.arrows")
+        self.used_values = UsedValues(shape.used_paths, folder)
         self.clear()
 
     def clear(self) -> None:
         """Discards all rows before a new read."""
         self.rows = 0
+        self.used_values.clear()
         self._ends: list[int] = []
         self._lands: list[Mask] = []
         self._named: list[Any] = []
@@ -72,6 +76,7 @@ class RecordSpool:
     def add(self, page: Page, keys: Keys | None = None) -> None:
         """Adds the next page; computes its rows' keys unless they are given."""
         self.rows += page.rows
+        self.used_values.add(page)
         self._ends.append(self.rows)
         keys = row_keys(page, self._shape) if keys is None else keys
         self._tally.add(keys)

@@ -41,6 +41,7 @@ class RowShape:
         keeps_repeats: Whether all rows that share a key are passed on; the destination picks one by a column's `dedup_sort`.
         hashes_contents: Whether rows get a hash of their content, to tell in later runs whether they have changed.
         stamps: How timestamps are written, by column name as in `columns`.
+        used_paths: Paths in a row whose values child resources use; see `UsedValues`.
         added: Columns that are added to the table, so that no field gets their names.
     """
 
@@ -56,4 +57,5 @@ class RowShape:
     keeps_repeats: bool = False
     hashes_contents: bool = False
     stamps: Mapping[str, Stamp] = field(default_factory=dict)
+    used_paths: tuple[tuple[str, ...], ...] = ()
     added: frozenset[str] = frozenset()

@@ -43,6 +43,7 @@ from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.siphash import PROCESS_KEY, Hashes, Key
 from rmm_assets.rows.stored_keys import StoredKeys
 from rmm_assets.rows.tally import Tally, last_of_each
+from rmm_assets.rows.used_values import UsedValues
 
 # A batch is written after this many bytes of bodies, however few its rows.
 BATCH_BYTES = 32 * 2**20
@@ -107,6 +108,7 @@ class Spool:
 
     Attributes:
         rows: Rows received, rejected ones included.
+        used_values: The values that child resources use.
     """
 
     def __init__(self, shape: RowShape, folder: Path, batch_rows: int = 20000) -> None:
@@ -120,11 +122,13 @@ class Spool:
         self._shape, self._layout = shape, Layout(shape)
         self.folder, self._batch_rows = folder, batch_rows
         folder.mkdir(parents=True, exist_ok=True)
+        self.used_values = UsedValues(shape.used_paths, folder)
         self.clear()
 
     def clear(self) -> None:
         """Discards all rows before a new read."""
         self.rows = 0
+        self.used_values.clear()
         self._pages = 0
         self._pending: list[_Numbered] = []
         self._pending_rows = self._pending_bytes = 0
@@ -148,6 +152,7 @@ class Spool:
         self.rows += page.rows
         if not page.rows:
             return
+        self.used_values.add(page)
         self._pending.append(_Numbered(self._pages, page, keys))
         self._pending_rows += page.rows
         self._pending_bytes += page.size

@@ -39,6 +39,8 @@ class Sync:
         row_count: Number of rows in the table afterwards; null if the run failed.
         last_full_read: When the last complete read of everything started (UTC); null without `full_every`, and if the run
             failed.
+        used_values: A digest of the values that child resources use in their requests, if the table has exactly the rows of a
+            complete read; else empty.
         error: Why it failed, in one line without the secret; empty if it did not.
     """
 
@@ -60,6 +62,7 @@ class Sync:
     retries: int = 0
     load_id: str = ""
     last_full_read: datetime | None = None
+    used_values: str = ""
     error: str = ""
 
 
@@ -114,6 +117,18 @@ def latest_loaded(client: SqlClientBase[Any]) -> dict[str, Sync]:
     """Returns each resource's last row of a run that loaded rows into the table."""
     table = Table(client, SYNCS)
     return _newest(table, f"{table.quote('verdict')} <> 'failed'")
+
+
+def used_values(client: SqlClientBase[Any], run_id: str, resource: str) -> str:
+    """Returns the digest that a run's load of a resource left; empty if it left none."""
+    table = Table(client, SYNCS)
+    if "used_values" not in table.columns():
+        return ""
+    run, name = table.quote("run_id"), table.quote("resource")
+    found = table.rows(
+        f"SELECT {table.quote('used_values')} FROM {{table}} WHERE {run} = %s AND {name} = %s", run_id, resource
+    )
+    return str(found[0][0] or "") if found else ""
 
 
 def prune(client: SqlClientBase[Any], before: datetime, keep_last: int) -> int:
