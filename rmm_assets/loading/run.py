@@ -129,7 +129,7 @@ class Run:
         proven = self.found.full and reading.report.complete and not reading.report.partial
         if plan.full_seconds is not None:
             outcome.last_full_read = self.attempt.began if proven else self.found.last_full_read
-        if proven and not reading.unread_parents and not reading.rejected:
+        if proven and not reading.unread_parents:
             outcome.used_values = reading.used_values
         normalized = self.pipeline.last_trace.last_normalize_info if self.pipeline.last_trace else None
         if normalized is not None:

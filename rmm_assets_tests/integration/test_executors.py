@@ -47,6 +47,21 @@ def test_each_resource_can_be_loaded_in_its_own_process(forked: Path, tmp_path: 
     assert process is not None and process.pid == pid != os.getpid()
 
 
+@pytest.mark.slow
+def test_a_child_in_another_process_takes_its_parents_from_the_table(forked: Path, tmp_path: Path) -> None:
+    with Simulator(tables={"computers": rows(5), "tickets": rows(2)}) as server:
+        folder = folder_with(tmp_path, server.base_url, "multiprocess")
+        file = folder / "defs.yaml"
+        below = "endpoint: {path: /v1/tickets, params: {of: '{resources.computers.id}'}}"
+        text = file.read_text().replace("endpoint: {path: /v1/tickets}", below)
+        assert below in text
+        file.write_text(text)
+        assert environment(tmp_path)["RMM_CONNECTIONS"]
+        ran(tmp_path, str(forked / "dagster"), "job", "execute", "-m", "rmm_assets.definitions", "-j", "sync_acme")
+        asked = [request.resource for request in server.requests]
+    assert (asked.count("computers"), asked.count("tickets")) == (1, 5)
+
+
 def test_a_connection_can_use_the_executor_of_its_code_location(tmp_path: Path) -> None:
     @dg.executor(name="of_the_location")
     def executor(_: dg.InitExecutorContext) -> dg.Executor:

@@ -193,10 +193,10 @@ def test_a_type_that_an_earlier_run_gave_a_column_is_noticed(bench: Bench) -> No
     target = made(child("devices", "customers.code"))
     bench.api.customers = [{"id": 1, "code": "x"}]
     bench.load(target, "customers", run_id="run 0")
-    for run_id, code in (("run 1", 5), ("run 2", "y")):
+    for run_id, code, source in (("run 1", 5, FROM_API), ("run 2", "y", IN_TABLE)):
         bench.api.customers = [{"id": 1, "code": code}]
         bench.load(target, "customers", run_id=run_id)
-    assert (bench.source(target, run_id="run 1"), bench.source(target, run_id="run 2")) == (FROM_API, IN_TABLE)
+        assert bench.source(target, run_id=run_id) == source
 
 
 @pytest.mark.parametrize("value", [None, "", [1]], ids=["null", "empty", "list"])
@@ -304,6 +304,10 @@ def test_parents_of_which_one_is_rejected_are_requested(bench: Bench) -> None:
     bench.load(made(), "customers")
     with pytest.raises(Exception, match="1 rows of customers have no key"):
         bench.load(made(), "devices")
+    bench.api.customers = [*customers(2, size=1), {"id": 3, "size": "large"}]
+    target = made(columns={"size": {"data_type": "bigint"}}, max_absent_share=1)
+    [above, below] = bench.load(target, "customers", "devices", run_id="run 2")
+    assert (above.rows_rejected, below.report.parents, below.report.parents_from) == (1, 3, FROM_API)
 
 
 def test_parents_of_a_range_are_requested(bench: Bench) -> None:
