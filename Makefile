@@ -66,14 +66,14 @@ test-embedded-elt: ## Run all tests with dagster-embedded-elt (ONLY='-m "not slo
 CLUSTER := .venv-cluster
 $(CLUSTER)/.installed: setup.cfg deploy/constraints.txt
 	@test -x $(CLUSTER)/bin/python || $(PYTHON) -m venv $(CLUSTER)
-	@$(CLUSTER)/bin/pip install -qq --disable-pip-version-check -c deploy/constraints.txt -e '.[celery,postgres]' pytest
+	@$(CLUSTER)/bin/pip install -qq --disable-pip-version-check -c deploy/constraints.txt -e '.[celery,kubernetes,postgres]' pytest kubernetes-validate
 	@touch $@
 
 cluster: $(CLUSTER)/.installed ## Run a cluster on this machine: PostgreSQL, Redis and two Celery workers load 20 connections (Ctrl-C stops it)
 	@$(CLUSTER)/bin/python -m rmm_assets_tests.cluster.run
 
 test-cluster: $(CLUSTER)/.installed ## Test the cluster: a worker is killed, and its run starts again on the other; and the services of deploy/compose (seven minutes)
-	@$(CLUSTER)/bin/pytest -q rmm_assets_tests/cluster/celery_cluster.py rmm_assets_tests/deploy/compose_services.py
+	@$(CLUSTER)/bin/pytest -q rmm_assets_tests/cluster/celery_cluster.py rmm_assets_tests/deploy/kubernetes_values.py rmm_assets_tests/deploy/compose_services.py
 
 .PHONY: cluster test-cluster
 

@@ -66,7 +66,8 @@ def prune(
     """
     known, deleted = list(connections), 0
     jobs = {name for each in known for name in (job_name(each), f"audit_{each.name}")} | {JOB}
-    for run_id in _old_runs(instance, jobs, before, keep_last):
+    names = {connection.name for connection in known}
+    for run_id in _old_runs(instance, jobs, names, before, keep_last):
         delete_run(instance, run_id)
         deleted += 1
     purge_ticks(instance, before)
@@ -83,10 +84,11 @@ def prune(
     return Pruned(deleted, rows, problems)
 
 
-def _old_runs(instance: dg.DagsterInstance, jobs: set[str], before: datetime, keep_last: int) -> list[str]:
+def _old_runs(
+    instance: dg.DagsterInstance, jobs: set[str], names: set[str], before: datetime, keep_last: int
+) -> list[str]:
     filters = dg.RunsFilter(statuses=_FINISHED, created_before=before)
-    # Runs of other jobs are ours if they loaded one of our assets.
-    old = [run for run in instance.get_runs(filters) if run.job_name in jobs or PROCESS_TAG in run.tags]
+    old = [run for run in instance.get_runs(filters) if run.job_name in jobs or _loads_one_of(names, run)]
     kept = set(runs_of_last_checks(instance))
     for key in instance.all_asset_keys():
         event = instance.get_latest_materialization_event(key)
@@ -95,6 +97,13 @@ def _old_runs(instance: dg.DagsterInstance, jobs: set[str], before: datetime, ke
     for job in {run.job_name for run in old}:
         kept |= {run.run_id for run in instance.get_runs(dg.RunsFilter(job_name=job), limit=keep_last)}
     return [run.run_id for run in old if run.run_id not in kept]
+
+
+def _loads_one_of(names: set[str], run: dg.DagsterRun) -> bool:
+    """Returns whether a run of another job loads a connection of these names; other code locations may have connections, too."""
+    if PROCESS_TAG not in run.tags or not run.tags.keys().isdisjoint(("rmm_assets/connection", "rmm_assets/audit")):
+        return False
+    return run.asset_selection is None or any(key.path[0] in names for key in run.asset_selection)
 
 
 def build_prune_job(connections: Iterable[Connection]) -> tuple[dg.JobDefinition, dg.ScheduleDefinition]:

@@ -1324,6 +1324,13 @@ HTTP = (
         ("integration/test_lost_runs.py::test_a_run_that_repeats_a_lost_one_is_not_taken_for_it",),
     ),
     Mutant(
+        "rmm prune deletes no runs of another code location's connections",
+        "orchestration/prune.py",
+        "run.asset_selection is None or any(key.path[0] in names for key in run.asset_selection)",
+        "True",
+        ("orchestration/test_two_locations.py::test_two_teams_share_instance_and_warehouse",),
+    ),
+    Mutant(
         "an audit on several machines is refused before its first request",
         "orchestration/audits.py",
         "        refuse_files_of_one_machine(context.instance, context.job_def.executor_def.name, connection)\n",
