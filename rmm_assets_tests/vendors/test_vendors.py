@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
 import rmm_assets
-from rmm_assets.config import profiles
+from rmm_assets.config import Connection, profiles
 from rmm_assets.definitions import broken_connections, build_defs
-from rmm_assets_tests.http.servers import Scripted
+from rmm_assets_tests.http.servers import Scripted, Seen
+from rmm_assets_tests.vendors import openapi
 from rmm_assets_tests.vendors.dialects import DIALECTS, REAL
 from rmm_assets_tests.vendors.loading import connection_of, differences, load, table
 
@@ -33,11 +35,34 @@ def test_a_resource_has_every_row_and_value(case: tuple[str, str], tmp_path: Pat
     assert outcome.report.warnings == []
     assert outcome.rows_rejected == 0
     assert dialect.strange == set(), "the vendor does not document these parameters"
+    if profile in openapi.described():
+        assert openapi.unknown(openapi.operations(profile), lists_of(made, server.seen)) == set()
     # Pages are as large as the vendor allows or the profile explains, and there are at least three.
     if name not in dialect.unpaged:
         most = max(rows for _, rows in dialect.answered)
         assert most == getattr(dialect, "page_size", most)
         assert len(dialect.answered) >= 3
+
+
+def lists_of(made: Connection, seen: list[Seen]) -> list[Seen]:
+    """Returns the requests but those for tokens."""
+    addresses = made.client.auth.addresses.values() if made.client.auth else ()
+    tokens = {urlsplit(url).path for url in addresses}
+    return [each for each in seen if urlsplit(each.target).path not in tokens]
+
+
+@pytest.mark.parametrize("profile", openapi.described())
+def test_a_path_and_a_parameter_that_a_description_does_not_have_are_noticed(profile: str) -> None:
+    [known, *_] = openapi.operations(profile)
+    path, param = known.path.replace("{", "").replace("}", ""), min(known.params, default="")
+
+    def asked(target: str, method: str = known.method) -> set[str]:
+        return openapi.unknown(openapi.operations(profile), [Seen(method, target, {}, b"", 1, 0)])
+
+    assert asked(f"{path}?{param}=1" if param else path) == set()
+    assert asked(f"{path}?{param.upper()}x=1") == {f"{known.method} {known.path}?{param.upper()}x"}
+    assert asked(f"{path}s-and-more") == {f"{known.method} {path}s-and-more"}
+    assert asked(path, "PATCH") == {f"PATCH {path}"}
 
 
 def test_every_profile_has_a_dialect_and_every_resource_rows() -> None:
