@@ -45,7 +45,8 @@ def described() -> list[str]:
 def operations(profile: str) -> list[Operation]:
     """Returns what is kept of a vendor's description."""
     kept = json.loads((FOLDER / f"{profile}.json").read_text(encoding="utf-8"))["operations"]
-    return [Operation(*name.split(" ", 1), frozenset(params)) for name, params in kept.items()]
+    named = {name.partition(" "): frozenset(params) for name, params in kept.items()}
+    return [Operation(method, path, params) for (method, _, path), params in named.items()]
 
 
 def unknown(known: Iterable[Operation], seen: Iterable[Seen]) -> set[str]:
