@@ -18,7 +18,7 @@ from pydantic import Field, SecretStr, model_validator
 from rmm_assets.http.attach import Auth, FetchToken, HeaderAuth, Headers, NamedSecrets, NoAuth, QueryAuth
 from rmm_assets.http.marks import filled, mark_of, names_in
 from rmm_assets.http.redaction import Redactor
-from rmm_assets.http.tokens import FetchedToken, TokenRequest, TokenSettings, basic_auth
+from rmm_assets.http.tokens import FetchedToken, TokenRequest, Tokens, TokenSettings, basic_auth
 from rmm_assets.settings import Tagged, line_error, refuse
 
 _CLIENT_SECRET = "client secret"  # no name of a secret in a connection file has a space
@@ -234,8 +234,9 @@ def hidden(secret: Secret) -> Secrets:
 
 
 def build_auth(
-    settings: AuthSettings | None, secret: Secret, redactor: Redactor, params: Mapping[str, Any] | None = None
-) -> Auth:
+    settings: AuthSettings | None, secret: Secret, redactor: Redactor, params: Mapping[str, Any] | None = None,
+    tokens: Tokens | None = None,
+) -> Auth:  # fmt: skip
     """Builds the auth of a run, and disables core dumps of this process, because they would contain the secret.
 
     Args:
@@ -243,6 +244,7 @@ def build_auth(
         secret: API key, bearer token, password or client secret, depending on the kind of auth; and the secrets by name.
         redactor: Receives every secret that this auth sends.
         params: The endpoint's query parameters, which may contain marks of named secrets.
+        tokens: The tokens to share; by default, this auth fetches its own.
 
     Raises:
         ValueError: The secret is missing or cannot be sent. Neither the message nor a variable of a frame contains the
@@ -250,11 +252,14 @@ def build_auth(
     """
     known = hidden(secret)
     if known.again is None:
-        return _built(settings, known, redactor, params or {})
-    return ChangingAuth(partial(_built, settings, redactor=redactor, params=params or {}), known, known.again)
+        return _built(settings, known, redactor, params or {}, tokens)
+    build = partial(_built, settings, redactor=redactor, params=params or {}, tokens=tokens)
+    return ChangingAuth(build, known, known.again)
 
 
-def _built(settings: AuthSettings | None, known: Secrets, redactor: Redactor, params: Mapping[str, Any]) -> Auth:
+def _built(
+    settings: AuthSettings | None, known: Secrets, redactor: Redactor, params: Mapping[str, Any], tokens: Tokens | None
+) -> Auth:
     key = known.api_key if settings is not None and settings.needs_api_key else None
     if settings is not None and settings.needs_api_key and key is None:
         raise ValueError(f"auth of type {settings.type} needs a secret; set api_key in the connection file")
@@ -274,6 +279,8 @@ def _built(settings: AuthSettings | None, known: Secrets, redactor: Redactor, pa
     if settings is not None:
         written = {name: filled(value, texts) for name, value in settings if isinstance(value, str) and names_in(value)}
         auth = settings.model_copy(update=written).build("" if key is None else key.get_secret_value(), texts, redactor)
+    if tokens is not None and isinstance(auth, FetchedToken):
+        auth.share(tokens)
     return NamedSecrets(auth, texts, params) if texts else auth
 
 

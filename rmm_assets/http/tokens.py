@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
+import secrets
 import threading
 import time
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any, Literal, Self
+from weakref import WeakSet
 
 from pydantic import Field, model_validator
 
@@ -164,6 +168,53 @@ class TokenSettings(Settings):
         return found
 
 
+class _Token:
+    """A token, and what is needed to renew it. Change it with its lock held.
+
+    Attributes:
+        sent: Attaches it.
+        refresh: The refresh token; empty if there is none.
+        number: Increases with each token.
+        ends: When it must be renewed, as in `time.monotonic()`.
+    """
+
+    def __init__(self, sent: Auth) -> None:
+        self.lock = threading.Lock()
+        self.sent, self.refresh, self.number, self.ends = sent, "", 0, 0.0
+        self._texts = set[str]()
+        self._redactors = WeakSet[Redactor]()
+
+    def redacted_by(self, redactor: Redactor) -> None:
+        """Makes a redactor mask this token and those that follow."""
+        self._redactors.add(redactor)
+        for text in self._texts:
+            redactor.add(text)
+
+    def learn(self, text: str) -> None:
+        """Masks a text everywhere, before it is sent."""
+        self._texts.add(text)
+        for redactor in self._redactors:
+            redactor.add(text)
+
+
+class Tokens:
+    """The tokens that the resources of a connection share in one process, as some vendors allow a user only one at a time.
+
+    A token is shared only if everything that its request needs is the same.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._key = secrets.token_bytes()
+        self._tokens: dict[bytes, _Token] = {}
+
+    def shared(self, settings: TokenSettings, texts: Mapping[str, str], token: _Token) -> _Token:
+        """Returns the token of these settings and secrets; the given one if there is none yet."""
+        whole = json.dumps([settings.model_dump(mode="json"), sorted(texts.items())]).encode()
+        with self._lock:
+            return self._tokens.setdefault(blake2b(whole, key=self._key).digest(), token)
+
+
 class FetchedToken(NoAuth):
     """Sends a token that it fetches, renews before it expires, and renews when the API refuses it.
 
@@ -175,41 +226,46 @@ class FetchedToken(NoAuth):
 
     def __init__(self, settings: TokenSettings, texts: Mapping[str, str], redactor: Redactor) -> None:
         self._settings, self._texts, self._redactor = settings, dict(texts), redactor
-        self._lock = threading.Lock()
-        self._sent = settings.send.auth("", self._texts)
-        self._refresh_token = ""
-        self._number = 0
-        self._ends = 0.0
+        self._use(_Token(settings.send.auth("", self._texts)))
+
+    def share(self, tokens: Tokens) -> None:
+        """Uses the same token as others with the same settings and secrets. Call it before the first request."""
+        self._use(tokens.shared(self._settings, self._texts, self._token))
+
+    def _use(self, token: _Token) -> None:
+        with token.lock:
+            token.redacted_by(self._redactor)
+        self._token = token
 
     def attach(self, target: str, headers: Headers) -> tuple[str, Headers]:
-        return self._sent.attach(target, headers)
+        return self._token.sent.attach(target, headers)
 
     def strip(self, url: str) -> str:
-        return self._sent.strip(url)
+        return self._token.sent.strip(url)
 
     def prepare(self, fetch: FetchToken) -> int:
-        with self._lock:
-            if time.monotonic() >= self._ends and not self._refreshed(fetch):
+        with self._token.lock:
+            if time.monotonic() >= self._token.ends and not self._refreshed(fetch):
                 settings = self._settings
                 url, request = settings.access_token_url, settings.access_token_request
                 answer = fetch(request.to(url, "access_token_url"), request.auth(self._texts, self._redactor))
                 if not self._take(answer):
                     raise ValueError(f"no token from {url.partition('?')[0]}: {answer.said}: {self._lack(answer)}")
-            return self._number
+            return self._token.number
 
     def renew(self, refused: int) -> bool:
-        with self._lock:
+        with self._token.lock:
             # If eight workers are refused at the same time, they need one new token, not eight.
-            if refused == self._number:
-                self._ends = 0.0
+            if refused == self._token.number:
+                self._token.ends = 0.0
         return True
 
     def _refreshed(self, fetch: FetchToken) -> bool:
         """Returns whether the refresh token of the last response was exchanged for a token."""
-        settings, refresh = self._settings, self._settings.refresh
-        if refresh is None or not self._refresh_token:
+        settings, refresh, token = self._settings, self._settings.refresh, self._token
+        if refresh is None or not token.refresh:
             return False
-        texts = {**self._texts, _REFRESH_TOKEN: self._refresh_token}
+        texts = {**self._texts, _REFRESH_TOKEN: token.refresh}
         request = refresh.to(refresh.url or settings.access_token_url, "refresh.url")
         try:
             if self._take(fetch(request, refresh.auth(texts, self._redactor))):
@@ -217,27 +273,28 @@ class FetchedToken(NoAuth):
         except TokenRefusedError as error:
             if error.temporary:
                 raise
-        self._refresh_token = ""
+        token.refresh = ""
         return False
 
     def _take(self, answer: TokenAnswer) -> bool:
         """Takes the token and its lifetime from a response; returns False if it has no token."""
         settings = self._settings
         if settings.access_token_path is None:
-            token = answer.cookies.get(settings.send.name)
+            text = answer.cookies.get(settings.send.name)
         else:
-            token = _value_at(settings.access_token_path, answer.document)
-        if not isinstance(token, str) or not token:
+            text = _value_at(settings.access_token_path, answer.document)
+        if not isinstance(text, str) or not text:
             return False
-        self._redactor.add(token)
+        token = self._token
+        token.learn(text)
         following = settings.refresh and _value_at(settings.refresh.refresh_token_path, answer.document)
         if isinstance(following, str) and following:
-            self._redactor.add(following)
-            self._refresh_token = following  # a response without one leaves the old one valid (RFC 6749, section 6)
+            token.learn(following)
+            token.refresh = following  # a response without one leaves the old one valid (RFC 6749, section 6)
         lifetime = self._lifetime(answer)
-        self._sent = settings.send.auth(token, self._texts)
-        self._number += 1
-        self._ends = time.monotonic() + max(lifetime - TOKEN_MARGIN_SECONDS, lifetime / 2)
+        token.sent = settings.send.auth(text, self._texts)
+        token.number += 1
+        token.ends = time.monotonic() + max(lifetime - TOKEN_MARGIN_SECONDS, lifetime / 2)
         return True
 
     def _lifetime(self, answer: TokenAnswer) -> float:

@@ -28,6 +28,7 @@ from rmm_assets.errors import IncompleteError, PublishedError, SuspiciousLossErr
 from rmm_assets.http.auth import Secret, build_auth, hidden
 from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.shared_limit import open_permits
+from rmm_assets.http.tokens import Tokens
 from rmm_assets.http.transport import Transport
 from rmm_assets.loading.attempt import Attempt, causes
 from rmm_assets.loading.dlt_internals import nested_tables
@@ -375,7 +376,7 @@ def _open_run(
         shutil.rmtree(folder, ignore_errors=True)  # left by a killed run
         folder.mkdir(parents=True)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        transport = transport_of(stack, connection, attempt, hidden(secret), base_url)
+        transport = transport_of(stack, connection, attempt, hidden(secret), base_url, shared.tokens)
         attempt.traffic = transport.traffic
         stack.enter_context(masked_in_logs(transport.redactor, store.password))
         pager = Pager(transport, width=connection.limits.max_concurrency, most_pages=connection.limits.max_pages)
@@ -467,8 +468,9 @@ def masked_in_logs(redactor: Redactor, password: str | None) -> Iterator[None]:
 
 
 def transport_of(
-    stack: ExitStack, connection: Connection, attempt: Attempt, secret: Secret, base_url: str | None
-) -> Transport:
+    stack: ExitStack, connection: Connection, attempt: Attempt, secret: Secret, base_url: str | None,
+    tokens: Tokens | None = None,
+) -> Transport:  # fmt: skip
     """Builds the transport for a resource's requests.
 
     Raises:
@@ -478,7 +480,8 @@ def transport_of(
     if not address:
         raise ValueError(f"{connection.name}: client.base_url is not set")
     limits, redactor, resource, store = connection.limits, attempt.redactor, attempt.plan.resource, attempt.store
-    auth = build_auth(resource.endpoint.auth or connection.client.auth, secret, redactor, resource.endpoint.params)
+    settings = resource.endpoint.auth or connection.client.auth
+    auth = build_auth(settings, secret, redactor, resource.endpoint.params, tokens)
     redactor.warn(attempt.log)
     if resource.deadline is not None:
         limits = limits.model_copy(update={"deadline": resource.deadline})

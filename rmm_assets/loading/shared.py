@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rmm_assets.http.tokens import Tokens
 from rmm_assets.loading.parents import Rows
 
 
@@ -12,7 +13,9 @@ class Shared:
     """What resources leave for those that run after them in the same process.
 
     Attributes:
+        tokens: The tokens of its auth.
         parents: The rows of parent resources that are read and not loaded, by run and resource.
     """
 
     parents: dict[tuple[str, str], Rows] = field(default_factory=dict, repr=False)
+    tokens: Tokens = field(default_factory=Tokens)

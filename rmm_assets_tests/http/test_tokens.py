@@ -23,6 +23,7 @@ from rmm_assets.http.auth import Secrets, build_auth
 from rmm_assets.http.rate_limit import RateLimit
 from rmm_assets.http.redaction import MASK, Redactor
 from rmm_assets.http.request import Request
+from rmm_assets.http.tokens import Tokens
 from rmm_assets.http.transport import Transport
 from rmm_assets.loading.run import sync
 from rmm_assets.settings import messages
@@ -269,12 +270,12 @@ VENDORS = [datto, manage_engine, n_central, automate, glpi, by_cookie, by_query]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[[Connection], Transport]]:
+def make(tmp_path: Path) -> Iterator[Callable[..., Transport]]:
     with ExitStack() as stack:
 
-        def build(made: Connection) -> Transport:
+        def build(made: Connection, tokens: Tokens | None = None, secrets: Secrets | None = None) -> Transport:
             redactor = Redactor()
-            auth = build_auth(made.client.auth, secrets_of(made), redactor)
+            auth = build_auth(made.client.auth, secrets or secrets_of(made), redactor, tokens=tokens)
             rate_limit = RateLimit(tmp_path / "pace", max_concurrency=8)
             transport = Transport(
                 str(made.client.base_url), auth=auth, redactor=redactor, rate_limit=rate_limit, retry=made.retry,
@@ -309,6 +310,45 @@ def test_a_refusal_in_mid_run_fetches_one_token_for_all_workers(
             list(workers.map(lambda _: ask(transport), range(16)))
     assert (vendor.wrong, transport.traffic.retries) == ([], 0)
     assert vendor.logins == ["login", "refresh" if vendor_of is n_central else "login"]
+
+
+@pytest.mark.parametrize("vendor_of", VENDORS)
+def test_a_shared_token_is_renewed_once_and_masked_for_all(
+    vendor_of: Callable[[], Vendor], make: Callable[..., Transport]
+) -> None:
+    vendor, tokens = vendor_of(), Tokens()
+    with Scripted(vendor) as server:
+        transports = [make(vendor.connection(server.url), tokens) for _ in range(2)]
+        bodies = [ask(transport) for transport in transports]
+        assert (vendor.wrong, vendor.logins) == ([], ["login"])
+        # One that begins later also masks what it has not fetched itself.
+        transports.append(make(vendor.connection(server.url), tokens))
+        vendor.good.clear()
+        with ThreadPoolExecutor(8) as workers:
+            bodies += workers.map(ask, transports * 4)
+    assert (vendor.wrong, len(vendor.logins)) == ([], 2)
+    for body in bodies:
+        assert b"token/of" not in body and MASK.encode() in body
+    for transport in transports:
+        for number in (1, 2):
+            assert f"{number:08}" not in transport.redactor.text(f"token/of+vendor=number~{number:08}")
+
+
+def test_other_secrets_or_settings_never_share_a_token(make: Callable[..., Transport]) -> None:
+    vendor, tokens = datto(), Tokens()
+    with Scripted(vendor) as server:
+        made = vendor.connection(server.url)
+        ask(make(made, tokens))
+        others = Secrets(None, {**secrets_of(made).named, "PASSWORD": SecretStr("another-password-0815")})
+        with pytest.raises(TransportError, match="no token from"):
+            ask(make(made, tokens, others))
+        assert (len(vendor.wrong), vendor.logins) == (1, ["login"])
+        auth = {**vendor.auth, "default_token_expiration": 60}
+        vendor.auth = auth
+        ask(make(vendor.connection(server.url), tokens))
+        assert vendor.logins == ["login", "login"]
+        ask(make(made))
+    assert len(vendor.logins) == 3
 
 
 @pytest.mark.slow
