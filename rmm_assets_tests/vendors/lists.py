@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar
@@ -592,7 +593,7 @@ class Hudu(Dialect):
             "/api/v1/companies": found(companies),
             "/api/v1/assets": found(assets, "archived", "company_id", "updated_at"),
             "/api/v1/asset_layouts": found(layouts),
-            "/api/v1/articles": found(articles),
+            "/api/v1/articles": found(articles, "company_id", "updated_at"),
         }
 
     def resources(self) -> Mapping[str, Rows]:
@@ -604,7 +605,12 @@ class Hudu(Dialect):
         if (found := self.lists.get(asked.path)) is None:
             return NOT_FOUND
         size, page = found.size(asked.first("page_size")), max(asked.number("page", 1), 1)
-        rows = found.rows[(page - 1) * size : page * size]
+        rows = found.rows
+        start, comma, end = asked.first("updated_at").partition(",")
+        # For assets, a range without an end is not one.
+        if comma and (end or "assets" not in asked.path):
+            rows = [row for row in rows if start <= row["updated_at"] and (not end or row["updated_at"] <= end)]
+        rows = rows[(page - 1) * size : page * size]
         return Say({asked.path.rpartition("/")[2]: self.page(asked, found, rows)})
 
 
@@ -754,6 +760,12 @@ class ConnectWise(Dialect):
         size, page = found.size(asked.first("pageSize")), asked.number("page", 1)
         # Without an order, rows can move between pages.
         rows = found.rows if asked.first("orderBy") == "id asc" else found.rows[page:] + found.rows[:page]
+        if condition := asked.first("conditions"):
+            # A time is in brackets, in UTC and without a fraction.
+            matched = re.fullmatch(r"lastUpdated>\[(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)\]", condition)
+            if matched is None:
+                return Say({"code": "InvalidCondition", "message": condition}, 400)
+            rows = [row for row in rows if row["_info"]["lastUpdated"] > matched[1]]
         part = rows[(page - 1) * size : page * size]
         pages = -(-len(rows) // size)
 

@@ -171,3 +171,33 @@ def test_activities_of_a_second_run_are_the_new_ones(tmp_path: Path) -> None:
     assert outcome.rows_new == 5
     assert sum(number for _, number in dialect.answered) < 100
     assert differences(table(tmp_path, "activities"), rows) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "path", "field"),
+    [
+        (lists.ConnectWise, "tickets", "/service/tickets", "_info.lastUpdated"),
+        (lists.ConnectWise, "time_entries", "/time/entries", "_info.lastUpdated"),
+        (lists.Hudu, "assets", "/api/v1/assets", "updated_at"),
+        (lists.Hudu, "articles", "/api/v1/articles", "updated_at"),
+    ],
+    ids=lambda value: getattr(value, "profile", value),
+)
+def test_a_second_run_requests_what_has_changed(
+    kind: type[Dialect], name: str, path: str, field: str, tmp_path: Path
+) -> None:
+    dialect = kind()
+    rows = vars(kind)["lists"].func(dialect)[path].rows
+    vars(dialect)["lists"] = {path: replace(vars(kind)["lists"].func(dialect)[path], rows=rows)}
+    above, _, last = field.rpartition(".")
+    later = max((row[above] if above else row)[last] for row in rows)
+    changed = rows[7][above] if above else rows[7]
+    with Scripted(dialect.answer) as server:
+        made = connection_of(dialect, server.url)
+        load(tmp_path, made, dialect, name)
+        changed[last] = f"{int(later[:4]) + 1}{later[4:]}"
+        dialect.answered.clear()
+        outcome = load(tmp_path, made, dialect, name)
+    assert outcome.rows_written == 1
+    assert sum(number for _, number in dialect.answered) < len(rows) / 2
+    assert differences(table(tmp_path, name), rows) == []
