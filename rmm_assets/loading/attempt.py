@@ -13,6 +13,7 @@ from dlt.destinations.sql_client import SqlClientBase
 from rmm_assets.errors import DatabaseInUseError, PublishedError, RmmError
 from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.transport import Traffic
+from rmm_assets.loading import metrics
 from rmm_assets.loading.outcome import Outcome
 from rmm_assets.loading.plan import LoadPlan
 from rmm_assets.tables import syncs
@@ -32,11 +33,14 @@ class Attempt:
     traffic: Traffic = field(default_factory=Traffic)
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
     started: float = field(default_factory=time.monotonic)
+    sent: bool = False
 
     def loaded(self, client: SqlClientBase[Any], outcome: Outcome) -> None:
         """Records a load while the database is open."""
+        sync = self._sync("loaded" if outcome.report.complete else "incomplete", outcome)
+        self._send(sync)
         try:
-            syncs.write(client, self._sync("loaded" if outcome.report.complete else "incomplete", outcome))
+            syncs.write(client, sync)
         except Exception as error:  # the load itself succeeded
             self.log.warning("%s: the run could not be recorded in %s: %s", self.plan.resource.name, syncs.SYNCS, error)
 
@@ -47,11 +51,12 @@ class Attempt:
             error: The error.
             said: What to record; by default the error's message.
         """
+        verdict: syncs.Verdict = "failed_after_load" if isinstance(error, PublishedError) else "failed"
+        self._send(self._sync(verdict))
         if isinstance(explained_by(error), DatabaseInUseError):
             return
         said = self.redactor.text(said or sentence_of(error, self.plan.resource.name))
         sentence = " ".join(said.split())[:_LONGEST_ERROR]
-        verdict: syncs.Verdict = "failed_after_load" if isinstance(error, PublishedError) else "failed"
         try:
             self.store.prepare()
             with self.store.changing(self.plan.source_name, self.log) as client:
@@ -60,6 +65,11 @@ class Attempt:
             self.log.info(
                 "%s: the failure could not be recorded in %s: %s", self.plan.resource.name, syncs.SYNCS, fault
             )
+
+    def _send(self, sync: syncs.Sync) -> None:
+        """Sends metrics; a load that fails after its rows are in the table has sent its requests already."""
+        metrics.send(self.plan.connection, sync, Traffic() if self.sent else self.traffic, self.log)
+        self.sent = True
 
     def _sync(self, verdict: syncs.Verdict, outcome: Outcome | None = None) -> syncs.Sync:
         sync = syncs.Sync(

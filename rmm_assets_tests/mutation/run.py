@@ -66,8 +66,8 @@ def is_chosen(mutant: Mutant, words: Sequence[str]) -> bool:
 
 
 def copy_of_the_code(folder: Path) -> Path:
-    """Copies the package, its tests and pytest's configuration."""
-    for name in ("rmm_assets", "rmm_assets_tests"):
+    """Copies the package, its tests, the files that these read, and pytest's configuration."""
+    for name in ("rmm_assets", "rmm_assets_tests", "deploy"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     # By default, Python recognizes stale bytecode by the source's mtime in seconds and its size, which a mutant may share.
