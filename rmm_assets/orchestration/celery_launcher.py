@@ -7,9 +7,10 @@ run as healthy for ever.
 from __future__ import annotations
 
 import dagster as dg
-from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
+
+from rmm_assets.orchestration.dagster_internals import CheckRunHealthResult, WorkerStatus
 
 # Seconds for a worker to say whether it executes a task. Its main process answers, which executes none.
 _ANSWERS_WITHIN = 15.0

@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from dagster._serdes import deserialize_value, serialize_value
@@ -24,8 +25,10 @@ from pydantic import BaseModel
 from sqlalchemy import func, select
 
 __all__ = [
+    "CheckRunHealthResult",
     "SourcePosition",
     "SourcePositionTree",
+    "WorkerStatus",
     "delete_run",
     "documents",
     "failed_checks",
