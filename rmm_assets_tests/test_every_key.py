@@ -204,13 +204,12 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_a_connection_without_its_secret_leaves_the_others_runnable": ("api_key.env",),
     },
     "rmm_assets_tests/orchestration/test_schedules.py": {
-        "test_the_status_in_the_file_is_the_default_status": (
-            "schedule",
-            "schedule.status",
-        ),
-        "test_ticks_follow_the_cron_expression_in_its_time_zone": (
-            "schedule.cron",
-            "schedule.timezone",
+        "test_ticks_follow_the_cron_expression_in_its_time_zone": ("schedule",),
+        "test_a_resource_with_a_schedule_is_loaded_by_it_and_not_by_the_connections": ("resources[].schedule",),
+        "test_the_schedule_of_a_resource_ticks_as_the_file_says": (
+            "resources[].schedule.cron",
+            "resources[].schedule.timezone",
+            "resources[].schedule.status",
         ),
     },
     "rmm_assets_tests/orchestration/test_audits.py": {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -15,8 +14,9 @@ from pydantic import (
 
 from rmm_assets.config.client import ApiKey, Client, WebAddress
 from rmm_assets.config.resource import Resource, ResourceDefaults, as_lists, resolved
+from rmm_assets.config.schedule import Schedule
 from rmm_assets.http.settings import Limits, Retry, Tls
-from rmm_assets.settings import Settings, line_error, refuse, time_zone_fault
+from rmm_assets.settings import Settings, line_error, refuse
 from rmm_assets.tables.settings import Destination, as_destination
 
 
@@ -30,27 +30,8 @@ class Simulator(Settings):
     patches: int = Field(default=900, ge=0, description="Number of patches.")
 
 
-def _time_zone(name: str) -> str:
-    if fault := time_zone_fault(name):
-        refuse([line_error((), fault)])
-    return name
-
-
 # The NAME in `{settings.NAME}` and `{secrets.NAME}`.
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-
-
-class Schedule(Settings):
-    """When the connection's job runs automatically."""
-
-    cron: str = Field(min_length=1, description="Cron expression with five fields, for example `0 * * * *`.")
-    timezone: Annotated[str, AfterValidator(_time_zone)] = Field(
-        default="UTC", description="IANA name of the time zone."
-    )
-    status: Literal["stopped", "running"] = Field(
-        default="stopped",
-        description="Whether the schedule is running or stopped when it is first loaded; the UI can change it later.",
-    )
 
 
 class Attributes(Settings):
@@ -143,7 +124,9 @@ class Attributes(Settings):
         "location's executor (`Definitions(executor=...)`, `build_defs(executor=...)`), for example Celery or Kubernetes.",
     )
     schedule: Schedule | None = Field(
-        default=None, description="When the connection's job runs automatically; by default never."
+        default=None,
+        description="When the connection's job runs automatically; by default never. Resources with a `schedule` of their own are "
+        "left out of these runs.",
     )
     audit: Schedule | None = Field(
         default=None,

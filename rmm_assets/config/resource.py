@@ -13,6 +13,7 @@ from rmm_assets.config.checks import Checks
 from rmm_assets.config.client import PYTHON_ONLY, Client, Names, WebAddress
 from rmm_assets.config.endpoint import OUR_INCREMENTAL_KEYS, Endpoint, Incremental, IncrementalParam, as_endpoint
 from rmm_assets.config.names import normalized_column, normalized_table
+from rmm_assets.config.schedule import Schedule
 from rmm_assets.config.table_hints import (
     Column,
     Evolution,
@@ -203,6 +204,11 @@ class Resource(ResourceDefaults):
         pattern=r"^[A-Za-z][A-Za-z0-9]*([_-][A-Za-z0-9]+)*$",
         description="Name of the resource: the last part of its asset key, and its table unless `table_name` is set.",
     )
+    schedule: Schedule | None = Field(
+        default=None,
+        description="When this resource runs automatically, in a job and runs of its own; by default with the connection's "
+        "`schedule`.",
+    )
 
     @property
     def path(self) -> str:
@@ -380,7 +386,7 @@ OUR_KEYS = {
     *("description", "docs", "tags", "owners", "checks"),
     *("absent", "max_absent_share", "history", "child_tables"),
     *("null_values", "read_at_column"),
-    *("on_incomplete", "on_rejected", "total_path", "verify", "normalizer", "deadline", "fresh_within"),
+    *("on_incomplete", "on_rejected", "total_path", "verify", "normalizer", "deadline", "fresh_within", "schedule"),
     "max_concurrency",
 }
 

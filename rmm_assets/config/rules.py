@@ -43,6 +43,8 @@ def faults(connection: Attributes) -> list[InitErrorDetails]:
         *(fault for index, resource in enumerate(connection.resources) for fault in _resource_faults(
             connection, resource, ("resources", index)))
     ]  # fmt: skip
+    if connection.schedule is not None and all(each.schedule for each in connection.resources if each.selected):
+        errors.append(line_error(("schedule",), "every resource has a schedule of its own; leave this one out"))
     # dlt's messages are less precise about the position, so dlt only validates if there are no other errors.
     return errors or _dlt_faults(connection)
 

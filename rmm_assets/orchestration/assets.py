@@ -37,7 +37,7 @@ from rmm_assets.orchestration.fleet_overview import build_fleet_overview
 from rmm_assets.orchestration.machines import refuse_files_of_one_machine
 from rmm_assets.orchestration.metadata import materialization
 from rmm_assets.orchestration.resources import RmmApi, api_resource
-from rmm_assets.orchestration.schedules import build_job, build_schedule, freshness
+from rmm_assets.orchestration.schedules import build_job, build_own_job, build_schedule, freshness
 from rmm_assets.tables.table import Table
 
 # Number of loads from which the band of the `row_count` check is calculated.
@@ -82,11 +82,18 @@ def build_connection_defs(
         assets.append(charts)
     job = build_job(connection, [asset.key for asset in assets])
     audit = build_audit_job(connection, _resource_key(connection), api)
-    schedules = (build_schedule(connection.schedule, job), build_schedule(connection.audit, audit))
+    own = {resource.name: resource.schedule for resource in resources if resource.schedule}
+    own_jobs = {name: build_own_job(connection, connection.resource(name), keys[name]) for name in own}
+    others = [asset.key for asset in assets if asset.key not in {keys[name] for name in own}]
+    schedules = (
+        build_schedule(connection.schedule, job, others if own else None),
+        *(build_schedule(schedule, own_jobs[name]) for name, schedule in own.items()),
+        build_schedule(connection.audit, audit),
+    )
     return dg.Definitions(
         assets=[asset.map_asset_specs(located) for asset in assets],
         asset_checks=[check for resource in resources for check in _reference_checks(connection, resource)],
-        jobs=[job, audit],
+        jobs=[job, *own_jobs.values(), audit],
         schedules=[schedule for schedule in schedules if schedule],
     )
 

@@ -169,14 +169,15 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
     def faults(self) -> list[InitErrorDetails]:
         """Returns violations of the rules between keys, and values that Dagster would refuse."""
         found = super().faults()
-        for name, schedule in (("schedule", self.schedule), ("audit", self.audit)):
+        own = ((("resources", index, "schedule"), each.schedule) for index, each in enumerate(self.resources))
+        for path, schedule in ((("schedule",), self.schedule), (("audit",), self.audit), *own):
             if schedule is None:
                 continue
             try:
                 dg.ScheduleDefinition(job_name="any", cron_schedule=schedule.cron)
             except dg.DagsterInvalidDefinitionError:
                 sentence = f"`{schedule.cron}` is not a valid cron expression; write five fields, like `0 * * * *`"
-                found.append(line_error((name, "cron"), sentence))
+                found.append(line_error((*path, "cron"), sentence))
         for index, resource in enumerate(self.resources):
             for key, options in (
                 ("owners", {"owners": list(resource.owners)}),

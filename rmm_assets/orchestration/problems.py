@@ -9,7 +9,7 @@ import dagster as dg
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 
 from rmm_assets.orchestration.dagster_internals import schedule_is_running
-from rmm_assets.orchestration.schedules import longest_interval, schedule_name
+from rmm_assets.orchestration.schedules import longest_interval, own_schedule_name, schedule_name
 from rmm_assets.orchestration.webhook import Alert
 
 BROKEN = "rmm_assets/broken"
@@ -37,7 +37,7 @@ def stale_assets(
 ) -> Iterator[Alert]:
     """Yields the assets that were last loaded longer ago than their window.
 
-    The window is `fresh_within`, or twice the schedule's longest interval. An asset whose connection's schedule is
+    The window is `fresh_within`, or twice the schedule's longest interval. An asset whose schedule is
     stopped is not stale, and neither is one that was never loaded.
 
     Args:
@@ -45,24 +45,24 @@ def stale_assets(
     """
     windows: dict[str, timedelta | None] = {}
     for key, definition in repository.assets_defs_by_key.items():
-        connection = key.path[0]
-        if connection not in windows:
-            windows[connection] = _window(instance, repository, connection, location)
-        spec, window = definition.specs_by_key[key], windows[connection]
+        own = own_schedule_name(key.path[0], key.path[-1])
+        name = own if repository.has_schedule_def(own) else schedule_name(key.path[0])
+        if name not in windows:
+            windows[name] = _window(instance, repository, name, location)
+        spec, window = definition.specs_by_key[key], windows[name]
         if window is None or "dagster/table_name" not in spec.metadata:
             continue
-        own = getattr(spec.freshness_policy, "fail_window", None)
-        limit = own.to_timedelta() if own is not None else window
+        stated = getattr(spec.freshness_policy, "fail_window", None)
+        limit = stated.to_timedelta() if stated is not None else window
         event = instance.get_latest_materialization_event(key) if limit else None
         if event is not None and (age := now - datetime.fromtimestamp(event.timestamp, UTC)) > limit:
             yield Alert(key.to_user_string(), f"is stale: last loaded {ago(age)}, expected every {span(limit)}")
 
 
 def _window(
-    instance: DagsterInstance, repository: dg.RepositoryDefinition, connection: str, location: str | None
+    instance: DagsterInstance, repository: dg.RepositoryDefinition, name: str, location: str | None
 ) -> timedelta | None:
-    """Returns the window that a connection's schedule allows, zero without a schedule, None if it is stopped."""
-    name = schedule_name(connection)
+    """Returns the window that a schedule allows, zero if there is no such schedule, None if it is stopped."""
     if not repository.has_schedule_def(name):
         return timedelta(0)
     schedule = repository.get_schedule_def(name)

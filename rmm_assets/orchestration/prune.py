@@ -18,7 +18,7 @@ from rmm_assets.config import Connection
 from rmm_assets.loading.run import store_of
 from rmm_assets.orchestration.dagster_internals import delete_run, purge_ticks, runs_of_last_checks
 from rmm_assets.orchestration.lost_runs import PROCESS_TAG
-from rmm_assets.orchestration.schedules import job_name
+from rmm_assets.orchestration.schedules import job_names
 from rmm_assets.tables import syncs
 
 PRUNE_VARIABLE = "RMM_PRUNE_AFTER"
@@ -65,7 +65,7 @@ def prune(
         keep_last: How many runs of each job, and rows of each resource, to keep however old they are.
     """
     known, deleted = list(connections), 0
-    jobs = {name for each in known for name in (job_name(each), f"audit_{each.name}")} | {JOB}
+    jobs = {name for each in known for name in (*job_names(each), f"audit_{each.name}")} | {JOB}
     names = {connection.name for connection in known}
     for run_id in _old_runs(instance, jobs, names, before, keep_last):
         delete_run(instance, run_id)

@@ -1,4 +1,4 @@
-"""Builds a connection's job and schedule; a tick is skipped while a run is in progress."""
+"""Builds the jobs and schedules of a connection and its resources; a tick is skipped while a run of its job is in progress."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 import dagster as dg
 
 from rmm_assets.config import Connection, Resource
-from rmm_assets.config.attributes import Schedule
+from rmm_assets.config.schedule import Schedule
 from rmm_assets.orchestration.dagster_internals import ticks
 from rmm_assets.orchestration.lost_runs import IN_PROGRESS, end_lost_runs
 
@@ -25,9 +25,25 @@ def job_name(connection: Connection) -> str:
     return f"sync_{connection.name}"
 
 
+def own_job_name(connection: str, resource: str) -> str:
+    """Returns the name of the job of a resource with a schedule of its own; no connection's name has two underscores."""
+    return f"sync_{connection}__{resource.replace('-', '_')}"
+
+
+def job_names(connection: Connection) -> list[str]:
+    """Returns the names of the jobs that materialize a connection's assets."""
+    own = [each.name for each in connection.resources if each.schedule and each.selected]
+    return [job_name(connection), *(own_job_name(connection.name, name) for name in own)]
+
+
 def schedule_name(connection: str) -> str:
     """Returns the name of the schedule of a connection's job."""
     return f"sync_{connection}_schedule"
+
+
+def own_schedule_name(connection: str, resource: str) -> str:
+    """Returns the name of a resource's own schedule."""
+    return f"{own_job_name(connection, resource)}_schedule"
 
 
 def build_job(connection: Connection, keys: Sequence[dg.AssetKey]) -> dg.JobDefinition:
@@ -41,14 +57,31 @@ def build_job(connection: Connection, keys: Sequence[dg.AssetKey]) -> dg.JobDefi
     )
 
 
+def build_own_job(connection: Connection, resource: Resource, key: dg.AssetKey) -> dg.JobDefinition:
+    """Builds the job that materializes and checks one resource, for its own schedule."""
+    return dg.define_asset_job(  # type: ignore[return-value]
+        own_job_name(connection.name, resource.name),
+        selection=dg.AssetSelection.assets(key),
+        description=f"Materializes and checks {resource.name} of {connection.name}.",
+        tags={"rmm_assets/connection": connection.name},
+        executor_def=executor_of(connection),
+    )
+
+
 def executor_of(connection: Connection) -> dg.ExecutorDefinition | None:
     """Returns the executor of a connection's jobs; None for the code location's executor."""
     executors = {"in_process": EXECUTOR, "multiprocess": dg.multiprocess_executor, "location": None}
     return executors[connection.executor]
 
 
-def build_schedule(schedule: Schedule | None, job: dg.JobDefinition) -> dg.ScheduleDefinition | None:
-    """Builds a job's schedule; returns None if its file does not define one."""
+def build_schedule(
+    schedule: Schedule | None, job: dg.JobDefinition, only: Sequence[dg.AssetKey] | None = None
+) -> dg.ScheduleDefinition | None:
+    """Builds a job's schedule; returns None if its file does not define one.
+
+    Args:
+        only: The assets of the job that it materializes; all of them if None.
+    """
     if schedule is None:
         return None
 
@@ -57,7 +90,7 @@ def build_schedule(schedule: Schedule | None, job: dg.JobDefinition) -> dg.Sched
         running = context.instance.get_run_records(dg.RunsFilter(job_name=job.name, statuses=_IN_PROGRESS), limit=1)
         if running:
             return dg.SkipReason(f"run {running[0].dagster_run.run_id[:8]} of {job.name} is in progress")
-        return dg.RunRequest()
+        return dg.RunRequest(asset_selection=only)
 
     return dg.ScheduleDefinition(
         name=f"{job.name}_schedule",
@@ -79,9 +112,10 @@ def freshness(connection: Connection, resource: Resource) -> dg.FreshnessPolicy 
     """
     if resource.fresh_within is not None:
         return dg.FreshnessPolicy.time_window(fail_window=timedelta(minutes=resource.fresh_within))
-    if connection.schedule is None or connection.schedule.status == "stopped":
+    schedule = resource.schedule or connection.schedule
+    if schedule is None or schedule.status == "stopped":
         return None
-    return dg.FreshnessPolicy.time_window(fail_window=2 * longest_interval(connection.schedule.cron))
+    return dg.FreshnessPolicy.time_window(fail_window=2 * longest_interval(schedule.cron))
 
 
 def longest_interval(cron: str) -> timedelta:

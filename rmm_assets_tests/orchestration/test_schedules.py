@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 from dagster._utils.schedules import schedule_execution_time_iterator
 
+from rmm_assets.errors import ConnectionFileError
 from rmm_assets.orchestration.assets import build_connection_defs
-from rmm_assets_tests.orchestration.bench import connection
+from rmm_assets.simulator import Simulator
+from rmm_assets_tests.orchestration.bench import KEY, QUIET, connection, devices
 
 pytestmark = pytest.mark.slow
 
@@ -95,3 +98,86 @@ def test_a_tick_is_skipped_while_a_run_is_in_progress(
     assert run.run_id[:8] in said
     instance.report_run_canceled(run)
     assert tick() == (1, "")
+
+
+OWN: list[Any] = [
+    "devices",
+    {"name": "patches", "endpoint": {"path": "/v1/patches"}, "schedule": {"cron": "0 3 * * *"}},
+]
+
+
+def with_own_schedule(url: str = "https://rmm.example.com", **changes: Any) -> dg.Definitions:
+    return build_connection_defs(connection(url, OWN, **{"schedule": {"cron": "0 * * * *"}, **changes}))
+
+
+def requested(defs: dg.Definitions, name: str, instance: dg.DagsterInstance) -> dg.RunRequest | str:
+    """Returns the run that a tick of a schedule requests, or why it skips."""
+    with dg.build_schedule_context(instance=instance, scheduled_execution_time=datetime.now(UTC)) as context:
+        data = defs.resolve_schedule_def(name).evaluate_tick(context)
+    [request] = data.run_requests or [None]
+    return request or data.skip_message or ""
+
+
+def test_a_resource_with_a_schedule_is_loaded_by_it_and_not_by_the_connections(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACME_API_KEY", KEY)
+    with Simulator(tables={"devices": devices(3), "patches": devices(2)}, api_key=KEY) as rmm:
+        defs = with_own_schedule(rmm.base_url)
+        loaded = {}
+        for name in ("sync_acme_schedule", "sync_acme__patches_schedule"):
+            request = requested(defs, name, instance)
+            assert isinstance(request, dg.RunRequest)
+            result = defs.resolve_job_def(name.removesuffix("_schedule")).execute_in_process(
+                instance=instance, asset_selection=request.asset_selection, run_config=QUIET
+            )
+            loaded[name] = {
+                event.asset_key.path[-1] for event in result.get_asset_materialization_events() if event.asset_key
+            }
+            checked = {check.asset_key.path[-1] for check in result.get_asset_check_evaluations()}
+            assert checked == loaded[name] - {"fleet_overview"}
+    assert loaded["sync_acme_schedule"] - {"fleet_overview"} == {"devices"}
+    assert loaded["sync_acme__patches_schedule"] == {"patches"}
+
+
+def test_the_connections_job_has_every_resource(instance: dg.DagsterInstance) -> None:
+    assets = {
+        key.path[-1] for key in with_own_schedule().resolve_job_def("sync_acme").asset_layer.executable_asset_keys
+    }
+    assert {"devices", "patches"} <= assets
+
+
+def test_a_run_of_the_connection_does_not_skip_the_tick_of_a_resource(instance: dg.DagsterInstance) -> None:
+    defs = with_own_schedule()
+    run = instance.create_run_for_job(defs.resolve_job_def("sync_acme"), status=dg.DagsterRunStatus.STARTED)
+    assert isinstance(requested(defs, "sync_acme__patches_schedule", instance), dg.RunRequest)
+    assert run.run_id[:8] in str(requested(defs, "sync_acme_schedule", instance))
+    own = instance.create_run_for_job(defs.resolve_job_def("sync_acme__patches"), status=dg.DagsterRunStatus.STARTED)
+    assert own.run_id[:8] in str(requested(defs, "sync_acme__patches_schedule", instance))
+
+
+def test_a_resource_is_stale_by_its_own_schedule() -> None:
+    running = {"cron": "0 * * * *", "status": "running"}
+    own = [OWN[0], {**OWN[1], "schedule": {"cron": "0 3 * * *", "status": "running"}}]
+    defs = build_connection_defs(connection("https://rmm.example.com", own, schedule=running))
+    windows = {
+        spec.key.path[-1]: spec.freshness_policy.fail_window.to_timedelta()  # type: ignore[union-attr]
+        for spec in defs.resolve_all_asset_specs() if spec.freshness_policy
+    }  # fmt: skip
+    assert (windows["devices"], windows["patches"]) == (timedelta(hours=2), timedelta(days=2))
+
+
+def test_a_connections_schedule_without_a_resource_left_for_it_is_refused() -> None:
+    with pytest.raises(ConnectionFileError, match="every resource has a schedule of its own"):
+        connection("https://rmm.example.com", OWN[1:], schedule={"cron": "0 * * * *"})
+    with pytest.raises(ConnectionFileError, match="not a valid cron expression"):
+        connection("https://rmm.example.com", [OWN[0], {**OWN[1], "schedule": {"cron": "daily"}}])
+
+
+def test_the_schedule_of_a_resource_ticks_as_the_file_says() -> None:
+    own = {"cron": "0 3 * * 1", "timezone": "Europe/Vienna", "status": "running"}
+    defs = build_connection_defs(connection("https://rmm.example.com", [OWN[0], {**OWN[1], "schedule": own}]))
+    found = defs.resolve_schedule_def("sync_acme__patches_schedule")
+    assert (found.cron_schedule, found.execution_timezone) == ("0 3 * * 1", "Europe/Vienna")
+    assert found.default_status is dg.DefaultScheduleStatus.RUNNING

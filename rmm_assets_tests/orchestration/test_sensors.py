@@ -265,6 +265,19 @@ def test_an_asset_is_stale_only_while_its_schedule_runs(
     assert (policy is not None) is stale
 
 
+def test_an_asset_with_a_schedule_of_its_own_is_stale_while_that_runs(
+    acme: Simulator, instance: dg.DagsterInstance, receiver: Receiver
+) -> None:
+    every_minute = {"cron": "* * * * *", "status": "running"}
+    own = {"name": "devices", "endpoint": {"path": "/v1/devices"}, "schedule": every_minute}
+    other = {"name": "alerts", "endpoint": {"path": "/v1/devices"}}
+    stopped = bench.connection(acme.base_url, [own, other], schedule={"cron": "* * * * *"})
+    definitions = build_connection_defs(stopped)
+    assert bench.run(definitions, "sync_acme", instance).success
+    repository, later = definitions.get_repository_def(), datetime.now(UTC) + timedelta(minutes=10)
+    assert [alert.subject for alert in stale_assets(instance, repository, None, later)] == ["acme/devices"]
+
+
 def test_a_run_that_waits_or_runs_for_too_long_is_reported(instance: dg.DagsterInstance, receiver: Receiver) -> None:
     @dg.job
     def nothing() -> None: ...
