@@ -1969,10 +1969,27 @@ ORCHESTRATION = (
         ("tables/test_store.py::test_a_pipeline_s_clients_share_one_resolved_configuration_for_each_dataset",),
     ),
     Mutant(
+        "a resource with a schedule of its own is left out of the connection's ticks",
+        "orchestration/schedules.py",
+        "return dg.RunRequest(asset_selection=only)",
+        "return dg.RunRequest()",
+        (
+            "orchestration/test_schedules.py"
+            "::test_a_resource_with_a_schedule_is_loaded_by_it_and_not_by_the_connections",
+        ),
+    ),
+    Mutant(
+        "a posted count has the endpoint's own body",
+        "reading/count.py",
+        "json=count.body(request.json),",
+        "json=count.body(None),",
+        ("loading/test_evidence_keys.py::test_a_count_can_be_posted_with_the_endpoints_own_body",),
+    ),
+    Mutant(
         "a job describes only its connection's resource",
         "orchestration/assets.py",
-        "        jobs=[job, audit],\n",
-        "        jobs=[job, audit],\n        resources={_resource_key(connection): api},\n",
+        "        jobs=[job, *own_jobs.values(), audit],\n",
+        "        jobs=[job, *own_jobs.values(), audit],\n        resources={_resource_key(connection): api},\n",
         ("orchestration/test_resources.py::test_a_job_has_only_its_connection_s_resource",),
     ),
     Mutant(
