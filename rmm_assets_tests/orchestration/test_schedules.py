@@ -114,8 +114,7 @@ def requested(defs: dg.Definitions, name: str, instance: dg.DagsterInstance) -> 
     """Returns the run that a tick of a schedule requests, or why it skips."""
     with dg.build_schedule_context(instance=instance, scheduled_execution_time=datetime.now(UTC)) as context:
         data = defs.resolve_schedule_def(name).evaluate_tick(context)
-    [request] = data.run_requests or [None]
-    return request or data.skip_message or ""
+    return data.run_requests[0] if data.run_requests else data.skip_message or ""
 
 
 def test_a_resource_with_a_schedule_is_loaded_by_it_and_not_by_the_connections(
@@ -162,7 +161,7 @@ def test_a_resource_is_stale_by_its_own_schedule() -> None:
     own = [OWN[0], {**OWN[1], "schedule": {"cron": "0 3 * * *", "status": "running"}}]
     defs = build_connection_defs(connection("https://rmm.example.com", own, schedule=running))
     windows = {
-        spec.key.path[-1]: spec.freshness_policy.fail_window.to_timedelta()  # type: ignore[union-attr]
+        spec.key.path[-1]: spec.freshness_policy.fail_window.to_timedelta()  # type: ignore[attr-defined]
         for spec in defs.resolve_all_asset_specs() if spec.freshness_policy
     }  # fmt: skip
     assert (windows["devices"], windows["patches"]) == (timedelta(hours=2), timedelta(days=2))
