@@ -264,6 +264,7 @@ class Action1(OAuth):
     kinds: ClassVar[Mapping[str, str]] = {
         "endpoints/managed": "endpoints", "endpoints/groups": "endpoint_groups", "automations/instances": "automations",
         "updates": "updates", "installed-software": "installed_software",
+        "vulnerabilities": "vulnerabilities",
     }  # fmt: skip
 
     @cached_property
@@ -304,6 +305,11 @@ class Action1(OAuth):
             return [
                 {"name": row["name"], "vendor": row["vendor"], "severity": row["severity"], "missing": 3}
                 for row in PATCHES[start : start + 20]
+            ]
+        if kind == "vulnerabilities":
+            return [
+                {"cve_id": f"CVE-2025-{row['id']:05}", "cvss_score": "7.5", "endpoints_count": 3}
+                for row in PATCHES[start : start + 10 + 400 * (number == 1)]
             ]
         # Two computers have the same software.
         return [{"name": "7-Zip", "version": "24.08", "vendor": "Igor Pavlov"} for _ in range(2)]
