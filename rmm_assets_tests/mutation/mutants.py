@@ -1373,6 +1373,13 @@ HTTP = (
         ("loading/test_metrics.py::test_loads_and_failures_are_counted_by_connection_and_resource",),
     ),
     Mutant(
+        "metrics count requests once",
+        "loading/attempt.py",
+        "Traffic() if self.sent else self.traffic",
+        "self.traffic",
+        ("loading/test_metrics.py::test_requests_are_counted_once_if_a_step_fails_after_the_load",),
+    ),
+    Mutant(
         "metrics are off by default",
         "loading/metrics.py",
         "if not any(os.environ.get(variable) for variable in VARIABLES):",
