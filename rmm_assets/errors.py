@@ -113,6 +113,10 @@ class QueryError(RmmError):
     """A query of a connection file is not one SELECT that only reads tables."""
 
 
+class TenantError(RmmError):
+    """A tenant cannot be read, or the list of tenants has faults."""
+
+
 class ForeignTableError(RmmError):
     """An existing table belongs to another connection or resource."""
 

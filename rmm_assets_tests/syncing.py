@@ -13,13 +13,11 @@ import duckdb
 from rmm_assets.config import Connection
 from rmm_assets.http.auth import hidden
 from rmm_assets.loading import reads
-from rmm_assets.loading import run as loading
 from rmm_assets.loading.attempt import Attempt
 from rmm_assets.loading.outcome import Outcome
 from rmm_assets.loading.plan import plan_load
 from rmm_assets.loading.requests import plan_requests
-from rmm_assets.loading.run import sync
-from rmm_assets.reading.fetch import Pager
+from rmm_assets.loading.run import pager_of, sync
 from rmm_assets.reading.report import Report
 from rmm_assets.rows.records import RecordSpool
 from rmm_assets.tables.store import Store
@@ -98,10 +96,7 @@ def read(
     requests = plan_requests(made, plan)
     log = logging.getLogger("rmm_assets")
     with ExitStack() as stack:
-        attempt = Attempt(store_in(folder), plan, log)
-        transport = loading.transport_of(stack, made, attempt, hidden(KEY), base_url)
-        pager = Pager(transport, width=made.limits.max_concurrency, most_pages=made.limits.max_pages)
-        stack.callback(pager.close)
+        pager = pager_of(stack, made, Attempt(store_in(folder), plan, log), hidden(KEY), base_url)
         collector = RecordSpool(requests.endpoint.shape, folder / "rows")
         reading = reads.Reading(
             pager=pager, pipeline=NotImplemented, folder=folder, before_publishing=NotImplemented,

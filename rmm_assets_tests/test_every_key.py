@@ -114,6 +114,21 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "resources[].endpoint.auth.token.default_token_expiration",
         ),
     },
+    "rmm_assets_tests/loading/test_tenants.py": {
+        "test_rows_of_all_tenants_are_in_one_table_each_with_its_own_key": (
+            "tenants",
+            "tenants.list",
+            "tenants[].name",
+            "tenants[].settings",
+        ),
+        "test_rows_with_a_field_of_that_name_are_refused": ("tenants.column",),
+        "test_rows_of_tenants_that_are_gone_stay_or_are_marked": ("tenants.gone",),
+    },
+    "rmm_assets_tests/orchestration/test_tenants.py": {
+        "test_the_sensor_follows_the_tenants": ("tenants.file",),
+        "test_tenants_can_be_the_rows_of_another_connection": ("tenants.from", "tenants.name", "tenants.settings"),
+        "test_the_schedule_makes_a_run_for_each_batch": ("tenants.batch",),
+    },
     "rmm_assets_tests/reading/test_bounds.py": {
         "test_endless_responses_are_red_with_the_limit_to_set": (
             "limits.max_total_bytes",

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from rmm_assets.audit.compare import Compared, Received, compare, scope_of
 from rmm_assets.audit.documents import pack
 from rmm_assets.audit.report import EXAMPLES, Audit
 from rmm_assets.audit.walk import Heard, read
 from rmm_assets.config import Connection, Resource
+from rmm_assets.config.transport import rate_limit_of, transport_of
 from rmm_assets.errors import RmmError
-from rmm_assets.http.auth import Secret, build_auth, hidden
+from rmm_assets.http.auth import Secret, hidden
 from rmm_assets.http.redaction import Redactor
-from rmm_assets.http.shared_limit import open_permits
 from rmm_assets.http.transport import Transport
 from rmm_assets.tables.store import Store
 from rmm_assets.tables.table import Table
@@ -79,31 +79,12 @@ def _transport(
     log: logging.Logger,
 ) -> Iterator[Transport]:  # fmt: skip
     """Yields a transport for one walk that shares the rate limit of the connection's loads."""
-    address = base_url or connection.client.base_url
-    if not address:
-        raise ValueError(f"{connection.name}: client.base_url is not set")
-    redactor = Redactor()
-    auth = build_auth(
-        resource.endpoint.auth or connection.client.auth, hidden(secret), redactor, resource.endpoint.params
-    )
-    limits = connection.limits
-    if resource.deadline is not None:
-        limits = limits.model_copy(update={"deadline": resource.deadline})
-    rate_limit = open_permits(
-        store.work, connection.name,
-        max_concurrency=limits.max_concurrency, requests_per_minute=limits.requests_per_minute,
-    )  # fmt: skip
-    try:
-        transport = Transport(
-            address, auth=auth, redactor=redactor, rate_limit=rate_limit, retry=connection.retry, limits=limits,
-            tls=connection.tls, headers=connection.client.headers, allow_http=connection.allow_http, log=log,
-        )  # fmt: skip
-        try:
+    with closing(rate_limit_of(connection, store.work)) as rate_limit:
+        transport = transport_of(
+            connection, resource, hidden(secret), Redactor(), rate_limit, base_url=base_url, log=log
+        )
+        with closing(transport):
             yield transport
-        finally:
-            transport.close()
-    finally:
-        rate_limit.close()
 
 
 def _both(first: Compared, second: Compared) -> Compared:

@@ -45,6 +45,29 @@ def connection_named(name: str) -> RmmConnection:
     return known[name]
 
 
+def for_requests(connection: Connection, tenant: str | None) -> Connection:
+    """Returns the connection to send requests with: that of a tenant (by default the first one), if there are tenants.
+
+    Raises:
+        click.UsageError: There is no such tenant, or its settings have faults.
+    """
+    from rmm_assets.errors import TenantError
+    from rmm_assets.loading.run import store_of
+    from rmm_assets.loading.tenants import tenants_of
+
+    if connection.tenants is None:
+        if tenant is not None:
+            raise click.UsageError(f"{connection.name} has no tenants")
+        return connection
+    try:
+        known = {each.name: each for each in tenants_of(connection, store_of(connection))}
+        if tenant is not None and tenant not in known:
+            raise click.UsageError(f"{connection.name} has no tenant {tenant}")
+        return connection.of_tenant(known[tenant or next(iter(known))])
+    except TenantError as error:
+        raise click.UsageError(str(error)) from None
+
+
 def resources_named(connection: Connection, name: str | None) -> list[str]:
     """Returns the name if the connection loads a resource of that name; without a name, those of all that it loads.
 

@@ -33,6 +33,8 @@ def audit(connection: str, resource: str | None, as_json: bool) -> None:
     from rmm_assets.orchestration.resources import api_resource
 
     found = connection_named(connection)
+    if found.tenants is not None:
+        raise click.UsageError(f"{connection} has tenants, which the audit cannot compare yet")
     results = []
     for name in resources_named(found, resource):
         try:

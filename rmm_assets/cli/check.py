@@ -14,8 +14,8 @@ import click
 from rmm_assets.cli.instance import leave
 
 if TYPE_CHECKING:
+    from rmm_assets.config import Connection
     from rmm_assets.loading.sample import Sample
-    from rmm_assets.orchestration.component import RmmConnection
 
 
 @dataclass
@@ -37,8 +37,9 @@ class _Checked:
 
 @click.command()
 @click.argument("connection", required=False)
+@click.option("--tenant", help="The tenant to send requests to; by default the first one.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-def check(connection: str | None, as_json: bool) -> None:
+def check(connection: str | None, tenant: str | None, as_json: bool) -> None:
     """Check the file, the secrets and the API of CONNECTION (default: all connections), and load nothing.
 
     Names every fault of the files, and the secrets that are not set. Then sends a few small requests for each resource and
@@ -57,7 +58,7 @@ def check(connection: str | None, as_json: bool) -> None:
     try:
         for name, found in known.items():
             if connection in (None, name):
-                results.append(_checked(found))
+                results.append(_checked(found, tenant))
     except KeyboardInterrupt:
         click.echo("\nInterrupted.", err=True)
         leave(130)
@@ -68,13 +69,20 @@ def check(connection: str | None, as_json: bool) -> None:
     leave(0 if results and all(result.is_right for result in results) else 1)
 
 
-def _checked(connection: RmmConnection) -> _Checked:
+def _checked(connection: Connection, tenant: str | None) -> _Checked:
+    from rmm_assets.cli.arguments import for_requests
     from rmm_assets.loading.sample import sample
     from rmm_assets.orchestration.resources import api_resource
 
-    result, api = _Checked(connection.name), api_resource(connection)
-    result.missing_secrets = api.missing()
-    if result.missing_secrets:
+    result = _Checked(connection.name)
+    if connection.tenants is not None:
+        result.file_faults, result.missing_secrets = _faults_of_tenants(connection)
+        if result.file_faults:
+            return result
+    connection = for_requests(connection, tenant)
+    api = api_resource(connection)
+    if missing := api.missing():
+        result.missing_secrets = result.missing_secrets or missing
         return result
     with api.session() as (base_url, secrets):
         for resource in connection.resources:
@@ -82,6 +90,28 @@ def _checked(connection: RmmConnection) -> _Checked:
                 with doing(f"{connection.name}/{resource.name}"):
                     result.resources.append(sample(connection, resource, secrets, base_url=base_url, thorough=True))
     return result
+
+
+def _faults_of_tenants(connection: Connection) -> tuple[list[str], list[str]]:
+    """Returns what is wrong with the settings of all tenants, and the secrets that are not set."""
+    from rmm_assets.errors import TenantError
+    from rmm_assets.loading.run import store_of
+    from rmm_assets.loading.tenants import tenants_of
+    from rmm_assets.orchestration.resources import api_resource
+
+    faults, missing = list[str](), list[str]()
+    try:
+        tenants = tenants_of(connection, store_of(connection))
+    except TenantError as error:
+        return [str(error)], []
+    for tenant in tenants:
+        try:
+            missing += [
+                f"tenant {tenant.name}: {said}" for said in api_resource(connection.of_tenant(tenant)).missing()
+            ]
+        except TenantError as error:
+            faults.append(str(error))
+    return faults, missing
 
 
 @contextmanager

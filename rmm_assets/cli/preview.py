@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rmm_assets.cli.arguments import connection_named
+from rmm_assets.cli.arguments import connection_named, for_requests
 from rmm_assets.cli.check import doing
 from rmm_assets.cli.instance import leave
 
@@ -23,8 +23,9 @@ _WIDEST = 24
 @click.command()
 @click.argument("connection")
 @click.argument("resource")
+@click.option("--tenant", help="The tenant to ask; by default the first one.")
 @click.option("--json", "as_json", is_flag=True, help="Print all rows of the page as JSON.")
-def preview(connection: str, resource: str, as_json: bool) -> None:
+def preview(connection: str, resource: str, tenant: str | None, as_json: bool) -> None:
     """Show the first page of a RESOURCE of CONNECTION as a table, with types, and load nothing.
 
     Names the rows that would be rejected, and why. Values of columns that the file marks as sensitive are masked. Exits with
@@ -35,7 +36,7 @@ def preview(connection: str, resource: str, as_json: bool) -> None:
     from rmm_assets.loading.sample import sample
     from rmm_assets.orchestration.resources import api_resource
 
-    found = connection_named(connection)
+    found = for_requests(connection_named(connection), tenant)
     names = [each.name for each in found.resources]
     if resource not in names:
         raise click.UsageError(f"{connection} has no resource {resource}; its resources: {', '.join(sorted(names))}")

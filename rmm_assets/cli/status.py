@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from rmm_assets.orchestration.status import ConnectionStatus, ResourceStatus, Status
 
 
+# Failed tenants that are shown; `--json` shows all.
+_WORST = 10
+
+
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
 def status(as_json: bool) -> None:
@@ -62,6 +66,17 @@ def _print(found: Status, now: datetime) -> None:
     for connection in found.connections:
         if connection.problem:
             console.print(f"[red]{connection.name}[/red] {escape(connection.problem)}", highlight=False)
+        failed = [tenant for tenant in connection.tenants if tenant.errors]
+        for tenant in failed[:_WORST]:
+            name, error = next(iter(tenant.errors.items()))
+            more = f" (and {len(tenant.errors) - 1} more resources)" if len(tenant.errors) > 1 else ""
+            since = f"last loaded {ago(now - tenant.last_success)}" if tenant.last_success else "never loaded in full"
+            sentence = f"{name}: {error}{more}; {since}"
+            console.print(f"[red]{connection.name}, tenant {tenant.name}[/red] {escape(sentence)}", highlight=False)
+        if len(failed) > _WORST:
+            console.print(
+                f"[red]{connection.name}[/red] {len(failed) - _WORST} more of {len(connection.tenants)} tenants failed"
+            )
         for resource in connection.resources:
             for sentence in _sentences(resource):
                 console.print(f"[red]{connection.name}/{resource.name}[/red] {escape(sentence)}", highlight=False)

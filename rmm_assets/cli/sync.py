@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from uuid import uuid4
 
 import click
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[CONNECTION [RESOURCE]...]...")
+@click.option("--tenant", "tenants", multiple=True, help="Only this tenant of the CONNECTION; may be repeated.")
 @click.option("--strict", is_flag=True, help="Also exit with 1 if a check warns.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-def sync(names: tuple[str, ...], strict: bool, as_json: bool) -> None:
+def sync(names: tuple[str, ...], tenants: tuple[str, ...], strict: bool, as_json: bool) -> None:
     """Materialize and check the assets of a CONNECTION, or some of its RESOURCEs (default: all connections).
 
     A name that is not a connection is a resource of the connection before it: `rmm sync acme devices alerts other`.
@@ -52,8 +53,9 @@ def sync(names: tuple[str, ...], strict: bool, as_json: bool) -> None:
     with dagster_instance() as instance:
         for run in end_lost_runs(instance):
             click.echo(f"Ended run {run.run_id} of {run.job_name}: its process is gone.", err=True)
+        runs = {name: [] if name not in jobs else _runs(definitions, jobs[name], instance, tenants) for name in chosen}
         results = [
-            _sync_one(definitions, jobs[name], name, resources, instance, strict=strict, quiet=as_json)
+            _sync_one(definitions, jobs[name], name, resources, runs[name], instance, strict=strict, quiet=as_json)
             for name, resources in chosen.items()
             if name in jobs
         ]
@@ -64,6 +66,36 @@ def sync(names: tuple[str, ...], strict: bool, as_json: bool) -> None:
         for name, problem in problems.items():
             _console().print(f"[red]{name}[/red] is not loaded: {escape(problem)}", highlight=False)
     leave(0 if all(result.succeeded for result in results) and not problems else 1)
+
+
+def _runs(
+    definitions: dg.Definitions, job_name: str, instance: dg.DagsterInstance, tenants: Sequence[str]
+) -> list[dict[str, str]]:
+    """Returns the tags of each run of a connection's job: one, or one for each batch of its tenants.
+
+    Raises:
+        click.UsageError: The connection has no such tenant, or its tenants cannot be read.
+    """
+    from rmm_assets.cli.arguments import connection_named
+    from rmm_assets.errors import TenantError
+    from rmm_assets.orchestration.tenants import batches, update_partitions
+
+    job = definitions.resolve_job_def(job_name)
+    if job.partitions_def is None:
+        if tenants:
+            raise click.UsageError(f"the connection of {job_name} has no tenants")
+        return [{}]
+    connection = connection_named(job.tags["rmm_assets/connection"])
+    assert connection.tenants is not None
+    try:
+        known = update_partitions(instance, connection)
+    except TenantError as error:
+        raise click.UsageError(str(error)) from None
+    if unknown := [name for name in tenants if name not in known]:
+        raise click.UsageError(f"{connection.name} has no tenant {unknown[0]}")
+    if tenants:
+        return [tags for name in tenants for tags in batches([name], 1)]
+    return list(batches(known, connection.tenants.batch))
 
 
 def _chosen(
@@ -98,6 +130,12 @@ def _chosen(
     return chosen
 
 
+# What the runs for a connection's batches of tenants add up to.
+_ADDED = (
+    "rows_loaded", "rows_new", "rows_changed", "rows_absent", "rows_rejected", "rows_repeated", "pages", "seconds"
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class _Synced:
     """The outcome of a connection's run."""
@@ -106,16 +144,42 @@ class _Synced:
     lines: dict[dg.AssetKey, _AssetSummary]
 
 
+Verdict = Literal["passed", "warned", "failed"]
+
+
 @dataclass
 class _AssetSummary:
     """One row of the table that `rmm sync` prints."""
 
     before: int | None = None
-    warned: list[str] = field(default_factory=list)
     loaded: dict[str, Any] = field(default_factory=dict)
-    passed: int = 0
-    failed: list[str] = field(default_factory=list)
+    checks: dict[str, Verdict] = field(default_factory=dict)
     problem: str = ""
+
+    @property
+    def passed(self) -> int:
+        """Number of checks that passed."""
+        return len(self._checks("passed"))
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of the checks that failed."""
+        return self._checks("failed")
+
+    @property
+    def warned(self) -> list[str]:
+        """Names of the checks that warn."""
+        return self._checks("warned")
+
+    def _checks(self, verdict: Verdict) -> list[str]:
+        return [name for name, found in self.checks.items() if found == verdict]
+
+    def add(self, loaded: Mapping[str, Any]) -> None:
+        """Adds what a run did; several runs load the batches of a connection's tenants."""
+        self.loaded = {
+            **loaded,
+            **{name: self.loaded[name] + loaded[name] for name in _ADDED if name in self.loaded and name in loaded},
+        }
 
     def cells(self) -> tuple[str, ...]:
         """Returns the cells that follow the asset's name."""
@@ -123,7 +187,7 @@ class _AssetSummary:
         checks = f"{self.passed} of {number}" if number else ""
         failed = f" [red]({', '.join(self.failed)})[/red]" if self.failed else ""
         failed += f" [yellow](warns: {', '.join(self.warned)})[/yellow]" if self.warned else ""
-        if self.problem:
+        if self.problem and not self.loaded:
             return "[red]failed[/red]", "", "", checks + failed, ""
         if "dagster/row_count" not in self.loaded:  # no table, or skipped because an upstream asset failed
             return "" if self.loaded else "not run", "", "", checks + failed, ""
@@ -167,49 +231,27 @@ class _AssetSummary:
 
 
 def _sync_one(
-    definitions: dg.Definitions, job_name: str, connection: str, resources: Sequence[str], instance: dg.DagsterInstance, *,
-    strict: bool, quiet: bool,
+    definitions: dg.Definitions, job_name: str, connection: str, resources: Sequence[str],
+    runs: Sequence[Mapping[str, str]], instance: dg.DagsterInstance, *, strict: bool, quiet: bool,
 ) -> _Synced:  # fmt: skip
-    """Runs a connection's job, for some of its resources if any are given, and prints its results unless `quiet`."""
-    import dagster as dg
+    """Runs a connection's job, for some of its resources if any are given, and prints its results unless `quiet`.
 
-    from rmm_assets.orchestration.lost_runs import tag_of_this_process
+    Args:
+        runs: The tags of each run.
+    """
+    import dagster as dg
 
     console = _console()
     job = definitions.resolve_job_def(job_name)
     keys = sorted(key for key in job.asset_layer.executable_asset_keys if not resources or key.path[-1] in resources)
     lines = {key: _AssetSummary(before=_row_count(instance, key)) for key in keys}
+    # The op of a connection with tenants loads all of its assets.
     asset_of = {
-        assets.op.name: key
+        assets.op.name: next(iter(assets.keys)) if len(assets.keys) == 1 else dg.AssetKey(connection)
         for assets in definitions.resolve_asset_graph().assets_defs
-        if assets.is_executable
-        for key in assets.keys
+        if assets.is_executable and assets.keys & {*keys}
     }
-    # Dagster's log lines are not printed; they are stored in the instance, where `dagster dev` shows them.
-    silent = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    run_id = str(uuid4())
-    with progress_of(instance, run_id, asset_of):
-        try:
-            result = job.execute_in_process(
-                instance=instance, raise_on_error=False, run_config=silent, tags=tag_of_this_process(), run_id=run_id,
-                asset_selection=keys if resources else None,
-            )  # fmt: skip
-        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-            _interrupted(instance, run_id)
-    if any(_is_interrupt(event) for event in result.get_step_failure_events()):
-        _interrupted(instance, run_id)
-    for event in result.get_asset_materialization_events():
-        metadata = event.materialization.metadata
-        lines[event.materialization.asset_key].loaded = {name: value.value for name, value in metadata.items()}
-    for check in result.get_asset_check_evaluations():
-        line = lines[check.asset_key]
-        if check.passed:
-            line.passed += 1
-        else:
-            (line.failed if check.severity is dg.AssetCheckSeverity.ERROR else line.warned).append(check.check_name)
-    for event in result.get_step_failure_events():
-        failure = event.step_failure_data.user_failure_data
-        lines[asset_of[str(event.step_key)]].problem = (failure and failure.description) or event.message or "failed"
+    succeeded = [_run_job(job, tags, keys if resources else None, instance, asset_of, lines) for tags in runs]
     if not quiet:
         console.print(_table(lines))
         for key, line in lines.items():
@@ -217,7 +259,55 @@ def _sync_one(
                 console.print(f"[red]{key.to_user_string()}[/red] {escape(line.problem)}", highlight=False)
         _print_places(console, definitions, connection, lines)
     failed = any(line.failed or (strict and line.warned) for line in lines.values())
-    return _Synced(result.success and not failed, lines)
+    return _Synced(all(succeeded) and not failed, lines)
+
+
+def _run_job(
+    job: dg.JobDefinition, tags: Mapping[str, str], keys: Sequence[dg.AssetKey] | None, instance: dg.DagsterInstance,
+    asset_of: Mapping[str, dg.AssetKey], lines: Mapping[dg.AssetKey, _AssetSummary],
+) -> bool:  # fmt: skip
+    """Runs a job once, adds what it did to the assets' lines, and returns whether it succeeded."""
+    import dagster as dg
+
+    from rmm_assets.orchestration.lost_runs import tag_of_this_process
+
+    # Dagster's log lines are not printed; they are stored in the instance, where `dagster dev` shows them.
+    silent = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    run_id = str(uuid4())
+    with progress_of(instance, run_id, asset_of):
+        try:
+            result = job.execute_in_process(
+                instance=instance, raise_on_error=False, run_config=silent, tags={**tag_of_this_process(), **tags},
+                run_id=run_id, asset_selection=keys,
+            )  # fmt: skip
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+            _interrupted(instance, run_id)
+    if any(_is_interrupt(event) for event in result.get_step_failure_events()):
+        _interrupted(instance, run_id)
+    # An observation describes a batch of tenants; each of its materializations, one tenant.
+    loads = [(event.asset_key, event.asset_observation_data.asset_observation.metadata) for event in result.all_events
+             if event.is_asset_observation] or [
+        (event.asset_key, event.materialization.metadata) for event in result.get_asset_materialization_events()
+    ]  # fmt: skip
+    for key, metadata in loads:
+        if key is not None:
+            lines[key].add({name: value.value for name, value in metadata.items()})
+    for check in result.get_asset_check_evaluations():
+        failed: Verdict = "failed" if check.severity is dg.AssetCheckSeverity.ERROR else "warned"
+        checks = lines[check.asset_key].checks
+        # A later batch of tenants does not make good what an earlier one showed.
+        if checks.get(check.check_name, "passed") == "passed":
+            checks[check.check_name] = "passed" if check.passed else failed
+    for event in result.get_step_failure_events():
+        failure = event.step_failure_data.user_failure_data
+        said = (failure and failure.description) or event.message or "failed"
+        found = asset_of[str(event.step_key)]
+        by_resource = {} if failure is None else {name: str(value.value) for name, value in failure.metadata.items()}
+        for key, line in lines.items():
+            problem = by_resource.get(key.path[-1], "" if by_resource else said)
+            if key == found or (found not in lines and problem):
+                line.problem = "\n".join(filter(None, (line.problem, problem)))
+    return result.success
 
 
 def _is_interrupt(failure: dg.DagsterEvent) -> bool:
@@ -266,9 +356,14 @@ def _table(lines: dict[dg.AssetKey, _AssetSummary]) -> Table:
 
 
 def _row_count(instance: dg.DagsterInstance, key: dg.AssetKey) -> int | None:
-    """Returns the row count in the asset's last materialization, or None if there is none."""
-    event = instance.get_latest_materialization_event(key)
-    if event is None or event.asset_materialization is None:
-        return None
-    count: Any = event.asset_materialization.metadata.get("dagster/row_count")
-    return None if count is None else int(count.value)
+    """Returns the number of rows that the asset's last load says, or None if there is none."""
+    event, found = instance.get_latest_materialization_event(key), list[Mapping[str, Any]]()
+    if event is not None and event.asset_materialization is not None:
+        found.append(event.asset_materialization.metadata)
+    # Of a connection with tenants, a materialization has the rows of one of them.
+    found += [
+        record.asset_observation.metadata
+        for record in instance.fetch_observations(key, limit=1).records if record.asset_observation is not None
+    ]  # fmt: skip
+    counts = [metadata["dagster/row_count"].value for metadata in found if "dagster/row_count" in metadata]
+    return int(counts[0]) if counts else None

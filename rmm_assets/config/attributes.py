@@ -13,8 +13,9 @@ from pydantic import (
 )
 
 from rmm_assets.config.client import ApiKey, Client, WebAddress
-from rmm_assets.config.resource import Resource, ResourceDefaults, as_lists, resolved
+from rmm_assets.config.resource import Resource, ResourceDefaults, as_lists, resolved, with_tenant
 from rmm_assets.config.schedule import Schedule
+from rmm_assets.config.tenants import Tenant, Tenants, as_tenants
 from rmm_assets.http.settings import Limits, Retry, Tls
 from rmm_assets.settings import Settings, line_error, refuse
 from rmm_assets.tables.settings import Destination, as_destination
@@ -88,6 +89,13 @@ class Attributes(Settings):
         default=None,
         description="Run against the embedded RMM, which then provides `client.base_url` and the key.",
     )
+    tenants: Annotated[
+        Tenants | None, BeforeValidator(as_tenants, json_schema_input_type=list[Tenant] | Tenants | None)
+    ] = Field(
+        default=None,
+        description="Customers with an address, a key or a setting of their own, whose rows land in the same tables, in a "
+        "column `tenant`: see [tenants](../how-to/tenants.md).",
+    )
     resource_defaults: ResourceDefaults = Field(
         default=ResourceDefaults(), description="Defaults for every resource, which a resource can override."
     )
@@ -142,7 +150,9 @@ class Attributes(Settings):
         defaults, client = info.data.get("resource_defaults"), info.data.get("client")
         if defaults is None or client is None:  # they failed validation
             return resources
-        return tuple(resolved(defaults, client, resource) for resource in resources)
+        tenants = info.data.get("tenants")
+        found = (resolved(defaults, client, resource) for resource in resources)
+        return tuple(found if tenants is None else (with_tenant(resource, tenants.column) for resource in found))
 
     @property
     def dataset_name(self) -> str:

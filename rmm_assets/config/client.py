@@ -53,14 +53,16 @@ class ApiKey(Settings):
 
     env: str | None = Field(
         default=None,
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-        description="Name of the environment variable that holds the secret.",
+        pattern=r"^([A-Za-z_]|\{tenant\})([A-Za-z0-9_]|\{tenant\})*$",
+        description="Name of the environment variable that holds the secret; with `tenants`, `{tenant}` is the tenant's name in "
+        "capital letters, with `_` for other characters.",
     )
     dlt_secret: str | None = Field(
         default=None,
-        pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$",
+        pattern=r"^([A-Za-z_]|\{tenant\})([A-Za-z0-9_.]|\{tenant\})*$",
         description="Path in `dlt.secrets`, for example `api_key` or `sources.acme.api_key`, looked up in all of dlt's "
-        "providers (environment, `.dlt/secrets.toml`, vaults).",
+        "providers (environment, `.dlt/secrets.toml`, vaults). With `tenants`, `{tenant}` is the tenant's name, with `_` for "
+        "other characters than letters and digits.",
     )
 
     @model_validator(mode="after")

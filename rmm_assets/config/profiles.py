@@ -119,8 +119,12 @@ def _read(file: Path) -> Profile:
     return Profile.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
 
 
-def merged(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def merged(attributes: Mapping[str, Any], *, keep_open: bool = False) -> dict[str, Any]:
     """Returns a connection's attributes, merged with those of its profile, and with settings filled in.
+
+    Args:
+        attributes: The attributes of the file.
+        keep_open: Whether settings that each tenant has for itself stay as they are written; else something stands for them.
 
     Mappings are merged key by key, and the file's keys win; a list or a mapping with another `type` replaces the profile's.
     Resources keep the positions that they have in the file.
@@ -136,7 +140,46 @@ def merged(attributes: Mapping[str, Any]) -> dict[str, Any]:
         profile = profile_named(name)
         declared = profile.settings
         found = _with_profile(found, profile)
-    return _with_settings(found, declared)
+    stand_ins: dict[str, str] = {}
+    if found.get("tenants") is not None:
+        stand_ins = {
+            name: f"{{settings.{name}}}" if keep_open else _stand_in(name, found, declared)
+            for name in setting_names(found, declared)
+            if name not in (found.get("settings") or {})
+        }
+        # Types and zones are those of the table, whoever the rows belong to.
+        shared = {name for columns in _columns_in(found) for name in _named(columns)} & stand_ins.keys()
+        refuse(
+            [
+                line_error(("settings",), f"`{name}` is missing: columns use it, so it is the same for all tenants")
+                for name in sorted(shared)
+            ]
+        )
+    return _with_settings(found, declared, stand_ins)
+
+
+def _columns_in(attributes: Mapping[str, Any]) -> Iterator[Any]:
+    resources = attributes.get("resources")
+    for each in (attributes.get("resource_defaults"), *(resources if isinstance(resources, (list, tuple)) else ())):
+        if isinstance(each, Mapping):
+            yield each.get("columns")
+
+
+def setting_names(attributes: Mapping[str, Any], declared: Mapping[str, Setting] | None = None) -> set[str]:
+    """Returns the names of the settings that a connection's attributes use, or that its profile declares."""
+    name = attributes.get("profile")
+    if declared is None and name in names():
+        declared = profile_named(str(name)).settings
+    return {*(declared or {}), *(name for key in _FILLED for name in _named(attributes.get(key)))}
+
+
+def _stand_in(name: str, attributes: Mapping[str, Any], declared: Mapping[str, Setting] | None) -> str:
+    """Returns what is filled in for a setting that differs between tenants, until it is known which of them is read."""
+    setting, client = (declared or {}).get(name), attributes.get("client")
+    if setting is not None and setting.values:
+        return next(iter(setting.values.values()))
+    address = client.get("base_url") if isinstance(client, Mapping) else None
+    return "https://tenant" if str(address).startswith(f"{{settings.{name}}}") else "tenant"
 
 
 def _with_profile(own: Mapping[str, Any], profile: Profile) -> dict[str, Any]:
@@ -222,15 +265,19 @@ def _merge(base: Any, own: Any, key: str = "") -> Any:
     return {**base, **{name: _merge(base[name], inner, name) if name in base else inner for name, inner in own.items()}}
 
 
-def _with_settings(attributes: dict[str, Any], declared: Mapping[str, Setting] | None) -> dict[str, Any]:
+def _with_settings(
+    attributes: dict[str, Any], declared: Mapping[str, Setting] | None, stand_ins: Mapping[str, str]
+) -> dict[str, Any]:
     written = attributes.get("settings")
     if written is not None and not isinstance(written, Mapping):  # which validation refuses
         return attributes
     texts = {str(name): str(value) for name, value in (written or {}).items()}
     errors: list[InitErrorDetails] = []
     if declared is not None:
-        texts = dict(_allowed(texts, declared, errors))
+        wanted = {name: setting for name, setting in declared.items() if name not in stand_ins}
+        texts = dict(_allowed(texts, wanted, errors))
         refuse(errors)
+    texts |= stand_ins
     filled = {
         key: _filled(value, (key,), texts, errors) if key in _FILLED else value for key, value in attributes.items()
     }

@@ -414,3 +414,15 @@ def resolved(defaults: ResourceDefaults, client: Client, resource: Resource) -> 
     if endpoint.get("paginator") is None and client.paginator is not None:
         endpoint["paginator"] = client.paginator.model_dump(by_alias=True, exclude_unset=True)
     return Resource.model_validate(merged)
+
+
+def with_tenant(resource: Resource, column: str) -> Resource:
+    """Returns a resource whose rows have the name of their tenant, as the first column of the key."""
+    found = resource.model_dump(by_alias=True, exclude_unset=True)
+    hints = {"data_type": "text", "nullable": False, "description": "The tenant that the row belongs to."}
+    found["columns"] = {column: hints, **found.get("columns", {})}
+    if resource.keys:
+        found["primary_key"] = [column, *resource.keys]
+    if resource.checks.unique is not None:
+        found["checks"]["unique"] = [[column, *columns] for columns in resource.checks.unique]
+    return Resource.model_validate(found)

@@ -116,6 +116,24 @@ class Redactor:
         return self.body(value.encode("latin-1", "replace")).decode("latin-1")
 
 
+class Redactors:
+    """Redacts the secrets of several redactors from what is said about all of them."""
+
+    def __init__(self) -> None:
+        self._each: tuple[Redactor, ...] = ()
+
+    def new(self) -> Redactor:
+        """Returns a further redactor, whose secrets are masked, too."""
+        self._each = (*self._each, redactor := Redactor())
+        return redactor
+
+    def text(self, text: str) -> str:
+        """Masks all secrets in a text."""
+        for redactor in self._each:
+            text = redactor.text(text)
+        return text
+
+
 Text = TypeVar("Text", str, bytes)
 
 

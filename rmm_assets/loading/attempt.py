@@ -11,10 +11,10 @@ from typing import Any
 from dlt.destinations.sql_client import SqlClientBase
 
 from rmm_assets.errors import DatabaseInUseError, PublishedError, RmmError
-from rmm_assets.http.redaction import Redactor
+from rmm_assets.http.redaction import Redactors
 from rmm_assets.http.transport import Traffic
 from rmm_assets.loading import metrics
-from rmm_assets.loading.outcome import Outcome
+from rmm_assets.loading.outcome import Outcome, TenantOutcome
 from rmm_assets.loading.plan import LoadPlan
 from rmm_assets.tables import syncs
 from rmm_assets.tables.store import Store
@@ -24,23 +24,28 @@ _LONGEST_ERROR = 500
 
 @dataclass
 class Attempt:
-    """One run's attempt at a resource, recorded in `rmm_syncs`."""
+    """One run's attempt at a resource, recorded in `rmm_syncs`.
+
+    Attributes:
+        tenants: The outcomes for the tenants read so far; empty in a connection without tenants.
+    """
 
     store: Store
     plan: LoadPlan
     log: logging.Logger
-    redactor: Redactor = field(default_factory=Redactor)
+    redactor: Redactors = field(default_factory=Redactors)
     traffic: Traffic = field(default_factory=Traffic)
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
     started: float = field(default_factory=time.monotonic)
     sent: bool = False
+    tenants: list[TenantOutcome] = field(default_factory=list)
 
     def loaded(self, client: SqlClientBase[Any], outcome: Outcome) -> None:
         """Records a load while the database is open."""
         sync = self._sync("loaded" if outcome.report.complete else "incomplete", outcome)
         self._send(sync)
         try:
-            syncs.write(client, sync)
+            syncs.write(client, *self._of_tenants(sync))
         except Exception as error:  # the load itself succeeded
             self.log.warning("%s: the run could not be recorded in %s: %s", self.plan.resource.name, syncs.SYNCS, error)
 
@@ -60,7 +65,7 @@ class Attempt:
         try:
             self.store.prepare()
             with self.store.changing(self.plan.source_name, self.log) as client:
-                syncs.write(client, replace(self._sync(verdict), error=sentence))
+                syncs.write(client, *self._of_tenants(replace(self._sync(verdict), error=sentence)))
         except Exception as fault:
             self.log.info(
                 "%s: the failure could not be recorded in %s: %s", self.plan.resource.name, syncs.SYNCS, fault
@@ -70,6 +75,10 @@ class Attempt:
         """Sends metrics; a load that fails after its rows are in the table has sent its requests already."""
         metrics.send(self.plan.connection, sync, Traffic() if self.sent else self.traffic, self.log)
         self.sent = True
+
+    def _of_tenants(self, sync: syncs.Sync) -> list[syncs.Sync]:
+        """Returns a run's row, or one for each tenant."""
+        return [_of_tenant(sync, tenant) for tenant in self.tenants] or [sync]
 
     def _sync(self, verdict: syncs.Verdict, outcome: Outcome | None = None) -> syncs.Sync:
         sync = syncs.Sync(
@@ -87,6 +96,27 @@ class Attempt:
             row_count=outcome.row_count, load_id=outcome.load_id, last_full_read=outcome.last_full_read,
             used_values=outcome.used_values,
         )  # fmt: skip
+
+
+def _of_tenant(sync: syncs.Sync, tenant: TenantOutcome) -> syncs.Sync:
+    """Returns a run's row with the counts of one tenant."""
+    report, traffic, verdict = tenant.report, tenant.traffic, sync.verdict
+    if tenant.error:
+        verdict = "failed"
+    elif verdict != "failed" and verdict != "failed_after_load":
+        verdict = "loaded" if report.complete else "incomplete"
+    loaded = verdict in ("loaded", "incomplete")
+    return replace(
+        sync, tenant=tenant.tenant, verdict=verdict, seconds=round(tenant.seconds, 3),
+        evidence=report.evidence.name.lower() if loaded and report.evidence is not None else "",
+        rows_received=report.distinct if loaded else None,
+        rows_loaded=report.distinct - tenant.rows_left_out if loaded else 0,
+        rows_written=tenant.rows_written if loaded else None, rows_new=tenant.rows_new,
+        rows_changed=tenant.rows_written - tenant.rows_new, rows_absent=tenant.rows_absent, rows_rejected=0,
+        row_count=tenant.row_count, requests=traffic.requests, retries=traffic.retries,
+        last_full_read=tenant.last_full_read if loaded else None, used_values="",
+        load_id=sync.load_id if loaded else "", error=" ".join((tenant.error or sync.error).split())[:_LONGEST_ERROR],
+    )  # fmt: skip
 
 
 def explained_by(error: BaseException) -> RmmError | None:

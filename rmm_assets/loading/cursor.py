@@ -338,6 +338,11 @@ class Range:
         self._reverse = cursor.newest == "min"
 
     @property
+    def full(self) -> bool:
+        """Whether everything is read, as in a first run."""
+        return self._full
+
+    @property
     def _tells_apart(self) -> bool:
         """Whether rows at the start are looked up among those that landed before."""
         cursor = self.cursor

@@ -18,7 +18,7 @@ import pyarrow as pa
 from dlt.destinations.sql_client import SqlClientBase
 
 from rmm_assets.config import Connection, Resource
-from rmm_assets.http.redaction import Redactor
+from rmm_assets.http.redaction import Redactors
 from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.reads import Landing, Publishing
 from rmm_assets.loading.run import Found, changes_of, masked_in_logs, prepare, settle, store_of
@@ -87,6 +87,8 @@ def retry_rejected(
         dlt.pipeline.exceptions.PipelineStepFailed: Nothing was published; its cause says why.
     """
     plan, log = plan_load(connection, resource), log or logging.getLogger("rmm_assets")
+    if connection.tenants is not None:
+        raise ValueError(f"{connection.name} has tenants: the next sync of a tenant reads its rejected rows again")
     _refuse(plan)
     store = store or store_of(connection)
     store.prepare()
@@ -94,7 +96,7 @@ def retry_rejected(
         return Retried()
     with ExitStack() as stack:
         stack.enter_context(store.alone(plan.source_name, log))
-        stack.enter_context(masked_in_logs(Redactor(), store.password))
+        stack.enter_context(masked_in_logs(Redactors(), store.password))
         stack.enter_context(store.locked(plan.source_name, log))
         folder = store.work / "pages" / plan.source_name
         stack.callback(shutil.rmtree, folder, ignore_errors=True)

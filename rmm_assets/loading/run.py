@@ -10,8 +10,8 @@ import logging
 import shutil
 import time
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -24,12 +24,11 @@ from dlt.common.pipeline import LoadInfo
 from dlt.destinations.sql_client import SqlClientBase
 
 from rmm_assets.config import Connection, Resource
+from rmm_assets.config.transport import rate_limit_of, transport_of
 from rmm_assets.errors import IncompleteError, PublishedError, SuspiciousLossError
-from rmm_assets.http.auth import Secret, build_auth, hidden
-from rmm_assets.http.redaction import Redactor
-from rmm_assets.http.shared_limit import open_permits
+from rmm_assets.http.auth import Secret, hidden
+from rmm_assets.http.redaction import Redactors
 from rmm_assets.http.tokens import Tokens
-from rmm_assets.http.transport import Transport
 from rmm_assets.loading.attempt import Attempt, causes
 from rmm_assets.loading.dlt_internals import nested_tables
 from rmm_assets.loading.outcome import Outcome
@@ -38,8 +37,10 @@ from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.reads import Landing, Publishing, Reading
 from rmm_assets.loading.shared import Shared
 from rmm_assets.loading.source import build_source
+from rmm_assets.loading.tenants import Access, Batch, TenantsReading, build_tenants_source
 from rmm_assets.reading.fetch import Pager
 from rmm_assets.reading.report import Report
+from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.json_text import plain_text
 from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.shape import RowShape
@@ -62,8 +63,16 @@ from rmm_assets.tables.differences import CHANGED, NEW, UNHASHED, Differences, S
 from rmm_assets.tables.existing import look_up
 from rmm_assets.tables.rejects import keep_once
 from rmm_assets.tables.store import Store
-from rmm_assets.tables.syncs import latest_loaded, rows_of_last_read
+from rmm_assets.tables.syncs import latest_loaded, latest_of_tenants, rows_of_last_read, rows_of_last_reads
 from rmm_assets.tables.table import LOAD_ID, Table, empty_staging
+from rmm_assets.tables.tenants import (
+    Scope,
+    Settled,
+    alive_by_tenant,
+    mark_those_gone,
+    rows_by_tenant,
+    settled,
+)
 from rmm_assets.tables.versions import new_versions
 
 WORK_FOLDER = Path("data/work")
@@ -80,6 +89,8 @@ class Found:
         differences: How the read differs from the table; None if they were not compared.
         spared: The parents whose children may be missing from the read.
         unproven: Why it is unknown which rows are gone; empty if it is known.
+        rows_before: Number of rows of each tenant that was read, in a connection with tenants.
+        settled: Which rows of these tenants are gone.
     """
 
     full: bool = True
@@ -87,6 +98,8 @@ class Found:
     differences: Differences | None = None
     spared: Spared = field(default_factory=Spared)
     unproven: str = ""
+    rows_before: Mapping[str, int] = field(default_factory=dict)
+    settled: Settled | None = None
 
 
 @dataclass
@@ -100,7 +113,7 @@ class Run:
     plan: LoadPlan
     pipeline: dlt.Pipeline
     source: dlt.sources.DltSource
-    reading: Reading
+    reading: Reading | TenantsReading
     found: Found
     attempt: Attempt
     refresh: Literal["drop_resources"] | None = None
@@ -113,7 +126,7 @@ class Run:
 
     def redact(self, text: str) -> str:
         """Returns a text without the secret."""
-        return self.reading.pager.transport.redactor.text(text)
+        return self.attempt.redactor.text(text)
 
     def finish(self, load_info: LoadInfo) -> Outcome:
         """Marks or removes rows that are gone at the source and counts the table, after the load.
@@ -123,7 +136,7 @@ class Run:
         """
         reading, plan, wrote = self.reading, self.plan, bool(load_info.loads_ids)
         outcome = Outcome(
-            reading.report, reading.pager.transport.traffic, rows_rejected=reading.rejected,
+            reading.report, self.attempt.traffic, rows_rejected=reading.rejected,
             rows_left_out=reading.left_out, load_id=next(iter(load_info.loads_ids), reading.load_id),
             changed_types=dict(reading.changed_types),
         )  # fmt: skip
@@ -146,6 +159,9 @@ class Run:
             )
             outcome.preview_columns, outcome.preview = table.first(PREVIEW_ROWS, plan.key)
             outcome.row_count = table.count()
+            if isinstance(reading, TenantsReading):
+                outcome.tenants = reading.outcomes
+                _count_tenants(table, reading, outcome, self.found)
             outcome.table_name = table.full_name
             outcome.seconds = time.monotonic() - self.started
             self.attempt.loaded(client, outcome)
@@ -167,6 +183,8 @@ class Run:
 
     def _resolve_absences(self, table: Table) -> Absences:
         reading, resource, found = self.reading, self.plan.resource, self.found
+        if isinstance(reading, TenantsReading):
+            return self._resolve_absences_of_tenants(table, reading)
         if found.differences is None or not self.plan.changes_rows:
             absences = _decided(self.plan, reading.report, found)
         else:
@@ -180,6 +198,49 @@ class Run:
                 resource.name, absences.gone, absences.held_back,
             )  # fmt: skip
         return absences
+
+    def _resolve_absences_of_tenants(self, table: Table, reading: TenantsReading) -> Absences:
+        plan, found, tenants = self.plan, self.found, reading.connection.tenants
+        if found.settled is None or tenants is None:
+            return Absences()
+        absences = mark_or_remove(
+            table,
+            plan.key,
+            found.settled.differences,
+            plan.absences,
+            max_share=1.0,
+            nested=_nested(self.pipeline, table),
+        )
+        for tenant, why in found.settled.held_back.items():
+            gone = found.settled.gone[tenant]
+            reading.log.warning(
+                "tenant %s: %d rows are missing from the read; they stay as they are: %s", tenant, gone, why
+            )
+        if tenants.gone == "mark" and plan.absences != "keep":
+            share = plan.resource.max_absent_share
+            marked, why = mark_those_gone(table, tenants.column, reading.all_tenants, share)
+            if marked:
+                reading.log.info("%s: marked the rows of %d tenants that are gone", plan.resource.name, len(marked))
+            if why:
+                reading.warn(f"the rows of tenants that are gone stay as they are: {why}")
+        held = "; ".join(f"{tenant}: {why}" for tenant, why in list(found.settled.held_back.items())[:3])
+        return replace(absences, gone=sum(found.settled.gone.values()), held_back=held)
+
+
+def _count_tenants(table: Table, reading: TenantsReading, outcome: Outcome, found: Found) -> None:
+    """Adds to the outcomes of tenants what their rows in the table show."""
+    scope = Scope(reading.column, tuple(reading.read))
+    now = rows_by_tenant(table, scope)
+    written = rows_by_tenant(table, scope, f"{table.quote(LOAD_ID)} = %s", outcome.load_id)
+    settled = found.settled
+    for tenant in reading.outcomes:
+        if tenant.error:
+            continue
+        name = tenant.tenant
+        tenant.row_count, tenant.rows_written = now[name], written[name]
+        tenant.rows_new = max(now[name] - found.rows_before.get(name, 0), 0)
+        if settled is not None:
+            tenant.rows_absent, tenant.held_back = settled.gone.get(name, 0), settled.held_back.get(name, "")
 
 
 def _policy(plan: LoadPlan, report: Report, found: Found) -> Policy:
@@ -220,6 +281,8 @@ def prepare(
     _clear_up(plan, pipeline, table)
     if table.count() == 0:
         return Publishing(into_empty=alone)
+    if isinstance(reading, TenantsReading):
+        return _prepare_tenants(plan, table, reading, spool, shape, found)
     if isinstance(reading, Reading):
         found.spared, found.unproven = _unread_parents(reading, shape.known)
         if reading.report.complete:  # otherwise the file says to load it nevertheless
@@ -230,10 +293,43 @@ def prepare(
         return Publishing(into_empty=False)
     types = {name: column_type(shape.known[name]) for name in (*plan.key, *found.spared.columns)}
     found.differences = differences(table, plan.key, types, spool.received(), found.spared, spool.folder)
-    wanted = found.differences.wanted if plan.writes_changes else None
+    wanted = _wanted(plan, found.differences)
     if plan.changes_rows or not _decided(plan, reading.report, found).marked:
         return Publishing(False, wanted)
     return Publishing(False, wanted, marked_rows(table, plan.key, found.differences.gone))
+
+
+def _wanted(plan: LoadPlan, found: Differences) -> Mask | None:
+    """Returns a mask of the rows to write; None for all."""
+    return found.wanted if plan.writes_changes else None
+
+
+def _prepare_tenants(
+    plan: LoadPlan, table: Table, reading: TenantsReading, spool: Spool | RecordSpool, shape: RowShape, found: Found
+) -> Publishing:
+    """Compares what was read of some tenants with their rows in the table."""
+    scope = Scope(reading.column, tuple(reading.read))
+    found.rows_before = rows_by_tenant(table, scope)
+    if not plan.compares:
+        return Publishing(into_empty=False)
+    spared = _spared(reading.unread_parents, shape.known)
+    if spared is None:
+        names = {str(parent[reading.column]) for parent in reading.unread_parents}
+        reading.unproven |= dict.fromkeys(names, _UNKNOWN_PARENTS)
+    found.spared = spared or Spared()
+    types = {name: column_type(shape.known[name]) for name in (*plan.key, *found.spared.columns)}
+    found.differences = differences(
+        table, plan.key, types, spool.received(), found.spared, spool.folder, scope.condition(table), scope.names
+    )
+    wanted = _wanted(plan, found.differences)
+    if plan.absences == "keep":
+        return Publishing(False, wanted)
+    found.settled = settled(
+        found.differences, alive_by_tenant(table, scope), plan.resource.max_absent_share, reading.unproven
+    )
+    if plan.changes_rows or not found.settled.differences.gone:
+        return Publishing(False, wanted)
+    return Publishing(False, wanted, marked_rows(table, plan.key, found.settled.differences.gone))
 
 
 def settle(
@@ -296,15 +392,22 @@ def _unread_parents(reading: Reading, columns: Mapping[str, Any]) -> tuple[Spare
     unread = reading.unread_parents
     if isinstance(unread, str):
         return Spared(), unread
-    if not unread:
-        return Spared(), ""
+    spared = _spared(unread, columns)
+    return (Spared(), _UNKNOWN_PARENTS) if spared is None else (spared, "")
+
+
+_UNKNOWN_PARENTS = "some belong to parents that could not be read, and the table does not show which"
+
+
+def _spared(unread: Sequence[Mapping[str, Any]], columns: Mapping[str, Any]) -> Spared | None:
+    """Returns the parents whose children may be missing from a read; None if the table does not show which those are."""
     keys = []
     for parent in unread:
         key = tuple(_as_held(value, columns.get(name, {}).get("data_type")) for name, value in parent.items())
         if None in key:
-            return Spared(), "some belong to parents that could not be read, and the table does not show which"
+            return None
         keys.append(key)
-    return Spared(tuple(unread[0]), keys), ""
+    return Spared(tuple(unread[0]), keys) if unread else Spared()
 
 
 def store_of(connection: Connection) -> Store:
@@ -333,6 +436,7 @@ def open_run(
     plan: LoadPlan | None = None,
     run_id: str | None = None,
     shared: Shared | None = None,
+    tenants: Batch | None = None,
 ) -> Iterator[Run]:
     """Sets up one run of one resource, and cleans up after it whatever happened.
 
@@ -347,6 +451,7 @@ def open_run(
         plan: How the resource is read and landed; made here if None.
         run_id: The run's id in `rmm_syncs`; a new one by default.
         shared: What resources of the connection share in this process; nothing by default.
+        tenants: The tenants to read, in a connection with tenants.
 
     Raises:
         ValueError: There is no base URL, or an auth lacks its secret.
@@ -357,7 +462,7 @@ def open_run(
     store = replace(store or store_of(connection), run_id=run_id or str(uuid4()))
     attempt = Attempt(store, plan, log)
     try:
-        with _open_run(connection, attempt, secret, base_url, progress, shared or Shared()) as run:
+        with _open_run(connection, attempt, secret, base_url, progress, shared or Shared(), tenants) as run:
             yield run
     except Exception as error:
         attempt.failed(error)
@@ -366,8 +471,9 @@ def open_run(
 
 @contextmanager
 def _open_run(
-    connection: Connection, attempt: Attempt, secret: Secret, base_url: str | None, progress: Any, shared: Shared
-) -> Iterator[Run]:
+    connection: Connection, attempt: Attempt, secret: Secret, base_url: str | None, progress: Any, shared: Shared,
+    tenants: Batch | None,
+) -> Iterator[Run]:  # fmt: skip
     store, plan, log, resource = attempt.store, attempt.plan, attempt.log, attempt.plan.resource
     store.prepare()
     with ExitStack() as stack:
@@ -376,11 +482,9 @@ def _open_run(
         shutil.rmtree(folder, ignore_errors=True)  # left by a killed run
         folder.mkdir(parents=True)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        transport = transport_of(stack, connection, attempt, hidden(secret), base_url, shared.tokens)
-        attempt.traffic = transport.traffic
-        stack.enter_context(masked_in_logs(transport.redactor, store.password))
-        pager = Pager(transport, width=connection.limits.max_concurrency, most_pages=connection.limits.max_pages)
-        stack.callback(pager.close)
+        if tenants is None:
+            pager = pager_of(stack, connection, attempt, hidden(secret), base_url, tokens=shared.tokens)
+        stack.enter_context(masked_in_logs(attempt.redactor, store.password))
         lock = stack.enter_context(store.locked(plan.source_name, log))
         # A killed run leaves an incomplete state behind; the destination has the valid one.
         shutil.rmtree(store.working_folder(plan.source_name), ignore_errors=True)
@@ -390,9 +494,9 @@ def _open_run(
         opening.enter_context(store.writing(log))
         opening.enter_context(store.held())
         existing = look_up(pipeline.destination_client(), plan.source_name, plan.table)
-        found = (
-            Found() if plan.cursor is None else _found_before(plan, pipeline, attempt, is_there=not existing.dropped)
-        )
+        found = Found()
+        if plan.cursor is not None and tenants is None:
+            found = _found_before(plan, pipeline, attempt, is_there=not existing.dropped)
 
         def before_publishing(spool: Spool | RecordSpool, shape: RowShape) -> Publishing:
             # Locked only now, so that others could use the file while pages were fetched.
@@ -405,12 +509,30 @@ def _open_run(
                     plan, pipeline, Table(client, plan.table), reading, spool, shape, found, alone=store.is_file
                 )
 
-        reading = Reading(
-            pager=pager, pipeline=pipeline, folder=folder, before_publishing=before_publishing,
-            report=Report(resource.name), log=log, begun=opening.close, existing=existing,
-            full=found.full and plan.cursor is not None, parents=Parents(store.run_id, shared.parents),
-        )  # fmt: skip
-        source = build_source(connection, plan, reading)
+        landing: Any = {
+            "pipeline": pipeline, "folder": folder, "before_publishing": before_publishing,
+            "report": Report(resource.name), "log": log, "begun": opening.close, "existing": existing,
+        }  # fmt: skip
+        reading: Reading | TenantsReading
+        if tenants is None:
+            reading = Reading(
+                pager=pager, full=found.full and plan.cursor is not None, parents=Parents(store.run_id, shared.parents),
+                **landing,
+            )  # fmt: skip
+            source = build_source(connection, plan, reading)
+        else:
+            with pipeline.sql_client() as client:
+                baselines = _baselines(plan, client, tenants.accesses)
+                loaded = latest_of_tenants(client, loaded=True) if plan.full_seconds is not None else []
+            reading = TenantsReading(
+                connection=connection, plan=plan, work=store.work, accesses=tenants.accesses, all_tenants=tenants.names,
+                began=attempt.began, baselines=baselines, last_full_reads={
+                    str(sync.tenant): sync.last_full_read
+                    for sync in loaded if sync.resource == resource.name and sync.last_full_read is not None
+                },
+                tokens=shared.tokens, outcomes=attempt.tenants, redactors=attempt.redactor, traffic=attempt.traffic, **landing,
+            )  # fmt: skip
+            source = build_tenants_source(reading)
         run = Run(plan, pipeline, source, reading, found, attempt, "drop_resources" if existing.dropped else None)
         try:
             yield run
@@ -422,6 +544,42 @@ def _open_run(
                 f"{str(causes(error)[-1])[:300] or type(causes(error)[-1]).__name__}"
             ) from error
         shutil.rmtree(pipeline.working_dir, ignore_errors=True)
+
+
+def pager_of(
+    stack: ExitStack, connection: Connection, attempt: Attempt, secret: Secret, base_url: str | None,
+    width: int | None = None, tokens: Tokens | None = None,
+) -> Pager:  # fmt: skip
+    """Opens what fetches a resource's pages; it closes with the stack.
+
+    Raises:
+        ValueError: There is no base URL, or an auth lacks its secret.
+    """
+    rate_limit = stack.enter_context(closing(rate_limit_of(connection, attempt.store.work)))
+    transport = transport_of(
+        connection,
+        attempt.plan.resource,
+        secret,
+        attempt.redactor.new(),
+        rate_limit,
+        base_url=base_url,
+        log=attempt.log,
+        tokens=tokens,
+    )
+    attempt.traffic = transport.traffic
+    pager = Pager(transport, width=width or connection.limits.max_concurrency, most_pages=connection.limits.max_pages)
+    stack.callback(pager.close)
+    return pager
+
+
+def _baselines(plan: LoadPlan, client: SqlClientBase[Any], tenants: Sequence[Access]) -> dict[str, int]:
+    """Returns the number of rows that the last read of each tenant had, if few rows in the next one mean a loss."""
+    if plan.loss_baseline == "none":
+        return {}
+    tenants_column = plan.key[0]
+    scope = Scope(tenants_column, tuple(access.tenant.name for access in tenants))
+    last = rows_of_last_reads(client, plan.resource.name) if plan.loss_baseline == "last read" else {}
+    return {**alive_by_tenant(Table(client, plan.table), scope), **last}
 
 
 def _found_before(plan: LoadPlan, pipeline: dlt.Pipeline, attempt: Attempt, *, is_there: bool) -> Found:
@@ -447,15 +605,15 @@ def _as_held(value: Any, data_type: str | None) -> str | None:
 
 
 @contextmanager
-def masked_in_logs(redactor: Redactor, password: str | None) -> Iterator[None]:
+def masked_in_logs(redactors: Redactors, password: str | None) -> Iterator[None]:
     """Masks the API's secret and the database's password in dlt's log, which quotes database errors, which quote rows."""
     if password:
-        redactor.add(password)
+        redactors.new().add(password)
 
     def mask(record: logging.LogRecord) -> bool:
-        record.msg, record.args = redactor.text(record.getMessage()), None
+        record.msg, record.args = redactors.text(record.getMessage()), None
         if record.exc_info:
-            record.exc_text = redactor.text("".join(traceback.format_exception(*record.exc_info)).rstrip())
+            record.exc_text = redactors.text("".join(traceback.format_exception(*record.exc_info)).rstrip())
             record.exc_info = None
         return True
 
@@ -465,37 +623,6 @@ def masked_in_logs(redactor: Redactor, password: str | None) -> Iterator[None]:
         yield
     finally:
         log.removeFilter(mask)
-
-
-def transport_of(
-    stack: ExitStack, connection: Connection, attempt: Attempt, secret: Secret, base_url: str | None,
-    tokens: Tokens | None = None,
-) -> Transport:  # fmt: skip
-    """Builds the transport for a resource's requests.
-
-    Raises:
-        ValueError: There is no base URL, or an auth lacks its secret.
-    """
-    address = base_url or connection.client.base_url
-    if not address:
-        raise ValueError(f"{connection.name}: client.base_url is not set")
-    limits, redactor, resource, store = connection.limits, attempt.redactor, attempt.plan.resource, attempt.store
-    settings = resource.endpoint.auth or connection.client.auth
-    auth = build_auth(settings, secret, redactor, resource.endpoint.params, tokens)
-    redactor.warn(attempt.log)
-    if resource.deadline is not None:
-        limits = limits.model_copy(update={"deadline": resource.deadline})
-    rate_limit = open_permits(
-        store.work,
-        connection.name,
-        max_concurrency=limits.max_concurrency,
-        requests_per_minute=limits.requests_per_minute,
-    )
-    stack.callback(rate_limit.close)
-    return Transport(
-        address, auth=auth, redactor=redactor, rate_limit=rate_limit, retry=connection.retry, limits=limits,
-        tls=connection.tls, headers=connection.client.headers, allow_http=connection.allow_http, log=attempt.log,
-    )  # fmt: skip
 
 
 def _clear_up(plan: LoadPlan, pipeline: dlt.Pipeline, table: Table) -> None:
@@ -567,8 +694,8 @@ def _refuse_loss(plan: LoadPlan, report: Report, table: Table) -> None:
 
 
 def sync(
-    connection: Connection, resource: Resource, secret: Secret, *, base_url: str | None = None,
-    store: Store | None = None, log: logging.Logger | None = None,
+    connection: Connection, resource: Resource, secret: Secret = None, *, base_url: str | None = None,
+    store: Store | None = None, log: logging.Logger | None = None, tenants: Batch | None = None,
 ) -> Outcome:  # fmt: skip
     """Loads one resource into its table without Dagster.
 
@@ -577,7 +704,7 @@ def sync(
         PublishedError: The rows are in the table, but a step after the load failed.
     """
     secret = hidden(secret)
-    with open_run(connection, resource, secret, base_url=base_url, store=store, log=log) as run:
+    with open_run(connection, resource, secret, base_url=base_url, store=store, log=log, tenants=tenants) as run:
         run.pipeline.drop()  # local state is rebuilt from the destination, as dagster-dlt does
         load_info = run.pipeline.run(run.source, refresh=run.refresh)  # type: ignore[arg-type]
         load_info.raise_on_failed_jobs()

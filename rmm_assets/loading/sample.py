@@ -17,7 +17,7 @@ from rmm_assets.config import Connection, Resource
 from rmm_assets.config.names import normalized_column
 from rmm_assets.errors import BodyError, RmmError
 from rmm_assets.http.auth import Secret, hidden
-from rmm_assets.http.redaction import Redactor
+from rmm_assets.http.redaction import Redactors
 from rmm_assets.http.request import Request
 from rmm_assets.http.transport import Reply
 from rmm_assets.loading.attempt import Attempt
@@ -26,7 +26,7 @@ from rmm_assets.loading.dlt_internals import values_at
 from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.reads import with_fields
 from rmm_assets.loading.requests import Requests, inherited_values, plan_requests, request_of
-from rmm_assets.loading.run import store_of, transport_of
+from rmm_assets.loading.run import pager_of, store_of
 from rmm_assets.reading.absent import ABSENT
 from rmm_assets.reading.answers import Answer
 from rmm_assets.reading.endpoint import Endpoint
@@ -152,14 +152,12 @@ def first_reply(connection: Connection, resource: Resource, secret: Secret = Non
 def _pager(
     stack: ExitStack, connection: Connection, plan: LoadPlan, secret: Secret, base_url: str | None,
     log: logging.Logger | None,
-) -> tuple[Pager, Redactor]:  # fmt: skip
+) -> tuple[Pager, Redactors]:  # fmt: skip
     store = store_of(connection)
     if not store.work.exists():  # nothing has run here that could share the connection's limits
         store = replace(store, work=Path(stack.enter_context(TemporaryDirectory(prefix="rmm-sample-"))))
     attempt = Attempt(store, plan, log or logging.getLogger("rmm_assets"))
-    pager = Pager(transport_of(stack, connection, attempt, hidden(secret), base_url), width=1)
-    stack.callback(pager.close)
-    return pager, attempt.redactor
+    return pager_of(stack, connection, attempt, hidden(secret), base_url, width=1), attempt.redactor
 
 
 @dataclass

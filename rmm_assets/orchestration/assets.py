@@ -24,11 +24,16 @@ from dlt.extract.resource import DltResource
 from pydantic import PrivateAttr
 
 from rmm_assets.config import Connection, Resource
-from rmm_assets.errors import PublishedError
+from rmm_assets.config.tenants import Tenant
+from rmm_assets.errors import PublishedError, RmmError, TenantError
+from rmm_assets.http.auth import Secrets
 from rmm_assets.loading.attempt import Attempt, explained_by, sentence_of
+from rmm_assets.loading.outcome import Outcome
 from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.run import Run, open_run, store_of
+from rmm_assets.loading.shared import Shared
 from rmm_assets.loading.source import described
+from rmm_assets.loading.tenants import Access, Batch, tenants_of
 from rmm_assets.orchestration.audits import build_audit_job
 from rmm_assets.orchestration.checks import COMPLETE, Check, Loaded, checks_of, reference_checks
 from rmm_assets.orchestration.column_schema import COLUMN_SCHEMA, declared_columns
@@ -38,6 +43,13 @@ from rmm_assets.orchestration.machines import refuse_files_of_one_machine
 from rmm_assets.orchestration.metadata import materialization
 from rmm_assets.orchestration.resources import RmmApi, api_resource
 from rmm_assets.orchestration.schedules import build_job, build_own_job, build_schedule, freshness
+from rmm_assets.orchestration.tenants import (
+    build_tenants_asset,
+    build_tenants_schedule,
+    build_tenants_sensor,
+    failure_of,
+    tenant_metadata,
+)
 from rmm_assets.tables.table import Table
 
 # Number of loads from which the band of the `row_count` check is calculated.
@@ -74,6 +86,8 @@ def build_connection_defs(
     plans = [plan_load(connection, resource) for resource in resources]
     translator = Translator(lambda data: spec_of(connection.resource(data.resource.name), data))
     specs = build_dlt_asset_specs(described(connection, plans), None, translator)  # type: ignore[arg-type]
+    if connection.tenants is not None:
+        return _tenants_defs(connection, plans, [located(spec) for spec in specs], execute, api)
     assets = [build_resource_asset(connection, plan, spec, execute) for plan, spec in zip(plans, specs, strict=True)]
     assets = list(dg.with_resources(assets, {_resource_key(connection): api}))
     keys = {resource.name: asset.key for resource, asset in zip(resources, assets, strict=True)}
@@ -98,6 +112,40 @@ def build_connection_defs(
     )
 
 
+def _tenants_defs(
+    connection: Connection, plans: Sequence[LoadPlan], specs: Sequence[dg.AssetSpec], execute: Execute, api: RmmApi
+) -> dg.Definitions:
+    """Builds the definitions of a connection with tenants; one asset's checks may read another one's table in its op."""
+    resources = [plan.resource for plan in plans]
+    checks = [
+        check.spec(spec.key, *([asset_key(connection, other)] if other else []))
+        for spec, resource in zip(specs, resources, strict=True)
+        for other, check in _all_checks(connection, resource)
+    ]
+    asset = build_tenants_asset(
+        connection, [_without_dlt(spec) for spec in specs], checks, resources, execute, _resource_key(connection)
+    )
+    [bound] = dg.with_resources([asset], {_resource_key(connection): api})
+    job = build_job(connection, [spec.key for spec in specs])
+    schedule = build_tenants_schedule(connection, connection.schedule, job)
+    return dg.Definitions(
+        assets=[bound], jobs=[job], schedules=[schedule] if schedule else [], sensors=[build_tenants_sensor(connection)]
+    )
+
+
+def _all_checks(connection: Connection, resource: Resource) -> list[tuple[str, Check]]:
+    """Returns the checks of a resource, each with the resource whose table it also reads."""
+    return [("", check) for check in checks_of(connection, resource)] + list(
+        reference_checks(connection, resource).items()
+    )
+
+
+def _without_dlt(spec: dg.AssetSpec) -> dg.AssetSpec:
+    """Returns a spec without dagster-dlt's objects, on which it would fall back; they do not belong to a run."""
+    keys = (META_KEY_SOURCE, META_KEY_PIPELINE, META_KEY_TRANSLATOR)
+    return spec.replace_attributes(metadata={name: value for name, value in spec.metadata.items() if name not in keys})
+
+
 def _resource_key(connection: Connection) -> str:
     return f"{connection.name}_api"
 
@@ -107,16 +155,10 @@ def build_resource_asset(
 ) -> dg.AssetsDefinition:
     """Builds the asset and the checks of one resource, in one op."""
     resource = plan.resource
-    # dagster-dlt would fall back on the source in the metadata, which does not belong to a run.
-    metadata = {
-        name: value
-        for name, value in spec.metadata.items()
-        if name not in (META_KEY_SOURCE, META_KEY_PIPELINE, META_KEY_TRANSLATOR)
-    }
 
     @dg.multi_asset(
         name=plan.source_name,
-        specs=[spec.replace_attributes(metadata=metadata)],
+        specs=[_without_dlt(spec)],
         check_specs=[check.spec(spec.key) for check in checks_of(connection, resource)],
         can_subset=True,
         required_resource_keys={_resource_key(connection)},
@@ -137,6 +179,14 @@ def run_resource(connection: Connection, context: dg.AssetExecutionContext, reso
     refuse_files_of_one_machine(context.instance, context.job_def.executor_def.name, connection)
     key, plan = asset_key(connection, resource.name), plan_load(connection, resource)
     selected = {check.name for check in context.selected_asset_check_keys if check.asset_key == key}
+    if connection.tenants is not None:
+        checks = [check for _, check in _all_checks(connection, resource) if check.name in selected]
+        if key in context.selected_asset_keys:
+            shared: Shared = getattr(context.resources, _resource_key(connection)).shared
+            yield from _load_tenants(context, connection, plan, checks, shared)
+        else:
+            yield from _check(context, connection, plan, checks)
+        return
     wanted = [check for check in checks_of(connection, resource) if check.name in selected]
     if key in context.selected_asset_keys:
         api: RmmApi = getattr(context.resources, _resource_key(connection))
@@ -221,9 +271,7 @@ def _load(
         Attempt(store, plan, context.log).failed(failure, str(failure.description))
         raise
     except Exception as error:
-        explained, sentence = explained_by(error), redact(sentence_of(error, resource.name))
-        if explained is None:
-            context.log.error(redact(traceback.format_exc()))
+        explained, sentence = _explained(error, resource, context.log, redact)
     else:
         yield from events
         return
@@ -238,12 +286,87 @@ def _load(
     raise dg.Failure(description=sentence)
 
 
+def _explained(
+    error: Exception, resource: Resource, log: logging.Logger, redact: Callable[[str], str]
+) -> tuple[RmmError | None, str]:
+    """Returns the error that explains a failure, and its sentence; logs the traceback of one that nothing explains."""
+    explained, sentence = explained_by(error), redact(sentence_of(error, resource.name))
+    if explained is None:
+        log.error(redact(traceback.format_exc()))
+    return explained, sentence
+
+
+def _load_tenants(
+    context: dg.AssetExecutionContext, connection: Connection, plan: LoadPlan, checks: Sequence[Check], shared: Shared
+) -> Iterator[Event]:
+    """Loads the rows of the run's tenants, reports each tenant's partition, and evaluates the asset's checks.
+
+    Raises:
+        dagster.Failure: Some tenants failed; the description says which and why. The others are loaded.
+    """
+    resource, key = plan.resource, asset_key(connection, plan.resource.name)
+    before = _observed(context.instance, key, limit=HISTORY)
+    checked: list[Event] = []
+    redact: Callable[[str], str] = str
+    try:
+        batch = _batch_of(connection, context.partition_keys)
+        with open_run(
+            connection, resource, None, log=context.log, progress=_progress(context), plan=plan, run_id=context.run.run_id,
+            tenants=batch, shared=shared,
+        ) as run:  # fmt: skip
+            redact = run.redact
+            logging.getLogger("dlt").setLevel(dlt.current.run_context().runtime_config.log_level)
+            loader = _Loader.of(run)
+            [result] = loader.run(
+                context, dlt_source=run.source, dlt_pipeline=run.pipeline, refresh=run.refresh,
+                dagster_dlt_translator=Translator(partial(asset_spec, connection, resource)),
+            )  # fmt: skip
+            outcome = loader.outcome
+            failure = failure_of(outcome.tenants)
+            metadata = {**(result.metadata or {}), "complete": outcome.report.complete and failure is None}
+            with run.client as client:
+                loaded = Loaded(metadata, before)
+                checked.extend(check.result(key, Table(client, plan.table), loaded) for check in checks)
+    except Exception as error:
+        _, failure = _explained(error, resource, context.log, redact)
+    else:
+        context.log_event(dg.AssetObservation(asset_key=key, metadata=metadata))
+        for tenant in outcome.tenants:
+            if not tenant.error:
+                context.log_event(
+                    dg.AssetMaterialization(
+                        asset_key=key, partition=tenant.tenant, metadata=tenant_metadata(tenant, outcome.load_id)
+                    )
+                )
+    yield from checked
+    if failure is not None:
+        raise dg.Failure(failure)
+
+
+def _batch_of(connection: Connection, names: Sequence[str]) -> Batch:
+    """Returns the tenants of a run's partitions."""
+    known = {tenant.name: tenant for tenant in tenants_of(connection, store_of(connection))}
+
+    def secrets_of(tenant: Connection) -> Secrets:
+        try:
+            return api_resource(tenant).secrets()
+        except dg.Failure as failure:
+            raise TenantError(str(failure.description)) from None
+
+    accesses = [
+        Access(known[name], secrets_of) if name in known else Access(Tenant(name=name), secrets_of, gone=True)
+        for name in names
+    ]
+    return Batch(accesses, list(known))
+
+
 def _check(
     context: dg.AssetExecutionContext, connection: Connection, plan: LoadPlan, checks: Sequence[Check]
 ) -> Iterator[Event]:
     """Evaluates checks without loading; the table is opened read-only."""
     key, store, name = asset_key(connection, plan.resource.name), store_of(connection), plan.source_name
-    latest, *before = _metadata(context.instance, key, limit=HISTORY + 1) or [{}]
+    history = _metadata if connection.tenants is None else _observed
+    latest, *before = history(context.instance, key, limit=HISTORY + 1) or [{}]
     store.prepare()
     with store.reading(name, context.log) as client:
         # All of them, before Dagster may fail to store one while the lock is held.
@@ -259,6 +382,7 @@ class _Loader(DagsterDltResource):
     """
 
     _open: Run = PrivateAttr()
+    _outcome: Outcome = PrivateAttr()
 
     @classmethod
     def of(cls, run: Run) -> "_Loader":
@@ -266,10 +390,16 @@ class _Loader(DagsterDltResource):
         loader._open = run
         return loader
 
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome of the run, once it has loaded."""
+        return self._outcome
+
     def extract_resource_metadata(
         self, context: Any, resource: DltResource, load_info: LoadInfo, dlt_pipeline: dlt.Pipeline
     ) -> Mapping[str, Any]:
-        outcome, plan = self._open.finish(load_info), self._open.plan
+        self._outcome = outcome = self._open.finish(load_info)
+        plan = self._open.plan
         tables = dlt_pipeline.default_schema.tables
         columns = tables[plan.table]["columns"] if plan.table in tables else {}
         return materialization(outcome, columns, plan.resource)
@@ -279,6 +409,12 @@ def _metadata(instance: dg.DagsterInstance, key: dg.AssetKey, *, limit: int) -> 
     """Returns the metadata of the asset's latest materializations, newest first."""
     records = instance.fetch_materializations(key, limit=limit).records
     return [record.asset_materialization.metadata for record in records if record.asset_materialization is not None]
+
+
+def _observed(instance: dg.DagsterInstance, key: dg.AssetKey, *, limit: int) -> list[Mapping[str, Any]]:
+    """Returns the metadata of the latest batches of tenants, newest first."""
+    records = instance.fetch_observations(key, limit=limit).records
+    return [record.asset_observation.metadata for record in records if record.asset_observation is not None]
 
 
 def _progress(context: dg.AssetExecutionContext) -> Any:

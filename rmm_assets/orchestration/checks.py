@@ -73,9 +73,11 @@ class Check:
     blocking: bool = False
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
 
-    def spec(self, key: dg.AssetKey) -> dg.AssetCheckSpec:
-        """Returns the check's spec."""
-        return dg.AssetCheckSpec(self.name, asset=key, description=self.description, blocking=self.blocking)
+    def spec(self, key: dg.AssetKey, *others: dg.AssetKey) -> dg.AssetCheckSpec:
+        """Returns the check's spec, for an asset and others whose tables it also reads."""
+        return dg.AssetCheckSpec(
+            self.name, asset=key, description=self.description, blocking=self.blocking, additional_deps=others
+        )
 
     def result(self, key: dg.AssetKey, table: Table, loaded: Loaded) -> dg.AssetCheckResult:
         """Evaluates the check; a check that cannot be evaluated fails, without failing the load."""
@@ -192,18 +194,22 @@ def reference_checks(connection: Connection, resource: Resource) -> dict[str, Ch
     resources.
     """
     key = tuple(normalized_column(name) for name in resource.keys)
+    within = None if connection.tenants is None else connection.tenants.column
     checks = {}
     for column, target in resource.checks.references.items():
         name, _, other_column = target.partition(".")
         rule = partial(
-            _dangling, column=column, other=connection.resource(name).table, other_column=other_column, key=key
-        )
+            _dangling, column=column, other=connection.resource(name).table, other_column=other_column, key=key,
+            within=within,
+        )  # fmt: skip
         checks[name] = Check(f"references_{column}", f"Every value of `{column}` exists in `{target}`.", _in_sql(rule))
     return checks
 
 
-def _dangling(table: Table, *, column: str, other: str, other_column: str, key: Sequence[str]) -> Finding:
-    return dangling(table, column, Table(table.client, other), other_column, key)
+def _dangling(
+    table: Table, *, column: str, other: str, other_column: str, key: Sequence[str], within: str | None
+) -> Finding:
+    return dangling(table, column, Table(table.client, other), other_column, key, within)
 
 
 def _selected(table: Table, *, query: str, tables: Mapping[str, str]) -> Finding:

@@ -104,7 +104,7 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
 
     def standalone(self) -> dict[str, Any]:
         """Returns the content of a connection file that needs neither the profile nor the settings of this one's file."""
-        found = profiles.merged(self._attributes)
+        found = profiles.merged(self._attributes, keep_open=True)
         keys = [key for key in type(self).model_fields if key in found and key not in ("profile", "settings")]
         return {"type": "rmm_assets.RmmConnection", "attributes": {key: found[key] for key in keys}}
 
@@ -192,11 +192,13 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
 
 
 def _beside_the_file(attributes: dict[str, Any], context: dg.ResolutionContext) -> dict[str, Any]:
-    """Returns the attributes with `tls.ca_file` resolved relative to the connection file."""
-    tls = attributes.get("tls")
-    if not isinstance(tls, dict) or not isinstance(tls.get("ca_file"), str) or not tls["ca_file"]:
-        return attributes
-    return {**attributes, "tls": {**tls, "ca_file": str(context.resolve_source_relative_path(tls["ca_file"]))}}
+    """Returns the attributes with the paths of files resolved relative to the connection file."""
+    found = dict(attributes)
+    for key, name in (("tls", "ca_file"), ("tenants", "file")):
+        part = attributes.get(key)
+        if isinstance(part, dict) and isinstance(part.get(name), str) and part[name]:
+            found[key] = {**part, name: str(context.resolve_source_relative_path(part[name]))}
+    return found
 
 
 def _executed(decl: Any) -> Iterator[InitErrorDetails]:

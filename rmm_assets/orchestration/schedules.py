@@ -87,9 +87,8 @@ def build_schedule(
 
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         end_lost_runs(context.instance, job.name)
-        running = context.instance.get_run_records(dg.RunsFilter(job_name=job.name, statuses=_IN_PROGRESS), limit=1)
-        if running:
-            return dg.SkipReason(f"run {running[0].dagster_run.run_id[:8]} of {job.name} is in progress")
+        if (running := run_in_progress(context.instance, job.name)) is not None:
+            return dg.SkipReason(f"run {running[:8]} of {job.name} is in progress")
         return dg.RunRequest(asset_selection=only)
 
     return dg.ScheduleDefinition(
@@ -98,11 +97,20 @@ def build_schedule(
         cron_schedule=schedule.cron,
         execution_timezone=schedule.timezone,
         execution_fn=tick,
-        default_status=(
-            dg.DefaultScheduleStatus.RUNNING if schedule.status == "running" else dg.DefaultScheduleStatus.STOPPED
-        ),
+        default_status=default_status(schedule),
         description=f"{schedule.cron} ({schedule.timezone}); skipped while a run is in progress.",
     )
+
+
+def run_in_progress(instance: dg.DagsterInstance, job: str) -> str | None:
+    """Returns the id of a run of a job that is queued or in progress; None if there is none."""
+    found = instance.get_run_records(dg.RunsFilter(job_name=job, statuses=_IN_PROGRESS), limit=1)
+    return found[0].dagster_run.run_id if found else None
+
+
+def default_status(schedule: Schedule) -> dg.DefaultScheduleStatus:
+    """Returns whether a schedule runs when it is first loaded."""
+    return dg.DefaultScheduleStatus.RUNNING if schedule.status == "running" else dg.DefaultScheduleStatus.STOPPED
 
 
 def freshness(connection: Connection, resource: Resource) -> dg.FreshnessPolicy | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -48,10 +48,27 @@ class ResourceStatus:
 
 
 @dataclass
+class TenantStatus:
+    """The status of one tenant.
+
+    Attributes:
+        errors: Why resources could not be loaded in their last runs, by resource.
+        last_success: When all of its resources were loaded (UTC): the oldest of their last loads; None if one never was.
+        rows: The number of rows of all its resources.
+    """
+
+    name: str
+    errors: dict[str, str] = field(default_factory=dict)
+    last_success: datetime | None = None
+    rows: int = 0
+
+
+@dataclass
 class ConnectionStatus:
     """The status of one connection.
 
     Attributes:
+        tenants: Its tenants, the worst first: those with most errors, then those whose last load is oldest.
         schedule: Its cron expression; empty if the file sets none.
         running: Whether the schedule is on.
         problem: Why the connection is not loaded, or why its tables cannot be read; empty if neither.
@@ -62,10 +79,12 @@ class ConnectionStatus:
     running: bool = False
     problem: str = ""
     resources: list[ResourceStatus] = field(default_factory=list)
+    tenants: list[TenantStatus] = field(default_factory=list)
 
     @property
     def needs_a_person(self) -> bool:
-        return bool(self.problem) or any(resource.needs_a_person for resource in self.resources)
+        failed = any(tenant.errors for tenant in self.tenants)
+        return bool(self.problem) or failed or any(resource.needs_a_person for resource in self.resources)
 
 
 @dataclass
@@ -94,7 +113,11 @@ class Status:
                 resources.append(
                     {**asdict(resource), "last_success": None if at is None else at.isoformat(), "age_seconds": age}
                 )
-            connections.append({**asdict(connection), "resources": resources})
+            tenants = [
+                {**asdict(tenant), "last_success": tenant.last_success and tenant.last_success.isoformat()}
+                for tenant in connection.tenants
+            ]
+            connections.append({**asdict(connection), "resources": resources, "tenants": tenants})
         return {"needs_a_person": self.needs_a_person, "connections": connections, "runs": self.runs}
 
 
@@ -121,7 +144,10 @@ def status_of(
             status.schedule, status.running = str(schedule.cron_schedule), schedule_is_running(instance, schedule)
         last_syncs: list[dict[str, syncs.Sync]] = [{}, {}]
         try:
-            last_syncs = _last_syncs(connection)
+            if connection.tenants is None:
+                last_syncs = _last_syncs(connection)
+            else:
+                status.tenants, last_syncs[1] = _tenants(connection)
         except Exception as error:  # each database raises its own
             status.problem = f"cannot read its tables: {error}".splitlines()[0]
         for resource in connection.resources:
@@ -149,6 +175,35 @@ def _last_syncs(connection: Connection) -> list[dict[str, syncs.Sync]]:
         return [syncs.latest(client), syncs.latest_loaded(client)]
 
 
+def _tenants(connection: Connection) -> tuple[list[TenantStatus], dict[str, syncs.Sync]]:
+    """Returns the status of each tenant, and what the last syncs of all tenants add up to, by resource."""
+    store = store_of(connection)
+    if store.is_missing:
+        return [], {}
+    with store.reading(f"{connection.name}__status") as client:
+        latest = syncs.latest_of_tenants(client)
+        loaded = syncs.latest_of_tenants(client, loaded=True)
+    found: dict[str, TenantStatus] = {}
+    for sync in latest:
+        tenant = found.setdefault(str(sync.tenant), TenantStatus(str(sync.tenant)))
+        if sync.error:
+            tenant.errors[sync.resource] = sync.error
+    names = {resource.name for resource in connection.resources if resource.selected}
+    for name, tenant in found.items():
+        times = {sync.resource: sync.started for sync in loaded if sync.tenant == name}
+        tenant.last_success = min(times.values()) if names <= times.keys() else None
+        tenant.rows = sum(sync.row_count or 0 for sync in loaded if sync.tenant == name)
+    never = datetime.min.replace(tzinfo=UTC)
+    worst = sorted(found.values(), key=lambda each: (-len(each.errors), each.last_success or never, each.name))
+    totals: dict[str, syncs.Sync] = {}
+    for sync in loaded:
+        other = totals.get(sync.resource)
+        totals[sync.resource] = sync if other is None else replace(
+            sync, started=max(sync.started, other.started), row_count=(sync.row_count or 0) + (other.row_count or 0)
+        )  # fmt: skip
+    return worst, totals
+
+
 def _resource(
     name: str, instance: dg.DagsterInstance, key: dg.AssetKey, last: syncs.Sync | None, loaded: syncs.Sync | None
 ) -> ResourceStatus:
@@ -158,7 +213,9 @@ def _resource(
         metadata = event.asset_materialization.metadata
         status.last_success = datetime.fromtimestamp(event.timestamp, UTC)
         status.rows, status.rejected = (_number(metadata.get(key)) for key in ("dagster/row_count", "rows_rejected"))
-    if loaded is not None and (status.last_success is None or loaded.started > status.last_success):
+    if loaded is not None and (
+        status.last_success is None or status.rows is None or loaded.started > status.last_success
+    ):
         status.last_success, status.rows, status.rejected = loaded.started, loaded.row_count, loaded.rows_rejected
     if last is not None:
         status.last_run, status.verdict, status.error = last.run_id, last.verdict, last.error

@@ -72,8 +72,9 @@ class Differences:
 
 
 def differences(
-    table: Table, key: Sequence[str], types: Mapping[str, pa.DataType], received: Received, spared: Spared, folder: Path
-) -> Differences:
+    table: Table, key: Sequence[str], types: Mapping[str, pa.DataType], received: Received, spared: Spared, folder: Path,
+    where: str = "1 = 1", parameters: Sequence[Any] = (),
+) -> Differences:  # fmt: skip
     """Compares what was received with the table.
 
     Args:
@@ -83,8 +84,11 @@ def differences(
         received: The rows received.
         spared: Rows that are not gone although they were not received.
         folder: A folder for temporary files.
+        where: An SQL condition for the rows of the table that the read is about.
+        parameters: Its parameters.
     """
-    there, values = _fetched(table, key, types, spared, folder)
+    batches = _batches(table, (*key, *spared.columns), where, parameters)
+    there, values = _fetched(batches, key, types, spared, folder)
     states, missing = np.full(len(received.rows), NEW, np.uint8), np.zeros(len(there), np.bool_)
     rejected, parts = np.sort(received.rejected), parts_of(received.rows, there)
     for (rows, came), (places, held) in zip(received.rows.parts(parts), there.parts(parts), strict=True):
@@ -111,13 +115,13 @@ def differences(
 
 
 def _fetched(
-    table: Table, key: Sequence[str], types: Mapping[str, pa.DataType], spared: Spared, folder: Path
+    batches: Iterator[pa.Table], key: Sequence[str], types: Mapping[str, pa.DataType], spared: Spared, folder: Path
 ) -> tuple[StoredKeys, Path]:
-    """Fetches the table's keys, content hashes and marks, and writes the keys' values to a file, in the same order."""
+    """Keeps keys, content hashes and marks of the table, and writes the keys' values to a file, in the same order."""
     there, values = StoredKeys(folder, [("content", "i8"), ("marks", "u1")]), folder / "table_keys.arrows"
     values.write_bytes(b"")
     spared_parents = _keys_of(spared)
-    for batch in _batches(table, (*key, *spared.columns)):
+    for batch in batches:
         stored = batch[CONTENT_HASH].combine_chunks().cast(pa.int64())
         marks = np.where(_mask(pc.equal(batch[ABSENT_SINCE], 1)), _ABSENT, 0) | np.where(
             _mask(stored.is_null()), _UNHASHED, 0
@@ -153,7 +157,7 @@ def rows_of_parents(
     return rows
 
 
-def _batches(table: Table, columns: Sequence[str]) -> Iterator[pa.Table]:
+def _batches(table: Table, columns: Sequence[str], where: str, parameters: Sequence[Any]) -> Iterator[pa.Table]:
     """Yields the table's columns, its content hashes (null if it has none) and whether rows are marked absent."""
     there, quote = table.columns(), table.quote
     hashed = quote(CONTENT_HASH) if CONTENT_HASH in there else "NULL"
@@ -163,7 +167,7 @@ def _batches(table: Table, columns: Sequence[str]) -> Iterator[pa.Table]:
         f"{hashed} AS {quote(CONTENT_HASH)}",
         f"{absent} AS {quote(ABSENT_SINCE)}",
     ]
-    return table.batches(f"SELECT {', '.join(listed)} FROM {{table}}")
+    return table.batches(f"SELECT {', '.join(listed)} FROM {{table}} WHERE {where}", *parameters)
 
 
 def _mask(array: pa.Array | pa.ChunkedArray) -> Mask:

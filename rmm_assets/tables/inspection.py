@@ -74,18 +74,26 @@ def unaccepted(table: Table, column: str, accepted: Sequence[Any], key: Sequence
     return _at_fault(table, [column], condition, [*key, column], *accepted)
 
 
-def dangling(table: Table, column: str, other: Table, other_column: str, key: Sequence[str]) -> Finding:
-    """Finds rows whose value is missing from the other table's column; nulls are ignored."""
+def dangling(
+    table: Table, column: str, other: Table, other_column: str, key: Sequence[str], within: str | None = None
+) -> Finding:
+    """Finds rows whose value is missing from the other table's column; nulls are ignored.
+
+    Args:
+        within: A column in which the other table's row must have the same value, that of the tenant.
+    """
     if not other.columns():
         rows = table.count()
         return Finding(rows, rows, note=f"the table {other.name} does not exist yet" if rows else "")
     if (missing := _missing(other, [other_column])) is not None and missing.note:
         return Finding(table.count(), missing.at_fault, note=missing.note)
     quoted = table.quote(column)
-    # Inside, the column's name can only be that of the outer table: dlt's names do not end in an underscore.
+    # Inside, a column's name can only be that of the outer table: dlt's names do not end in an underscore.
+    more = "" if within is None else f", {other.quote(within)} AS within_"
+    condition = "" if within is None else f" AND other.within_ = {table.quote(within)}"
     found = (
-        f"SELECT 1 FROM (SELECT {other.quote(other_column)} AS found_ FROM {other.source}) AS other "
-        f"WHERE other.found_ = {quoted}"
+        f"SELECT 1 FROM (SELECT {other.quote(other_column)} AS found_{more} FROM {other.source}) AS other "
+        f"WHERE other.found_ = {quoted}{condition}"
     )
     return _at_fault(table, [column], f"{quoted} IS NOT NULL AND NOT EXISTS ({found})", [*key, column])
 

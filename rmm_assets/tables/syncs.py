@@ -6,7 +6,7 @@ load would take seconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
@@ -14,9 +14,13 @@ from typing import Any, Literal, get_args
 from dlt.common.data_types import TDataType
 from dlt.destinations.sql_client import SqlClientBase
 
+from rmm_assets.tables.dialects import quoted
 from rmm_assets.tables.table import Table
 
 SYNCS = "rmm_syncs"
+
+# Rows that one statement inserts: SQL Server takes 2,100 parameters.
+_ROWS_AT_ONCE = 50
 
 Verdict = Literal["loaded", "incomplete", "failed", "failed_after_load"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
@@ -42,6 +46,7 @@ class Sync:
         used_values: A digest of the values that child resources use in their requests, if the table has exactly the rows of a
             complete read; else empty.
         error: Why it failed, in one line without the secret; empty if it did not.
+        tenant: The tenant whose rows the row is about; null in connections without tenants.
     """
 
     run_id: str
@@ -64,39 +69,68 @@ class Sync:
     last_full_read: datetime | None = None
     used_values: str = ""
     error: str = ""
+    tenant: str | None = None
 
 
 _TYPES: Mapping[str, TDataType] = {
     "str": "text", "Verdict": "text", "datetime": "timestamp", "float": "double",
-    "datetime | None": "timestamp",
+    "datetime | None": "timestamp", "str | None": "text",
 }  # fmt: skip
 COLUMNS: Mapping[str, TDataType] = {field.name: _TYPES.get(str(field.type), "bigint") for field in fields(Sync)}
 
 
-def write(client: SqlClientBase[Any], sync: Sync) -> None:
-    """Writes the row of a run and resource, replacing an earlier one.
+def write(client: SqlClientBase[Any], *syncs: Sync) -> None:
+    """Writes the rows of a run and resource, replacing earlier ones.
 
     Args:
         client: dlt's SQL client of the dataset, open for writing.
-        sync: The row.
+        syncs: The row, or one for each tenant.
     """
-    table = Table(client, SYNCS)
+    table, quote = Table(client, SYNCS), quoted
     table.prepare(COLUMNS)
-    quote, values = table.quote, asdict(sync)
     table.change(
-        f"DELETE FROM {{table}} WHERE {quote('run_id')} = %s AND {quote('resource')} = %s", sync.run_id, sync.resource
-    )
-    # BigQuery cannot tell the type of a parameter that is null.
-    listed = ["NULL" if value is None else "%s" for value in values.values()]
-    table.change(
-        f"INSERT INTO {{table}} ({', '.join(map(quote, values))}) VALUES ({', '.join(listed)})",
-        *(value for value in values.values() if value is not None),
-    )
+        f"DELETE FROM {{table}} WHERE {quote('run_id')} = %s AND {quote('resource')} = %s",
+        syncs[0].run_id, syncs[0].resource,
+    )  # fmt: skip
+    for start in range(0, len(syncs), _ROWS_AT_ONCE):
+        rows = [asdict(sync) for sync in syncs[start : start + _ROWS_AT_ONCE]]
+        # BigQuery cannot tell the type of a parameter that is null.
+        listed = [f"({', '.join('NULL' if value is None else '%s' for value in row.values())})" for row in rows]
+        table.change(
+            f"INSERT INTO {{table}} ({', '.join(map(quote, COLUMNS))}) VALUES {', '.join(listed)}",
+            *(value for row in rows for value in row.values() if value is not None),
+        )
 
 
 def latest(client: SqlClientBase[Any]) -> dict[str, Sync]:
     """Returns the last row of each resource that has one."""
-    return _newest(Table(client, SYNCS), "1 = 1")
+    return _by_resource(_newest(Table(client, SYNCS), "1 = 1"))
+
+
+def latest_of_tenants(client: SqlClientBase[Any], *, loaded: bool = False) -> list[Sync]:
+    """Returns the last row of each resource and tenant.
+
+    Args:
+        client: dlt's SQL client of the dataset.
+        loaded: Whether to return only rows of runs that loaded rows into the table.
+    """
+    table = Table(client, SYNCS)
+    if "tenant" not in table.columns():
+        return []
+    condition = f" AND {quoted('verdict')} NOT LIKE 'failed%%'" if loaded else ""
+    return _newest(table, f"{quoted('tenant')} IS NOT NULL{condition}")
+
+
+def rows_of_last_reads(client: SqlClientBase[Any], resource: str) -> dict[str, int]:
+    """Returns the number of different rows that the last complete read of each tenant received, where it is known."""
+    table = Table(client, SYNCS)
+    if not {"tenant", "rows_received"} <= {*table.columns()}:
+        return {}
+    loaded = f"{quoted('verdict')} = 'loaded' AND {quoted('tenant')} IS NOT NULL AND {quoted('resource')} = %s"
+    return {
+        str(sync.tenant): sync.rows_received
+        for sync in _newest(table, loaded, resource) if sync.rows_received is not None
+    }  # fmt: skip
 
 
 def rows_of_last_read(client: SqlClientBase[Any], resource: str) -> int | None:
@@ -116,7 +150,7 @@ def rows_of_last_read(client: SqlClientBase[Any], resource: str) -> int | None:
 def latest_loaded(client: SqlClientBase[Any]) -> dict[str, Sync]:
     """Returns each resource's last row of a run that loaded rows into the table."""
     table = Table(client, SYNCS)
-    return _newest(table, f"{table.quote('verdict')} <> 'failed'")
+    return _by_resource(_newest(table, f"{table.quote('verdict')} <> 'failed'"))
 
 
 def used_values(client: SqlClientBase[Any], run_id: str, resource: str) -> str:
@@ -132,26 +166,32 @@ def used_values(client: SqlClientBase[Any], run_id: str, resource: str) -> str:
 
 
 def prune(client: SqlClientBase[Any], before: datetime, keep_last: int) -> int:
-    """Deletes rows of runs that started before `before`, except each resource's `keep_last` latest and its last load.
+    """Deletes rows of runs that started before `before`, except the `keep_last` latest and the last load of each resource.
+
+    Of a connection with tenants, those of each tenant are kept.
 
     Returns:
         The number of deleted rows.
     """
-    table = Table(client, SYNCS)
-    if not table.columns():
+    table, deleted = Table(client, SYNCS), 0
+    there = table.columns()
+    if not there:
         return 0
-    quote = table.quote
-    started, resource = quote("started"), quote("resource")
-    loaded = f"CASE WHEN {quote('verdict')} <> 'failed' THEN {started} END"
-    deleted = 0
-    for name, last_load in table.rows(f"SELECT {resource}, max({loaded}) FROM {{table}} GROUP BY {resource}"):
-        newest = table.rows(
-            f"SELECT {started} FROM {{table}} WHERE {resource} = %s ORDER BY {started} DESC LIMIT {keep_last}", name
+    started, of = quoted("started"), [quoted(name) for name in ("resource", "tenant") if name in there]
+    loaded = f"CASE WHEN {quoted('verdict')} <> 'failed' THEN {started} END"
+    for *names, last_load in table.rows(
+        f"SELECT {', '.join(of)}, max({loaded}) FROM {{table}} GROUP BY {', '.join(of)} "
+        f"HAVING count(*) >= {keep_last} AND min({started}) < %s", before
+    ):  # fmt: skip
+        condition = " AND ".join(
+            f"{name} IS NULL" if value is None else f"{name} = %s" for name, value in zip(of, names, strict=True)
         )
-        if len(newest) < keep_last:
-            continue
+        own = [value for value in names if value is not None]
+        newest = table.rows(
+            f"SELECT {started} FROM {{table}} WHERE {condition} ORDER BY {started} DESC LIMIT {keep_last}", *own
+        )
         until = min(before, _aware(newest[-1][0])) if newest else before
-        condition, parameters = f"{resource} = %s AND {started} < %s", [name, until]
+        condition, parameters = f"{condition} AND {started} < %s", [*own, until]
         if last_load is not None:
             condition, parameters = f"{condition} AND {started} <> %s", [*parameters, last_load]
         deleted += int(table.rows(f"SELECT count(*) FROM {{table}} WHERE {condition}", *parameters)[0][0])
@@ -171,25 +211,33 @@ def forget(client: SqlClientBase[Any], resource: str, new_name: str | None = Non
         table.change(f"UPDATE {{table}} SET {name} = %s WHERE {name} = %s", new_name, resource)
 
 
-def _newest(table: Table, condition: str) -> dict[str, Sync]:
-    known = [name for name in COLUMNS if name in table.columns()]
+def _newest(table: Table, condition: str, *parameters: Any) -> list[Sync]:
+    """Returns the newest row of each resource, and of each of its tenants, among those that meet a condition."""
+    there = table.columns()
+    known = [name for name in COLUMNS if name in there]
     if not known:
-        return {}
-    quote = table.quote
-    listed, started, resource = ", ".join(map(quote, known)), quote("started"), quote("resource")
+        return []
+    listed = ", ".join(map(quoted, known))
+    of = ", ".join(quoted(name) for name in ("resource", "tenant") if name in there)
     rows = table.rows(
-        f"SELECT {listed} FROM (SELECT {listed}, row_number() OVER (PARTITION BY {resource} ORDER BY {started} DESC) "
-        f"AS place FROM {{table}} WHERE {condition}) AS numbered WHERE place = 1"
+        f"SELECT {listed} FROM (SELECT {listed}, row_number() OVER (PARTITION BY {of} ORDER BY {quoted('started')} DESC) "
+        f"AS place FROM {{table}} WHERE {condition}) AS numbered WHERE place = 1",
+        *parameters,
     )
     syncs = [Sync(**dict(zip(known, row, strict=True))) for row in rows]
-    return {
-        sync.resource: replace(
+    return [
+        replace(
             sync,
             started=_aware(sync.started),
             last_full_read=None if sync.last_full_read is None else _aware(sync.last_full_read),
         )
         for sync in syncs
-    }
+    ]
+
+
+def _by_resource(syncs: Sequence[Sync]) -> dict[str, Sync]:
+    """Returns the newest row of each resource."""
+    return {sync.resource: sync for sync in sorted(syncs, key=lambda sync: sync.started)}
 
 
 def _aware(time: datetime | str) -> datetime:

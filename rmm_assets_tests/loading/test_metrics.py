@@ -14,13 +14,10 @@ from typing import Any
 
 import pytest
 
-from rmm_assets.config import Connection
-from rmm_assets.errors import PublishedError, TransportError
-from rmm_assets.loading.run import open_run
+from rmm_assets.errors import TransportError
 from rmm_assets.simulator import Faults, Simulator
-from rmm_assets.tables.store import Store
 from rmm_assets_tests.redis_server import free_port
-from rmm_assets_tests.syncing import KEY, connection, devices, run, store_in
+from rmm_assets_tests.syncing import KEY, connection, devices, run
 
 pytest.importorskip("opentelemetry.sdk", reason="pip install 'rmm_assets[metrics]'")
 
@@ -120,23 +117,6 @@ def test_loads_and_failures_are_counted_by_connection_and_resource(collector: Co
     assert not any(KEY.encode() in body or b"api_key" in body or b"http://" in body for body in collector.bodies)
     labels = {name for _, point in collector.points for name, _ in point}
     assert labels == {"connection", "resource", "verdict", "kind"}
-
-
-def load_and_fail(made: Connection, base_url: str, store: Store) -> None:
-    """Runs a load, and fails in a later step, as a check may."""
-    with open_run(made, made.resource("devices"), KEY, base_url=base_url, store=store) as opened:
-        opened.finish(opened.pipeline.run(opened.source))
-        raise RuntimeError("a check failed")
-
-
-@pytest.mark.slow
-def test_requests_are_counted_once_if_a_step_fails_after_the_load(collector: Collector, tmp_path: Path) -> None:
-    made, store = connection(), store_in(tmp_path)
-    with Simulator(tables={"devices": devices(3)}) as rmm:
-        with pytest.raises(PublishedError):
-            load_and_fail(made, rmm.base_url, store)
-        assert collector.value("rmm.syncs", verdict="failed_after_load") == 1
-        assert collector.value("rmm.requests") == len(rmm.requests)
 
 
 @pytest.mark.slow

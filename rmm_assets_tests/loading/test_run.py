@@ -225,7 +225,7 @@ def test_dlt_s_logs_about_a_database_contain_neither_key_nor_password(
                 made, made.resource("devices"), key, base_url=server.base_url, store=store_in(tmp_path)
             ) as opened:
                 log.error("cannot connect as %s", key)
-                opened.reading.pager.transport.redactor.add(password)
+                opened.attempt.redactor.new().add(password)
                 log.error("cannot connect with %s", password)
         finally:
             log.removeHandler(handler)

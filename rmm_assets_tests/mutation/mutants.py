@@ -660,7 +660,7 @@ LOADING = (
     ),
     Mutant(
         "resources share a token",
-        "loading/run.py",
+        "config/transport.py",
         "build_auth(settings, secret, redactor, resource.endpoint.params, tokens)",
         "build_auth(settings, secret, redactor, resource.endpoint.params)",
         ("orchestration/test_fan_out.py::test_the_resources_of_a_run_share_a_token",),
@@ -825,7 +825,7 @@ LOADING = (
     Mutant(
         "different rows with the same key are red",
         "loading/reads.py",
-        "return collector.conflicts() if isinstance(collector, (Spool, RecordSpool)) else ()",
+        "return () if found is None else found()",
         "return ()",
         ("loading/test_conflicts.py::test_different_rows_with_the_same_key_are_red_and_named",),
     ),
@@ -919,9 +919,104 @@ LOADING = (
     Mutant(
         "dlt's logs are redacted",
         "loading/run.py",
-        "        record.msg, record.args = redactor.text(record.getMessage()), None\n",
+        "        record.msg, record.args = redactors.text(record.getMessage()), None\n",
         "        record.msg, record.args = record.getMessage(), None\n",
         ("loading/test_run.py::test_dlt_s_logs_about_a_database_contain_neither_key_nor_password",),
+    ),
+    Mutant(
+        "a read is compared with the rows of its own tenants",
+        "loading/run.py",
+        "spool.folder, scope.condition(table), scope.names",
+        "spool.folder",
+        (
+            "loading/test_tenants.py::test_a_tenant_that_fails_leaves_its_rows_and_those_of_the_others_as_they_should_be",
+        ),
+    ),
+    Mutant(
+        "only tenants that were read are compared",
+        "loading/tenants.py",
+        "return [outcome.tenant for outcome in self.outcomes if not outcome.error]",
+        "return [outcome.tenant for outcome in self.outcomes]",
+        (
+            "loading/test_tenants.py::test_a_tenant_that_fails_leaves_its_rows_and_those_of_the_others_as_they_should_be",
+        ),
+    ),
+    Mutant(
+        "a sudden loss is that of a tenant",
+        "loading/tenants.py",
+        "if before and not outcome.report.partial and now < before * (1 - resource.max_absent_share):",
+        "if False:",
+        ("loading/test_tenants.py::test_a_sudden_loss_is_that_of_one_tenant",),
+    ),
+    Mutant(
+        "absences are allowed by tenant",
+        "tables/tenants.py",
+        "rows > max_share * alive.get(tenant, 0)",
+        "rows > max_share * sum(alive.values())",
+        ("loading/test_tenants.py::test_more_absences_than_allowed_are_held_back_for_that_tenant",),
+    ),
+    Mutant(
+        "what an incomplete read of a tenant lacks is not gone",
+        "loading/tenants.py",
+        "                unproven = str(error)\n",
+        "                unproven = None\n",
+        ("loading/test_tenants.py::test_an_incomplete_read_concerns_one_tenant",),
+    ),
+    Mutant(
+        "a range of a tenant does not show what is gone",
+        "tables/tenants.py",
+        "if key[0] not in kept],\n        still_gone",
+        "if key[0] not in held_back],\n        still_gone",
+        ("loading/test_tenants.py::test_each_tenant_is_read_from_where_its_last_read_ended",),
+    ),
+    Mutant(
+        "rows of a tenant that share a key are compared",
+        "loading/tenants.py",
+        "        if self.rows == self.distinct + self.keyless:\n",
+        "        if self.rows:\n",
+        ("loading/test_tenants.py::test_rows_that_share_a_key_and_differ_concern_one_tenant",),
+    ),
+    Mutant(
+        "unread parents are those of a tenant",
+        "loading/tenants.py",
+        "{reading.column: outcome.tenant, **parent} for parent",
+        '{reading.column: "nobody", **parent} for parent',
+        ("loading/test_tenants.py::test_children_of_parents_that_cannot_be_read_are_those_of_one_tenant",),
+    ),
+    Mutant(
+        "a field in the column of tenants is not overwritten",
+        "loading/tenants.py",
+        "        self._refuse_own_column(resource, rows.pages)\n",
+        "",
+        ("loading/test_tenants.py::test_rows_with_a_field_of_that_name_are_refused",),
+    ),
+    Mutant(
+        "most tenants are not gone at once",
+        "tables/tenants.py",
+        "if len(gone) > max_share * len(there):",
+        "if False:",
+        ("loading/test_tenants.py::test_rows_of_tenants_that_are_gone_stay_or_are_marked",),
+    ),
+    Mutant(
+        "each tenant has a range of its own",
+        "loading/tenants.py",
+        "states.setdefault(tenant, {})",
+        "states",
+        ("loading/test_tenants.py::test_each_tenant_is_read_from_where_its_last_read_ended",),
+    ),
+    Mutant(
+        "a key is that of its tenant",
+        "config/tenants.py",
+        'return text.replace(PLACEHOLDER, found.upper() if key == "env" else found)',
+        'return text.replace(PLACEHOLDER, "X")',
+        ("config/test_tenants.py::test_the_connection_of_a_tenant_has_its_settings_and_secrets_and_no_column",),
+    ),
+    Mutant(
+        "two tenants do not share a variable",
+        "config/tenants.py",
+        "        if variable in seen:\n",
+        "        if name in seen:\n",
+        ("config/test_tenants.py::test_a_fault_says_what_to_write",),
     ),
 )
 
@@ -964,8 +1059,8 @@ TABLES = (
     Mutant(
         "an unchanged row is not written",
         "loading/run.py",
-        "found.differences.wanted if plan.writes_changes else None",
-        "None",
+        "return found.wanted if plan.writes_changes else None",
+        "return None",
         ("loading/test_changes.py::test_only_rows_that_are_new_changed_or_back_are_written",),
     ),
     Mutant(
@@ -1006,8 +1101,8 @@ TABLES = (
     Mutant(
         "rows of a failed parent are not marked",
         "loading/run.py",
-        'return Spared(tuple(unread[0]), keys), ""\n',
-        'return Spared(tuple(unread[0]), [(-1,) for _ in keys]), ""\n',
+        "return Spared(tuple(unread[0]), keys) if unread else Spared()\n",
+        "return Spared(tuple(unread[0]), [(-1,) for _ in keys]) if unread else Spared()\n",
         ("loading/test_parents.py::test_if_one_parent_fails_missing_rows_of_the_others_are_marked",),
     ),
     Mutant(
@@ -1371,13 +1466,6 @@ HTTP = (
         "        self._send(self._sync(verdict))\n",
         "",
         ("loading/test_metrics.py::test_loads_and_failures_are_counted_by_connection_and_resource",),
-    ),
-    Mutant(
-        "metrics count requests once",
-        "loading/attempt.py",
-        "Traffic() if self.sent else self.traffic",
-        "self.traffic",
-        ("loading/test_metrics.py::test_requests_are_counted_once_if_a_step_fails_after_the_load",),
     ),
     Mutant(
         "metrics are off by default",
@@ -1793,8 +1881,8 @@ ORCHESTRATION = (
     Mutant(
         "rmm sync loads only the resources that it is given",
         "cli/sync.py",
-        "asset_selection=keys if resources else None",
-        "asset_selection=None",
+        "_run_job(job, tags, keys if resources else None,",
+        "_run_job(job, tags, None,",
         ("integration/test_first_steps.py::test_sync_loads_only_the_resources_that_are_named",),
     ),
     Mutant(
@@ -2031,16 +2119,51 @@ ORCHESTRATION = (
     Mutant(
         "the traceback of a run contains no secret",
         "orchestration/assets.py",
-        "context.log.error(redact(traceback.format_exc()))",
-        "context.log.error(traceback.format_exc())",
+        "log.error(redact(traceback.format_exc()))",
+        "log.error(traceback.format_exc())",
         ("orchestration/test_assets.py::test_an_error_of_the_database_that_quotes_a_row_does_not_quote_the_key",),
     ),
     Mutant(
         "a tick is skipped while a run is in progress",
         "orchestration/schedules.py",
-        "        if running:\n",
-        "        if running and not job.name:\n",
+        "return found[0].dagster_run.run_id if found else None",
+        "return None",
         ("orchestration/test_schedules.py::test_a_tick_is_skipped_while_a_run_is_in_progress",),
+    ),
+    Mutant(
+        "a tenant that fails is a red partition",
+        "orchestration/assets.py",
+        "    if failure is not None:\n        raise dg.Failure(failure)",
+        "    if failure is not None:\n        return",
+        ("orchestration/test_tenants.py::test_a_tenant_that_fails_is_one_red_partition",),
+    ),
+    Mutant(
+        "a tenant that fails is not materialized",
+        "orchestration/assets.py",
+        "            if not tenant.error:\n                context.log_event",
+        "            if tenant:\n                context.log_event",
+        ("orchestration/test_tenants.py::test_a_tenant_that_fails_is_one_red_partition",),
+    ),
+    Mutant(
+        "a resource that fails leaves those after it",
+        "orchestration/tenants.py",
+        "                failed[resource.name] = str(failure.description)\n",
+        "                raise\n",
+        ("orchestration/test_tenants.py::test_a_tenant_that_fails_is_one_red_partition",),
+    ),
+    Mutant(
+        "references are those of a tenant",
+        "tables/inspection.py",
+        'condition = "" if within is None else f" AND other.within_ = {table.quote(within)}"',
+        'condition = ""',
+        ("orchestration/test_tenants.py::test_checks_compare_rows_of_one_tenant",),
+    ),
+    Mutant(
+        "a list that cannot be read changes no partition",
+        "config/tenants.py",
+        '    if not found:\n        raise TenantError(f"{place}: has no tenants")',
+        "    if not found:\n        return []",
+        ("orchestration/test_tenants.py::test_the_sensor_follows_the_tenants",),
     ),
 )
 

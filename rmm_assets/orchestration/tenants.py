@@ -1,0 +1,174 @@
+"""Shows a connection with tenants to Dagster: one set of assets, with a dynamic partition for each tenant.
+
+One op loads all resources, as a step that fails would keep those after it from running for the tenants that are well. A run
+takes a batch of tenants; what each did is in `rmm_syncs`, its partition's event has a few numbers, and one observation of an
+asset describes the batch.
+"""
+
+# No `from __future__ import annotations`: Dagster inspects the type annotation of `context`.
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+
+from rmm_assets.config import Connection, Resource
+from rmm_assets.config.schedule import Schedule
+from rmm_assets.errors import RmmError
+from rmm_assets.loading.outcome import TenantOutcome
+from rmm_assets.loading.run import store_of
+from rmm_assets.loading.tenants import tenants_of
+from rmm_assets.orchestration.lost_runs import end_lost_runs
+from rmm_assets.orchestration.schedules import default_status, run_in_progress
+
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+# Failed tenants that a run's message quotes; all are in `rmm_syncs`.
+_QUOTED = 5
+
+
+def partitions_of(connection: Connection) -> dg.DynamicPartitionsDefinition:
+    """Returns the partitions of a connection's assets, one for each tenant."""
+    return dg.DynamicPartitionsDefinition(name=f"{connection.name}_tenants")
+
+
+def update_partitions(instance: dg.DagsterInstance, connection: Connection) -> list[str]:
+    """Adds partitions of new tenants and removes those of tenants that are gone; returns all, in Dagster's order.
+
+    Raises:
+        TenantError: The tenants cannot be read; the partitions stay as they are.
+    """
+    name = str(partitions_of(connection).name)
+    current = [tenant.name for tenant in tenants_of(connection, store_of(connection))]
+    there = instance.get_dynamic_partitions(name)
+    if added := [tenant for tenant in current if tenant not in there]:
+        instance.add_dynamic_partitions(name, added)
+    for gone in {*there} - {*current}:
+        instance.delete_dynamic_partition(name, gone)
+    return list(instance.get_dynamic_partitions(name))
+
+
+def batches(names: Sequence[str], size: int) -> Iterator[dict[str, str]]:
+    """Yields the tags of a run for each batch of tenants, which follow each other in Dagster's order."""
+    for start in range(0, len(names), size):
+        batch = names[start : start + size]
+        yield {RANGE_START: batch[0], RANGE_END: batch[-1]}
+
+
+def build_tenants_asset(
+    connection: Connection,
+    specs: Sequence[dg.AssetSpec],
+    check_specs: Sequence[dg.AssetCheckSpec],
+    resources: Sequence[Resource],
+    execute: Callable[[dg.AssetExecutionContext, Resource], Iterator[Any]],
+    resource_key: str,
+) -> dg.AssetsDefinition:
+    """Builds the assets and checks of all resources, in one op."""
+    assert connection.tenants is not None
+
+    @dg.multi_asset(
+        name=f"{connection.name}__tenants",
+        specs=[spec.replace_attributes(partitions_def=partitions_of(connection)) for spec in specs],
+        check_specs=check_specs,
+        can_subset=True,
+        required_resource_keys={resource_key},
+        backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=connection.tenants.batch),
+        description=f"Reads the resources of {connection.name} for a batch of tenants and loads them.",
+    )
+    def load(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        selected = {*context.selected_asset_keys, *(check.asset_key for check in context.selected_asset_check_keys)}
+        failed: dict[str, str] = {}
+        for spec, resource in zip(specs, resources, strict=True):
+            if spec.key not in selected:
+                continue
+            try:
+                yield from execute(context, resource)
+            except dg.Failure as failure:
+                failed[resource.name] = str(failure.description)
+        if failed:
+            said = "\n".join(f"{name}: {sentence}" for name, sentence in failed.items())
+            raise dg.Failure(said, metadata={name: dg.MetadataValue.text(said) for name, said in failed.items()})
+
+    return load
+
+
+def failure_of(outcomes: Sequence[TenantOutcome]) -> str | None:
+    """Returns what to say of the tenants that failed; None if none did."""
+    failed = [outcome for outcome in outcomes if outcome.error]
+    if not failed:
+        return None
+    quoted = "; ".join(f"tenant {outcome.tenant}: {outcome.error}" for outcome in failed[:_QUOTED])
+    more = f"; and {len(failed) - _QUOTED} more (see rmm_syncs)" if len(failed) > _QUOTED else ""
+    return f"{len(failed)} of {len(outcomes)} tenants failed: {quoted}{more}"
+
+
+def tenant_metadata(outcome: TenantOutcome, load_id: str) -> dict[str, Any]:
+    """Returns the metadata of a tenant's partition."""
+    return {
+        "dagster/partition_row_count": outcome.row_count or 0,
+        "rows_loaded": outcome.report.distinct,
+        "rows_written": outcome.rows_written,
+        "rows_new": outcome.rows_new,
+        "rows_absent": outcome.rows_absent,
+        "absences_held_back": bool(outcome.held_back),
+        "complete": outcome.report.complete,
+        "evidence": outcome.report.evidence.name.lower() if outcome.report.evidence is not None else "",
+        "load_id": load_id,
+        "seconds": round(outcome.seconds, 3),
+    }
+
+
+def build_tenants_schedule(
+    connection: Connection, schedule: Schedule | None, job: dg.JobDefinition
+) -> dg.ScheduleDefinition | None:
+    """Builds the schedule of a connection with tenants: one run a batch; None if its file does not define one."""
+    if schedule is None:
+        return None
+    assert connection.tenants is not None
+    size = connection.tenants.batch
+
+    def tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        end_lost_runs(context.instance, job.name)
+        if (running := run_in_progress(context.instance, job.name)) is not None:
+            yield dg.SkipReason(f"run {running[:8]} of {job.name} is in progress")
+            return
+        try:
+            names = update_partitions(context.instance, connection)
+        except RmmError as error:  # the sensor reports it, too
+            context.log.error(f"syncing the tenants known so far: {error}")
+            names = list(context.instance.get_dynamic_partitions(str(partitions_of(connection).name)))
+        for tags in batches(names, size):
+            # Dagster wants a key of each run that has not been there before.
+            yield dg.RunRequest(run_key=f"{context.scheduled_execution_time} {tags[RANGE_START]}", tags=tags)
+        if not names:
+            yield dg.SkipReason("no tenants")
+
+    return dg.ScheduleDefinition(
+        name=f"{job.name}_schedule",
+        job=job,
+        cron_schedule=schedule.cron,
+        execution_timezone=schedule.timezone,
+        execution_fn=tick,
+        default_status=default_status(schedule),
+        description=f"{schedule.cron} ({schedule.timezone}), {size} tenants a run; skipped while a run is in progress.",
+    )
+
+
+def build_tenants_sensor(connection: Connection) -> dg.SensorDefinition:
+    """Builds the sensor that keeps the partitions of a connection like its tenants."""
+
+    @dg.sensor(
+        name=f"{connection.name}_tenants",
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Adds and removes partitions as tenants of {connection.name} come and go.",
+    )
+    def tenants(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        before = {*context.instance.get_dynamic_partitions(str(partitions_of(connection).name))}
+        try:
+            now = {*update_partitions(context.instance, connection)}
+        except RmmError as error:
+            raise dg.Failure(str(error)) from None
+        return dg.SkipReason(f"{len(now)} tenants, {len(now - before)} new, {len(before - now)} gone")
+
+    return tenants

@@ -1,0 +1,376 @@
+"""Tests that tenants land in the same tables, each by itself: one's failure, loss or absence never concerns another's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from rmm_assets.config import Connection
+from rmm_assets.errors import TenantError
+from rmm_assets.http.auth import Secret, hidden
+from rmm_assets.loading.outcome import Outcome
+from rmm_assets.loading.tenants import Access, Batch, tenants_of
+from rmm_assets.tables.syncs import latest_of_tenants
+from rmm_assets.tables.table import Table
+from rmm_assets_tests.customers import NORTH, SOUTH, WEST, Customers, key_of
+from rmm_assets_tests.http.servers import Say, Scripted, Seen
+from rmm_assets_tests.syncing import Row, connection, devices, resource, rows_of, run, store_in
+
+
+def secrets(made: Connection) -> Secret:
+    assert made.api_key is not None and made.api_key.env is not None
+    return hidden(key_of(made.api_key.env.removeprefix("MSP_").removesuffix("_KEY").lower().replace("north_1", NORTH)))
+
+
+@pytest.fixture
+def customers() -> Iterator[Customers]:
+    with Customers() as found:
+        yield found
+
+
+def msp(url: str, *resources: Mapping[str, Any], **tenants: Any) -> Connection:
+    return connection(
+        *resources,
+        client={
+            "base_url": url + "/{settings.path}",
+            "auth": {"type": "api_key", "name": "api_key", "location": "query"},
+        },
+        api_key={"env": "MSP_{tenant}_KEY"},
+        tenants={"list": [{"name": name, "settings": {"path": name}} for name in (NORTH, SOUTH, WEST)], **tenants},
+    )
+
+
+def load(folder: Path, made: Connection, *names: str, name: str = "devices") -> Outcome:
+    everybody = tenants_of(made, store_in(folder))
+    accesses = [Access(tenant, secrets) for tenant in everybody if not names or tenant.name in names]
+    batch = Batch(accesses, [tenant.name for tenant in everybody])
+    return run(folder, "", made, name, tenants=batch)
+
+
+def held(folder: Path, name: str = "devices") -> dict[tuple[str, int], bool]:
+    """Returns the keys in the table, and whether each row is marked absent."""
+    return {(row["tenant"], row["id"]): row["_absent_since"] is not None for row in rows_of(folder, name, own=True)}
+
+
+def test_rows_of_all_tenants_are_in_one_table_each_with_its_own_key(customers: Customers, tmp_path: Path) -> None:
+    customers.devices = {NORTH: devices(250), SOUTH: devices(3), WEST: []}
+    outcome = load(tmp_path, msp(customers.server.url))
+    assert outcome.report.complete
+    assert held(tmp_path) == {(NORTH, i): False for i in range(1, 251)} | {(SOUTH, i): False for i in (1, 2, 3)}
+    assert {(t.tenant, t.row_count, t.rows_written, t.rows_new, t.error) for t in outcome.tenants} == {
+        (NORTH, 250, 250, 250, ""),
+        (SOUTH, 3, 3, 3, ""),
+        (WEST, 0, 0, 0, ""),
+    }
+    assert [row["name"] for row in rows_of(tmp_path) if row["tenant"] == SOUTH] == ["PC-0001", "PC-0002", "PC-0003"]
+    assert outcome.traffic.requests == sum(t.traffic.requests for t in outcome.tenants) > 3
+    with store_in(tmp_path).reading("test") as client:
+        syncs = {sync.tenant: sync for sync in latest_of_tenants(client)}
+    assert {name: (sync.verdict, sync.row_count, sync.rows_received) for name, sync in syncs.items()} == {
+        NORTH: ("loaded", 250, 250),
+        SOUTH: ("loaded", 3, 3),
+        WEST: ("loaded", 0, 0),
+    }
+
+
+def test_a_tenant_that_fails_leaves_its_rows_and_those_of_the_others_as_they_should_be(
+    customers: Customers, tmp_path: Path
+) -> None:
+    made = msp(customers.server.url)
+    customers.devices = {NORTH: devices(5), SOUTH: devices(5), WEST: devices(5)}
+    load(tmp_path, made)
+    customers.devices = {
+        NORTH: [*devices(3, status="offline"), *devices(1, 4), *devices(1, 6)],
+        SOUTH: devices(1),
+        WEST: devices(9),
+    }
+    customers.fails = {SOUTH: 403}
+    outcome = load(tmp_path, made, NORTH, SOUTH)
+    assert held(tmp_path) == {
+        **{(NORTH, i): i == 5 for i in range(1, 7)},
+        **{(name, i): False for name in (SOUTH, WEST) for i in range(1, 6)},
+    }
+    found = {tenant.tenant: tenant for tenant in outcome.tenants}
+    assert found.keys() == {NORTH, SOUTH}
+    north = found[NORTH]
+    assert (north.rows_written, north.rows_new, north.rows_absent, north.row_count) == (4, 1, 1, 6)
+    assert "403" in found[SOUTH].error and key_of(SOUTH) not in found[SOUTH].error
+    with store_in(tmp_path).reading("test") as client:
+        syncs = {sync.tenant: sync for sync in latest_of_tenants(client)}
+    assert {name: sync.verdict for name, sync in syncs.items()} == {NORTH: "loaded", SOUTH: "failed", WEST: "loaded"}
+    assert "403" in syncs[SOUTH].error and syncs[SOUTH].row_count is None
+    assert (syncs[NORTH].rows_new, syncs[NORTH].rows_changed, syncs[NORTH].rows_absent) == (1, 3, 1)
+
+
+def test_a_run_is_red_if_every_tenant_fails(customers: Customers, tmp_path: Path) -> None:
+    made = msp(customers.server.url)
+    customers.devices = dict.fromkeys((NORTH, SOUTH, WEST), devices(5))
+    load(tmp_path, made)
+    customers.fails = dict.fromkeys((NORTH, SOUTH), 403)
+    with pytest.raises(TenantError, match=r"tenant north-1: .*403.*; 1 more tenants failed"):
+        load(tmp_path, made, NORTH, SOUTH)
+    assert set(held(tmp_path).values()) == {False}
+
+
+def test_a_sudden_loss_is_that_of_one_tenant(customers: Customers, tmp_path: Path) -> None:
+    """South's rows are a small part of all, so that all of them could go unnoticed."""
+    made = msp(customers.server.url)
+    customers.devices = {NORTH: devices(200), SOUTH: devices(8), WEST: devices(8)}
+    load(tmp_path, made)
+    customers.devices |= {SOUTH: [], WEST: devices(6)}
+    outcome = load(tmp_path, made)
+    errors = {tenant.tenant: tenant.error for tenant in outcome.tenants}
+    assert "the API sent 0 rows but the last read had 8" in errors[SOUTH]
+    assert (errors[NORTH], errors[WEST]) == ("", "")
+    assert {key for key, gone in held(tmp_path).items() if gone} == {(WEST, 7), (WEST, 8)}
+
+
+def test_more_absences_than_allowed_are_held_back_for_that_tenant(customers: Customers, tmp_path: Path) -> None:
+    """As many rows came as before, so it is no loss, but they are others."""
+    made = msp(customers.server.url)
+    customers.devices = {NORTH: devices(100), SOUTH: devices(10), WEST: devices(2)}
+    load(tmp_path, made)
+    customers.devices |= {SOUTH: devices(10, 101), NORTH: devices(99)}
+    outcome = load(tmp_path, made)
+    assert {key for key, gone in held(tmp_path).items() if gone} == {(NORTH, 100)}
+    found = {tenant.tenant: tenant for tenant in outcome.tenants}
+    assert (found[SOUTH].rows_absent, bool(found[SOUTH].held_back), found[SOUTH].rows_new) == (10, True, 10)
+    assert (found[NORTH].rows_absent, found[NORTH].held_back) == (1, "")
+    assert outcome.absences.gone == 11 and outcome.absences.held_back
+
+
+def test_rows_that_share_a_key_and_differ_concern_one_tenant(customers: Customers, tmp_path: Path) -> None:
+    customers.devices = {NORTH: devices(3), SOUTH: [*devices(2), *devices(1, status="broken")], WEST: devices(3)}
+    for _ in range(2):
+        outcome = load(tmp_path, msp(customers.server.url))
+        errors = {tenant.tenant: tenant.error for tenant in outcome.tenants if tenant.error}
+        assert errors.keys() == {SOUTH} and "id=1" in errors[SOUTH] and "status" in errors[SOUTH]
+    assert {tenant for tenant, _ in held(tmp_path)} == {NORTH, WEST}
+
+
+def test_an_incomplete_read_concerns_one_tenant(customers: Customers, tmp_path: Path) -> None:
+    customers.devices = dict.fromkeys((NORTH, SOUTH, WEST), devices(150))
+    made = msp(customers.server.url)
+    answer = customers.answer
+
+    def one_row_short(seen: Seen) -> Say:
+        said = answer(seen)
+        if f"/{SOUTH}/" in seen.target and said.status == 200:
+            return Say({"data": [row for row in said.body["data"] if row["id"] != 120], "total": said.body["total"]})
+        return said
+
+    with Scripted(one_row_short) as server:
+        made = msp(server.url)
+        errors = {tenant.tenant: tenant.error for tenant in load(tmp_path, made).tenants if tenant.error}
+        assert errors.keys() == {SOUTH}
+        warned = msp(server.url, resource(on_incomplete="warn"))
+        outcome = load(tmp_path, warned)
+        customers.devices[SOUTH] = devices(140)
+        load(tmp_path, warned)
+    assert not [tenant.error for tenant in outcome.tenants if tenant.error]
+    # What an incomplete read lacks is not gone.
+    assert {id for tenant, id in held(tmp_path) if tenant == SOUTH} == {*range(1, 151)} - {120}
+    assert not any(held(tmp_path).values())
+
+
+def test_children_of_parents_that_cannot_be_read_are_those_of_one_tenant(customers: Customers, tmp_path: Path) -> None:
+    parts = resource(
+        "parts", primary_key=["_devices_id", "id"], include_from_parent=["id"],
+        endpoint={
+            "path": "/v1/devices/{resources.devices.id}", "response_actions": [{"status_code": 403, "action": "ignore"}]
+        },
+    )  # fmt: skip
+    customers.devices = {NORTH: devices(2), SOUTH: devices(2), WEST: []}
+    customers.parts = {name: {1: devices(6), 2: devices(3)} for name in (NORTH, SOUTH)}
+    answer, refused = customers.answer, [""]
+
+    def refusing(seen: Seen) -> Say:
+        return Say({"error": "no"}, status=403) if refused[0] and refused[0] in seen.target else answer(seen)
+
+    with Scripted(refusing) as server:
+        made = msp(server.url, resource(), parts)
+        load(tmp_path, made, name="parts")
+        refused[0] = f"/{SOUTH}/v1/devices/2"
+        customers.parts = {NORTH: {1: devices(5), 2: devices(3)}, SOUTH: {1: devices(5), 2: []}}
+        load(tmp_path, made, name="parts")
+    rows = {
+        (row["tenant"], row["_devices_id"], row["id"]): row["_absent_since"] is not None
+        for row in rows_of(tmp_path, "parts", own=True)
+    }
+    assert rows == {
+        (name, device, part): (device, part) == (1, 6)
+        for name in (NORTH, SOUTH)
+        for device, parts in ((1, 6), (2, 3))
+        for part in range(1, parts + 1)
+    }
+
+
+def test_a_key_is_only_sent_to_its_own_tenants_address(tmp_path: Path) -> None:
+    sent: dict[str, set[str]] = {NORTH: set(), SOUTH: set()}
+
+    def answering(name: str) -> Scripted:
+        def answer(seen: Seen) -> Say:
+            sent[name].add(dict(parse_qsl(urlsplit(seen.target).query))["api_key"])
+            return Say({"data": devices(2), "total": 2})
+
+        return Scripted(answer)
+
+    with answering(NORTH) as north, answering(SOUTH) as south:
+        made = connection(
+            client={
+                "base_url": "{settings.url}",
+                "auth": {"type": "api_key", "name": "api_key", "location": "query"},
+            },
+            api_key={"env": "MSP_{tenant}_KEY"},
+            tenants=[{"name": NORTH, "settings": {"url": north.url}}, {"name": SOUTH, "settings": {"url": south.url}}],
+        )
+        load(tmp_path, made)
+    assert sent == {NORTH: {key_of(NORTH)}, SOUTH: {key_of(SOUTH)}}
+    assert {path.name for path in (tmp_path / "work/pace/acme").iterdir()} == {
+        f"127.0.0.1.{url.rsplit(':', 1)[1]}" for url in (north.url, south.url)
+    }
+
+
+def test_a_tenant_without_a_secret_or_a_setting_fails_alone(customers: Customers, tmp_path: Path) -> None:
+    customers.devices = dict.fromkeys((NORTH, SOUTH, WEST), devices(2))
+    made = msp(customers.server.url, list=[{"name": NORTH, "settings": {"path": NORTH}}, {"name": SOUTH},
+                                           {"name": WEST, "settings": {"path": WEST}}])  # fmt: skip
+
+    def some(tenant: Connection) -> Secret:
+        found = secrets(tenant)
+        if "WEST" in str(tenant.api_key):
+            raise TenantError("No API key: set the environment variable MSP_WEST_KEY")
+        return found
+
+    batch = Batch([Access(tenant, some) for tenant in tenants_of(made, store_in(tmp_path))], [])
+    outcome = run(tmp_path, "", made, tenants=batch)
+    errors = {tenant.tenant: tenant.error for tenant in outcome.tenants if tenant.error}
+    assert errors.keys() == {SOUTH, WEST}
+    assert "unknown setting `path`" in errors[SOUTH]
+    assert errors[WEST] == "No API key: set the environment variable MSP_WEST_KEY"
+    assert {tenant for tenant, _ in held(tmp_path)} == {NORTH}
+
+
+def test_rows_with_a_field_of_that_name_are_refused(customers: Customers, tmp_path: Path) -> None:
+    customers.devices = {NORTH: devices(2, Tenant="x"), SOUTH: devices(2), WEST: devices(2)}
+    errors = {t.tenant: t.error for t in load(tmp_path, msp(customers.server.url)).tenants if t.error}
+    assert errors.keys() == {NORTH} and "`column: ...`" in errors[NORTH]
+    other = tmp_path / "other"
+    other.mkdir()
+    assert load(other, msp(customers.server.url, column="customer")).row_count == 6
+    assert {(row["customer"], row.get("tenant")) for row in rows_of(other)} == {
+        (NORTH, "x"),
+        (SOUTH, None),
+        (WEST, None),
+    }
+
+
+@pytest.mark.parametrize("gone", ["keep", "mark"])
+def test_rows_of_tenants_that_are_gone_stay_or_are_marked(customers: Customers, tmp_path: Path, gone: str) -> None:
+    customers.devices = dict.fromkeys((NORTH, SOUTH, WEST), devices(2))
+    everybody = [{"name": name, "settings": {"path": name}} for name in (NORTH, SOUTH, WEST)]
+    load(tmp_path, msp(customers.server.url, list=everybody, gone=gone))
+    # A list that has lost most of its tenants is a mistake.
+    outcome = load(tmp_path, msp(customers.server.url, list=everybody[:1], gone=gone), NORTH)
+    assert not any(held(tmp_path).values())
+    assert any("2 of 3 tenants are gone" in said for said in outcome.report.warnings) == (gone == "mark")
+    load(tmp_path, msp(customers.server.url, list=everybody[:2], gone=gone), SOUTH)
+    assert {tenant for (tenant, _), absent in held(tmp_path).items() if absent} == ({WEST} if gone == "mark" else set())
+    if gone == "mark":
+        load(tmp_path, msp(customers.server.url, list=everybody, gone=gone))
+        assert not any(held(tmp_path).values())
+
+
+def test_rejected_rows_name_their_tenant(customers: Customers, tmp_path: Path) -> None:
+    customers.devices = {NORTH: [*devices(2), {"name": "no id"}], SOUTH: devices(2), WEST: []}
+    outcome = load(tmp_path, msp(customers.server.url))
+    assert outcome.rows_rejected == 1
+    [rejected] = rows_of(tmp_path, "devices_rejected")
+    assert '"tenant":"north-1"' in rejected["row_json"].replace(" ", "")
+
+
+def test_tenants_may_have_other_types_and_columns(customers: Customers, tmp_path: Path) -> None:
+    customers.devices = {NORTH: devices(2, n=5), SOUTH: devices(2, n="five"), WEST: devices(2, extra={"x": 1})}
+    made = msp(customers.server.url)
+    for _ in range(2):
+        load(tmp_path, made)
+        rows = {(row["tenant"], row["id"]): row for row in rows_of(tmp_path)}
+        assert {str(rows[name, 1]["n"]) for name in (NORTH, SOUTH)} == {"5", "five"}
+        assert (rows[WEST, 2]["n"], rows[WEST, 2]["extra__x"]) == (None, 1)
+    assert [tenant.rows_written for tenant in load(tmp_path, made).tenants] == [0, 0, 0]
+
+
+def ranged(**changes: Any) -> dict[str, Any]:
+    """Returns a resource that is read from the last change on."""
+    incremental = {"cursor_path": "changed", "start_param": "since", "initial_value": "2026-01-01T00:00:00Z", **changes}
+    return resource(endpoint={"incremental": incremental})
+
+
+def at(minute: int, *ids: int) -> list[Row]:
+    return [{"id": i, "changed": f"2026-01-02T00:{minute:02}:00Z"} for i in ids]
+
+
+def test_each_tenant_is_read_from_where_its_last_read_ended(tmp_path: Path) -> None:
+    rows = {NORTH: at(1, 1, 2), SOUTH: at(30, 1, 2), WEST: at(5, 1)}
+    asked: dict[str, list[str]] = {NORTH: [], SOUTH: [], WEST: []}
+    fails: set[str] = set()
+
+    def answer(seen: Seen) -> Say:
+        url = urlsplit(seen.target)
+        customer, since = url.path.split("/")[1], dict(parse_qsl(url.query))["since"]
+        if customer in fails:
+            return Say({}, status=403)
+        if "offset=0" in url.query:
+            asked[customer].append(since)
+        found = [row for row in rows[customer] if row["changed"] >= since]
+        return Say({"data": found, "total": len(found)})
+
+    with Scripted(answer) as server:
+        made = msp(server.url, ranged())
+        load(tmp_path, made)
+        rows[NORTH] = [*rows[NORTH], *at(10, 3)]
+        rows[SOUTH] = [*rows[SOUTH], *at(40, 3)]
+        fails.add(SOUTH)
+        load(tmp_path, made)
+        fails.clear()
+        rows[NORTH] = rows[NORTH][1:]
+        outcome = load(tmp_path, made)
+    starts = {name: [since[8:10] + since[14:16] for since in found] for name, found in asked.items()}
+    # Each range starts five minutes before the newest row. A read that failed does not move it, nor does another tenant's.
+    assert starts == {NORTH: ["0100", "0156", "0205"], SOUTH: ["0100", "0225"], WEST: ["0100", "0200", "0200"]}
+    # A range does not show which rows are gone.
+    assert held(tmp_path) == {(name, i): False for name in (NORTH, SOUTH) for i in (1, 2, 3)} | {(WEST, 1): False}
+    found = {tenant.tenant: tenant for tenant in outcome.tenants}
+    assert (found[SOUTH].rows_new, found[NORTH].rows_new, outcome.absences.gone) == (1, 0, 0)
+
+
+def test_each_tenant_is_read_in_full_when_that_is_due(tmp_path: Path) -> None:
+    rows = {NORTH: at(1, 1, 2, 3), SOUTH: at(1, 1, 2, 3), WEST: at(1, 1)}
+
+    def answer(seen: Seen) -> Say:
+        url = urlsplit(seen.target)
+        since = dict(parse_qsl(url.query)).get("since", "")
+        found = [row for row in rows[url.path.split("/")[1]] if row["changed"] >= since]
+        return Say({"data": found, "total": len(found)})
+
+    with Scripted(answer) as server:
+        made = msp(server.url, ranged(full_every="1d"))
+        load(tmp_path, made)
+        rows[NORTH], rows[SOUTH] = rows[NORTH][1:], rows[SOUTH][1:]
+        load(tmp_path, made)
+        assert not any(held(tmp_path).values())
+        # North's last full read becomes an old one.
+        with store_in(tmp_path).changing("test") as client:
+            Table(client, "rmm_syncs").change(
+                "UPDATE {table} SET last_full_read = %s WHERE tenant = %s", datetime.now(UTC) - timedelta(days=2), NORTH
+            )
+        load(tmp_path, made)
+    assert {key for key, gone in held(tmp_path).items() if gone} == {(NORTH, 1)}
+    with store_in(tmp_path).reading("test") as client:
+        full = {sync.tenant: sync.last_full_read for sync in latest_of_tenants(client)}
+    assert all(full.values()) and full[NORTH] > full[SOUTH]  # type: ignore[operator]

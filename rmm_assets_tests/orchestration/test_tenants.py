@@ -1,0 +1,228 @@
+"""Tests how Dagster sees tenants: partitions that come and go, runs of batches, and failures that concern one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
+
+from rmm_assets.config import Connection
+from rmm_assets.orchestration.assets import build_connection_defs
+from rmm_assets.orchestration.tenants import batches, partitions_of, update_partitions
+from rmm_assets_tests.customers import NORTH, SOUTH, WEST, Customers, key_of
+from rmm_assets_tests.syncing import devices, resource, rows_of
+
+pytestmark = pytest.mark.slow
+
+DEVICES = dg.AssetKey(["msp", "devices"])
+ALERTS = dg.AssetKey(["msp", "alerts"])
+
+
+@pytest.fixture
+def customers(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Customers]:
+    for name, variable in ((NORTH, "NORTH_1"), (SOUTH, "SOUTH"), (WEST, "WEST")):
+        monkeypatch.setenv(f"MSP_{variable}_KEY", key_of(name))
+    with Customers() as found:
+        found.devices = {NORTH: devices(5), SOUTH: devices(3), WEST: devices(2)}
+        yield found
+
+
+def msp(
+    url: str, *resources: Mapping[str, Any], names: tuple[str, ...] = (NORTH, SOUTH, WEST), **more: Any
+) -> Connection:
+    listed = [{"name": name, "settings": {"path": name}} for name in names]
+    return Connection.model_validate(
+        {
+            "name": "msp",
+            "client": {
+                "base_url": f"{url}/{{settings.path}}",
+                "auth": {"type": "api_key", "name": "api_key", "location": "query"},
+            },
+            "api_key": {"env": "MSP_{tenant}_KEY"},
+            "retry": {"backoff_factor": 0.001},
+            "destination": {"type": "duckdb", "credentials": "rmm.duckdb"},
+            "dataset": "acme",
+            "tenants": {"list": listed, **more.pop("tenants", {})},
+            "resources": list(resources) or [resource(), resource("alerts", endpoint={"path": "/v1/devices"})],
+            **more,
+        }
+    )
+
+
+def sync(made: Connection, instance: dg.DagsterInstance, **options: Any) -> dg.ExecuteInProcessResult:
+    names = update_partitions(instance, made)
+    [tags] = batches(names, 50)
+    job = build_connection_defs(made).resolve_job_def("sync_msp")
+    return job.execute_in_process(instance=instance, raise_on_error=False, tags=tags, **options)
+
+
+def partitions(made: Connection, instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[set[str], set[str]]:
+    """Returns the materialized and the failed partitions, as the UI shows them."""
+    definition = partitions_of(made)
+    cached = get_and_update_asset_status_cache_value(instance, key, definition, dynamic_partitions_loader=instance)
+    if cached is None:
+        return set(), set()
+    return (
+        set(cached.deserialize_materialized_partition_subsets(definition).get_partition_keys()),
+        set(cached.deserialize_failed_partition_subsets(definition).get_partition_keys()),
+    )
+
+
+def test_a_tenant_that_fails_is_one_red_partition(
+    customers: Customers, instance: dg.DagsterInstance, workplace: Path
+) -> None:
+    made = msp(customers.server.url)
+    customers.fails = {SOUTH: 403}
+    result = sync(made, instance)
+    assert not result.success
+    [failure] = result.get_step_failure_events()
+    data = failure.step_failure_data.user_failure_data
+    assert data is not None and data.description is not None
+    assert data.description.count("1 of 3 tenants failed: tenant south: ") == 2
+    assert key_of(SOUTH) not in data.description
+    for key in (DEVICES, ALERTS):
+        assert partitions(made, instance, key) == ({NORTH, WEST}, {SOUTH})
+    assert {row["tenant"] for row in rows_of(workplace)} == {NORTH, WEST}
+
+    customers.fails = {}
+    assert sync(made, instance).success
+    assert partitions(made, instance, ALERTS) == ({NORTH, SOUTH, WEST}, set())
+
+
+def test_what_a_tenant_did_is_small_and_its_batch_is_described_once(
+    customers: Customers, instance: dg.DagsterInstance
+) -> None:
+    made = msp(customers.server.url, resource(checks={"not_null": ["status"]}))
+    result = sync(made, instance)
+    assert result.success
+    events = {event.partition: event.materialization.metadata for event in result.get_asset_materialization_events()}
+    assert {name: metadata["dagster/partition_row_count"].value for name, metadata in events.items()} == {
+        NORTH: 5, SOUTH: 3, WEST: 2
+    }  # fmt: skip
+    assert all(len(metadata) <= 10 for metadata in events.values())
+    [observed] = instance.fetch_observations(DEVICES, limit=10).records
+    assert observed.asset_observation is not None
+    metadata = observed.asset_observation.metadata
+    assert (metadata["dagster/row_count"].value, metadata["complete"].value) == (10, True)
+    checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
+    assert checks["unique_tenant_id"] and checks["not_null_status"] and checks["complete"]
+    assert all(checks.values()), checks
+
+
+def test_checks_compare_rows_of_one_tenant(customers: Customers, instance: dg.DagsterInstance) -> None:
+    """A device of North is none of South's, whatever its id."""
+    customers.devices[NORTH] = devices(5, device_id=5)
+    customers.devices[SOUTH] = devices(3, device_id=5)
+    made = msp(customers.server.url, resource(), resource(
+        "alerts", endpoint={"path": "/v1/devices"}, checks={"references": {"device_id": "devices.id"}}))  # fmt: skip
+    result = sync(made, instance)
+    assert result.success
+    [check] = [each for each in result.get_asset_check_evaluations() if each.check_name == "references_device_id"]
+    assert not check.passed and check.metadata["rows_at_fault"].value == 3
+    assert str(check.metadata["examples"].value).count(SOUTH) == 3
+    again = sync(made, instance, asset_selection=None)
+    assert again.success
+
+
+def test_the_schedule_makes_a_run_for_each_batch(customers: Customers) -> None:
+    with dg.instance_for_test() as instance:  # a schedule opens it by its folder
+        _tick_and_run(customers, instance)
+
+
+def _tick_and_run(customers: Customers, instance: dg.DagsterInstance) -> None:
+    made = msp(customers.server.url, tenants={"batch": 2}, schedule={"cron": "0 * * * *"})
+    definitions = build_connection_defs(made)
+    schedule = definitions.resolve_schedule_def("sync_msp_schedule")
+    repository = definitions.get_repository_def()
+    now = datetime.now(UTC)
+    with dg.build_schedule_context(
+        instance=instance, repository_def=repository, scheduled_execution_time=now
+    ) as context:
+        requests = schedule.evaluate_tick(context).run_requests
+    assert requests is not None
+    ranges = [{name: value for name, value in request.tags.items() if "range" in name} for request in requests]
+    assert ranges == [*batches([NORTH, SOUTH], 2), *batches([WEST], 2)]
+    for request in requests:
+        job = definitions.resolve_job_def("sync_msp")
+        assert job.execute_in_process(instance=instance, tags=request.tags).success
+    assert partitions(made, instance, DEVICES) == ({NORTH, SOUTH, WEST}, set())
+
+
+def test_the_sensor_follows_the_tenants(customers: Customers, instance: dg.DagsterInstance, workplace: Path) -> None:
+    file = workplace / "tenants.csv"
+    made = msp(customers.server.url, tenants={"list": None, "file": str(file)})
+    sensor = build_connection_defs(made).resolve_sensor_def("msp_tenants")
+
+    def tick() -> list[str]:
+        with dg.build_sensor_context(instance=instance) as context:
+            sensor.evaluate_tick(context)
+        return sorted(instance.get_dynamic_partitions("msp_tenants"))
+
+    file.write_text(f"name,path,note\n{NORTH},{NORTH},first\n{SOUTH},{SOUTH},\n")
+    assert tick() == [NORTH, SOUTH]
+    file.write_text(f"name,path,note\n{WEST},{WEST},first\n{SOUTH},{SOUTH},\n")
+    assert tick() == [SOUTH, WEST]
+    assert sync(made, instance).success
+    file.write_text("name,path\n")
+    with pytest.raises(Exception, match="has no tenants"):
+        tick()
+    file.write_text(f"name,path\n{WEST},{WEST}\n{WEST},{WEST}\n")
+    with pytest.raises(Exception, match="two names have the same letters"):
+        tick()
+    assert sorted(instance.get_dynamic_partitions("msp_tenants")) == [SOUTH, WEST]
+
+
+def test_one_tenant_can_be_materialized_alone(
+    customers: Customers, instance: dg.DagsterInstance, workplace: Path
+) -> None:
+    made = msp(customers.server.url)
+    update_partitions(instance, made)
+    job = build_connection_defs(made).resolve_job_def("sync_msp")
+    result = job.execute_in_process(instance=instance, partition_key=SOUTH, asset_selection=[DEVICES])
+    assert result.success
+    assert {(row["tenant"], row["id"]) for row in rows_of(workplace)} == {(SOUTH, 1), (SOUTH, 2), (SOUTH, 3)}
+    assert partitions(made, instance, ALERTS) == (set(), set())
+
+
+def test_tenants_can_be_the_rows_of_another_connection(
+    customers: Customers, instance: dg.DagsterInstance, workplace: Path
+) -> None:
+    listing = Connection.model_validate({
+        **msp(customers.server.url)._written, "name": "provider", "dataset": "provider", "tenants": None,
+        "api_key": {"env": "MSP_NORTH_1_KEY"},
+        "client": {"base_url": f"{customers.server.url}/{NORTH}",
+                   "auth": {"type": "api_key", "name": "api_key", "location": "query"}},
+        "resources": [resource("customers", endpoint={"path": "/v1/devices"})],
+    })  # fmt: skip
+    customers.devices[NORTH] = [
+        {"id": 1, "slug": SOUTH, "host": {"path": SOUTH}},
+        {"id": 2, "slug": WEST, "host": {"path": WEST}},
+    ]
+    made = msp(
+        customers.server.url,
+        tenants={"list": None, "from": "provider/customers", "name": "slug", "settings": {"path": "host__path"}},
+    )
+    with pytest.raises(Exception, match="does not exist yet; sync provider first"):
+        update_partitions(instance, made)
+    assert build_connection_defs(listing).resolve_job_def("sync_provider").execute_in_process(instance=instance).success
+    assert sync(made, instance).success
+    assert {row["tenant"] for row in rows_of(workplace)} == {SOUTH, WEST}
+
+
+def test_a_secret_that_is_not_set_fails_its_tenant(
+    customers: Customers, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = msp(customers.server.url)
+    monkeypatch.delenv("MSP_SOUTH_KEY")
+    result = sync(made, instance)
+    [failure] = result.get_step_failure_events()
+    assert failure.step_failure_data.user_failure_data is not None
+    assert "tenant south: No API key: set the environment variable MSP_SOUTH_KEY" in str(
+        failure.step_failure_data.user_failure_data.description
+    )
+    assert partitions(made, instance, DEVICES) == ({NORTH, WEST}, {SOUTH})
