@@ -106,7 +106,7 @@ class Page:
             rows = [with_nulls(row, self.null_values) for row in rows] if self.null_values else rows
         else:
             rows = []
-        return rows[self._start :]
+        return rows[self._start : self._start + self.rows]
 
 
 def value_at(row: Any, path: Iterable[str]) -> Any:
