@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +17,7 @@ from rmm_assets.http.transport import Traffic
 from rmm_assets.loading import metrics
 from rmm_assets.loading.outcome import Outcome, TenantOutcome
 from rmm_assets.loading.plan import LoadPlan
+from rmm_assets.reading.report import Report
 from rmm_assets.tables import syncs
 from rmm_assets.tables.store import Store
 
@@ -27,7 +29,8 @@ class Attempt:
     """One run's attempt at a resource, recorded in `rmm_syncs`.
 
     Attributes:
-        tenants: The outcomes for the tenants read so far; empty in a connection without tenants.
+        batch: The names of the tenants of the run; empty in a connection without tenants.
+        tenants: The outcomes for those read so far.
     """
 
     store: Store
@@ -38,6 +41,7 @@ class Attempt:
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
     started: float = field(default_factory=time.monotonic)
     sent: bool = False
+    batch: Sequence[str] = ()
     tenants: list[TenantOutcome] = field(default_factory=list)
 
     def loaded(self, client: SqlClientBase[Any], outcome: Outcome) -> None:
@@ -78,7 +82,10 @@ class Attempt:
 
     def _of_tenants(self, sync: syncs.Sync) -> list[syncs.Sync]:
         """Returns a run's row, or one for each tenant."""
-        return [_of_tenant(sync, tenant) for tenant in self.tenants] or [sync]
+        read = {tenant.tenant for tenant in self.tenants}
+        report, traffic = Report(sync.resource), Traffic()
+        unread = [TenantOutcome(name, report, traffic, sync.error) for name in self.batch if name not in read]
+        return [_of_tenant(sync, tenant) for tenant in (*self.tenants, *unread)] or [sync]
 
     def _sync(self, verdict: syncs.Verdict, outcome: Outcome | None = None) -> syncs.Sync:
         sync = syncs.Sync(

@@ -460,7 +460,8 @@ def open_run(
     """
     plan, log = plan or plan_load(connection, resource), log or logging.getLogger("rmm_assets")
     store = replace(store or store_of(connection), run_id=run_id or str(uuid4()))
-    attempt = Attempt(store, plan, log)
+    batch = [access.tenant.name for access in tenants.accesses] if tenants is not None else ()
+    attempt = Attempt(store, plan, log, batch=batch)
     try:
         with _open_run(connection, attempt, secret, base_url, progress, shared or Shared(), tenants) as run:
             yield run

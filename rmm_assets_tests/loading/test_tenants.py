@@ -117,6 +117,21 @@ def test_a_run_is_red_if_every_tenant_fails(customers: Customers, tmp_path: Path
     assert set(held(tmp_path).values()) == {False}
 
 
+def test_a_run_that_fails_before_it_reads_is_recorded_for_each_of_its_tenants(
+    customers: Customers, tmp_path: Path
+) -> None:
+    made = msp(customers.server.url)
+    customers.devices = dict.fromkeys((NORTH, SOUTH, WEST), devices(2))
+    load(tmp_path, made)
+    other = Connection.model_validate({**made._written, "name": "other"})
+    with pytest.raises(Exception, match="was loaded as acme__devices"):
+        load(tmp_path, other, NORTH, SOUTH)
+    with store_in(tmp_path).reading("test") as client:
+        syncs = {sync.tenant: sync for sync in latest_of_tenants(client)}
+    assert {name: sync.verdict for name, sync in syncs.items()} == {NORTH: "failed", SOUTH: "failed", WEST: "loaded"}
+    assert all("was loaded as" in syncs[name].error for name in (NORTH, SOUTH))
+
+
 def test_a_sudden_loss_is_that_of_one_tenant(customers: Customers, tmp_path: Path) -> None:
     """South's rows are a small part of all, so that all of them could go unnoticed."""
     made = msp(customers.server.url)
