@@ -54,7 +54,7 @@ def load(folder: Path, made: Connection, *names: str, name: str = "devices") -> 
 
 def held(folder: Path, name: str = "devices") -> dict[tuple[str, int], bool]:
     """Returns the keys in the table, and whether each row is marked absent."""
-    return {(row["tenant"], row["id"]): row["_absent_since"] is not None for row in rows_of(folder, name, own=True)}
+    return {(row["tenant"], row["id"]): row.get("_absent_since") is not None for row in rows_of(folder, name, own=True)}
 
 
 def test_rows_of_all_tenants_are_in_one_table_each_with_its_own_key(customers: Customers, tmp_path: Path) -> None:

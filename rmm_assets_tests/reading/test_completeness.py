@@ -604,5 +604,5 @@ def test_the_report_is_plain_values(tmp_path: Path) -> None:
         "first_total": 205, "last_total": 205, "complete": True, "partial": False,
         "reason": "as many distinct rows as the stated total of 205", "warnings": [],
         "evidence": "the stated total was reached by distinct rows", "signals": ["total: states 205 rows"],
-        "ignored": None, "empty": False,
+        "ignored": None, "empty": False, "parents": 0, "parents_missing": 0, "parents_refused": 0, "parents_from": "",
     }  # fmt: skip
