@@ -85,11 +85,15 @@ class Table:
             for statement in extended(self.client, self.name, added):
                 self.client.execute_sql(statement)
             return
-        if not self.client.has_dataset():  # before a connection's first load
-            self.client.create_dataset()
+        try:
+            if not self.client.has_dataset():  # before a connection's first load
+                self.client.create_dataset()
+        except DatabaseException:  # another run was faster
+            if not self.client.has_dataset():
+                raise
         try:
             self.client.execute_sql(created(self.client, self.name, columns))
-        except DatabaseException:  # another run was faster
+        except DatabaseException:
             if not self.columns():
                 raise
 

@@ -36,7 +36,7 @@ def change(rng: random.Random, rows: list[dict[str, Any]]) -> list[dict[str, Any
 
 
 class Killer:
-    """Kills runs, alternately at any time and shortly after the start of a phase, and counts the phases."""
+    """Kills runs, alternately at any time and at the start of a phase, and counts the phases."""
 
     def __init__(self, rng: random.Random, folder: Path, base_url: str, made: Connection) -> None:
         self._rng = rng
@@ -51,18 +51,18 @@ class Killer:
     def kill(self) -> None:
         """Starts a run and kills it; if it ended before, starts another one."""
         while True:
-            running = self._start()
+            running, aimed = self._start(), ""
             self._number += 1
             if self._number % 2:
                 deadline = time.monotonic() + self._rng.random() * self._length
                 while (left := deadline - time.monotonic()) > 0 and running.verdict is None:
                     running.listen(left)
             else:
-                running.reaches(PHASES[self._number // 2 % len(PHASES)])
-                time.sleep(self._rng.random() * 0.04)
+                aimed = min(PHASES, key=self.killed.__getitem__)
+                running.reaches(aimed)
             running.kill()
             if running.verdict is None:
-                self.killed[running.phase or "starting"] += 1
+                self.killed[aimed or running.phase or "starting"] += 1
                 return
             self._length *= 0.9
 

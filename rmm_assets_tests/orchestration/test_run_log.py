@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import dlt
 import pytest
 
 import rmm_assets
@@ -24,6 +25,8 @@ SETTINGS = Path(rmm_assets.__file__).parents[1] / "dagster.yaml"
 @pytest.fixture
 def instance(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
     monkeypatch.setenv("ACME_API_KEY", KEY)
+    # Another test of this process may have made dlt read another level from the environment.
+    monkeypatch.setattr(dlt.current.run_context().runtime_config, "log_level", "WARNING")
     levels = {name: logging.getLogger(name).level for name in ("dlt", "rmm_assets", "dagster")}
     (workplace / "home").mkdir()
     shutil.copy(SETTINGS, workplace / "home" / "dagster.yaml")

@@ -84,9 +84,16 @@ def test_a_last_page_that_is_repeated_behind_the_end_is_no_more_rows(tmp_path: P
     loads_everything(tmp_path, dialect, "audit_log")
 
 
-@pytest.mark.parametrize("status", [401, 403, 500])
-def test_an_agent_whose_updates_cannot_be_read_is_red(status: int, tmp_path: Path) -> None:
+def test_agents_whose_updates_may_not_be_read_are_red(tmp_path: Path) -> None:
     """Without the permission to manage Windows updates, Tactical RMM answers 403 for each agent."""
+    dialect = tactical.TacticalStable()
+    dialect.faults = lambda asked, number: Say({"detail": "No."}, 403) if "winupdate" in asked.path else None
+    with Scripted(dialect.answer) as server, pytest.raises(RmmError, match="403"):
+        load(tmp_path, connection_of(dialect, server.url), dialect, "windows_updates")
+
+
+@pytest.mark.parametrize("status", [401, 500])
+def test_an_agent_whose_updates_cannot_be_read_is_red(status: int, tmp_path: Path) -> None:
     dialect = tactical.TacticalStable()
     some = dialect.resources()["agents"][7]["agent_id"]
     dialect.faults = lambda asked, number: Say({"detail": "No."}, status) if some in asked.path else None
