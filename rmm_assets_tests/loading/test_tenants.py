@@ -97,6 +97,8 @@ def test_a_tenant_that_fails_leaves_its_rows_and_those_of_the_others_as_they_sho
     }
     found = {tenant.tenant: tenant for tenant in outcome.tenants}
     assert found.keys() == {NORTH, SOUTH}
+    # Neither South's rows nor West's, which the run was not about, are missing.
+    assert (outcome.absences.gone, outcome.absences.held_back) == (1, "")
     north = found[NORTH]
     assert (north.rows_written, north.rows_new, north.rows_absent, north.row_count) == (4, 1, 1, 6)
     assert "403" in found[SOUTH].error and key_of(SOUTH) not in found[SOUTH].error

@@ -967,7 +967,7 @@ LOADING = (
         "tables/tenants.py",
         "if key[0] not in kept],\n        still_gone",
         "if key[0] not in held_back],\n        still_gone",
-        ("loading/test_tenants.py::test_each_tenant_is_read_from_where_its_last_read_ended",),
+        ("loading/test_tenants.py::test_each_tenant_is_read_in_full_when_that_is_due",),
     ),
     Mutant(
         "rows of a tenant that share a key are compared",
