@@ -114,11 +114,14 @@ bench-large: $(STAMP) ## Benchmark 10,000,000 rows: does memory grow with the ta
 	@$(BIN)/pip install -qq --disable-pip-version-check -r benchmarks/requirements.txt
 	@BENCH_DUCKDB_MEMORY=256MB $(BIN)/python -m benchmarks.run large --runs 1 --only e --timeout 7200
 
+bench-tenants: $(STAMP) ## Benchmark a connection with 1, 100 and 1,000 tenants (half an hour)
+	@$(BIN)/python -m benchmarks.tenants
+
 bench-postgres: $(STAMP) ## Benchmark two syncs into PostgreSQL (ten minutes; apt-get install postgresql)
 	@$(BIN)/pip install -qq --disable-pip-version-check -r benchmarks/requirements.txt
 	@$(BIN)/python -m benchmarks.postgres
 
-.PHONY: bench bench-peers bench-second bench-large bench-postgres
+.PHONY: bench bench-peers bench-second bench-large bench-postgres bench-tenants
 
 property: $(STAMP) ## Test 2,000 generated servers, 300 sequences of runs and more generated rows (set RMM_SERVERS, RMM_SEQUENCES to change)
 	@RMM_EXAMPLES=all RMM_SERVERS=$${RMM_SERVERS:-2000} RMM_SEQUENCES=$${RMM_SEQUENCES:-300} $(BIN)/pytest -n 2 --dist load -q rmm_assets_tests/rows rmm_assets_tests/config/test_no_value_is_repeated.py rmm_assets_tests/test_example.py rmm_assets_tests/integration/test_property_completeness.py rmm_assets_tests/integration/test_property_landing.py
