@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from rmm_assets.config import Connection
 from rmm_assets.errors import ChildTablesError, IncompleteError, SchemaContractError
-from rmm_assets.loading.cursor import Range
+from rmm_assets.loading.cursor import Cursor, Range
 from rmm_assets.loading.dlt_internals import cursor_state, declare_child_table, nested_tables, values_at
 from rmm_assets.loading.plan import LoadPlan, shape_of
 from rmm_assets.loading.reads import Landing, Reading, read
@@ -231,14 +231,13 @@ def _records(
         land = np.ones(len(batch), np.bool_) if wanted is None else wanted[start : start + len(batch)]
         start += len(batch)
         if cursor_range is not None and choose is not None:
-            land = land & choose([_passing(cursor_range, row) for row in batch])
+            land = land & choose([passing(cursor_range.cursor, row) for row in batch])
         if land.any():
             yield [spool.landing(batch[index]) for index in np.flatnonzero(land)]
 
 
-def _passing(cursor_range: Range, row: Mapping[str, Any]) -> list[Any]:
-    """Returns a row's cursor and what identifies the row."""
-    cursor = cursor_range.cursor
+def passing(cursor: Cursor, row: Mapping[str, Any]) -> list[Any]:
+    """Returns a row's cursor and what identifies the row, as `Range.admit` takes them."""
     found = values_at(cursor.path, row)
     return [found[0] if found else None, *([row] if cursor.key is None else (row.get(name) for name in cursor.key))]
 

@@ -27,12 +27,12 @@ from rmm_assets.http.redaction import Redactor, Redactors
 from rmm_assets.http.tokens import Tokens
 from rmm_assets.http.transport import Traffic
 from rmm_assets.loading.cursor import Range
-from rmm_assets.loading.dlt_internals import cursor_state, values_at
+from rmm_assets.loading.dlt_internals import cursor_state
 from rmm_assets.loading.outcome import TenantOutcome
 from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.reads import Landing, Reading, read, with_fields
 from rmm_assets.loading.requests import plan_requests
-from rmm_assets.loading.source import landing, shape_at, source_of, spool_of
+from rmm_assets.loading.source import landing, passing, shape_at, source_of, spool_of
 from rmm_assets.reading.collector import MemoryCollector
 from rmm_assets.reading.fetch import Pager
 from rmm_assets.reading.report import Report
@@ -262,8 +262,6 @@ def _take(read: _Read, reading: TenantsReading, spool: Spool | RecordSpool) -> N
     if read.unproven is not None:
         reading.unproven[outcome.tenant] = read.unproven
     for page in read.pages:
-        if read.range is not None:
-            page = _admitted(page, read.range)
         spool.add(with_fields(page, {reading.column: outcome.tenant}))
     if read.range is not None:
         outcome.rows_left_out = read.range.left_out
@@ -274,14 +272,11 @@ def _take(read: _Read, reading: TenantsReading, spool: Spool | RecordSpool) -> N
 
 def _admitted(page: Page, range: Range) -> Page:
     """Returns a page without the rows that are outside of a range."""
-    rows = [row for row in page.objects() if isinstance(row, dict)]
-    cursor = range.cursor
-    values = []
+    rows, kept = page.objects(), list[Any]()
     for row in rows:
-        found = values_at(cursor.path, row)
-        values.append([found[0] if found else None, *([row] if cursor.key is None else map(row.get, cursor.key))])
-    kept = [row for row, admitted in zip(rows, range.admit(values), strict=True) if admitted]
-    kept += [row for row in page.objects() if not isinstance(row, dict)]
+        # What is not an object is rejected when it lands, whatever the range.
+        if not isinstance(row, dict) or range.admit([passing(range.cursor, row)]).all():
+            kept.append(row)
     return Page(len(kept), None, page.size, None, b"", None, kept)
 
 
@@ -362,7 +357,8 @@ class _Workers:
             unproven = "the read ended at a maximum that the connection sets"
         if isinstance(own.unread_parents, str):
             unproven, own.unread_parents = own.unread_parents, ()
-        return _Read(outcome, range, rows.pages, unproven if everything else "", own.unread_parents)
+        pages = rows.pages if range is None else [_admitted(page, range) for page in rows.pages]
+        return _Read(outcome, range, pages, unproven if everything else "", own.unread_parents)
 
     def _refuse_loss(self, resource: Resource, outcome: TenantOutcome) -> None:
         """Refuses a read with far fewer rows than the tenant's last one.

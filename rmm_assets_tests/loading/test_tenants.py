@@ -391,3 +391,11 @@ def test_each_tenant_is_read_in_full_when_that_is_due(tmp_path: Path) -> None:
     with store_in(tmp_path).reading("test") as client:
         full = {sync.tenant: sync.last_full_read for sync in latest_of_tenants(client)}
     assert all(full.values()) and full[NORTH] > full[SOUTH]  # type: ignore[operator]
+
+
+def test_a_row_without_a_cursor_concerns_one_tenant(customers: Customers, tmp_path: Path) -> None:
+    customers.devices = {NORTH: at(1, 1, 2), SOUTH: [*at(1, 1), {"id": 2}], WEST: at(1, 1)}
+    outcome = load(tmp_path, msp(customers.server.url, ranged()))
+    errors = {tenant.tenant: tenant.error for tenant in outcome.tenants if tenant.error}
+    assert errors.keys() == {SOUTH} and "a row has no value at `changed`" in errors[SOUTH]
+    assert {tenant for tenant, _ in held(tmp_path)} == {NORTH, WEST}
