@@ -45,9 +45,9 @@ from rmm_assets.orchestration.resources import RmmApi, api_resource
 from rmm_assets.orchestration.schedules import build_job, build_own_job, build_schedule, freshness
 from rmm_assets.orchestration.tenants import (
     build_tenants_asset,
-    build_tenants_schedule,
     build_tenants_sensor,
     failure_of,
+    run_requests,
     tenant_metadata,
 )
 from rmm_assets.tables.table import Table
@@ -127,7 +127,7 @@ def _tenants_defs(
     )
     [bound] = dg.with_resources([asset], {_resource_key(connection): api})
     job = build_job(connection, [spec.key for spec in specs])
-    schedule = build_tenants_schedule(connection, connection.schedule, job)
+    schedule = build_schedule(connection.schedule, job, requests=partial(run_requests, connection))
     return dg.Definitions(
         assets=[bound], jobs=[job], schedules=[schedule] if schedule else [], sensors=[build_tenants_sensor(connection)]
     )

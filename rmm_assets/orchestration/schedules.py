@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from itertools import pairwise
 
@@ -74,22 +74,29 @@ def executor_of(connection: Connection) -> dg.ExecutorDefinition | None:
     return executors[connection.executor]
 
 
+Requests = Callable[[dg.ScheduleEvaluationContext], Iterable[dg.RunRequest | dg.SkipReason]]
+
+
 def build_schedule(
-    schedule: Schedule | None, job: dg.JobDefinition, only: Sequence[dg.AssetKey] | None = None
-) -> dg.ScheduleDefinition | None:
+    schedule: Schedule | None, job: dg.JobDefinition, only: Sequence[dg.AssetKey] | None = None,
+    requests: Requests | None = None,
+) -> dg.ScheduleDefinition | None:  # fmt: skip
     """Builds a job's schedule; returns None if its file does not define one.
 
     Args:
         only: The assets of the job that it materializes; all of them if None.
+        requests: Returns the runs of a tick; by default one of the assets in `only`.
     """
     if schedule is None:
         return None
 
-    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    def tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         end_lost_runs(context.instance, job.name)
-        if (running := run_in_progress(context.instance, job.name)) is not None:
-            return dg.SkipReason(f"run {running[:8]} of {job.name} is in progress")
-        return dg.RunRequest(asset_selection=only)
+        running = context.instance.get_run_records(dg.RunsFilter(job_name=job.name, statuses=_IN_PROGRESS), limit=1)
+        if running:
+            yield dg.SkipReason(f"run {running[0].dagster_run.run_id[:8]} of {job.name} is in progress")
+            return
+        yield from [dg.RunRequest(asset_selection=only)] if requests is None else requests(context)
 
     return dg.ScheduleDefinition(
         name=f"{job.name}_schedule",
@@ -97,20 +104,11 @@ def build_schedule(
         cron_schedule=schedule.cron,
         execution_timezone=schedule.timezone,
         execution_fn=tick,
-        default_status=default_status(schedule),
+        default_status=(
+            dg.DefaultScheduleStatus.RUNNING if schedule.status == "running" else dg.DefaultScheduleStatus.STOPPED
+        ),
         description=f"{schedule.cron} ({schedule.timezone}); skipped while a run is in progress.",
     )
-
-
-def run_in_progress(instance: dg.DagsterInstance, job: str) -> str | None:
-    """Returns the id of a run of a job that is queued or in progress; None if there is none."""
-    found = instance.get_run_records(dg.RunsFilter(job_name=job, statuses=_IN_PROGRESS), limit=1)
-    return found[0].dagster_run.run_id if found else None
-
-
-def default_status(schedule: Schedule) -> dg.DefaultScheduleStatus:
-    """Returns whether a schedule runs when it is first loaded."""
-    return dg.DefaultScheduleStatus.RUNNING if schedule.status == "running" else dg.DefaultScheduleStatus.STOPPED
 
 
 def freshness(connection: Connection, resource: Resource) -> dg.FreshnessPolicy | None:

@@ -13,13 +13,10 @@ from typing import Any
 import dagster as dg
 
 from rmm_assets.config import Connection, Resource
-from rmm_assets.config.schedule import Schedule
 from rmm_assets.errors import RmmError
 from rmm_assets.loading.outcome import TenantOutcome
 from rmm_assets.loading.run import store_of
 from rmm_assets.loading.tenants import tenants_of
-from rmm_assets.orchestration.lost_runs import end_lost_runs
-from rmm_assets.orchestration.schedules import default_status, run_in_progress
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
@@ -118,40 +115,21 @@ def tenant_metadata(outcome: TenantOutcome, load_id: str) -> dict[str, Any]:
     }
 
 
-def build_tenants_schedule(
-    connection: Connection, schedule: Schedule | None, job: dg.JobDefinition
-) -> dg.ScheduleDefinition | None:
-    """Builds the schedule of a connection with tenants: one run a batch; None if its file does not define one."""
-    if schedule is None:
-        return None
+def run_requests(
+    connection: Connection, context: dg.ScheduleEvaluationContext
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Yields a run for each batch of tenants, as the requests of a schedule."""
     assert connection.tenants is not None
-    size = connection.tenants.batch
-
-    def tick(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        end_lost_runs(context.instance, job.name)
-        if (running := run_in_progress(context.instance, job.name)) is not None:
-            yield dg.SkipReason(f"run {running[:8]} of {job.name} is in progress")
-            return
-        try:
-            names = update_partitions(context.instance, connection)
-        except RmmError as error:  # the sensor reports it, too
-            context.log.error(f"syncing the tenants known so far: {error}")
-            names = list(context.instance.get_dynamic_partitions(str(partitions_of(connection).name)))
-        for tags in batches(names, size):
-            # Dagster wants a key of each run that has not been there before.
-            yield dg.RunRequest(run_key=f"{context.scheduled_execution_time} {tags[RANGE_START]}", tags=tags)
-        if not names:
-            yield dg.SkipReason("no tenants")
-
-    return dg.ScheduleDefinition(
-        name=f"{job.name}_schedule",
-        job=job,
-        cron_schedule=schedule.cron,
-        execution_timezone=schedule.timezone,
-        execution_fn=tick,
-        default_status=default_status(schedule),
-        description=f"{schedule.cron} ({schedule.timezone}), {size} tenants a run; skipped while a run is in progress.",
-    )
+    try:
+        names = update_partitions(context.instance, connection)
+    except RmmError as error:  # the sensor reports it, too
+        context.log.error(f"syncing the tenants known so far: {error}")
+        names = list(context.instance.get_dynamic_partitions(str(partitions_of(connection).name)))
+    for tags in batches(names, connection.tenants.batch):
+        # Dagster wants a key of each run that has not been there before.
+        yield dg.RunRequest(run_key=f"{context.scheduled_execution_time} {tags[RANGE_START]}", tags=tags)
+    if not names:
+        yield dg.SkipReason("no tenants")
 
 
 def build_tenants_sensor(connection: Connection) -> dg.SensorDefinition:

@@ -2126,8 +2126,8 @@ ORCHESTRATION = (
     Mutant(
         "a tick is skipped while a run is in progress",
         "orchestration/schedules.py",
-        "return found[0].dagster_run.run_id if found else None",
-        "return None",
+        "        if running:\n",
+        "        if running and not job.name:\n",
         ("orchestration/test_schedules.py::test_a_tick_is_skipped_while_a_run_is_in_progress",),
     ),
     Mutant(
