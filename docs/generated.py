@@ -191,7 +191,8 @@ def example(name: str, profile: Profile) -> str:
 
 def _vendor(name: str, profile: Profile) -> Iterator[str]:
     yield f"# {profile.vendor}\n"
-    yield f"`profile: {name}`, written from {_SURE[profile.confidence]}. [The vendor's documentation]({profile.docs})."
+    sure = _SURE[profile.confidence or "low"]
+    yield f"`profile: {name}`, written from {sure}. [The vendor's documentation]({profile.docs})."
     yield f"[How to use a profile](../../how-to/profiles.md).\n\n```bash\nrmm init {name} acme\n```\n"
     yield f"writes this file, and asks for what is missing:\n\n```yaml\n{example(name, profile)}```"
     yield "\n## Sign in\n\n| secret | what | where to get it |\n|---|---|---|"
