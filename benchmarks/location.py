@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import yaml
@@ -17,24 +18,30 @@ import yaml
 RESOURCES = ("devices", "alerts", "patches", "tickets", "software")
 
 
+def write_connection(folder: Path, name: str, base_url: str, **more: Any) -> None:
+    """Writes a connection file of five resources into a folder of its own."""
+    attributes = {
+        "name": name,
+        "client": {"base_url": base_url, "auth": {"type": "bearer"}},
+        "api_key": {"env": "RMM_KEY"},
+        "schedule": {"cron": "0 * * * *"},
+        "resource_defaults": {
+            "primary_key": "id",
+            "write_disposition": "merge",
+            "endpoint": {"data_selector": "data", "paginator": {"type": "offset", "limit": 100}},
+        },
+        "resources": [{"name": each, "endpoint": {"path": f"/v1/{each}"}} for each in RESOURCES],
+        **more,
+    }
+    (folder / name).mkdir()
+    file = {"type": "rmm_assets.RmmConnection", "attributes": attributes}
+    (folder / name / "defs.yaml").write_text(yaml.safe_dump(file))
+
+
 def write(folder: Path, number: int) -> None:
-    """Writes that many connection files of five resources into a folder."""
-    for name in (f"rmm_{index}" for index in range(number)):
-        attributes = {
-            "name": name,
-            "client": {"base_url": "https://127.0.0.1", "auth": {"type": "bearer"}},
-            "api_key": {"env": "RMM_KEY"},
-            "schedule": {"cron": "0 * * * *"},
-            "resource_defaults": {
-                "primary_key": "id",
-                "write_disposition": "merge",
-                "endpoint": {"data_selector": "data", "paginator": {"type": "offset", "limit": 100}},
-            },
-            "resources": [{"name": each, "endpoint": {"path": f"/v1/{each}"}} for each in RESOURCES],
-        }
-        (folder / name).mkdir()
-        file = {"type": "rmm_assets.RmmConnection", "attributes": attributes}
-        (folder / name / "defs.yaml").write_text(yaml.safe_dump(file))
+    """Writes that many connection files into a folder."""
+    for index in range(number):
+        write_connection(folder, f"rmm_{index}", "https://127.0.0.1")
 
 
 def measure(folder: Path) -> tuple[float, int]:

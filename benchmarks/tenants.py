@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
-from benchmarks.location import RESOURCES, measure
+from benchmarks.location import RESOURCES, measure, write_connection
 
 ROWS = 50
 
@@ -57,22 +56,8 @@ def serve(port: multiprocessing.Queue[int]) -> None:
 
 def write(folder: Path, number: int, port: int) -> None:
     """Writes a connection file and a list of that many tenants."""
-    attributes = {
-        "name": "msp",
-        "client": {"base_url": f"http://127.0.0.1:{port}/{{settings.path}}", "auth": {"type": "bearer"}},
-        "api_key": {"env": "RMM_KEY"},
-        "tenants": {"file": "tenants.csv"},
-        "schedule": {"cron": "0 * * * *"},
-        "resource_defaults": {
-            "primary_key": "id",
-            "write_disposition": "merge",
-            "endpoint": {"data_selector": "data", "paginator": {"type": "offset", "limit": 100}},
-        },
-        "resources": [{"name": each, "endpoint": {"path": f"/v1/{each}"}} for each in RESOURCES],
-    }
-    (folder / "msp").mkdir()
-    file = {"type": "rmm_assets.RmmConnection", "attributes": attributes}
-    (folder / "msp" / "defs.yaml").write_text(yaml.safe_dump(file))
+    address = f"http://127.0.0.1:{port}/{{settings.path}}"
+    write_connection(folder, "msp", address, tenants={"file": "tenants.csv"})
     (folder / "msp" / "tenants.csv").write_text("name,path\n" + "".join(f"t{i},t{i}\n" for i in range(number)))
 
 
