@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 from rmm_assets.config import Connection, Resource
 from rmm_assets.config.destinations import changes_rows, merge_strategies, merges_at_once
 from rmm_assets.config.names import normalized_column
+from rmm_assets.errors import SuspiciousLossError
 from rmm_assets.loading.cursor import Cursor
 from rmm_assets.loading.dlt_internals import VALIDITY_COLUMNS
 from rmm_assets.rows.contents import CONTENT_HASH
@@ -97,6 +99,26 @@ class LoadPlan:
     def marks_absences(self) -> bool:
         """Whether the table has a column with the time since which a row is gone at the source."""
         return self.absences != "keep"
+
+    def reads_everything(self, now: datetime, last_full_read: datetime | None) -> bool:
+        """Returns whether `full_every` is due: the last complete read of everything is long ago, or there was none."""
+        if self.full_seconds is None:
+            return False
+        return last_full_read is None or (now - last_full_read).total_seconds() >= self.full_seconds
+
+    def refuse_loss(self, now: int, before: int) -> None:
+        """Refuses a read with far fewer rows than the last one.
+
+        Raises:
+            SuspiciousLossError: More than `max_absent_share` of the rows of the last read are gone.
+        """
+        resource = self.resource
+        if before and now < before * (1 - resource.max_absent_share):
+            raise SuspiciousLossError(
+                f"{resource.name}: the API sent {now} rows but the last read had {before}: more than "
+                f"{resource.max_absent_share:.0%} are gone. This also happens if the key has lost permissions. If the rows "
+                "are really gone, raise max_absent_share for one run"
+            )
 
 
 def plan_load(connection: Connection, resource: Resource) -> LoadPlan:

@@ -25,7 +25,7 @@ from dlt.destinations.sql_client import SqlClientBase
 
 from rmm_assets.config import Connection, Resource
 from rmm_assets.config.transport import rate_limit_of, transport_of
-from rmm_assets.errors import IncompleteError, PublishedError, SuspiciousLossError
+from rmm_assets.errors import IncompleteError, PublishedError
 from rmm_assets.http.auth import Secret, hidden
 from rmm_assets.http.redaction import Redactors
 from rmm_assets.http.tokens import Tokens
@@ -592,7 +592,7 @@ def _found_before(plan: LoadPlan, pipeline: dlt.Pipeline, attempt: Attempt, *, i
         with pipeline.sql_client() as client:
             sync = latest_loaded(client).get(plan.resource.name)
         last = sync.last_full_read if sync is not None else None
-    due = last is None or (attempt.began - last).total_seconds() >= plan.full_seconds
+    due = plan.reads_everything(attempt.began, last)
     if due:
         attempt.log.info("%s: reading everything, because full_every is due", plan.resource.name)
     return Found(full=due, last_full_read=last)
@@ -685,13 +685,7 @@ def _refuse_loss(plan: LoadPlan, report: Report, table: Table) -> None:
     else:
         last = rows_of_last_read(table.client, resource.name) if plan.loss_baseline == "last read" else None
         before = rows_alive(table) if last is None else last
-    now = report.distinct if resource.keys else report.rows
-    if before and now < before * (1 - resource.max_absent_share):
-        raise SuspiciousLossError(
-            f"{resource.name}: the API sent {now} rows but the last read had {before}: more than "
-            f"{resource.max_absent_share:.0%} are gone. This also happens if the key has lost permissions. If the rows "
-            "are really gone, raise max_absent_share for one run"
-        )
+    plan.refuse_loss(report.distinct if resource.keys else report.rows, before)
 
 
 def sync(

@@ -19,7 +19,7 @@ from rmm_assets.config import Connection, Resource
 from rmm_assets.config.names import normalized_column, normalized_table
 from rmm_assets.config.tenants import Tenant, in_file, tenants_in
 from rmm_assets.config.transport import rate_limit_of, transport_of
-from rmm_assets.errors import ConflictingRowsError, IncompleteError, RmmError, SuspiciousLossError, TenantError
+from rmm_assets.errors import ConflictingRowsError, IncompleteError, RmmError, TenantError
 from rmm_assets.http.address import read_origin
 from rmm_assets.http.auth import Secret
 from rmm_assets.http.rate_limit import Permits
@@ -227,21 +227,20 @@ def _read_all(reading: TenantsReading, shape: RowShape, spool: Spool | RecordSpo
     failed = [outcome for outcome in reading.outcomes if outcome.error]
     report.reason = f"{len(reading.read)} of {len(reading.outcomes)} tenants were read to the end"
     if failed and len(failed) == len(reading.outcomes):
-        raise TenantError(all_failed(failed))
+        raise TenantError(_all_failed(failed))
 
 
 def _range_of(reading: TenantsReading, tenant: str) -> Range | None:
     """Returns the range that a tenant's read goes on with, while dlt extracts; None if every read reads everything."""
-    plan, last = reading.plan, reading.last_full_reads.get(tenant)
+    plan = reading.plan
     if plan.cursor is None:
         return None
     states = cursor_state(plan.resource.name, plan.cursor.path).setdefault("tenants", {})
-    seconds = plan.full_seconds
-    full = seconds is not None and (last is None or (reading.began - last).total_seconds() >= seconds)
+    full = plan.reads_everything(reading.began, reading.last_full_reads.get(tenant))
     return Range(plan.cursor, states.setdefault(tenant, {}), full=full)
 
 
-def all_failed(failed: Sequence[TenantOutcome]) -> str:
+def _all_failed(failed: Sequence[TenantOutcome]) -> str:
     """Says that no tenant could be read, with the first reason."""
     first = failed[0]
     more = f"; {len(failed) - 1} more tenants failed" if len(failed) > 1 else ""
@@ -347,8 +346,8 @@ class _Workers:
                     "tenant %s: %s; landing the rows received, because on_incomplete is warn", name, error
                 )
         everything = range is None or range.full
-        if everything:
-            self._refuse_loss(resource, outcome)
+        if everything and not outcome.report.partial:
+            reading.plan.refuse_loss(outcome.report.distinct, reading.baselines.get(name, 0))
         self._refuse_own_column(resource, rows.pages)
         if reading.plan.full_seconds is not None:
             proven = everything and outcome.report.complete and not outcome.report.partial
@@ -359,20 +358,6 @@ class _Workers:
             unproven, own.unread_parents = own.unread_parents, ()
         pages = rows.pages if range is None else [_admitted(page, range) for page in rows.pages]
         return _Read(outcome, range, pages, unproven if everything else "", own.unread_parents)
-
-    def _refuse_loss(self, resource: Resource, outcome: TenantOutcome) -> None:
-        """Refuses a read with far fewer rows than the tenant's last one.
-
-        Raises:
-            SuspiciousLossError: More than `max_absent_share` of the rows of the last read are gone.
-        """
-        before, now = self._reading.baselines.get(outcome.tenant, 0), outcome.report.distinct
-        if before and not outcome.report.partial and now < before * (1 - resource.max_absent_share):
-            raise SuspiciousLossError(
-                f"{resource.name}: the API sent {now} rows but the last read had {before}: more than "
-                f"{resource.max_absent_share:.0%} are gone. This also happens if the key has lost permissions. If the rows "
-                "are really gone, raise max_absent_share for one run"
-            )
 
     def _shape_of(self, resource: Resource) -> RowShape:
         """Describes the rows as the API sends them, which do not say whose they are."""

@@ -252,18 +252,9 @@ def _load(
             ) as run,
         ):
             redact = run.redact
-            # Dagster sets its own level on the loggers it manages; at that level dlt logs about a hundred lines per run.
-            logging.getLogger("dlt").setLevel(dlt.current.run_context().runtime_config.log_level)
-            loader = _Loader.of(run)
-            [result] = loader.run(
-                context,
-                dlt_source=run.source,
-                dlt_pipeline=run.pipeline,
-                refresh=run.refresh,
-                dagster_dlt_translator=Translator(partial(asset_spec, connection, resource)),
-            )
-            events.append(dg.MaterializeResult(asset_key=key, metadata=result.metadata))
-            loaded = Loaded(result.metadata or {}, before)
+            metadata = _Loader.of(run).load(context, connection)
+            events.append(dg.MaterializeResult(asset_key=key, metadata=metadata))
+            loaded = Loaded(metadata, before)
             with run.client as client:
                 events.extend(check.result(key, Table(client, plan.table), loaded) for check in checks)
     except dg.Failure as failure:  # a secret is not set
@@ -315,15 +306,11 @@ def _load_tenants(
             tenants=batch, shared=shared,
         ) as run:  # fmt: skip
             redact = run.redact
-            logging.getLogger("dlt").setLevel(dlt.current.run_context().runtime_config.log_level)
             loader = _Loader.of(run)
-            [result] = loader.run(
-                context, dlt_source=run.source, dlt_pipeline=run.pipeline, refresh=run.refresh,
-                dagster_dlt_translator=Translator(partial(asset_spec, connection, resource)),
-            )  # fmt: skip
+            metadata = loader.load(context, connection)
             outcome = loader.outcome
             failure = failure_of(outcome.tenants)
-            metadata = {**(result.metadata or {}), "complete": outcome.report.complete and failure is None}
+            metadata = {**metadata, "complete": outcome.report.complete and failure is None}
             with run.client as client:
                 loaded = Loaded(metadata, before)
                 checked.extend(check.result(key, Table(client, plan.table), loaded) for check in checks)
@@ -389,6 +376,20 @@ class _Loader(DagsterDltResource):
         loader = cls()
         loader._open = run
         return loader
+
+    def load(self, context: dg.AssetExecutionContext, connection: Connection) -> Mapping[str, Any]:
+        """Loads the run's resource through dagster-dlt; returns the metadata of its materialization."""
+        # Dagster sets its own level on the loggers it manages; at that level dlt logs about a hundred lines per run.
+        logging.getLogger("dlt").setLevel(dlt.current.run_context().runtime_config.log_level)
+        run = self._open
+        [result] = self.run(
+            context,
+            dlt_source=run.source,
+            dlt_pipeline=run.pipeline,
+            refresh=run.refresh,
+            dagster_dlt_translator=Translator(partial(asset_spec, connection, run.plan.resource)),
+        )
+        return result.metadata or {}
 
     @property
     def outcome(self) -> Outcome:

@@ -883,9 +883,9 @@ LOADING = (
     ),
     Mutant(
         "far fewer rows than last time are red",
-        "loading/run.py",
-        "    if before and now < before * (1 - resource.max_absent_share):\n",
-        "    if before and now < 0:\n",
+        "loading/plan.py",
+        "        if before and now < before * (1 - resource.max_absent_share):\n",
+        "        if before and now < 0:\n",
         ("loading/test_absences.py::test_an_empty_read_of_a_filled_table_is_red_and_the_table_unchanged",),
     ),
     Mutant(
@@ -944,8 +944,8 @@ LOADING = (
     Mutant(
         "a sudden loss is that of a tenant",
         "loading/tenants.py",
-        "if before and not outcome.report.partial and now < before * (1 - resource.max_absent_share):",
-        "if False:",
+        "        if everything and not outcome.report.partial:\n",
+        "        if not everything:\n",
         ("loading/test_tenants.py::test_a_sudden_loss_is_that_of_one_tenant",),
     ),
     Mutant(
@@ -2066,8 +2066,8 @@ ORCHESTRATION = (
     Mutant(
         "a resource with a schedule of its own is left out of the connection's ticks",
         "orchestration/schedules.py",
-        "return dg.RunRequest(asset_selection=only)",
-        "return dg.RunRequest()",
+        "yield from [dg.RunRequest(asset_selection=only)]",
+        "yield from [dg.RunRequest()]",
         (
             "orchestration/test_schedules.py"
             "::test_a_resource_with_a_schedule_is_loaded_by_it_and_not_by_the_connections",
