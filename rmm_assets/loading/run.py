@@ -36,7 +36,7 @@ from rmm_assets.loading.parents import Parents
 from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.reads import Landing, Publishing, Reading
 from rmm_assets.loading.shared import Shared
-from rmm_assets.loading.source import build_source
+from rmm_assets.loading.source import build_source, schema_of
 from rmm_assets.loading.tenants import Access, Batch, TenantsReading, build_tenants_source
 from rmm_assets.reading.fetch import Pager
 from rmm_assets.reading.report import Report
@@ -628,20 +628,17 @@ def masked_in_logs(redactors: Redactors, password: str | None) -> Iterator[None]
 
 def _clear_up(plan: LoadPlan, pipeline: dlt.Pipeline, table: Table) -> None:
     """Removes what a killed run left in append-only tables; a merge overwrites it anyway."""
-    schema: str | None = pipeline.default_schema_name
-    if schema is None or not plan.changes_rows:
+    schema = schema_of(pipeline)
+    if not plan.changes_rows or plan.table not in schema.tables:
         return
-    forget_unfinished(Table(table.client, plan.rejected_table), schema)
+    forget_unfinished(Table(table.client, plan.rejected_table), schema.name)
     if plan.resource.disposition == "append":
-        forget_unfinished(table, schema, _nested(pipeline, table))
+        forget_unfinished(table, schema.name, _nested(pipeline, table))
 
 
 def _nested(pipeline: dlt.Pipeline, table: Table) -> list[Nested]:
     """Returns the table's child tables, parents first."""
-    schema: str | None = pipeline.default_schema_name
-    if schema is None:
-        return []
-    found = nested_tables(pipeline.default_schema.tables, table.name)
+    found = nested_tables(schema_of(pipeline).tables, table.name)
     named = [(Table(table.client, str(entry["name"])), Table(table.client, str(entry["parent"]))) for entry in found]
     return [Nested(child, parent) for child, parent in named if child.exists()]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dlt
 import numpy as np
@@ -148,15 +148,25 @@ def landing(
     yield from _rejects(plan, spool, load_id)
 
 
+def schema_of(pipeline: dlt.Pipeline) -> dlt.Schema:
+    """Returns the schema of a pipeline that extracts or has loaded. The first time it extracts, it only has its source's."""
+    name: str | None = pipeline.default_schema_name
+    return pipeline.default_schema if name else dlt.current.source_schema()
+
+
 def shape_at(plan: LoadPlan, reading: Landing) -> RowShape:
-    """Describes the rows by the plan and the table at the destination, whose schema dlt restored before the read.
+    """Describes the rows by the plan and the table at the destination.
+
+    dlt restored the table's schema before the read, unless a killed first load left the table without dlt's state.
 
     Raises:
         ChildTablesError: The table can no longer get child tables.
     """
     pipeline, existing = reading.pipeline, reading.existing
-    schema: str | None = pipeline.default_schema_name
-    tables: Any = pipeline.default_schema.tables if schema else {}
+    schema = schema_of(pipeline)
+    if pipeline.first_run and existing.schema is not None:
+        schema.update_schema(dlt.Schema.from_stored_schema(cast("Any", existing.schema)))
+    tables: Any = schema.tables
     known: Mapping[str, Any] = existing.columns
     if plan.table in tables and not existing.dropped:
         known = dict(tables[plan.table]["columns"])

@@ -177,11 +177,15 @@ def forget_unfinished(table: Table, schema: str, nested: Sequence[Nested] = ()) 
     loads = Table(table.client, _LOADS)
     if not loads.exists():
         return
-    finished = f"SELECT load_id FROM {loads.source} WHERE status = 0"
+    load_id = table.quote(LOAD_ID)
+    ((last,),) = loads.rows("SELECT max(load_id) FROM {table} WHERE schema_name = %s AND status = 0", schema)
+    if last is None:  # Nothing was ever finished, unless there are rows of several loads.
+        ((oldest, newest),) = table.rows(f"SELECT min({load_id}), max({load_id}) FROM {{table}}")
+        last = "" if oldest == newest else newest
     # Only rows newer than the last finished load, so that no rows are lost if somebody empties dlt's own table.
     table.change(
-        f"DELETE FROM {{table}} WHERE {table.quote(LOAD_ID)} NOT IN ({finished}) AND {table.quote(LOAD_ID)} > "
-        f"(SELECT coalesce(max(load_id), '') FROM {loads.source} WHERE schema_name = %s AND status = 0)",
-        schema,
+        f"DELETE FROM {{table}} WHERE {load_id} > %s AND {load_id} NOT IN "
+        f"(SELECT load_id FROM {loads.source} WHERE status = 0)",
+        last,
     )
     remove_orphans(nested)

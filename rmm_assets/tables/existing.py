@@ -22,10 +22,13 @@ class Existing:
     Attributes:
         dropped: Whether the table is in the stored dlt schema but has been dropped.
         columns: dlt column schemas of a table that exists but is in no dlt schema; otherwise empty, as dlt knows the table.
+        schema: The stored dlt schema, if it has the table, in dlt's form. dlt restores it only together with the pipeline's
+            state, which is written last: a first load that was killed after its rows were in the table has none.
     """
 
     dropped: bool = False
     columns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    schema: Mapping[str, Any] | None = None
 
 
 def look_up(client: JobClientBase, schema: str, table: str) -> Existing:
@@ -43,11 +46,12 @@ def look_up(client: JobClientBase, schema: str, table: str) -> Existing:
         return Existing()
     with client:
         is_there = Table(client.sql_client, table).exists()
-        listed = _listed(client, schema, table)
+        stored = _stored(client, schema)
+        listed = _columns(stored, table)
         if not is_there:
             return Existing(dropped=any("data_type" in column for column in listed.values()))
         if listed:
-            return Existing()
+            return Existing(schema=stored)
         owner = _owner(client, schema, table)
         if owner is not None:
             raise ForeignTableError(
@@ -59,14 +63,18 @@ def look_up(client: JobClientBase, schema: str, table: str) -> Existing:
         return Existing(columns={name: dict(column) for name, column in found.get(table, {}).items()})
 
 
-def _listed(client: SqlJobClientBase, schema: str, table: str) -> Mapping[str, Any]:
-    """Returns a table's columns in the newest version of a dlt schema."""
+def _stored(client: SqlJobClientBase, schema: str) -> Mapping[str, Any]:
+    """Returns the newest version of a dlt schema; empty if there is none."""
     try:
         stored = client.get_stored_schema(schema)
     except DatabaseUndefinedRelation:
         return {}
-    tables: Mapping[str, Any] = json.loads(stored.schema)["tables"] if stored is not None else {}
-    columns: Mapping[str, Any] = tables.get(table, {}).get("columns", {})
+    found: Mapping[str, Any] = json.loads(stored.schema) if stored is not None else {}
+    return found
+
+
+def _columns(stored: Mapping[str, Any], table: str) -> Mapping[str, Any]:
+    columns: Mapping[str, Any] = stored.get("tables", {}).get(table, {}).get("columns", {})
     return columns
 
 
@@ -80,4 +88,4 @@ def _owner(client: SqlJobClientBase, schema: str, table: str) -> str | None:
         )
     except DatabaseUndefinedRelation:
         return None
-    return next((name for (name,) in found if _listed(client, str(name), table)), None)
+    return next((name for (name,) in found if _columns(_stored(client, str(name)), table)), None)

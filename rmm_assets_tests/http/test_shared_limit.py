@@ -31,7 +31,7 @@ from rmm_assets_tests.syncing import KEY, connection, devices, resource
 pytest.importorskip("redis", reason="pip install 'rmm_assets[redis]'")
 
 # Each acquires permits and records when it held one.
-WORKER = """
+WORKER = r"""
 import sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,7 +41,8 @@ permits = open_permits(Path("work"), "acme", max_concurrency=int(concurrency), r
 def one(_):
     with permits.permit():
         began = time.time()
-        print("held", flush=True)
+        sys.stdout.write("held\n")  # at once, as other threads write, too
+        sys.stdout.flush()
         time.sleep(float(hold))
         return began, time.time()
 print("ready", flush=True)

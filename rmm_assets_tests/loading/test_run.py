@@ -155,6 +155,56 @@ def load_and_lose_the_copy(made: Connection, base_url: str, store: Store) -> Non
         opened.finish(info)
 
 
+# What a first run leaves that is killed before dlt records its load.
+NOT_RECORDED = "DELETE FROM acme._dlt_loads"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"child_tables": True},
+        {"write_disposition": "append", "primary_key": None},
+        {"write_disposition": "append", "primary_key": None, "child_tables": True},
+        {"write_disposition": "replace"},
+        {"write_disposition": {"disposition": "merge", "strategy": "scd2"}},
+    ],
+    ids=["merge", "merge with children", "append", "append with children", "replace", "history"],
+)
+def test_a_first_load_that_dlt_did_not_record_is_repaired(changes: dict[str, Any], tmp_path: Path) -> None:
+    made = connection(resource(**changes))
+    rows = devices(30, tags=["a", "b"], size=1)
+    with Simulator(tables={"devices": rows}) as server:
+        run(tmp_path, server.base_url, made)
+        change(tmp_path, NOT_RECORDED)
+        rows = [*rows[5:], *devices(3, 1000, tags=["c"], size="large")]
+        server.set_rows("devices", rows)
+        run(tmp_path, server.base_url, made)
+    found = rows_of(tmp_path, own=True)
+    gone = [row for row in found if row.get("_absent_since") or row.get("_dlt_valid_to")]
+    valid = [row for row in found if row not in gone]
+    assert ids(valid) == ids(rows)
+    assert [row["size"] for row in valid] == [1] * 25 + [None] * 3
+    assert [row["size__v_text"] for row in valid] == [None] * 25 + ["large"] * 3
+    if "child_tables" in changes:
+        with duckdb.connect(str(tmp_path / "rmm.duckdb"), read_only=True) as client:
+            children = client.sql("SELECT value, count(*) FROM acme.devices__tags GROUP BY 1 ORDER BY 1").fetchall()
+        still = 25 + len(gone)
+        assert children == [("a", still), ("b", still), ("c", 3)]
+
+
+def test_appended_rows_stay_if_somebody_empties_dlt_s_own_table(tmp_path: Path) -> None:
+    made = connection(resource(write_disposition="append", primary_key=None))
+    with Simulator(tables={"devices": devices(3)}) as server:
+        run(tmp_path, server.base_url, made)
+        server.set_rows("devices", devices(3, 4))
+        run(tmp_path, server.base_url, made)
+        change(tmp_path, NOT_RECORDED)
+        server.set_rows("devices", devices(3, 7))
+        run(tmp_path, server.base_url, made)
+    assert ids(rows_of(tmp_path)) == list(range(1, 10))
+
+
 def test_an_error_after_the_load_says_that_the_rows_are_in_the_table(tmp_path: Path) -> None:
     made = connection()
     with Simulator(tables={"devices": devices(5)}) as server:
