@@ -52,12 +52,13 @@ endef
 FAST := -m 'not slow'
 # In a variable, because a comma would end the argument.
 EMBEDDED := '.[embedded-elt,dev]'
+OLDEST := '.[ducklake,dev]' duckdb-extensions duckdb-extension-ducklake
 
 test-newest: ## Run the fast tests with the newest versions allowed by setup.cfg
 	$(call other,newest,--upgrade --upgrade-strategy eager -e '.[dev]',$(FAST))
 
-test-oldest: ## Run the fast tests with the oldest versions allowed by setup.cfg
-	$(call other,oldest,-c constraints-oldest.txt -e '.[dev]',$(FAST))
+test-oldest: ## Run the fast tests and those of DuckLake with the oldest versions allowed by setup.cfg
+	$(call other,oldest,-c constraints-oldest.txt -e $(OLDEST),-m 'not slow or ducklake')
 
 test-embedded-elt: ## Run all tests with dagster-embedded-elt (ONLY='-m "not slow"' for the fast tests)
 	$(call other,embedded-elt,-c constraints-embedded-elt.txt -e $(EMBEDDED),--dist loadscope --no-loadscope-reorder $(ONLY))

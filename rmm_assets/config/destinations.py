@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from rmm_assets.tables.settings import FILES
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 # The destinations with an extra of this package; dlt has extras for others, too.
 EXTRAS = (
     "postgres", "lake", "sqlalchemy", "snowflake", "bigquery", "redshift", "databricks", "motherduck", "clickhouse", "mssql",
-    "synapse",
+    "synapse", "ducklake",
 )  # fmt: skip
 # dlt's extras of the table formats that it writes to files.
 _FORMATS = {"delta": "deltalake", "iceberg": "pyiceberg"}
@@ -50,7 +51,8 @@ def merge_strategies(kind: str, table_format: str | None) -> tuple[str, ...]:
 def missing_extra(kind: str, table_formats: Iterable[str], bucket_url: str) -> tuple[str, list[str]] | None:
     """Returns what to install for a destination, and the packages that are missing; None if all are installed.
 
-    dlt's extras have the names of its destinations, table formats and URL schemes, and say what each needs.
+    dlt's extras have the names of its destinations, table formats and URL schemes, and say what each needs; ours may
+    narrow the versions.
 
     Args:
         kind: dlt's name of the destination.
@@ -70,24 +72,31 @@ def missing_extra(kind: str, table_formats: Iterable[str], bucket_url: str) -> t
 
 @cache
 def _missing(extra: str) -> list[str]:
-    """Returns the packages of one of dlt's extras that are not installed."""
+    """Returns the packages of one of dlt's extras that are not installed, or not in a version that works here."""
+    narrower = {needed.name: needed.specifier for needed in _required("rmm_assets", extra)}
     found = []
-    for text in requires("dlt") or ():
-        needed = Requirement(text)
-        if (
-            needed.marker is None
-            or needed.marker.evaluate({"extra": ""})
-            or not needed.marker.evaluate({"extra": extra})
-        ):
-            continue
-        if not any(map(_is_installed, (needed.name, needed.name.removesuffix("-binary")))):
-            found.append(needed.name)
+    for needed in _required("dlt", extra):
+        own = narrower.get(needed.name, SpecifierSet())
+        wanted = needed.specifier & own
+        if not any(_is_installed(name, wanted) for name in (needed.name, needed.name.removesuffix("-binary"))):
+            found.append(f"{needed.name}{own}")
     return found
 
 
-def _is_installed(package: str) -> bool:
+def _required(package: str, extra: str) -> list[Requirement]:
+    """Returns what only one of a package's extras requires."""
+    return [
+        needed
+        for needed in map(Requirement, requires(package) or ())
+        if needed.marker is not None
+        and not needed.marker.evaluate({"extra": ""})
+        and needed.marker.evaluate({"extra": extra})
+    ]
+
+
+def _is_installed(package: str, versions: SpecifierSet) -> bool:
     with suppress(PackageNotFoundError):
-        return bool(version(package))
+        return versions.contains(version(package), prereleases=True)
     return False
 
 

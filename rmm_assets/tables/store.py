@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -90,15 +91,28 @@ class Store:
             and not self.credentials.startswith((":memory:", "md:"))
         )
 
+    @cached_property
+    def shared_file(self) -> Path | None:
+        """The one file that runs of all connections write to in turn; None if the destination takes several writers.
+
+        It is a DuckDB or SQLite database, or one of these that is the catalog of a DuckLake.
+        """
+        if self.is_file:
+            return Path(self.credentials)
+        if self.destination not in ("sqlalchemy", "ducklake"):
+            return None
+        credentials: Any = self._made_in("lock", "file").destination_client().config.credentials
+        place = credentials.catalog if self.destination == "ducklake" else credentials
+        return Path(place.database) if place.drivername in ("duckdb", "sqlite") and place.database else None
+
     @property
     def locks_in_files(self) -> bool:
         """Whether runs take turns by lock files only, so that all of them must be on one machine.
 
-        DuckDB locks its own file, and a filesystem has no rows that can be changed.
+        Databases in files have no other user meanwhile, and a filesystem has no rows that can be changed.
         """
-        return self.destination in FILES or (
-            self.destination == "duckdb" and not str(self.credentials).startswith("md:")
-        )
+        in_memory = self.destination == "duckdb" and not str(self.credentials).startswith("md:")
+        return in_memory or self.destination in FILES or self.shared_file is not None
 
     @property
     def is_missing(self) -> bool:
@@ -106,7 +120,7 @@ class Store:
         return self.is_file and not Path(self.credentials).exists()
 
     def prepare(self) -> None:
-        """Creates the folder of a database file if it is missing.
+        """Creates the folder of the `shared_file` if it is missing.
 
         Raises:
             ValueError: The file has the same name as the dataset.
@@ -119,7 +133,8 @@ class Store:
                     f"the database file {path.name} has the same name as the dataset {self.dataset}, and DuckDB cannot "
                     "tell them apart: rename the file or set `dataset` in the connection file"
                 )
-            path.parent.mkdir(parents=True, exist_ok=True)
+        if self.shared_file is not None:
+            self.shared_file.parent.mkdir(parents=True, exist_ok=True)
 
     def place(self) -> str:
         """Returns where the data is, for messages: the file, or the destination and dataset."""
@@ -243,7 +258,7 @@ class Store:
 
     @contextmanager
     def writing(self, log: logging.Logger | None = None) -> Iterator[None]:
-        """Waits until no other run on this machine uses the database file, as DuckDB allows no reader next to its one writer.
+        """Waits until no other run on this machine uses the `shared_file`, as DuckDB allows no reader next to its one writer.
         Other destinations take several writers, so there is no wait.
         """
         with self._file_lock(log, shared=False):
@@ -272,10 +287,12 @@ class Store:
 
     @contextmanager
     def _file_lock(self, log: logging.Logger | None, *, shared: bool) -> Iterator[None]:
-        if not self.is_file:
+        if self.shared_file is None:
             yield
             return
-        path = Path(f"{self.credentials}.lock")
+        path = Path(f"{self.shared_file}.lock")
+        # DuckDB locks the catalog of a DuckLake for readers, too.
+        shared = shared and self.destination != "ducklake"
         with self._locked(path, f"another run that is using {self.place()}", log, shared=shared):
             yield
 

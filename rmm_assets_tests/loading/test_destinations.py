@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from configparser import ConfigParser
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,10 @@ PAIRS = {
     "iceberg": ("lists as JSON", "rows that are gone are kept", "append"),
     "files": ("replace", "append"),
 }
+# `make test-oldest` has the extension.
+DUCKLAKE = [pytest.param("ducklake", marks=pytest.mark.ducklake)] if find_spec("duckdb_extensions") else []
+if DUCKLAKE:
+    PAIRS["ducklake"] = tuple(WAYS)
 
 
 def fleet(number: int, **more: Any) -> list[Row]:
@@ -83,8 +89,20 @@ def store_at(kind: str, folder: Path, request: pytest.FixtureRequest) -> Store:
         return Store(destination, request.getfixturevalue(kind), "acme", folder / "work")
     if kind == "sqlite":
         return Store("sqlalchemy", f"sqlite:///{folder}/rmm.db", "acme", folder / "work")
-    (folder / "lake").mkdir()
-    return Store("filesystem", None, "acme", folder / "work", {"bucket_url": str(folder / "lake")})
+    if kind == "ducklake":
+        return ducklake_in(folder, request.getfixturevalue("monkeypatch"))
+    return lake_in(folder)
+
+
+def ducklake_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Returns a DuckLake with its catalog in a DuckDB file; its extension comes from a package."""
+    import_extension = import_module("duckdb_extensions").import_extension
+
+    monkeypatch.setenv("HOME", str(folder))
+    import_extension("ducklake")
+    monkeypatch.setenv("DESTINATION__DUCKLAKE__CREDENTIALS__CATALOG", f"duckdb:///{folder}/catalog.duckdb")
+    monkeypatch.setenv("DESTINATION__DUCKLAKE__CREDENTIALS__STORAGE__BUCKET_URL", str(folder / "lake"))
+    return Store("ducklake", None, "acme", folder / "work")
 
 
 def table_format(kind: str) -> dict[str, str]:
@@ -135,7 +153,14 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "way"), [(kind, way) for kind, ways in PAIRS.items() for way in ways])
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [
+        pytest.param(kind, way, marks=[pytest.mark.ducklake] if kind == "ducklake" else [])
+        for kind, ways in PAIRS.items()
+        for way in ways
+    ],
+)
 def test_every_sync_gives_the_same_tables_as_in_duckdb(
     kind: str, way: str, tmp_path: Path, expected: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:
@@ -152,7 +177,7 @@ def test_every_sync_gives_the_same_tables_as_in_duckdb(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["postgres", "mariadb", "sqlite", "delta", "iceberg"])
+@pytest.mark.parametrize("kind", ["postgres", "mariadb", "sqlite", "delta", "iceberg", *DUCKLAKE])
 def test_a_table_is_checked_and_audited(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     store = store_at(kind, tmp_path, request)
     way = resource(**table_format(kind), columns={"id": {"data_type": "bigint"}})
@@ -172,7 +197,7 @@ def test_a_table_is_checked_and_audited(kind: str, tmp_path: Path, request: pyte
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["postgres", "mariadb", "sqlite"])
+@pytest.mark.parametrize("kind", ["postgres", "mariadb", "sqlite", *DUCKLAKE])
 def test_rows_of_parents_that_could_not_be_read_are_counted(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -332,6 +357,7 @@ def test_what_a_destination_cannot_do_is_a_fault_of_the_file(kind: str, way: dic
         ("clickhouse", "clickhouse-driver", r"rmm_assets\[clickhouse\]"),
         ("mssql", "pyodbc", r"rmm_assets\[mssql\]"),
         ("fabric", "pyodbc", r"dlt\[fabric\]"),
+        ("ducklake", "duckdb<2", r"rmm_assets\[ducklake\]"),
     ],
 )
 def test_a_driver_that_is_not_installed_is_a_fault_of_the_file(kind: str, packages: str, extra: str) -> None:

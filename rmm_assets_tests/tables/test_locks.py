@@ -25,10 +25,13 @@ NAME = "acme__devices"
 WITHIN = 120.0
 
 
-@pytest.fixture(params=["sqlite", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("postgres", "mariadb"))])
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(params=["postgres", "mariadb"])
 def machines(request: pytest.FixtureRequest, tmp_path: Path) -> list[Store]:
     kind = "postgres" if request.param == "postgres" else "sqlalchemy"
-    url = f"sqlite:///{tmp_path}/rmm.db" if request.param == "sqlite" else request.getfixturevalue(request.param)
+    url = request.getfixturevalue(request.param)
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
     return [Store(kind, url, "locks", tmp_path / name, run_id=name) for name in ("first", "second")]

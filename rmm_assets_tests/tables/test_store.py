@@ -106,6 +106,30 @@ def test_a_database_file_has_one_writer_or_several_readers(tmp_path: Path) -> No
     assert not _waits(lambda: store.alone("devices"), lambda: store.alone("alerts"))
 
 
+def stores_in_one_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Store]:
+    """Returns a SQLite database, and DuckLakes with a catalog in a file."""
+    lakes = []
+    for number, catalog in enumerate(["sqlite", "duckdb"]):
+        monkeypatch.setenv(f"DESTINATION__LAKE_{number}__CREDENTIALS__CATALOG", f"{catalog}:///{folder}/lake.{catalog}")
+        monkeypatch.setenv(f"DESTINATION__LAKE_{number}__CREDENTIALS__STORAGE__BUCKET_URL", str(folder / "lake"))
+        options = {"destination_name": f"lake_{number}"}
+        lakes.append(Store("ducklake", None, "acme", folder / "work", options))
+    return [Store("sqlalchemy", f"sqlite:///{folder}/rmm.sqlite", "acme", folder / "work"), *lakes]
+
+
+def test_other_databases_in_a_file_have_one_writer_and_no_lock_on_other_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = stores_in_one_file(tmp_path, monkeypatch)
+    for store in stores:
+        store.prepare()
+        assert store.locks_in_files
+        assert _waits(store.writing, store.writing)
+    server = Store("sqlalchemy", "mysql+pymysql://loader@db.example.com/rmm", "acme", tmp_path / "work")
+    assert server.shared_file is None and not server.locks_in_files
+    assert not _waits(server.writing, server.writing)
+
+
 def test_a_slow_api_does_not_delay_other_loads_into_the_same_file(tmp_path: Path) -> None:
     made = connection(resource("devices"), resource("alerts"))
     answered, asked = threading.Event(), threading.Event()
