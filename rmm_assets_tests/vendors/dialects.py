@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rmm_assets_tests.vendors import lists, nested, posts, sessions, tactical, xml_lists, zabbix
+from rmm_assets_tests.vendors import lists, nested, netbox, posts, sessions, tactical, xml_lists, zabbix
 from rmm_assets_tests.vendors.dialect import Dialect
 
 DIALECTS: dict[str, type[Dialect]] = {
@@ -11,7 +11,7 @@ DIALECTS: dict[str, type[Dialect]] = {
         lists.Level, lists.Atera, lists.Syncro, lists.Tactical, lists.Hudu, lists.VsaX, lists.ConnectWise, lists.Jamf,
         lists.EndpointCentral, posts.Addigy, posts.Comet, tactical.TacticalStable,
         nested.NinjaOne, nested.Action1, nested.Auvik, nested.SuperOps,
-        sessions.Datto, sessions.NCentral, sessions.Automate, sessions.Glpi, xml_lists.NSight,
+        sessions.Datto, sessions.NCentral, sessions.Automate, sessions.Glpi, xml_lists.NSight, netbox.NetBox,
     )
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ import pytest
 
 from rmm_assets.errors import RmmError
 from rmm_assets_tests.http.servers import Say, Scripted
-from rmm_assets_tests.vendors import lists, nested, posts, sessions, tactical
+from rmm_assets_tests.vendors import lists, nested, netbox, posts, sessions, tactical
 from rmm_assets_tests.vendors.dialect import Asked, Dialect, Sessions
 from rmm_assets_tests.vendors.loading import connection_of, differences, load, loads_everything, table
 
@@ -39,7 +39,7 @@ def test_a_token_that_ends_in_mid_run_is_renewed(kind: type[Sessions], name: str
         (lists.Jamf, "computers"), (lists.ConnectWise, "tickets"), (lists.Atera, "agents"),
         (lists.EndpointCentral, "computers"), (nested.NinjaOne, "devices"), (nested.NinjaOne, "activities"),
         (posts.Addigy, "devices"), (sessions.Datto, "devices"), (sessions.NCentral, "devices"),
-        (sessions.Automate, "computers"), (sessions.Glpi, "tickets"),
+        (sessions.Automate, "computers"), (sessions.Glpi, "tickets"), (netbox.NetBox, "sites"),
     ],
     ids=lambda value: getattr(value, "profile", value),
 )  # fmt: skip
@@ -187,6 +187,7 @@ def test_activities_of_a_second_run_are_the_new_ones(tmp_path: Path) -> None:
         (lists.ConnectWise, "time_entries", "/time/entries", "_info.lastUpdated"),
         (lists.Hudu, "assets", "/api/v1/assets", "updated_at"),
         (lists.Hudu, "articles", "/api/v1/articles", "updated_at"),
+        (netbox.NetBox, "ip_addresses", "/ipam/ip-addresses/", "last_updated"),
     ],
     ids=lambda value: getattr(value, "profile", value),
 )
