@@ -275,6 +275,11 @@ class _Sampling:
             for name, hints in self.plan.resource.columns.items()
             if hints.data_type is not None
         }
+        for name in (name for name, kind in declared.items() if kind == "json"):  # objects stay whole
+            parts = [part for part in inferred if part.startswith(f"{name}__")]
+            for part in parts:
+                del inferred[part]
+            inferred |= {name: "json"} if parts else {}
         landing = {name: str(column.get("data_type")) for name, column in spool.columns().items()}
         names = [name for name in (*inferred, *landing, *declared) if not name.startswith("_content")]
         found.columns = [

@@ -250,9 +250,10 @@ def plain(answer: Any) -> Any:
 
 def test_check_says_that_everything_is_right_and_why(tmp_path: Path) -> None:
     incremental = {"cursor_path": "updated_at", "start_param": "since", "initial_value": "2000-01-01T00:00:00Z"}
-    code, found = checked(tmp_path, plain(offset_pages), {
+    rows = [{**row, "site": {"id": 7, "name": "Main"}} for row in ROWS]
+    code, found = checked(tmp_path, plain(lambda asked: offset_pages(asked, rows=rows)), {
         "endpoint": {"incremental": incremental},
-        "columns": {"id": {"data_type": "text"}, "gone": {"data_type": "text"}},
+        "columns": {"id": {"data_type": "text"}, "gone": {"data_type": "text"}, "site": {"data_type": "json"}},
     })  # fmt: skip
     assert (code, found["problems"]) == (0, [])
     facts = {
@@ -264,6 +265,9 @@ def test_check_says_that_everything_is_right_and_why(tmp_path: Path) -> None:
     }  # fmt: skip
     assert found["incremental"] == "10 rows since 2026-01-10T00:00:00Z"
     assert {"name": "id", "data_type": "text", "inferred": "bigint", "declared": "text"} in found["columns"]
+    # An object that is declared as JSON is one column.
+    site = {"name": "site", "data_type": "json", "inferred": "json", "declared": "json"}
+    assert [each for each in found["columns"] if each["name"].startswith("site")] == [site]
     assert found["notes"] == ["no row of the page has gone, which the file declares"]
 
 
