@@ -423,6 +423,8 @@ def with_tenant(resource: Resource, column: str) -> Resource:
     found["columns"] = {column: hints, **found.get("columns", {})}
     if resource.keys:
         found["primary_key"] = [column, *resource.keys]
+    if resource.merge_key:
+        found["merge_key"] = [column, *resource.merge_key]
     if resource.checks.unique is not None:
         found["checks"]["unique"] = [[column, *columns] for columns in resource.checks.unique]
     return Resource.model_validate(found)

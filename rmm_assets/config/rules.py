@@ -166,11 +166,11 @@ def _tenant_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
         where: Path = ("resources", index)
         if resource.schedule is not None:
             yield line_error((*where, "schedule"), "does not work with `tenants`; write it next to `tenants`")
-        if resource.disposition == "replace" or resource.strategy == "scd2" or resource.merge_key:
+        said = resource.write_disposition
+        if said is not None and said.row_version_column_name is not None and resource.strategy == "scd2":
             yield line_error(
-                (*where, "history" if resource.history else "write_disposition"),
-                "a run reads some of the tenants, and this would end or delete the rows of the others; write "
-                "`write_disposition: merge` or `append`, without `history` and `merge_key`",
+                (*where, "write_disposition", "row_version_column_name"),
+                "tells versions apart in the whole table, where tenants may have the same values; leave it out",
             )
 
 
@@ -409,11 +409,14 @@ def _destination_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
 def _merge_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
     kind = connection.destination.type
     for index, resource in enumerate(connection.resources):
-        if resource.disposition != "merge":
-            continue
         strategies = merge_strategies(kind, resource.table_format)
         into = f"{kind} with table_format {resource.table_format}" if resource.table_format else kind
         where: Path = ("resources", index)
+        if resource.disposition == "replace" and connection.tenants is not None and "delete-insert" not in strategies:
+            message = f"{into} cannot replace the rows of some tenants; write merge or append"
+            yield line_error((*where, "write_disposition"), message)
+        if resource.disposition != "merge":
+            continue
         if not strategies:
             formats = [name for name in ("delta", "iceberg") if merge_strategies(kind, name)]
             instead = f"set `table_format: {' or '.join(formats)}`, or " if formats else ""

@@ -97,7 +97,7 @@ class Attempt:
         evidence = outcome.report.evidence
         return replace(
             sync, evidence=evidence.name.lower() if evidence is not None else "",
-            rows_received=outcome.report.distinct if self.plan.key else outcome.report.rows,
+            rows_received=self.plan.rows_of(outcome.report),
             rows_loaded=outcome.rows_loaded, rows_written=outcome.rows_written, rows_new=outcome.rows_new,
             rows_changed=outcome.rows_changed, rows_absent=outcome.absences.gone, rows_rejected=outcome.rows_rejected,
             row_count=outcome.row_count, load_id=outcome.load_id, last_full_read=outcome.last_full_read,
@@ -116,8 +116,8 @@ def _of_tenant(sync: syncs.Sync, tenant: TenantOutcome) -> syncs.Sync:
     return replace(
         sync, tenant=tenant.tenant, verdict=verdict, seconds=round(tenant.seconds, 3),
         evidence=report.evidence.name.lower() if loaded and report.evidence is not None else "",
-        rows_received=report.distinct if loaded else None,
-        rows_loaded=report.distinct - tenant.rows_left_out if loaded else 0,
+        rows_received=tenant.rows_received if loaded else None,
+        rows_loaded=tenant.rows_received - tenant.rows_left_out if loaded else 0,
         rows_written=tenant.rows_written if loaded else None, rows_new=tenant.rows_new,
         rows_changed=tenant.rows_written - tenant.rows_new, rows_absent=tenant.rows_absent, rows_rejected=0,
         row_count=tenant.row_count, requests=traffic.requests, retries=traffic.retries,

@@ -15,7 +15,7 @@ from dlt.common import jsonpath
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from dlt.common.schema import Schema
-from dlt.common.schema.typing import DEFAULT_VALIDITY_COLUMN_NAMES
+from dlt.common.schema.typing import DEFAULT_VALIDITY_COLUMN_NAMES, MERGE_DISPOSITION_HINTS
 from dlt.common.schema.utils import get_nested_tables
 from dlt.common.versioned_state import compress_state, decompress_state
 from dlt.extract.utils import digest_dedup_value, has_legacy_dedup_hashes
@@ -92,6 +92,16 @@ def row_digest(identity: Any, known: set[str] | None = None) -> str:
 def nested_tables(tables: Any, name: str) -> list[dict[str, Any]]:
     """Returns the schemas of a table's child tables, parents first (`dlt.common.schema.utils`, 1.31.0)."""
     return [dict(table) for table in get_nested_tables(tables, name, include_self=False)]
+
+
+def forget_merge_options(table: str) -> None:
+    """Removes a table's merge options while dlt extracts, which sets those that apply.
+
+    An option that no longer applies would stay in the stored schema (1.31.0), with its condition on the rows to delete.
+    """
+    schema: Any = dlt.current.source_schema().tables.get(table, {})
+    for hint in MERGE_DISPOSITION_HINTS.values():
+        schema.pop(hint, None)
 
 
 class _ChildTable(dict[str, Any]):

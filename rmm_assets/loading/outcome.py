@@ -19,6 +19,7 @@ class TenantOutcome:
     Attributes:
         error: Why its rows were not loaded, redacted; empty if they were.
         seconds: Time of its read.
+        rows_received: Number of different rows that the API sent.
         rows_left_out: Number of rows that the API sent but that were outside an incremental range.
         last_full_read: When the last complete read of everything started (UTC), of an incremental resource with `full_every`.
         rows_new: Number of rows that were not in the table before.
@@ -32,6 +33,7 @@ class TenantOutcome:
     traffic: Traffic
     error: str = ""
     seconds: float = 0.0
+    rows_received: int = 0
     rows_left_out: int = 0
     last_full_read: datetime | None = None
     rows_written: int = 0

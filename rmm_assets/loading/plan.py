@@ -15,9 +15,10 @@ from typing import Any, Literal, NamedTuple
 from rmm_assets.config import Connection, Resource
 from rmm_assets.config.destinations import changes_rows, merge_strategies, merges_at_once
 from rmm_assets.config.names import normalized_column
-from rmm_assets.errors import SuspiciousLossError
+from rmm_assets.errors import IncompleteError, SuspiciousLossError
 from rmm_assets.loading.cursor import Cursor
 from rmm_assets.loading.dlt_internals import VALIDITY_COLUMNS
+from rmm_assets.reading.report import Report
 from rmm_assets.rows.contents import CONTENT_HASH
 from rmm_assets.rows.shape import Nesting, RowShape
 from rmm_assets.rows.spool import ROOT_ID, ROW_ID
@@ -69,6 +70,7 @@ class LoadPlan:
         child_tables: Whether lists become child tables.
         row_ids: How rows get ids if the table has ids.
         loss_baseline: The rows with which this read is compared to notice a sudden loss.
+        scope: The column of tenants, if a load deletes or ends rows that it lacks, so that it names those of whom; else None.
         read_at: The column with the time of the read; None if there is none.
         hints: Arguments of `dlt.resource`.
     """
@@ -92,6 +94,7 @@ class LoadPlan:
     child_tables: bool
     row_ids: Literal["key", "random"]
     loss_baseline: Baseline
+    scope: str | None
     read_at: str | None
     hints: Mapping[str, Any] = field(compare=False)
 
@@ -99,6 +102,15 @@ class LoadPlan:
     def marks_absences(self) -> bool:
         """Whether the table has a column with the time since which a row is gone at the source."""
         return self.absences != "keep"
+
+    @property
+    def loses_rows(self) -> bool:
+        """Whether a load deletes or ends all rows that were not received."""
+        return self.cursor is None and (self.history is not None or self.resource.disposition == "replace")
+
+    def rows_of(self, report: Report) -> int:
+        """Returns the number of different rows that a read received; without a key, that of all."""
+        return report.distinct if self.key else report.rows
 
     def reads_everything(self, now: datetime, last_full_read: datetime | None) -> bool:
         """Returns whether `full_every` is due: the last complete read of everything is long ago, or there was none."""
@@ -120,6 +132,17 @@ class LoadPlan:
                 "are really gone, raise max_absent_share for one run"
             )
 
+    def refuse_unproven_ends(self, report: Report) -> None:
+        """Refuses a read that is not complete, if history would end every row that it lacks.
+
+        Raises:
+            IncompleteError: It is not complete, whatever `on_incomplete` says.
+        """
+        if self.history is not None and self.cursor is None and (report.partial or not report.complete):
+            raise IncompleteError(
+                f"{self.resource.name}: {report.reason}; history would end every row missing from this read"
+            )
+
 
 def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
     """Returns how a resource is read and landed."""
@@ -132,6 +155,7 @@ def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
     # Without SQL, rows are marked by merging them once more, as Arrow.
     marks = changes or (arrow and resource.absent == "mark")
     absences = resource.absent if marks and _absences_show(resource, never_full=never_full) else "keep"
+    scope = connection.tenants.column if connection.tenants is not None and _deletes_rows(resource, cursor) else None
     compares = resource.disposition == "merge" and bool(resource.keys) and not versions
     return LoadPlan(
         connection=connection.name,
@@ -148,11 +172,12 @@ def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
         removes_orphans=arrow and resource.child_tables and resource.disposition == "merge",
         changes_rows=changes,
         compares=compares,
-        writes_changes=compares and _may_skip_rows(resource, kind),
+        writes_changes=compares and _may_skip_rows(resource, cursor, kind),
         history=_validity(resource) if versions else None,
         child_tables=resource.child_tables,
         row_ids="random" if resource.disposition == "append" or not resource.keys else "key",
         loss_baseline=_loss_baseline(resource, cursor, never_full=never_full),
+        scope=scope,
         read_at=None if resource.read_at_column is None else normalized_column(resource.read_at_column),
         hints=_hints(
             resource,
@@ -162,6 +187,7 @@ def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
             marks=absences != "keep",
             hashes=compares,
             file_format=_file_format(connection),
+            scoped=scope is not None,
         ),
     )
 
@@ -184,7 +210,11 @@ def shape_of(
     nesting: Nesting | None = None
     if plan.child_tables and plan.arrow:
         # If child rows ever had the id of their root, dlt requires it from then on.
-        rooted = resource.disposition == "merge" or any(ROOT_ID in child["columns"] for child in nested.values())
+        rooted = (
+            resource.disposition == "merge"
+            or plan.scope is not None
+            or any(ROOT_ID in child["columns"] for child in nested.values())
+        )
         nesting = Nesting(nested, rooted)
     return RowShape(
         table=plan.table,
@@ -201,6 +231,15 @@ def shape_of(
         keeps_repeats=_dedup_sorts(resource),
         hashes_contents=plan.compares,
     )
+
+
+def _deletes_rows(resource: Resource, cursor: Cursor | None) -> bool:
+    """Returns whether a load deletes or ends rows that it lacks; a merge key limits that to rows that share it."""
+    said = resource.write_disposition
+    if resource.disposition == "replace" or (said is not None and said.destination_scope is not None):
+        return True
+    ends = resource.strategy == "cdc" or (resource.strategy == "scd2" and cursor is None)
+    return ends and not resource.merge_key
 
 
 def _columns(resource: Resource) -> Mapping[str, Mapping[str, Any]]:
@@ -301,14 +340,14 @@ def _absences_show(resource: Resource, *, never_full: bool) -> bool:
     )
 
 
-def _may_skip_rows(resource: Resource, kind: str) -> bool:
+def _may_skip_rows(resource: Resource, cursor: Cursor | None, kind: str) -> bool:
     """Returns whether rows that have not changed need not be merged.
 
     Args:
         kind: dlt's name of the destination.
     """
-    # A merge key replaces all rows that share it, and a column picks among rows that share the primary key.
-    if resource.merge_key or _dedup_sorts(resource):
+    # A merge key and a scope replace all rows that have it, and a column picks among rows that share the primary key.
+    if resource.merge_key or _dedup_sorts(resource) or _deletes_rows(resource, cursor):
         return False
     # Without transactions, a killed run may leave a row whose hash is new but whose children are old.
     return not resource.child_tables or merges_at_once(kind)
@@ -340,9 +379,9 @@ def _file_format(connection: Connection) -> str:
 
 def _hints(
     resource: Resource, arrow: bool, strategy: str | None, cursor: Cursor | None, *, marks: bool, hashes: bool,
-    file_format: str,
+    file_format: str, scoped: bool,
 ) -> dict[str, Any]:  # fmt: skip
-    hints = resource.as_dlt()
+    hints = {**resource.as_dlt(), "columns": _columns(resource) or None}
     for key in ("endpoint", "include_from_parent", "processing_steps"):
         hints.pop(key, None)
     if strategy is not None:
@@ -351,6 +390,9 @@ def _hints(
             **(said if isinstance(said, Mapping) else {}), "disposition": "merge", "strategy": strategy
         }  # fmt: skip
     hints.setdefault("write_disposition", resource.disposition)
+    if scoped and resource.disposition == "replace":
+        # Keys are unique when rows land.
+        hints["write_disposition"] = {"disposition": "merge", "strategy": "delete-insert", "deduplicated": True}
     if not resource.child_tables:
         hints.setdefault("max_table_nesting", None if arrow else 0)
     if arrow:

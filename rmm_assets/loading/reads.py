@@ -39,11 +39,13 @@ class Publishing(NamedTuple):
         into_empty: Whether the table is empty and nobody else can write to it.
         wanted: A mask of the rows to write, in landing order; None for all.
         marked: Rows of the table to write once more, as they are now marked absent.
+        scope: The SQL condition for rows that the load may delete or end; empty for those that its write disposition says.
     """
 
     into_empty: bool
     wanted: Mask | None = None
     marked: Sequence[pa.Table] = ()
+    scope: str = ""
 
 
 @dataclass(kw_only=True)

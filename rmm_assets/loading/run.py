@@ -25,7 +25,7 @@ from dlt.destinations.sql_client import SqlClientBase
 
 from rmm_assets.config import Connection, Resource
 from rmm_assets.config.transport import rate_limit_of, transport_of
-from rmm_assets.errors import IncompleteError, PublishedError
+from rmm_assets.errors import PublishedError
 from rmm_assets.http.auth import Secret, hidden
 from rmm_assets.http.redaction import Redactors
 from rmm_assets.http.tokens import Tokens
@@ -38,10 +38,10 @@ from rmm_assets.loading.reads import Landing, Publishing, Reading
 from rmm_assets.loading.shared import Shared
 from rmm_assets.loading.source import build_source, schema_of
 from rmm_assets.loading.tenants import Access, Batch, TenantsReading, build_tenants_source
+from rmm_assets.loading.unread import refuse_unread, unread_of
 from rmm_assets.reading.fetch import Pager
 from rmm_assets.reading.report import Report
 from rmm_assets.rows.distinct import Mask
-from rmm_assets.rows.json_text import plain_text
 from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import Spool
@@ -59,7 +59,7 @@ from rmm_assets.tables.absences import (
     rows_alive,
     rows_valid,
 )
-from rmm_assets.tables.differences import CHANGED, NEW, UNHASHED, Differences, Spared, differences, rows_of_parents
+from rmm_assets.tables.differences import CHANGED, NEW, UNHASHED, Differences, Spared, differences
 from rmm_assets.tables.existing import look_up
 from rmm_assets.tables.rejects import keep_once
 from rmm_assets.tables.store import Store
@@ -73,7 +73,7 @@ from rmm_assets.tables.tenants import (
     rows_by_tenant,
     settled,
 )
-from rmm_assets.tables.versions import new_versions
+from rmm_assets.tables.versions import changed_versions, new_versions
 
 WORK_FOLDER = Path("data/work")
 PREVIEW_ROWS = 10
@@ -161,7 +161,7 @@ class Run:
             outcome.row_count = table.count()
             if isinstance(reading, TenantsReading):
                 outcome.tenants = reading.outcomes
-                _count_tenants(table, reading, outcome, self.found)
+                _count_tenants(plan, table, reading, outcome, self.found)
             outcome.table_name = table.full_name
             outcome.seconds = time.monotonic() - self.started
             self.attempt.loaded(client, outcome)
@@ -227,18 +227,25 @@ class Run:
         return replace(absences, gone=sum(found.settled.gone.values()), held_back=held)
 
 
-def _count_tenants(table: Table, reading: TenantsReading, outcome: Outcome, found: Found) -> None:
+def _count_tenants(plan: LoadPlan, table: Table, reading: TenantsReading, outcome: Outcome, found: Found) -> None:
     """Adds to the outcomes of tenants what their rows in the table show."""
     scope = Scope(reading.column, tuple(reading.read))
     now = rows_by_tenant(table, scope)
     written = rows_by_tenant(table, scope, f"{table.quote(LOAD_ID)} = %s", outcome.load_id)
-    settled = found.settled
+    settled, changed = found.settled, dict[str, int]()
+    if plan.history is not None:
+        changed = changed_versions(table, plan.key, outcome.load_id, reading.column)
     for tenant in reading.outcomes:
         if tenant.error:
             continue
         name = tenant.tenant
         tenant.row_count, tenant.rows_written = now[name], written[name]
-        tenant.rows_new = max(now[name] - found.rows_before.get(name, 0), 0)
+        if plan.history is not None:
+            tenant.rows_new = written[name] - changed.get(name, 0)
+        elif found.differences is None:
+            tenant.rows_new = written[name]
+        else:
+            tenant.rows_new = max(now[name] - found.rows_before.get(name, 0), 0)
         if settled is not None:
             tenant.rows_absent, tenant.held_back = settled.gone.get(name, 0), settled.held_back.get(name, "")
 
@@ -279,14 +286,19 @@ def prepare(
         SuspiciousLossError: The read has far fewer rows than the last one.
     """
     _clear_up(plan, pipeline, table)
+    if isinstance(reading, TenantsReading):
+        scope = Scope(reading.column, tuple(reading.read))
+        own = "" if plan.scope is None else scope.literal(table)
+        if table.count() == 0:
+            return Publishing(into_empty=alone, scope=own)
+        return _prepare_tenants(plan, table, reading, spool, shape, found, scope)._replace(scope=own)
     if table.count() == 0:
         return Publishing(into_empty=alone)
-    if isinstance(reading, TenantsReading):
-        return _prepare_tenants(plan, table, reading, spool, shape, found)
     if isinstance(reading, Reading):
-        found.spared, found.unproven = _unread_parents(reading, shape.known)
+        unread = unread_of(reading.unread_parents, shape.known)
+        found.spared, found.unproven = unread
         if reading.report.complete:  # otherwise the file says to load it nevertheless
-            _refuse_unseen(plan, found, table, shape)
+            refuse_unread(plan, unread, table, shape)
     if found.full:
         _refuse_loss(plan, reading.report, table)
     if not plan.compares:
@@ -305,18 +317,17 @@ def _wanted(plan: LoadPlan, found: Differences) -> Mask | None:
 
 
 def _prepare_tenants(
-    plan: LoadPlan, table: Table, reading: TenantsReading, spool: Spool | RecordSpool, shape: RowShape, found: Found
-) -> Publishing:
+    plan: LoadPlan, table: Table, reading: TenantsReading, spool: Spool | RecordSpool, shape: RowShape, found: Found,
+    scope: Scope,
+) -> Publishing:  # fmt: skip
     """Compares what was read of some tenants with their rows in the table."""
-    scope = Scope(reading.column, tuple(reading.read))
     found.rows_before = rows_by_tenant(table, scope)
     if not plan.compares:
         return Publishing(into_empty=False)
-    spared = _spared(reading.unread_parents, shape.known)
-    if spared is None:
+    found.spared, unknown = unread_of(reading.unread_parents, shape.known)
+    if unknown:
         names = {str(parent[reading.column]) for parent in reading.unread_parents}
-        reading.unproven |= dict.fromkeys(names, _UNKNOWN_PARENTS)
-    found.spared = spared or Spared()
+        reading.unproven |= dict.fromkeys(names, unknown)
     types = {name: column_type(shape.known[name]) for name in (*plan.key, *found.spared.columns)}
     found.differences = differences(
         table, plan.key, types, spool.received(), found.spared, spool.folder, scope.condition(table), scope.names
@@ -381,33 +392,6 @@ def changes_of(plan: LoadPlan, table: Table, load_id: str, written: int, found: 
     return Changes(
         int(admitted.sum()), int((differ.are(NEW) & admitted).sum()), int((differ.are(CHANGED) & admitted).sum())
     )
-
-
-def _unread_parents(reading: Reading, columns: Mapping[str, Any]) -> tuple[Spared, str]:
-    """Returns the parents whose children may be missing from a read, or why they cannot be identified.
-
-    Args:
-        columns: The table's dlt column schemas.
-    """
-    unread = reading.unread_parents
-    if isinstance(unread, str):
-        return Spared(), unread
-    spared = _spared(unread, columns)
-    return (Spared(), _UNKNOWN_PARENTS) if spared is None else (spared, "")
-
-
-_UNKNOWN_PARENTS = "some belong to parents that could not be read, and the table does not show which"
-
-
-def _spared(unread: Sequence[Mapping[str, Any]], columns: Mapping[str, Any]) -> Spared | None:
-    """Returns the parents whose children may be missing from a read; None if the table does not show which those are."""
-    keys = []
-    for parent in unread:
-        key = tuple(_as_held(value, columns.get(name, {}).get("data_type")) for name, value in parent.items())
-        if None in key:
-            return None
-        keys.append(key)
-    return Spared(tuple(unread[0]), keys) if unread else Spared()
 
 
 def store_of(connection: Connection) -> Store:
@@ -522,11 +506,12 @@ def _open_run(
             )  # fmt: skip
             source = build_source(connection, plan, reading)
         else:
+            assert connection.tenants is not None
             with pipeline.sql_client() as client:
-                baselines = _baselines(plan, client, tenants.accesses)
+                baselines = _baselines(plan, client, connection.tenants.column, tenants.accesses)
                 loaded = latest_of_tenants(client, loaded=True) if plan.full_seconds is not None else []
             reading = TenantsReading(
-                connection=connection, plan=plan, work=store.work, accesses=tenants.accesses, all_tenants=tenants.names,
+                connection=connection, plan=plan, store=store, accesses=tenants.accesses, all_tenants=tenants.names,
                 began=attempt.began, baselines=baselines, last_full_reads={
                     str(sync.tenant): sync.last_full_read
                     for sync in loaded if sync.resource == resource.name and sync.last_full_read is not None
@@ -573,14 +558,18 @@ def pager_of(
     return pager
 
 
-def _baselines(plan: LoadPlan, client: SqlClientBase[Any], tenants: Sequence[Access]) -> dict[str, int]:
+def _baselines(plan: LoadPlan, client: SqlClientBase[Any], column: str, tenants: Sequence[Access]) -> dict[str, int]:
     """Returns the number of rows that the last read of each tenant had, if few rows in the next one mean a loss."""
     if plan.loss_baseline == "none":
         return {}
-    tenants_column = plan.key[0]
-    scope = Scope(tenants_column, tuple(access.tenant.name for access in tenants))
+    scope, table = Scope(column, tuple(access.tenant.name for access in tenants)), Table(client, plan.table)
+    if plan.history is not None:
+        if plan.history.valid_to not in table.columns():
+            return {}
+        condition, parameters = is_valid(table, plan.history.valid_to, plan.history.open_end)
+        return rows_by_tenant(table, scope, condition, *parameters)
     last = rows_of_last_reads(client, plan.resource.name) if plan.loss_baseline == "last read" else {}
-    return {**alive_by_tenant(Table(client, plan.table), scope), **last}
+    return {**alive_by_tenant(table, scope), **last}
 
 
 def _found_before(plan: LoadPlan, pipeline: dlt.Pipeline, attempt: Attempt, *, is_there: bool) -> Found:
@@ -596,13 +585,6 @@ def _found_before(plan: LoadPlan, pipeline: dlt.Pipeline, attempt: Attempt, *, i
     if due:
         attempt.log.info("%s: reading everything, because full_every is due", plan.resource.name)
     return Found(full=due, last_full_read=last)
-
-
-def _as_held(value: Any, data_type: str | None) -> str | None:
-    """Returns a value as text, as a column of that type stores it; None if that is uncertain."""
-    if data_type == "text" and isinstance(value, (str, int)):
-        return plain_text(value)
-    return str(value) if data_type == "bigint" and type(value) is int else None
 
 
 @contextmanager
@@ -643,31 +625,6 @@ def _nested(pipeline: dlt.Pipeline, table: Table) -> list[Nested]:
     return [Nested(child, parent) for child, parent in named if child.exists()]
 
 
-def _refuse_unseen(plan: LoadPlan, found: Found, table: Table, shape: RowShape) -> None:
-    """Refuses a load that loses all rows that were not received, if some of them may exist.
-
-    Raises:
-        IncompleteError: Ignored responses do not show whether some of the table's rows are gone.
-    """
-    if plan.loss_baseline not in ("open versions", "rows present") or not (found.unproven or found.spared.keys):
-        return
-    where, parameters = "1 = 1", list[str]()
-    if plan.history is not None and plan.history.valid_to in table.columns():
-        where, parameters = is_valid(table, plan.history.valid_to, plan.history.open_end)
-    types = {name: column_type(shape.known[name]) for name in found.spared.columns}
-    rows = rows_of_parents(table, found.spared, types, where, parameters)
-    if rows:
-        name, columns = plan.resource.name, ", ".join(found.spared.columns)
-        why = found.unproven or (
-            f"the API refused the requests for {len(found.spared.keys)} parents, such as ({columns}) = "
-            f"({', '.join(map(str, found.spared.keys[0]))}), with a status that does not mean that there are no rows"
-        )
-        lost = "history would end" if plan.history is not None else "replace would delete"
-        raise IncompleteError(
-            f"{name}: {lost} {rows} rows that may still exist: {why}. Without history, write_disposition: merge keeps them"
-        )
-
-
 def _refuse_loss(plan: LoadPlan, report: Report, table: Table) -> None:
     """Refuses a read with far fewer rows than last time.
 
@@ -682,7 +639,7 @@ def _refuse_loss(plan: LoadPlan, report: Report, table: Table) -> None:
     else:
         last = rows_of_last_read(table.client, resource.name) if plan.loss_baseline == "last read" else None
         before = rows_alive(table) if last is None else last
-    plan.refuse_loss(report.distinct if resource.keys else report.rows, before)
+    plan.refuse_loss(plan.rows_of(report), before)
 
 
 def sync(

@@ -18,7 +18,13 @@ import pyarrow.compute as pc
 from rmm_assets.config import Connection
 from rmm_assets.errors import ChildTablesError, IncompleteError, SchemaContractError
 from rmm_assets.loading.cursor import Cursor, Range
-from rmm_assets.loading.dlt_internals import cursor_state, declare_child_table, nested_tables, values_at
+from rmm_assets.loading.dlt_internals import (
+    cursor_state,
+    declare_child_table,
+    forget_merge_options,
+    nested_tables,
+    values_at,
+)
 from rmm_assets.loading.plan import LoadPlan, shape_of
 from rmm_assets.loading.reads import Landing, Reading, read
 from rmm_assets.loading.requests import Requests, plan_requests
@@ -125,6 +131,13 @@ def landing(
     if publishing.into_empty and plan.appends_into_empty:
         # Without a staging table, one statement fills the table.
         dlt.current.resource().apply_hints(write_disposition="append")
+    forget_merge_options(plan.table)
+    if publishing.scope:
+        said: Any = plan.hints["write_disposition"]
+        own = said.get("destination_scope")
+        scope = f"({own}) AND ({publishing.scope})" if own else publishing.scope
+        disposition: Any = {**said, "destination_scope": scope}
+        dlt.current.resource().apply_hints(write_disposition=disposition)
     reading.rejected = spool.rejected_rows
     reading.used_values = spool.used_values.digest()
     reading.changed_types = spool.changed_types()
@@ -194,11 +207,7 @@ def _read(
         if plan.resource.on_incomplete == "fail":
             raise
         reading.log.warning("%s; landing the rows received, because on_incomplete is warn", error)
-    report = reading.report
-    if plan.history is not None and cursor_range is None and (report.partial or not report.complete):
-        raise IncompleteError(
-            f"{plan.resource.name}: {report.reason}; history would end every row missing from this read"
-        )
+    plan.refuse_unproven_ends(reading.report)
 
 
 def _noting(reading: Landing, cursor_range: Range) -> Choose:

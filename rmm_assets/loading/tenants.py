@@ -33,6 +33,7 @@ from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.reads import Landing, Reading, read, with_fields
 from rmm_assets.loading.requests import plan_requests
 from rmm_assets.loading.source import landing, passing, shape_at, source_of, spool_of
+from rmm_assets.loading.unread import Unread, refuse_unread, unread_of
 from rmm_assets.reading.collector import MemoryCollector
 from rmm_assets.reading.fetch import Pager
 from rmm_assets.reading.report import Report
@@ -42,6 +43,7 @@ from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import Spool
 from rmm_assets.tables.store import Store
 from rmm_assets.tables.table import ABSENT_SINCE, Table
+from rmm_assets.tables.tenants import Scope
 
 # Tenants that are read at once; each in addition reads pages ahead, within its `limits`.
 AT_ONCE = 8
@@ -78,7 +80,7 @@ class TenantsReading(Landing):
     """What a run needs to read a resource of several tenants, and what it found.
 
     Attributes:
-        work: The folder that all processes share.
+        store: Where the rows land.
         accesses: The tenants to read.
         all_tenants: The names of all tenants.
         baselines: Number of rows that the last read of a tenant had; fewer may be a loss.
@@ -95,7 +97,7 @@ class TenantsReading(Landing):
 
     connection: Connection
     plan: LoadPlan
-    work: Path
+    store: Store
     accesses: Sequence[Access]
     all_tenants: Sequence[str] = ()
     begun: Callable[[], None]
@@ -144,6 +146,8 @@ class _Read(NamedTuple):
     Attributes:
         range: The incremental range; None if everything was read.
         unproven: Why it is unknown which rows are gone; None if it is known.
+        unread_parents: The parents whose children may be missing, by the table's columns.
+        unread: Why these cannot be identified; empty if they can.
     """
 
     outcome: TenantOutcome
@@ -151,6 +155,7 @@ class _Read(NamedTuple):
     pages: Sequence[Page] = ()
     unproven: str | None = None
     unread_parents: Sequence[Mapping[str, Any]] = ()
+    unread: str = ""
 
 
 def tenants_of(connection: Connection, store: Store) -> list[Tenant]:
@@ -218,9 +223,9 @@ def _read_all(reading: TenantsReading, shape: RowShape, spool: Spool | RecordSpo
         for number, access in enumerate(reading.accesses):
             waiting.append(workers.submit(batch.read, number, access, _range_of(reading, access.tenant.name)))
             if len(waiting) >= 2 * AT_ONCE:
-                _take(waiting.popleft().result(), reading, spool)
+                _take(waiting.popleft().result(), reading, shape, spool)
         while waiting:
-            _take(waiting.popleft().result(), reading, spool)
+            _take(waiting.popleft().result(), reading, shape, spool)
     report.rows, report.distinct = spool.rows, spool.distinct
     report.duplicates = spool.rows - spool.distinct - spool.keyless
     report.empty = not report.rows
@@ -247,9 +252,12 @@ def _all_failed(failed: Sequence[TenantOutcome]) -> str:
     return f"tenant {first.tenant}: {first.error}{more}"
 
 
-def _take(read: _Read, reading: TenantsReading, spool: Spool | RecordSpool) -> None:
+def _take(read: _Read, reading: TenantsReading, shape: RowShape, spool: Spool | RecordSpool) -> None:
     outcome = read.outcome
     reading.outcomes.append(outcome)
+    parents = [{reading.column: outcome.tenant, **parent} for parent in read.unread_parents]
+    if not outcome.error and outcome.report.complete:  # otherwise the file says to load it nevertheless
+        outcome.error = _lost_by(read, parents, reading, shape)
     for name, value in vars(outcome.traffic).items():
         setattr(reading.traffic, name, getattr(reading.traffic, name) + value)
     if outcome.error:
@@ -257,7 +265,7 @@ def _take(read: _Read, reading: TenantsReading, spool: Spool | RecordSpool) -> N
         return
     reading.report.add(outcome.report)
     reading.report.complete &= outcome.report.complete
-    reading.unread_parents += [{reading.column: outcome.tenant, **parent} for parent in read.unread_parents]
+    reading.unread_parents += parents
     if read.unproven is not None:
         reading.unproven[outcome.tenant] = read.unproven
     for page in read.pages:
@@ -267,6 +275,26 @@ def _take(read: _Read, reading: TenantsReading, spool: Spool | RecordSpool) -> N
         reading.left_out += read.range.left_out
         for said in read.range.close():
             reading.warn(f"tenant {outcome.tenant}: {said}")
+
+
+def _lost_by(read: _Read, parents: Sequence[Mapping[str, Any]], reading: TenantsReading, shape: RowShape) -> str:
+    """Returns why a load would lose rows of a tenant that may still exist; empty if it does not."""
+    plan = reading.plan
+    unread = unread_of(parents, shape.known)
+    if read.unread:
+        unread = Unread(why=read.unread)
+    if not plan.loses_rows or not (unread.why or parents):
+        return ""
+    store = reading.store
+    with store.writing(reading.log), store.held(), reading.pipeline.sql_client() as client:
+        table, scope = Table(client, plan.table), Scope(reading.column, (read.outcome.tenant,))
+        if not table.exists():
+            return ""
+        try:
+            refuse_unread(plan, unread, table, shape, scope.condition(table), scope.names)
+        except IncompleteError as error:
+            return str(error)
+    return ""
 
 
 def _admitted(page: Page, range: Range) -> Page:
@@ -306,11 +334,11 @@ class _Workers:
     def _read(
         self, number: int, access: Access, range: Range | None, redactor: Redactor, outcome: TenantOutcome
     ) -> _Read:
-        reading, name = self._reading, access.tenant.name
+        reading, plan, name = self._reading, self._reading.plan, access.tenant.name
         if access.gone:
             raise TenantError(f"no longer a tenant of {reading.connection.name}")
         connection = reading.connection.of_tenant(access.tenant)
-        resource = connection.resource(reading.plan.resource.name)
+        resource = connection.resource(plan.resource.name)
         with ExitStack() as stack:
             transport = transport_of(
                 connection,
@@ -345,19 +373,23 @@ class _Workers:
                 reading.log.warning(
                     "tenant %s: %s; landing the rows received, because on_incomplete is warn", name, error
                 )
+        plan.refuse_unproven_ends(outcome.report)
         everything = range is None or range.full
+        outcome.rows_received = plan.rows_of(outcome.report)
         if everything and not outcome.report.partial:
-            reading.plan.refuse_loss(outcome.report.distinct, reading.baselines.get(name, 0))
+            plan.refuse_loss(outcome.rows_received, reading.baselines.get(name, 0))
         self._refuse_own_column(resource, rows.pages)
-        if reading.plan.full_seconds is not None:
+        if plan.full_seconds is not None:
             proven = everything and outcome.report.complete and not outcome.report.partial
             outcome.last_full_read = reading.began if proven else reading.last_full_reads.get(name)
         if outcome.report.partial:
             unproven = "the read ended at a maximum that the connection sets"
-        if isinstance(own.unread_parents, str):
-            unproven, own.unread_parents = own.unread_parents, ()
+        parents, unread = own.unread_parents, ""
+        if isinstance(parents, str):
+            unproven = unread = parents
+            parents = ()
         pages = rows.pages if range is None else [_admitted(page, range) for page in rows.pages]
-        return _Read(outcome, range, pages, unproven if everything else "", own.unread_parents)
+        return _Read(outcome, range, pages, unproven if everything else "", parents, unread)
 
     def _shape_of(self, resource: Resource) -> RowShape:
         """Describes the rows as the API sends them, which do not say whose they are."""
@@ -389,7 +421,7 @@ class _Workers:
         host = ".".join(map(str, read_origin(address)[1:])) if address else ""
         with self._lock:
             if host not in self._rate_limits:
-                limit = rate_limit_of(connection, self._reading.work, host)
+                limit = rate_limit_of(connection, self._reading.store.work, host)
                 self._stack.callback(limit.close)
                 self._rate_limits[host] = limit
             return self._rate_limits[host]

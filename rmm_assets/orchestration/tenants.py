@@ -103,7 +103,7 @@ def tenant_metadata(outcome: TenantOutcome, load_id: str) -> dict[str, Any]:
     """Returns the metadata of a tenant's partition."""
     return {
         "dagster/partition_row_count": outcome.row_count or 0,
-        "rows_loaded": outcome.report.distinct,
+        "rows_loaded": outcome.rows_received,
         "rows_written": outcome.rows_written,
         "rows_new": outcome.rows_new,
         "rows_absent": outcome.rows_absent,

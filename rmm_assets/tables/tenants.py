@@ -30,6 +30,11 @@ class Scope(NamedTuple):
         """Returns the SQL condition for the rows; its parameters are the names."""
         return f"{table.quote(self.column)} IN ({', '.join(['%s'] * len(self.names))})" if self.names else "1 = 0"
 
+    def literal(self, table: Table) -> str:
+        """Returns the same condition without parameters, for dlt; the pattern of names allows no quote."""
+        names = ", ".join(f"'{name}'" for name in self.names)
+        return f"{table.quote(self.column)} IN ({names})" if names else "1 = 0"
+
 
 def rows_by_tenant(table: Table, scope: Scope, condition: str = "1 = 1", *parameters: Any) -> dict[str, int]:
     """Returns the number of rows of each tenant that meet a condition; 0 for a tenant without any."""

@@ -106,9 +106,12 @@ def test_what_columns_use_is_the_same_for_all_tenants() -> None:
         ({"tenants": [{"name": "a b"}]}, "tenants.list.0.name", "pattern"),
         ({"tenants": None, "settings": {"host": "h.example"}}, "api_key", "`{tenant}` needs `tenants`"),
         ({"audit": {"cron": "0 0 * * *"}}, "audit", "does not work with `tenants`"),
-        ({"resources": [{"name": "d", "write_disposition": "replace"}]}, "resources.0.write_disposition", "a run reads some"),
+        ({"resources": [{"name": "d", "write_disposition": "replace"}], "destination": {"type": "filesystem"}},
+         "resources.0.write_disposition", "filesystem cannot replace the rows of some tenants"),
         ({"resources": [{"name": "d", "schedule": {"cron": "0 * * * *"}}]}, "resources.0.schedule", "next to `tenants`"),
-        ({"resources": [{"name": "d", "history": True}]}, "resources.0.history", "a run reads some of the tenants"),
+        ({"resources": [{"name": "d", "history": True, "write_disposition": {
+            "disposition": "merge", "row_version_column_name": "changed"}}]},
+         "resources.0.write_disposition.row_version_column_name", "tenants may have the same values"),
     ],
 )  # fmt: skip
 def test_a_fault_says_what_to_write(changes: dict[str, Any], key: str, sentence: str) -> None:

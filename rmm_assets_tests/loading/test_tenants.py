@@ -14,7 +14,9 @@ from rmm_assets.config import Connection
 from rmm_assets.errors import TenantError
 from rmm_assets.http.auth import Secret, hidden
 from rmm_assets.loading.outcome import Outcome
+from rmm_assets.loading.run import sync
 from rmm_assets.loading.tenants import Access, Batch, tenants_of
+from rmm_assets.tables.store import Store
 from rmm_assets.tables.syncs import latest_of_tenants
 from rmm_assets.tables.table import Table
 from rmm_assets_tests.customers import NORTH, SOUTH, WEST, Customers, key_of
@@ -399,3 +401,239 @@ def test_a_row_without_a_cursor_concerns_one_tenant(customers: Customers, tmp_pa
     errors = {tenant.tenant: tenant.error for tenant in outcome.tenants if tenant.error}
     assert errors.keys() == {SOUTH} and "a row has no value at `changed`" in errors[SOUTH]
     assert {tenant for tenant, _ in held(tmp_path)} == {NORTH, WEST}
+
+
+REPLACED: dict[str, dict[str, Any]] = {
+    "key": {},
+    "no key": {"primary_key": None},
+    "child tables": {"child_tables": True},
+    "dlt's normalizer": {"normalizer": "dlt"},
+}
+
+
+def replaced(**more: Any) -> dict[str, Any]:
+    return resource(**{"write_disposition": "replace", "max_absent_share": 1.0, **more})
+
+
+@pytest.mark.parametrize("way", REPLACED)
+def test_replace_replaces_the_rows_of_the_tenants_that_were_read(
+    customers: Customers, tmp_path: Path, way: str
+) -> None:
+    made = msp(customers.server.url, replaced(**REPLACED[way]))
+
+    def lists(number: int, first: int = 1, tag: str = "a") -> list[Row]:
+        return [{**row, "tags": [tag, str(row["id"])]} for row in devices(number, first)]
+
+    customers.devices = dict.fromkeys((NORTH, SOUTH, WEST), lists(5))
+    load(tmp_path, made)
+    customers.devices = {NORTH: lists(3, 4, "b"), SOUTH: lists(1), WEST: lists(9)}
+    customers.fails = {SOUTH: 403}
+    outcome = load(tmp_path, made, NORTH, SOUTH)
+    first = dict.fromkeys(((name, id) for name in (SOUTH, WEST) for id in range(1, 6)), False)
+    assert held(tmp_path) == first | dict.fromkeys([(NORTH, 4), (NORTH, 5), (NORTH, 6)], False)
+    assert len(rows_of(tmp_path)) == 13
+    found = {tenant.tenant: tenant for tenant in outcome.tenants}
+    assert (found[NORTH].row_count, found[NORTH].rows_written, found[NORTH].rows_new) == (3, 3, 3)
+    assert "403" in found[SOUTH].error
+    if way == "child tables":
+        assert sorted(row["value"] for row in rows_of(tmp_path, "devices__tags")) == sorted(
+            ["b", "4", "b", "5", "b", "6", *2 * ["a", "1", "a", "2", "a", "3", "a", "4", "a", "5"]]
+        )
+    # What a tenant had is gone when it has nothing.
+    customers.devices, customers.fails = {NORTH: [], SOUTH: [], WEST: []}, {}
+    load(tmp_path, made, NORTH)
+    assert held(tmp_path) == first
+    if way == "child tables":
+        assert len(rows_of(tmp_path, "devices__tags")) == 20
+
+
+def test_a_merge_after_replace_deletes_nothing(customers: Customers, tmp_path: Path) -> None:
+    customers.devices = dict.fromkeys((NORTH, SOUTH, WEST), devices(5))
+    load(tmp_path, msp(customers.server.url, replaced()))
+    merged = {"disposition": "merge", "strategy": "delete-insert"}
+    customers.devices = dict.fromkeys((NORTH, SOUTH, WEST), devices(1, 6))
+    load(tmp_path, msp(customers.server.url, replaced(write_disposition=merged, absent="keep")))
+    assert len(held(tmp_path)) == 18
+
+
+def test_a_loss_of_rows_that_are_replaced_is_that_of_one_tenant(customers: Customers, tmp_path: Path) -> None:
+    for key in ("id", None):
+        folder = tmp_path / str(key)
+        folder.mkdir()
+        made = msp(customers.server.url, resource(write_disposition="replace", primary_key=key))
+        # Without a key, rows may be equal.
+        customers.devices = {NORTH: devices(90) if key else devices(1) * 90, SOUTH: devices(8), WEST: devices(8)}
+        load(folder, made)
+        customers.devices |= {SOUTH: [], WEST: devices(6)}
+        errors = {tenant.tenant: tenant.error for tenant in load(folder, made).tenants}
+        assert "the API sent 0 rows but the last read had 8" in errors[SOUTH]
+        assert (errors[NORTH], errors[WEST]) == ("", "")
+        assert len(rows_of(folder)) == 104
+
+
+@pytest.mark.parametrize("kind", ["duckdb", pytest.param("postgres", marks=pytest.mark.slow)])
+def test_replacing_is_one_transaction(
+    customers: Customers, tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    store = store_in(tmp_path)
+    if kind == "postgres":
+        store = Store(kind, request.getfixturevalue("postgres"), "acme", tmp_path / "work")
+    made = msp(customers.server.url, replaced())
+    everybody = tenants_of(made, store)
+    batch = Batch([Access(tenant, secrets) for tenant in everybody if tenant.name != WEST], [NORTH, SOUTH, WEST])
+
+    def rows() -> list[tuple[Any, ...]]:
+        with store.reading("test") as client:
+            found = Table(client, "devices").rows("SELECT tenant, id, name FROM {table}")
+        return sorted(map(tuple, found))
+
+    def synced() -> None:
+        sync(made, made.resource("devices"), store=store, tenants=batch)
+
+    customers.devices = {NORTH: devices(3), SOUTH: devices(2), WEST: devices(2)}
+    sync(made, made.resource("devices"), store=store, tenants=Batch([Access(t, secrets) for t in everybody], []))
+    before = rows()
+    with store.changing("test") as client:
+        client.execute_sql("ALTER TABLE devices ALTER COLUMN status SET NOT NULL")
+    customers.devices |= {NORTH: devices(4, 2, status=None), SOUTH: []}
+    with pytest.raises(Exception, match="status"):
+        synced()
+    assert rows() == before
+    customers.devices[NORTH] = devices(4, 2)
+    synced()
+    assert rows() == [*((NORTH, i, f"PC-{i:04}") for i in (2, 3, 4, 5)), (WEST, 1, "PC-0001"), (WEST, 2, "PC-0002")]
+
+
+def history(**more: Any) -> dict[str, Any]:
+    return resource(**{"history": True, "write_disposition": None, "max_absent_share": 1.0, **more})
+
+
+def versions(folder: Path, name: str = "devices") -> dict[tuple[str, int, str], bool]:
+    """Returns each version in the table, and whether it is valid."""
+    return {
+        (row["tenant"], row["id"], row["status"]): row["_dlt_valid_to"] is None
+        for row in rows_of(folder, name, own=True)
+    }
+
+
+def test_a_read_ends_versions_of_its_own_tenant(customers: Customers, tmp_path: Path) -> None:
+    made = msp(customers.server.url, history(child_tables=True))
+    customers.devices = dict.fromkeys((NORTH, SOUTH, WEST), devices(3, tags=["a"]))
+    load(tmp_path, made)
+    customers.devices = {
+        NORTH: [*devices(1, status="offline", tags=["b"]), *devices(1, 2, tags=["a"]), *devices(1, 4, tags=["a"])],
+        SOUTH: devices(1),
+        WEST: devices(9),
+    }
+    customers.fails = {SOUTH: 403}
+    outcome = load(tmp_path, made, NORTH, SOUTH)
+    first = {(name, id, "online"): True for name in (SOUTH, WEST) for id in (1, 2, 3)}
+    north = {(1, "online"): False, (1, "offline"): True, (2, "online"): True, (3, "online"): False, (4, "online"): True}
+    assert versions(tmp_path) == first | {(NORTH, *version): valid for version, valid in north.items()}
+    found = {tenant.tenant: tenant for tenant in outcome.tenants}
+    assert (found[NORTH].rows_new, found[NORTH].rows_written, found[NORTH].row_count) == (1, 2, 5)
+    assert (outcome.rows_new, outcome.rows_changed) == (1, 1)
+    # All rows of a tenant are gone, and of the others none.
+    customers.devices, customers.fails = {NORTH: [], SOUTH: devices(3, tags=["a"])}, {}
+    for names in ((NORTH,), (NORTH, SOUTH)):
+        load(tmp_path, made, *names)
+        assert {version for version, valid in versions(tmp_path).items() if valid} == first.keys()
+    assert len(rows_of(tmp_path, "devices__tags")) == 11
+
+
+def test_an_incomplete_read_or_a_loss_ends_no_versions(customers: Customers, tmp_path: Path) -> None:
+    customers.devices = dict.fromkeys((NORTH, SOUTH, WEST), devices(150))
+    answer = customers.answer
+
+    def one_row_short(seen: Seen) -> Say:
+        said = answer(seen)
+        if f"/{SOUTH}/" in seen.target:
+            return Say({"data": [row for row in said.body["data"] if row["id"] != 120], "total": said.body["total"]})
+        return said
+
+    made = history(on_incomplete="warn", max_absent_share=0.5)
+    load(tmp_path, msp(customers.server.url, made))
+    customers.devices |= {NORTH: devices(149), WEST: devices(70)}
+    with Scripted(one_row_short) as server:
+        outcome = load(tmp_path, msp(server.url, made))
+    errors = {tenant.tenant: tenant.error for tenant in outcome.tenants if tenant.error}
+    assert errors.keys() == {SOUTH, WEST}
+    assert "history would end every row missing from this read" in errors[SOUTH]
+    assert "the API sent 70 rows but the last read had 150" in errors[WEST]
+    ended = [version for version, valid in versions(tmp_path).items() if not valid]
+    assert ended == [(NORTH, 150, "online")]
+
+
+@pytest.mark.parametrize("way", [{"write_disposition": "replace"}, {"write_disposition": None, "history": True}])
+def test_no_rows_are_lost_of_parents_that_one_tenant_cannot_read(
+    customers: Customers, tmp_path: Path, way: dict[str, Any]
+) -> None:
+    parts = resource(
+        "parts", primary_key=["_devices_id", "id"], include_from_parent=["id"], max_absent_share=1.0, **way,
+        endpoint={
+            "path": "/v1/devices/{resources.devices.id}", "response_actions": [{"status_code": 403, "action": "ignore"}]
+        },
+    )  # fmt: skip
+    customers.devices = {NORTH: devices(2), SOUTH: devices(2), WEST: devices(2)}
+    customers.parts = {name: {1: devices(3), 2: devices(2)} for name in (NORTH, SOUTH)} | {WEST: {1: devices(1), 2: []}}
+    answer, refused = customers.answer, list[str]()
+
+    def refusing(seen: Seen) -> Say:
+        return Say({"error": "no"}, status=403) if any(each in seen.target for each in refused) else answer(seen)
+
+    def valid() -> set[tuple[str, int, int]]:
+        return {
+            (row["tenant"], row["_devices_id"], row["id"])
+            for row in rows_of(tmp_path, "parts", own=True) if row.get("_dlt_valid_to") is None
+        }  # fmt: skip
+
+    with Scripted(refusing) as server:
+        made = msp(server.url, resource(), parts)
+        load(tmp_path, made, name="parts")
+        before = valid()
+        # West never had rows of the refused parent.
+        refused += [f"/{SOUTH}/v1/devices/2", f"/{WEST}/v1/devices/2"]
+        customers.parts = dict.fromkeys((NORTH, SOUTH, WEST), {1: devices(1), 2: devices(1)})
+        outcome = load(tmp_path, made, name="parts")
+    errors = {tenant.tenant: tenant.error for tenant in outcome.tenants if tenant.error}
+    assert errors.keys() == {SOUTH} and "2 rows that may still exist" in errors[SOUTH]
+    of_south = {each for each in before if each[0] == SOUTH}
+    assert valid() == {(NORTH, 1, 1), (NORTH, 2, 1), (WEST, 1, 1)} | of_south
+
+
+def test_a_range_with_history_or_a_merge_key_ends_rows_of_its_own_tenant(tmp_path: Path) -> None:
+    rows = {NORTH: at(1, 1, 2), SOUTH: at(1, 1, 2), WEST: at(1, 1, 2)}
+
+    def answer(seen: Seen) -> Say:
+        url = urlsplit(seen.target)
+        since = dict(parse_qsl(url.query)).get("since", "")
+        found = [row for row in rows[url.path.split("/")[1]] if row["changed"] >= since]
+        return Say({"data": found, "total": len(found)})
+
+    with Scripted(answer) as server:
+        made = msp(server.url, {**ranged(), "history": True}, resource("groups", merge_key="group"))
+        for each in rows.values():
+            for row in each:
+                row["group"] = "a"
+        load(tmp_path, made)
+        load(tmp_path, made, name="groups")
+        rows[NORTH] = [{**at(5, 1)[0], "group": "a"}]
+        load(tmp_path, made)
+        load(tmp_path, made, NORTH, name="groups")
+    ended = [(row["tenant"], row["id"]) for row in rows_of(tmp_path, own=True) if row["_dlt_valid_to"] is not None]
+    assert ended == [(NORTH, 1)]
+    assert sorted((row["tenant"], row["id"]) for row in rows_of(tmp_path, "groups")) == [
+        (NORTH, 1), (SOUTH, 1), (SOUTH, 2), (WEST, 1), (WEST, 2)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("said", [{"strategy": "delete-insert", "destination_scope": "id > 1"}, {"strategy": "cdc"}])
+def test_a_merge_that_deletes_what_it_lacks_keeps_rows_of_other_tenants(
+    customers: Customers, tmp_path: Path, said: dict[str, Any]
+) -> None:
+    made = msp(customers.server.url, resource(write_disposition={"disposition": "merge", **said}, absent="keep"))
+    customers.devices = dict.fromkeys((NORTH, SOUTH, WEST), devices(3))
+    load(tmp_path, made)
+    customers.devices = dict.fromkeys((NORTH, SOUTH, WEST), [*devices(1), *devices(1, 2, status="offline")])
+    load(tmp_path, made, NORTH)
+    assert held(tmp_path).keys() == {(NORTH, 1), (NORTH, 2), *((name, i) for name in (SOUTH, WEST) for i in (1, 2, 3))}
