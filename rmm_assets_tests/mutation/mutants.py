@@ -557,7 +557,7 @@ LOADING = (
     Mutant(
         "history and replace lose no rows because of an ignored response",
         "loading/run.py",
-        "            _refuse_unseen(plan, found, table, shape)\n",
+        "            refuse_unread(plan, unread, table, shape)\n",
         "            pass\n",
         (
             "loading/test_parents.py::test_history_and_replace_lose_no_rows_because_of_an_ignored_response",
@@ -601,9 +601,9 @@ LOADING = (
     ),
     Mutant(
         "a partial read does not end history",
-        "loading/source.py",
-        "cursor_range is None and (report.partial or not report.complete):",
-        "cursor_range is None and not report.complete:",
+        "loading/plan.py",
+        "self.cursor is None and (report.partial or not report.complete):",
+        "self.cursor is None and not report.complete:",
         ("loading/test_absences.py::test_an_incomplete_or_partial_read_does_not_end_history",),
     ),
     Mutant(
@@ -1054,18 +1054,18 @@ LOADING = (
         ("loading/test_tenants.py::test_a_range_with_history_or_a_merge_key_ends_rows_of_its_own_tenant",),
     ),
     Mutant(
-        "tenants: rows without a key are counted",
-        "loading/plan.py",
-        "return report.distinct if self.key else report.rows",
-        "return report.distinct",
-        ("loading/test_tenants.py::test_a_loss_of_rows_that_are_replaced_is_that_of_one_tenant",),
-    ),
-    Mutant(
         "tenants: a changed version is no new row",
         "loading/run.py",
         "written[name] - changed.get(name, 0)",
         "written[name]",
         ("loading/test_tenants.py::test_a_read_ends_versions_of_its_own_tenant",),
+    ),
+    Mutant(
+        "a merge that deletes what it lacks writes rows that have not changed",
+        "loading/plan.py",
+        "_dedup_sorts(resource) or _deletes_rows(resource, cursor):",
+        "_dedup_sorts(resource):",
+        ("loading/test_tenants.py::test_a_merge_that_deletes_what_it_lacks_keeps_rows_of_other_tenants",),
     ),
     Mutant(
         "most tenants are not gone at once",
@@ -1143,8 +1143,8 @@ TABLES = (
     Mutant(
         "with a merge key every row is written",
         "loading/plan.py",
-        "    if resource.merge_key or _dedup_sorts(resource):\n",
-        "    if _dedup_sorts(resource):\n",
+        "    if resource.merge_key or _dedup_sorts(resource) or",
+        "    if _dedup_sorts(resource) or",
         ("loading/test_changes.py::test_a_merge_key_replaces_all_rows_that_share_it",),
     ),
     Mutant(
@@ -1177,9 +1177,9 @@ TABLES = (
     ),
     Mutant(
         "rows of a failed parent are not marked",
-        "loading/run.py",
-        "return Spared(tuple(unread[0]), keys) if unread else Spared()\n",
-        "return Spared(tuple(unread[0]), [(-1,) for _ in keys]) if unread else Spared()\n",
+        "loading/unread.py",
+        "return Unread(Spared(tuple(parents[0]), keys) if parents else Spared())\n",
+        "return Unread(Spared(tuple(parents[0]), [(-1,) for _ in keys]) if parents else Spared())\n",
         ("loading/test_parents.py::test_if_one_parent_fails_missing_rows_of_the_others_are_marked",),
     ),
     Mutant(
