@@ -18,8 +18,9 @@ from rmm_assets.audit.documents import pack, parse, unpack
 from rmm_assets.audit.requests import range_of
 from rmm_assets.config import Resource
 from rmm_assets.config.names import normalized_column
-from rmm_assets.tables.syncs import latest_loaded
+from rmm_assets.tables.syncs import latest_loaded, latest_of_tenants
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID, Table
+from rmm_assets.tables.tenants import Scope
 
 _AT_ONCE = 1000
 _REJECTED = "_rejected"
@@ -91,7 +92,7 @@ class Received:
 
 
 @dataclass(frozen=True)
-class Scope:
+class Limits:
     """What an audit can determine about a resource, given its connection file.
 
     Attributes:
@@ -105,7 +106,7 @@ class Scope:
     notes: tuple[str, ...] = ()
 
 
-def scope_of(resource: Resource) -> Scope:
+def limits_of(resource: Resource) -> Limits:
     """Returns what an audit of a resource can determine."""
     contract = resource.schema_contract
     discards = contract is not None and "discard_row" in (contract.columns, contract.data_type)
@@ -127,30 +128,37 @@ def scope_of(resource: Resource) -> Scope:
     if discards:
         extra = missing = "the schema contract discards rows"
     notes = ["its child tables are not compared"] if resource.child_tables else []
-    return Scope(extra, missing, tuple(notes))
+    return Limits(extra, missing, tuple(notes))
 
 
-def compare(received: Received, table: Table, resource: Resource) -> Compared:
+def compare(received: Received, table: Table, resource: Resource, within: Scope | None = None) -> Compared:
     """Compares rows with a table, which is only read.
 
     Args:
         received: The API's rows.
         table: The resource's table, open for reading.
         resource: The resource, which defines the key and what cannot be compared.
+        within: The tenant whose rows these are; None if the table has no tenants.
     """
     compared = Compared()
-    shape = _Shape(table, resource)
+    shape = _Shape(table, resource, within)
     if not shape.columns:
         compared.doubts.append(f"there is no table {table.name}; no rows were loaded, or they are somewhere else")
     if LOAD_ID in shape.columns:
-        compared.loaded_at = _loaded_at(table, resource)
+        compared.loaded_at = _loaded_at(table, resource, within)
     by_key = bool(resource.keys) and resource.disposition != "append"
     compare_rows = _by_key if by_key else _as_heap
     compare_rows(received, shape, compared)
     return compared
 
 
-def _loaded_at(table: Table, resource: Resource) -> datetime | None:
+def _loaded_at(table: Table, resource: Resource, within: Scope | None) -> datetime | None:
+    if within is not None:
+        found = [
+            sync for sync in latest_of_tenants(table.client, loaded=True)
+            if sync.resource == resource.name and sync.tenant in within.names
+        ]  # fmt: skip
+        return found[0].started.astimezone(UTC) if found else None
     sync = latest_loaded(table.client).get(resource.name)
     if sync is not None:
         return sync.started.astimezone(UTC)
@@ -164,14 +172,16 @@ def _loaded_at(table: Table, resource: Resource) -> datetime | None:
 class _Shape:
     """A table's columns and how an API's rows map to them."""
 
-    def __init__(self, table: Table, resource: Resource) -> None:
-        self.table, self.resource = table, resource
+    def __init__(self, table: Table, resource: Resource, within: Scope | None) -> None:
+        self.table, self.resource, self.within = table, resource, within
         self.columns = frozenset(table.columns())
         disposition = resource.write_disposition
         names = (disposition.validity_column_names if disposition else None) or (_VALID_FROM, _VALID_TO)
         self._validity = names if resource.strategy == "scd2" else ()
         version = disposition.row_version_column_name if disposition else None
         own = {name for name in self.columns if is_own(name)} | {*self._validity, *filter(None, [version])}
+        if within is not None:
+            own.add(within.column)
         if resource.read_at_column is not None:
             own.add(normalized_column(resource.read_at_column))
         self.data = self.columns - own
@@ -210,24 +220,38 @@ class _Shape:
         return found
 
     def rows(self) -> Iterator[Mapping[str, Any]]:
-        """Yields the table's rows; of a table of versions, the valid ones."""
-        if not self.columns:
+        """Yields the table's rows; of a table of versions, the valid ones; of tenants, those of one."""
+        if not self.columns or (self.within is not None and self.within.column not in self.columns):
             return
         # Queried first, as DuckDB discards the rest of a result when the next query runs.
         _ = self._types, self.likes
         where, parameters = self._valid()
-        with self.table.cursor(f"SELECT * FROM {{table}}{where}", *parameters) as cursor:
+        if self.within is not None:
+            where, parameters = f"{where} AND {self.within.condition(self.table)}", (*parameters, *self.within.names)
+        with self.table.cursor(f"SELECT * FROM {{table}} WHERE {where}", *parameters) as cursor:
             names = self.table.names(cursor)
             while batch := cursor.fetchmany(_AT_ONCE):
                 yield from (dict(zip(names, row, strict=True)) for row in batch)
 
     def _valid(self) -> tuple[str, tuple[Any, ...]]:
         if not self._validity or self._validity[1] not in self.columns:
-            return "", ()
+            return "1 = 1", ()
         column = self.table.quote(self._validity[1])
         disposition = self.resource.write_disposition
         mark = disposition.active_record_timestamp if disposition else None
-        return (f" WHERE {column} = %s", (mark,)) if mark else (f" WHERE {column} IS NULL", ())
+        return (f"{column} = %s", (mark,)) if mark else (f"{column} IS NULL", ())
+
+    def rejected(self) -> Iterator[Any]:
+        """Yields the rejected rows as the API sent them."""
+        rejects = Table(self.table.client, self.table.name + _REJECTED)
+        if "row_json" not in rejects.columns():
+            return
+        for (text,) in rejects.rows(f"SELECT {rejects.quote('row_json')} FROM {{table}}"):
+            with suppress(TypeError, ValueError):
+                row = parse(text)
+                within = self.within
+                if within is None or not isinstance(row, dict) or row.pop(within.column, None) in within.names:
+                    yield row
 
     def flat(self, row: Mapping[str, Any]) -> dict[str, list[Any]]:
         flat = flatten(row, self.columns, self._whole)
@@ -378,14 +402,7 @@ def _meet(
 
 def _account_for_rejects(received: Received, shape: _Shape, compared: Compared, keyless: dict[str, int]) -> None:
     """Finds the rows that could not land and are in the table of rejected rows."""
-    rejects = Table(shape.table.client, shape.table.name + _REJECTED)
-    if "row_json" not in rejects.columns():
-        return
-    for (text,) in rejects.rows(f"SELECT {rejects.quote('row_json')} FROM {{table}}"):
-        try:
-            row = parse(text)
-        except (TypeError, ValueError):
-            continue
+    for row in shape.rejected():
         key = shape.key(_last(shape.flat(row))) if isinstance(row, Mapping) else None
         if key is not None:
             received.change("UPDATE keyed SET rejected = 1 WHERE key = ?", key)
@@ -398,7 +415,7 @@ def _account_for_rejects(received: Received, shape: _Shape, compared: Compared, 
 
 def _as_heap(received: Received, shape: _Shape, compared: Compared) -> None:
     """Compares rows without a key: equal texts cancel out, and the rest is compared value by value."""
-    rejects = _rejected_rows(shape)
+    rejects = {pack(row) for row in shape.rejected()}
     for number, row in enumerate(received, start=1):
         if pack(row) in rejects:
             compared.rejected += 1
@@ -450,13 +467,3 @@ def _match_the_rest(received: Received, shape: _Shape, compared: Compared) -> No
     for number, (text, held) in enumerate(spare):
         compared.found["extra"][f"{text} {number}"] = shape.label(held) or "a row of the table"
     compared.doubts += [f"{name} cannot be compared in {rows:,} rows" for name, rows in sorted(unknown.items())]
-
-
-def _rejected_rows(shape: _Shape) -> set[str]:
-    rejects = Table(shape.table.client, shape.table.name + _REJECTED)
-    found = set()
-    if "row_json" in rejects.columns():
-        for (text,) in rejects.rows(f"SELECT {rejects.quote('row_json')} FROM {{table}}"):
-            with suppress(TypeError, ValueError):
-                found.add(pack(parse(text)))
-    return found

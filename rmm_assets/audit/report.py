@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -33,6 +33,7 @@ class Audit:
         rejected: Number of rows that are in the table of rejected rows instead.
         deleted: Number of rows that the API itself flags as deleted.
         unverified: What could not be verified, one sentence each.
+        tenant: The tenant whose rows were compared; None in a connection without tenants.
         loaded_at: When the last load of the table began, or without a record of it when the newest row was loaded.
     """
 
@@ -48,6 +49,7 @@ class Audit:
     requests: int = 0
     unverified: tuple[str, ...] = ()
     loaded_at: datetime | None = None
+    tenant: str | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -80,6 +82,11 @@ class Audit:
         """Returns the result as JSON values."""
         loaded_at = self.loaded_at.isoformat() if self.loaded_at else None
         return {**asdict(self), "verdict": self.verdict, "loaded_at": loaded_at}
+
+
+def worst_first(audits: Iterable[Audit]) -> list[Audit]:
+    """Returns audits with those first that found most differences, then those with something unverified."""
+    return sorted(audits, key=lambda audit: (-sum(audit.found.values()), not audit.unverified))
 
 
 def _rows(number: int) -> str:

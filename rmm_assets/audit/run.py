@@ -5,26 +5,28 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
-from rmm_assets.audit.compare import Compared, Received, compare, scope_of
+from rmm_assets.audit.compare import Compared, Received, compare, limits_of
 from rmm_assets.audit.documents import pack
 from rmm_assets.audit.report import EXAMPLES, Audit
 from rmm_assets.audit.walk import Heard, read
 from rmm_assets.config import Connection, Resource
-from rmm_assets.config.transport import rate_limit_of, transport_of
+from rmm_assets.config.transport import host_of, rate_limit_of, transport_of
 from rmm_assets.errors import RmmError
 from rmm_assets.http.auth import Secret, hidden
 from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.transport import Transport
 from rmm_assets.tables.store import Store
 from rmm_assets.tables.table import Table
+from rmm_assets.tables.tenants import Scope
 
 _MOST_SENTENCES = 20
 
 
 def audit(
     connection: Connection, resource: Resource, secret: Secret, *, store: Store,
-    base_url: str | None = None, log: logging.Logger | None = None,
+    base_url: str | None = None, log: logging.Logger | None = None, within: Scope | None = None,
 ) -> Audit:  # fmt: skip
     """Re-reads a resource from the API by a different route and compares it with its table, which is not changed.
 
@@ -32,33 +34,34 @@ def audit(
     reported.
 
     Args:
-        connection: The connection.
-        resource: The resource.
+        connection: The connection; of a tenant, its own.
+        resource: The resource, as the connection has it.
         secret: The connection's secrets, or only that of `api_key`.
         store: Where the table is.
         base_url: The API's address if it is not the connection file's (the embedded RMM's).
         log: Receives retries.
+        within: The tenant; None if the table has no tenants.
 
     Raises:
         ValueError: There is no base URL, or an auth lacks its secret.
     """
     log = log or logging.getLogger("rmm_assets")
-    heard, compared = _once(connection, resource, secret, store, base_url, log)
+    heard, compared = _once(connection, resource, secret, store, base_url, log, within)
     requests = heard.requests
     if compared:
-        again, second = _once(connection, resource, secret, store, base_url, log)
+        again, second = _once(connection, resource, secret, store, base_url, log, within)
         requests += again.requests
         heard, compared = again, _both(compared, second)
-    return _report(connection, resource, heard, compared, requests)
+    return replace(_report(connection, resource, heard, compared, requests), tenant=within.names[0] if within else None)
 
 
 def _once(
     connection: Connection, resource: Resource, secret: Secret, store: Store, base_url: str | None,
-    log: logging.Logger,
+    log: logging.Logger, within: Scope | None,
 ) -> tuple[Heard, Compared]:  # fmt: skip
     received = Received()
     try:
-        with _transport(connection, resource, secret, store, base_url, log) as transport:
+        with _transport(connection, resource, secret, store, base_url, log, within) as transport:
             heard = read(transport, connection, resource, received.add)
         if store.is_missing:
             nothing = Compared(
@@ -68,7 +71,7 @@ def _once(
             return heard, nothing
         name = f"audit__{connection.name}__{resource.table}"
         with store.reading(name, log) as client:
-            return heard, compare(received, Table(client, resource.table), resource)
+            return heard, compare(received, Table(client, resource.table), resource, within)
     finally:
         received.close()
 
@@ -76,10 +79,11 @@ def _once(
 @contextmanager
 def _transport(
     connection: Connection, resource: Resource, secret: Secret, store: Store, base_url: str | None,
-    log: logging.Logger,
+    log: logging.Logger, within: Scope | None,
 ) -> Iterator[Transport]:  # fmt: skip
-    """Yields a transport for one walk that shares the rate limit of the connection's loads."""
-    with closing(rate_limit_of(connection, store.work)) as rate_limit:
+    """Yields a transport for one walk that shares the rate limit of the connection's loads, or of those of a tenant's host."""
+    host = host_of(connection) if within is not None else ""
+    with closing(rate_limit_of(connection, store.work, host)) as rate_limit:
         transport = transport_of(
             connection, resource, hidden(secret), Redactor(), rate_limit, base_url=base_url, log=log
         )
@@ -99,14 +103,14 @@ def _both(first: Compared, second: Compared) -> Compared:
 
 
 def _report(connection: Connection, resource: Resource, heard: Heard, compared: Compared, requests: int) -> Audit:
-    scope = scope_of(resource)
+    limits = limits_of(resource)
     found = {kind: dict(rows) for kind, rows in compared.found.items()}
     doubts = [*heard.doubts, *compared.doubts]
     if not heard.rows and not heard.doubts:
         doubts.append("the API sent no rows, which also happens if the key lacks permissions")
     undecided = {
-        "extra": scope.extra or ("the read may not be complete" if heard.doubts else ""),
-        "missing": scope.missing,
+        "extra": limits.extra or ("the read may not be complete" if heard.doubts else ""),
+        "missing": limits.missing,
     }
     if not heard.rows:
         undecided["extra"] = undecided["extra"] or "the API sent no rows at all"
@@ -115,7 +119,7 @@ def _report(connection: Connection, resource: Resource, heard: Heard, compared: 
             where = "in the table only" if kind == "extra" else "not in the table"
             doubts.append(f"{len(found[kind]):,} rows are {where}, which is not a difference, because {why}")
             found[kind] = {}
-    doubts += scope.notes
+    doubts += limits.notes
     columns: dict[str, int] = {}
     for key in found["different"]:
         for name in compared.columns[key]:
@@ -134,6 +138,6 @@ def _first(sentences: list[str]) -> tuple[str, ...]:
     return (*sentences[:_MOST_SENTENCES], *([f"and {more:,} more like these"] if more > 0 else []))
 
 
-def unreadable(connection: Connection, resource: Resource, problem: str | RmmError) -> Audit:
+def unreadable(connection: Connection, resource: Resource, problem: str | RmmError, tenant: str | None = None) -> Audit:
     """Returns the result for a resource that could not be audited."""
-    return Audit(connection.name, resource.name, unverified=(str(problem),))
+    return Audit(connection.name, resource.name, unverified=(str(problem),), tenant=tenant)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from rmm_assets.config import Connection
+    from rmm_assets.config.tenants import Tenant
     from rmm_assets.orchestration.component import RmmConnection
 
 
@@ -52,20 +53,33 @@ def for_requests(connection: Connection, tenant: str | None) -> Connection:
         click.UsageError: There is no such tenant, or its settings have faults.
     """
     from rmm_assets.errors import TenantError
+
+    found = tenants_named(connection, [] if tenant is None else [tenant])
+    try:
+        return connection.of_tenant(found[0]) if found else connection
+    except TenantError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def tenants_named(connection: Connection, names: Sequence[str]) -> list[Tenant]:
+    """Returns the tenants of these names; without names, all tenants. A connection without tenants has none.
+
+    Raises:
+        click.UsageError: There is no such tenant, or the tenants cannot be read.
+    """
+    from rmm_assets.errors import TenantError
     from rmm_assets.loading.run import store_of
     from rmm_assets.loading.tenants import tenants_of
 
-    if connection.tenants is None:
-        if tenant is not None:
-            raise click.UsageError(f"{connection.name} has no tenants")
-        return connection
+    if connection.tenants is None and names:
+        raise click.UsageError(f"{connection.name} has no tenants")
     try:
-        known = {each.name: each for each in tenants_of(connection, store_of(connection))}
-        if tenant is not None and tenant not in known:
-            raise click.UsageError(f"{connection.name} has no tenant {tenant}")
-        return connection.of_tenant(known[tenant or next(iter(known))])
+        known = {tenant.name: tenant for tenant in tenants_of(connection, store_of(connection))}
     except TenantError as error:
         raise click.UsageError(str(error)) from None
+    if unknown := [name for name in names if name not in known]:
+        raise click.UsageError(f"{connection.name} has no tenant {unknown[0]}")
+    return [known[name] for name in names or known]
 
 
 def resources_named(connection: Connection, name: str | None) -> list[str]:

@@ -159,9 +159,8 @@ def _tenant_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
             if reference is not None and PLACEHOLDER in f"{reference.env}{reference.dlt_secret}":
                 yield line_error(path, "`{tenant}` needs `tenants`; write them, or the name of one variable or secret")
         return
-    for key in ("simulator", "audit"):
-        if getattr(connection, key) is not None:
-            yield line_error((key,), "does not work with `tenants`; leave it out")
+    if connection.simulator is not None:
+        yield line_error(("simulator",), "does not work with `tenants`; leave it out")
     for index, resource in enumerate(connection.resources):
         where: Path = ("resources", index)
         if resource.schedule is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rmm_assets.config.connection import Connection
 from rmm_assets.config.resource import Resource
+from rmm_assets.http.address import read_origin
 from rmm_assets.http.auth import Secret, build_auth
 from rmm_assets.http.rate_limit import Permits
 from rmm_assets.http.redaction import Redactor
@@ -30,6 +31,12 @@ def rate_limit_of(connection: Connection, work: Path, host: str = "") -> Permits
         max_concurrency=limits.max_concurrency,
         requests_per_minute=limits.requests_per_minute,
     )
+
+
+def host_of(connection: Connection) -> str:
+    """Returns the API's host and port, for the limits of tenants, which share those of their host; empty without an address."""
+    address = connection.client.base_url or ""
+    return ".".join(map(str, read_origin(address)[1:])) if address else ""
 
 
 def transport_of(

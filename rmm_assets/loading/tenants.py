@@ -18,9 +18,8 @@ import dlt
 from rmm_assets.config import Connection, Resource
 from rmm_assets.config.names import normalized_column, normalized_table
 from rmm_assets.config.tenants import Tenant, in_file, tenants_in
-from rmm_assets.config.transport import rate_limit_of, transport_of
+from rmm_assets.config.transport import host_of, rate_limit_of, transport_of
 from rmm_assets.errors import ConflictingRowsError, IncompleteError, RmmError, TenantError
-from rmm_assets.http.address import read_origin
 from rmm_assets.http.auth import Secret
 from rmm_assets.http.rate_limit import Permits
 from rmm_assets.http.redaction import Redactor, Redactors
@@ -417,8 +416,7 @@ class _Workers:
 
     def _rate_limit(self, connection: Connection) -> Permits:
         """Returns the permits for the tenant's host, which its other tenants share."""
-        address = connection.client.base_url or ""
-        host = ".".join(map(str, read_origin(address)[1:])) if address else ""
+        host = host_of(connection)
         with self._lock:
             if host not in self._rate_limits:
                 limit = rate_limit_of(connection, self._reading.store.work, host)

@@ -127,9 +127,16 @@ def _tenants_defs(
     )
     [bound] = dg.with_resources([asset], {_resource_key(connection): api})
     job = build_job(connection, [spec.key for spec in specs])
-    schedule = build_schedule(connection.schedule, job, requests=partial(run_requests, connection))
+    audit = build_audit_job(connection, _resource_key(connection), api)
+    schedules = (
+        build_schedule(connection.schedule, job, requests=partial(run_requests, connection)),
+        build_schedule(connection.audit, audit),
+    )
     return dg.Definitions(
-        assets=[bound], jobs=[job], schedules=[schedule] if schedule else [], sensors=[build_tenants_sensor(connection)]
+        assets=[bound],
+        jobs=[job, audit],
+        schedules=[schedule for schedule in schedules if schedule],
+        sensors=[build_tenants_sensor(connection)],
     )
 
 

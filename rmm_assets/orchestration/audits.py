@@ -3,20 +3,27 @@
 # No `from __future__ import annotations`: Dagster inspects the type annotation of `context`.
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dlt.destinations.exceptions import DatabaseException, DestinationConnectionError
 
 from rmm_assets.config import Connection, Resource
-from rmm_assets.errors import RmmError
+from rmm_assets.config.tenants import Tenant
+from rmm_assets.errors import RmmError, TenantError
 from rmm_assets.loading.run import store_of
+from rmm_assets.loading.tenants import tenants_of
 from rmm_assets.orchestration.machines import refuse_files_of_one_machine
-from rmm_assets.orchestration.resources import RmmApi
+from rmm_assets.orchestration.resources import RmmApi, api_resource
 from rmm_assets.orchestration.schedules import executor_of
+from rmm_assets.tables.tenants import Scope
 
 if TYPE_CHECKING:
     from rmm_assets.audit import Audit
+
+# Tenants whose differences a run's message and its metadata quote; the log has all.
+_QUOTED, _WORST = 5, 20
 
 
 def build_audit_job(connection: Connection, resource_key: str, api: RmmApi) -> dg.JobDefinition:
@@ -52,6 +59,9 @@ def _audit_op(connection: Connection, resource: Resource, resource_key: str) -> 
     )
     def run(context: dg.OpExecutionContext) -> None:
         refuse_files_of_one_machine(context.instance, context.job_def.executor_def.name, connection)
+        if connection.tenants is not None:
+            _audit_tenants(context, connection, resource)
+            return
         api: RmmApi = getattr(context.resources, resource_key)
         result = audit_resource(connection, resource, api, context.log)
         if result.verdict == "differences":
@@ -65,8 +75,55 @@ def _audit_op(connection: Connection, resource: Resource, resource_key: str) -> 
     return run
 
 
-def audit_resource(connection: Connection, resource: Resource, api: RmmApi, log: Any = None) -> "Audit":
+def _audit_tenants(context: dg.OpExecutionContext, connection: Connection, resource: Resource) -> None:
+    """Audits one resource of all tenants.
+
+    Raises:
+        dagster.Failure: Tables and APIs differ, or the tenants cannot be read.
+    """
+    from rmm_assets.audit import worst_first
+
+    try:
+        tenants = tenants_of(connection, store_of(connection))
+    except TenantError as error:
+        raise dg.Failure(f"{resource.name}: {error}", allow_retries=False) from None
+    results = worst_first(audit_tenant(connection, resource, tenant, context.log) for tenant in tenants)
+    for result in results:
+        for sentence in result.sentences():
+            context.log.warning("%s, tenant %s: %s", resource.name, result.tenant, sentence)
+    shown = {str(result.tenant): result.sentences() for result in results if result.verdict != "equal"}
+    metadata = {"tenants": len(results), "not_equal": len(shown), "worst": dict(islice(shown.items(), _WORST))}
+    if differing := [result for result in results if result.verdict == "differences"]:
+        quoted = "; ".join(
+            f"tenant {result.tenant}: {'; '.join(result.sentences(examples=False))}" for result in differing[:_QUOTED]
+        )
+        more = f"; and {len(differing) - _QUOTED} more" if len(differing) > _QUOTED else ""
+        said = f"{resource.name}: {len(differing)} of {len(results)} tenants differ: {quoted}{more}"
+        raise dg.Failure(said, metadata=metadata, allow_retries=False)
+    context.add_output_metadata(metadata)
+
+
+def audit_tenant(connection: Connection, resource: Resource, tenant: Tenant, log: Any = None) -> "Audit":
+    """Audits one resource of one tenant; if that is not possible, the result says why."""
+    from rmm_assets.audit import unreadable
+
+    assert connection.tenants is not None
+    within = Scope(connection.tenants.column, (tenant.name,))
+    try:
+        own = connection.of_tenant(tenant)
+        return audit_resource(own, own.resource(resource.name), api_resource(own), log, within)
+    except (TenantError, dg.Failure) as error:
+        problem = str(error.description) if isinstance(error, dg.Failure) else str(error)
+        return unreadable(connection, resource, problem, tenant.name)
+
+
+def audit_resource(
+    connection: Connection, resource: Resource, api: RmmApi, log: Any = None, within: Scope | None = None
+) -> "Audit":
     """Audits one resource with the connection's key.
+
+    Args:
+        within: The tenant whose connection it is, in a connection with tenants.
 
     Raises:
         dagster.Failure: No secret is set, or the audit could not run.
@@ -76,7 +133,8 @@ def audit_resource(connection: Connection, resource: Resource, api: RmmApi, log:
 
     with api.session() as (base_url, secret):
         try:
-            return audit(connection, resource, secret, store=store_of(connection), base_url=base_url, log=log)
+            store = store_of(connection)
+            return audit(connection, resource, secret, store=store, base_url=base_url, log=log, within=within)
         except (RmmError, ValueError, DatabaseException, DestinationConnectionError, OSError) as error:
             problem = f"{resource.name}: {error}"
     raise dg.Failure(problem, allow_retries=False)

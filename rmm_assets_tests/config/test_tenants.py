@@ -105,7 +105,7 @@ def test_what_columns_use_is_the_same_for_all_tenants() -> None:
         ({"tenants": [{"name": "a-b"}, {"name": "a_b"}]}, "tenants.list", "two names have the same letters and digits"),
         ({"tenants": [{"name": "a b"}]}, "tenants.list.0.name", "pattern"),
         ({"tenants": None, "settings": {"host": "h.example"}}, "api_key", "`{tenant}` needs `tenants`"),
-        ({"audit": {"cron": "0 0 * * *"}}, "audit", "does not work with `tenants`"),
+        ({"simulator": {}, "client": {"base_url": None}}, "simulator", "does not work with `tenants`"),
         ({"resources": [{"name": "d", "write_disposition": "replace"}], "destination": {"type": "filesystem"}},
          "resources.0.write_disposition", "filesystem cannot replace the rows of some tenants"),
         ({"resources": [{"name": "d", "schedule": {"cron": "0 * * * *"}}]}, "resources.0.schedule", "next to `tenants`"),

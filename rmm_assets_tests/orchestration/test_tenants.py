@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dagster as dg
+import duckdb
 import pytest
+import yaml
+from click.testing import CliRunner
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
+from rmm_assets.cli import main
 from rmm_assets.config import Connection
 from rmm_assets.orchestration.assets import build_connection_defs
 from rmm_assets.orchestration.tenants import batches, partitions_of, update_partitions
@@ -226,3 +234,58 @@ def test_a_secret_that_is_not_set_fails_its_tenant(
         failure.step_failure_data.user_failure_data.description
     )
     assert partitions(made, instance, DEVICES) == ({NORTH, WEST}, {SOUTH})
+
+
+def written(made: Connection, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes the connection's file where commands find it."""
+    folder = workplace / "connections" / "msp"
+    folder.mkdir(parents=True)
+    text = yaml.safe_dump({"type": "rmm_assets.RmmConnection", "attributes": dict(made._written)})
+    (folder / "defs.yaml").write_text(text)
+    monkeypatch.setenv("RMM_CONNECTIONS", str(workplace / "connections"))
+    monkeypatch.setattr(os, "_exit", sys.exit)  # a command would end the tests
+
+
+def test_an_audit_compares_each_tenant_with_its_own_api(
+    customers: Customers, instance: dg.DagsterInstance, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (SOUTH, WEST):
+        customers.devices[name].append({"name": "without id"})
+    made = msp(customers.server.url, resource())
+    written(made, workplace, monkeypatch)
+    assert sync(made, instance).success
+    job = build_connection_defs(made).resolve_job_def("audit_msp")
+
+    def audits(*arguments: str) -> tuple[int, dict[str, Any]]:
+        done = CliRunner().invoke(main, ["audit", "msp", "--json", *arguments])
+        return done.exit_code, {each["tenant"]: each for each in json.loads(done.stdout)}
+
+    code, found = audits()
+    assert (code, list(found)) == (0, [NORTH, SOUTH, WEST])
+    assert [(each["verdict"], each["rows_api"], each["rows_table"]) for each in found.values()] == [
+        ("equal", 5, 5), ("equal", 4, 3), ("equal", 3, 2)
+    ]  # fmt: skip
+    assert found[WEST]["rejected"] == 1 and all(each["loaded_at"] for each in found.values())
+    assert job.execute_in_process(instance=instance).success
+
+    # A row of South becomes West's, and a rejected one gets lost.
+    with duckdb.connect("rmm.duckdb") as client:
+        client.execute(f"UPDATE acme.devices SET tenant = '{WEST}' WHERE tenant = '{SOUTH}' AND id = 3")
+        client.execute(f"DELETE FROM acme.devices_rejected WHERE row_json LIKE '%{SOUTH}%'")
+    code, found = audits()
+    assert (code, list(found)) == (1, [SOUTH, WEST, NORTH])
+    assert [found[name]["found"][kind] for name, kind in ((SOUTH, "missing"), (WEST, "extra"))] == [2, 1]
+    assert found[NORTH]["verdict"] == "equal"
+    assert audits("--tenant", NORTH)[0] == 0
+    address = urlsplit(customers.server.url)
+    assert [path.name for path in Path("data/work/pace/msp").iterdir()] == [f"{address.hostname}.{address.port}"]
+    result = job.execute_in_process(instance=instance, raise_on_error=False)
+    [failure] = result.get_step_failure_events()
+    data = failure.step_failure_data.user_failure_data
+    assert data is not None and str(data.description).startswith(
+        "devices: 2 of 3 tenants differ: tenant south: 2 rows missing from the table; tenant west: 1 row in the table only"
+    )
+    monkeypatch.delenv("MSP_SOUTH_KEY")
+    code, found = audits("--tenant", SOUTH)
+    assert code == 2 and "set the environment variable MSP_SOUTH_KEY" in found[SOUTH]["unverified"][0]
+    assert "has no tenant east" in CliRunner().invoke(main, ["audit", "msp", "--tenant", "east"]).output
