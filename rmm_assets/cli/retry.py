@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rmm_assets.cli.arguments import connection_named, resources_named
+from rmm_assets.cli.arguments import connection_named, resources_named, tenants_named
 from rmm_assets.cli.instance import dagster_instance, leave
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 @click.command("retry-rejected")
 @click.argument("connection")
 @click.argument("resource", required=False)
-def retry_rejected(connection: str, resource: str | None) -> None:
+@click.option("--tenant", "tenants", multiple=True, help="Only rows of this tenant of the CONNECTION; may be repeated.")
+def retry_rejected(connection: str, resource: str | None, tenants: tuple[str, ...]) -> None:
     """Try the rejected rows of CONNECTION, or of one RESOURCE, again, after its columns, key or contract were changed.
 
     Rows that can land now are loaded and no longer rejected; the others stay, with their reason. It does not call the API. A
@@ -28,10 +29,11 @@ def retry_rejected(connection: str, resource: str | None) -> None:
     from rmm_assets.loading.attempt import sentence_of
 
     found = connection_named(connection)
+    chosen = [tenant.name for tenant in tenants_named(found, tenants)]
     failed = False
     for name in resources_named(found, resource):
         try:
-            done = retry.retry_rejected(found, found.resource(name))
+            done = retry.retry_rejected(found, found.resource(name), tenants=chosen)
         except Exception as error:
             click.echo(f"{connection}/{name}: {sentence_of(error, name)}", err=True)
             failed = True

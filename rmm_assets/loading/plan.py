@@ -70,7 +70,8 @@ class LoadPlan:
         child_tables: Whether lists become child tables.
         row_ids: How rows get ids if the table has ids.
         loss_baseline: The rows with which this read is compared to notice a sudden loss.
-        scope: The column of tenants, if a load deletes or ends rows that it lacks, so that it names those of whom; else None.
+        deletes_rows: Whether a load deletes or ends rows that it lacks.
+        scope: The column of tenants, if it must name those whose rows these are; else None.
         read_at: The column with the time of the read; None if there is none.
         hints: Arguments of `dlt.resource`.
     """
@@ -94,6 +95,7 @@ class LoadPlan:
     child_tables: bool
     row_ids: Literal["key", "random"]
     loss_baseline: Baseline
+    deletes_rows: bool
     scope: str | None
     read_at: str | None
     hints: Mapping[str, Any] = field(compare=False)
@@ -155,7 +157,8 @@ def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
     # Without SQL, rows are marked by merging them once more, as Arrow.
     marks = changes or (arrow and resource.absent == "mark")
     absences = resource.absent if marks and _absences_show(resource, never_full=never_full) else "keep"
-    scope = connection.tenants.column if connection.tenants is not None and _deletes_rows(resource, cursor) else None
+    deletes = _deletes_rows(resource, cursor)
+    scope = connection.tenants.column if connection.tenants is not None and deletes else None
     compares = resource.disposition == "merge" and bool(resource.keys) and not versions
     return LoadPlan(
         connection=connection.name,
@@ -172,11 +175,12 @@ def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
         removes_orphans=arrow and resource.child_tables and resource.disposition == "merge",
         changes_rows=changes,
         compares=compares,
-        writes_changes=compares and _may_skip_rows(resource, cursor, kind),
+        writes_changes=compares and not deletes and _may_skip_rows(resource, kind),
         history=_validity(resource) if versions else None,
         child_tables=resource.child_tables,
         row_ids="random" if resource.disposition == "append" or not resource.keys else "key",
         loss_baseline=_loss_baseline(resource, cursor, never_full=never_full),
+        deletes_rows=deletes,
         scope=scope,
         read_at=None if resource.read_at_column is None else normalized_column(resource.read_at_column),
         hints=_hints(
@@ -340,14 +344,14 @@ def _absences_show(resource: Resource, *, never_full: bool) -> bool:
     )
 
 
-def _may_skip_rows(resource: Resource, cursor: Cursor | None, kind: str) -> bool:
+def _may_skip_rows(resource: Resource, kind: str) -> bool:
     """Returns whether rows that have not changed need not be merged.
 
     Args:
         kind: dlt's name of the destination.
     """
-    # A merge key and a scope replace all rows that have it, and a column picks among rows that share the primary key.
-    if resource.merge_key or _dedup_sorts(resource) or _deletes_rows(resource, cursor):
+    # A merge key replaces all rows that share it, and a column picks among rows that share the primary key.
+    if resource.merge_key or _dedup_sorts(resource):
         return False
     # Without transactions, a killed run may leave a row whose hash is new but whose children are old.
     return not resource.child_tables or merges_at_once(kind)

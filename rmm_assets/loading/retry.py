@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -33,11 +33,11 @@ from rmm_assets.rows.spool import Spool
 from rmm_assets.tables.existing import look_up
 from rmm_assets.tables.rejects import REJECTION_ID, forget_rejections
 from rmm_assets.tables.store import Store
-from rmm_assets.tables.syncs import latest_loaded
+from rmm_assets.tables.syncs import latest_loaded, latest_of_tenants
 from rmm_assets.tables.table import LOAD_ID, Table
 
-# The state of a resource without a key: up to which load its rejected rows were tried again. It is stored with the rows, so
-# that they do not land twice if a run is killed before their rejections are deleted.
+# The state of a resource without a key: up to which load its rejected rows were tried again, by tenant. It is stored with the
+# rows, so that they do not land twice if a run is killed before their rejections are deleted.
 _TRIED = "rejections_tried"
 # Number of the table's keys that are compared at once.
 _FETCHED = 100_000
@@ -68,11 +68,13 @@ class _Rejected(NamedTuple):
     row: Any
     load_id: str
     rejection_id: str
+    tenant: str = ""
 
 
 def retry_rejected(
-    connection: Connection, resource: Resource, *, store: Store | None = None, log: logging.Logger | None = None
-) -> Retried:
+    connection: Connection, resource: Resource, *, store: Store | None = None, log: logging.Logger | None = None,
+    tenants: Collection[str] = (),
+) -> Retried:  # fmt: skip
     """Tries the rejected rows of a resource again.
 
     Args:
@@ -80,6 +82,7 @@ def retry_rejected(
         resource: The resource.
         store: Where rows land; by default as the connection says.
         log: Receives progress and warnings.
+        tenants: In a connection with tenants, the names of those whose rows are tried.
 
     Raises:
         ValueError: Rows of this resource cannot be added to its table one by one.
@@ -87,10 +90,9 @@ def retry_rejected(
         dlt.pipeline.exceptions.PipelineStepFailed: Nothing was published; its cause says why.
     """
     plan, log = plan_load(connection, resource), log or logging.getLogger("rmm_assets")
-    if connection.tenants is not None:
-        raise ValueError(f"{connection.name} has tenants: the next sync of a tenant reads its rejected rows again")
     _refuse(plan)
     store = store or store_of(connection)
+    column = None if connection.tenants is None else connection.tenants.column
     store.prepare()
     if store.is_missing:
         return Retried()
@@ -120,7 +122,7 @@ def retry_rejected(
         def rows() -> Iterator[Any]:
             shape = shape_at(plan, found)
             with pipeline.sql_client() as client:
-                chosen = _chosen(client, plan, shape, retried)
+                chosen = _chosen(client, plan, shape, retried, column, tenants)
             if not chosen:
                 return
             spool = spool_of(plan, shape, folder)
@@ -128,10 +130,13 @@ def retry_rejected(
             spool.add(Page(len(received), None, 0, None, b"", None, received))
             tried.extend(each.rejection_id for each in chosen)
             if not plan.key:
-                dlt.current.resource_state(resource.name)[_TRIED] = max(each.load_id for each in chosen)
+                latest = {each.tenant: each.load_id for each in chosen}
+                dlt.current.resource_state(resource.name)[_TRIED] = {**_tried(plan), **latest}
             if resource.disposition == "replace":
                 dlt.current.resource().apply_hints(write_disposition="append")
-            yield from landing(plan, shape, spool, found, range_of(plan, late=True))
+            # Ranges of tenants have moved on: their rows pass them when they are read.
+            cursor_range = range_of(plan, late=True) if column is None else None
+            yield from landing(plan, shape, spool, found, cursor_range)
 
         load_info = pipeline.run(source_of(connection, plan, rows))
         load_info.raise_on_failed_jobs()
@@ -158,6 +163,8 @@ def _refuse(plan: LoadPlan) -> None:
         why = "with history, every row that is not in a load ends"
     elif resource.merge_key:
         why = "with merge_key, rows take the place of all that share it"
+    elif plan.deletes_rows and resource.disposition == "merge":
+        why = "its merge deletes rows that are not in a load"
     if why:
         raise ValueError(
             f"{resource.name}: rejected rows cannot be tried again, as {why}; the next run reads them again"
@@ -168,33 +175,52 @@ def _reads_everything(plan: LoadPlan) -> bool:
     return plan.cursor is None and plan.resource.disposition != "append"
 
 
-def _chosen(client: SqlClientBase[Any], plan: LoadPlan, shape: RowShape, retried: Retried) -> list[_Rejected]:
-    """Returns the rows to try, oldest first."""
+def _tried(plan: LoadPlan) -> Mapping[str, str]:
+    """Returns up to which load rejected rows were tried again, by tenant."""
+    found = dlt.current.resource_state(plan.resource.name).get(_TRIED, {})
+    return {"": found} if isinstance(found, str) else found  # as older versions stored it
+
+
+def _chosen(
+    client: SqlClientBase[Any], plan: LoadPlan, shape: RowShape, retried: Retried, column: str | None,
+    tenants: Collection[str],
+) -> list[_Rejected]:  # fmt: skip
+    """Returns the rows to try, oldest first; of tenants, those of some."""
     table = Table(client, plan.rejected_table)
     if REJECTION_ID not in table.columns():
         return []
     load = table.quote(LOAD_ID)
-    if plan.resource.disposition == "append":
-        # Left by a run that was killed.
-        table.change(
-            f"DELETE FROM {{table}} WHERE {load} <= %s", dlt.current.resource_state(plan.resource.name).get(_TRIED, "")
-        )
     found = [
-        _Rejected(loads(text), load_id, rejection_id)
+        _of_tenant(_Rejected(loads(text), load_id, rejection_id), column)
         for text, load_id, rejection_id in table.rows(
             f"SELECT {table.quote('row_json')}, {load}, {table.quote(REJECTION_ID)} FROM {{table}} ORDER BY {load}"
         )
     ]
+    if column is not None:
+        found = [each for each in found if each.tenant in tenants]
+    if plan.resource.disposition == "append":
+        for tenant, load_id in _tried(plan).items():
+            # Left by a run that was killed.
+            left = [each.rejection_id for each in found if each.tenant == tenant and each.load_id <= load_id]
+            forget_rejections(table, left, load_id, until=True)
+            found = [each for each in found if each.tenant != tenant or each.load_id > load_id]
     if found and _reads_everything(plan):
         # Rows of an earlier read are in the last one, too: in the table, rejected anew, or gone.
-        sync = latest_loaded(client).get(plan.resource.name)
-        last = [each for each in found if sync is not None and each.load_id >= sync.load_id]
+        syncs = latest_of_tenants(client, loaded=True) if column is not None else latest_loaded(client).values()
+        ids = {sync.tenant or "": sync.load_id for sync in syncs if sync.resource == plan.resource.name}
+        last = [each for each in found if each.tenant in ids and each.load_id >= ids[each.tenant]]
         retried.earlier, found = len(found) - len(last), last
     if not found or not plan.key:
         return found
     newest = _without_outdated(client, plan, shape, found)
     retried.outdated = len(found) - len(newest)
     return newest
+
+
+def _of_tenant(rejected: _Rejected, column: str | None) -> _Rejected:
+    if column is None or not isinstance(rejected.row, dict):
+        return rejected
+    return rejected._replace(tenant=str(rejected.row.get(column, "")))
 
 
 def _without_outdated(

@@ -92,7 +92,11 @@ def _audit_tenants(context: dg.OpExecutionContext, connection: Connection, resou
         for sentence in result.sentences():
             context.log.warning("%s, tenant %s: %s", resource.name, result.tenant, sentence)
     shown = {str(result.tenant): result.sentences() for result in results if result.verdict != "equal"}
-    metadata = {"tenants": len(results), "not_equal": len(shown), "worst": dict(islice(shown.items(), _WORST))}
+    metadata: dict[str, Any] = {
+        "tenants": len(results),
+        "not_equal": len(shown),
+        "worst": dict(islice(shown.items(), _WORST)),
+    }
     if differing := [result for result in results if result.verdict == "differences"]:
         quoted = "; ".join(
             f"tenant {result.tenant}: {'; '.join(result.sentences(examples=False))}" for result in differing[:_QUOTED]

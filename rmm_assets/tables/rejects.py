@@ -38,16 +38,17 @@ def keep_once(table: Table, load_id: str) -> None:
     )  # fmt: skip
 
 
-def forget_rejections(table: Table, rejection_ids: Sequence[str], load_id: str) -> None:
+def forget_rejections(table: Table, rejection_ids: Sequence[str], load_id: str, *, until: bool = False) -> None:
     """Deletes rejections, except those of one load.
 
     Args:
         table: The table of rejected rows.
         rejection_ids: The rejections.
         load_id: Id of the load whose rejections stay.
+        until: Deletes those of this load and of earlier ones instead.
     """
-    load, rejection = table.quote(LOAD_ID), table.quote(REJECTION_ID)
+    load, rejection, which = table.quote(LOAD_ID), table.quote(REJECTION_ID), "<=" if until else "<>"
     for start in range(0, len(rejection_ids), _MOST_PARAMETERS):
         some = rejection_ids[start : start + _MOST_PARAMETERS]
         marks = ", ".join(["%s"] * len(some))
-        table.change(f"DELETE FROM {{table}} WHERE {load} <> %s AND {rejection} IN ({marks})", load_id, *some)
+        table.change(f"DELETE FROM {{table}} WHERE {load} {which} %s AND {rejection} IN ({marks})", load_id, *some)

@@ -179,7 +179,14 @@ def test_child_tables_and_dlt_s_normalizer_get_their_rows_too(tmp_path: Path, se
     assert other.held("name") == [("b",)]
 
 
-@pytest.mark.parametrize("way", [{"history": True}, {"merge_key": "name"}])
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"history": True},
+        {"merge_key": "name"},
+        {"write_disposition": {"disposition": "merge", "strategy": "cdc"}},
+    ],
+)
 def test_a_table_in_which_a_load_takes_the_place_of_others_is_refused(
     way: dict[str, Any], tmp_path: Path, server: Simulator
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from rmm_assets.config import Connection
 from rmm_assets.errors import TenantError
 from rmm_assets.http.auth import Secret, hidden
 from rmm_assets.loading.outcome import Outcome
+from rmm_assets.loading.retry import Retried, retry_rejected
 from rmm_assets.loading.run import sync
 from rmm_assets.loading.tenants import Access, Batch, tenants_of
 from rmm_assets.tables.store import Store
@@ -636,3 +638,30 @@ def test_a_merge_that_deletes_what_it_lacks_keeps_rows_of_other_tenants(
     customers.devices[NORTH] = [*devices(1), *devices(1, 2, status="offline")]
     load(tmp_path, made, NORTH)
     assert held(tmp_path).keys() == {(NORTH, 1), (NORTH, 2), *((name, i) for name in (SOUTH, WEST) for i in (1, 2, 3))}
+
+
+@pytest.mark.parametrize(
+    "way", [{}, {"write_disposition": "append", "primary_key": None}, {"write_disposition": "replace"}]
+)
+def test_rejected_rows_of_a_tenant_are_tried_again(customers: Customers, tmp_path: Path, way: dict[str, Any]) -> None:
+    strict = msp(customers.server.url, resource(columns={"age": {"data_type": "bigint"}}, **way))
+    loose = msp(customers.server.url, resource(**way))
+
+    def retried(*names: str) -> Retried:
+        return retry_rejected(loose, loose.resource("devices"), store=store_in(tmp_path), tenants=names)
+
+    def rejected() -> list[str]:
+        return sorted(json.loads(row["row_json"])["tenant"] for row in rows_of(tmp_path, "devices_rejected"))
+
+    customers.devices = {name: [{"id": 1, "age": 1}, {"id": 2, "age": "x"}] for name in (NORTH, SOUTH, WEST)}
+    load(tmp_path, strict, SOUTH, WEST)
+    customers.devices[NORTH].pop()
+    load(tmp_path, strict, NORTH)
+    assert rejected() == [SOUTH, WEST]
+    assert retried(SOUTH) == Retried(landed=1, new=1)
+    assert held(tmp_path).keys() == {(NORTH, 1), (SOUTH, 1), (SOUTH, 2), (WEST, 1)}
+    assert rejected() == [WEST]
+    assert retried(SOUTH) == Retried()
+    assert retried(NORTH, SOUTH, WEST) == Retried(landed=1, new=1)
+    assert len(rows_of(tmp_path)) == 5 and (WEST, 2) in held(tmp_path)
+    assert rejected() == []

@@ -1075,6 +1075,34 @@ LOADING = (
         ("orchestration/test_tenants.py::test_an_audit_compares_each_tenant_with_its_own_api",),
     ),
     Mutant(
+        "tenants: rejected rows of others are not tried",
+        "loading/retry.py",
+        "        found = [each for each in found if each.tenant in tenants]\n",
+        "        pass\n",
+        ("loading/test_tenants.py::test_rejected_rows_of_a_tenant_are_tried_again",),
+    ),
+    Mutant(
+        "tenants: a rejected row is of the last read of its own",
+        "loading/retry.py",
+        "latest_of_tenants(client, loaded=True) if column is not None else",
+        "latest_of_tenants(client, loaded=True)[:1] if column is not None else",
+        ("loading/test_tenants.py::test_rejected_rows_of_a_tenant_are_tried_again",),
+    ),
+    Mutant(
+        "tenants: what was tried of one says nothing of others",
+        "loading/retry.py",
+        "if each.tenant != tenant or each.load_id > load_id]",
+        "if each.load_id > load_id]",
+        ("loading/test_tenants.py::test_rejected_rows_of_a_tenant_are_tried_again",),
+    ),
+    Mutant(
+        "rejected rows do not delete others",
+        "loading/retry.py",
+        "    elif plan.deletes_rows and",
+        "    elif False and",
+        ("loading/test_retry.py::test_a_table_in_which_a_load_takes_the_place_of_others_is_refused",),
+    ),
+    Mutant(
         "tenants: a merge key is that of one",
         "config/resource.py",
         'found["merge_key"] = [column, *resource.merge_key]',
@@ -1091,8 +1119,8 @@ LOADING = (
     Mutant(
         "a merge that deletes what it lacks writes rows that have not changed",
         "loading/plan.py",
-        "_dedup_sorts(resource) or _deletes_rows(resource, cursor):",
-        "_dedup_sorts(resource):",
+        "writes_changes=compares and not deletes and",
+        "writes_changes=compares and",
         ("loading/test_tenants.py::test_a_merge_that_deletes_what_it_lacks_keeps_rows_of_other_tenants",),
     ),
     Mutant(
@@ -1171,8 +1199,8 @@ TABLES = (
     Mutant(
         "with a merge key every row is written",
         "loading/plan.py",
-        "    if resource.merge_key or _dedup_sorts(resource) or",
-        "    if _dedup_sorts(resource) or",
+        "    if resource.merge_key or _dedup_sorts(resource):\n",
+        "    if _dedup_sorts(resource):\n",
         ("loading/test_changes.py::test_a_merge_key_replaces_all_rows_that_share_it",),
     ),
     Mutant(
@@ -1949,15 +1977,15 @@ ORCHESTRATION = (
     Mutant(
         "rejected rows that landed move the range on",
         "loading/retry.py",
-        "range_of(plan, late=True)",
+        "range_of(plan, late=True) if column is None else None",
         "None",
         ("loading/test_retry.py::test_rows_are_added_to_a_table_that_a_run_fills_otherwise",),
     ),
     Mutant(
         "rejected rows without a key land once if a retry is killed",
         "loading/retry.py",
-        "[_TRIED] = max(each.load_id for each in chosen)",
-        '[_TRIED] = ""',
+        "[_TRIED] = {**_tried(plan), **latest}",
+        "[_TRIED] = {}",
         (
             "loading/test_retry.py::test_rows_are_appended_once_if_a_retry_is_killed_before_their_rejections_are_deleted",
         ),
