@@ -2333,7 +2333,7 @@ AUDIT = (
         "rows after a response that is not a page are unverified, not missing",
         "audit/run.py",
         'limits.extra or ("the read may not be complete" if heard.doubts else "")',
-        "scope.extra",
+        "limits.extra",
         ("audit/test_faults.py::test_rows_of_the_table_after_a_response_that_is_not_a_page_are_not_extra",),
     ),
     Mutant(
