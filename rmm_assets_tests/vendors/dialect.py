@@ -130,6 +130,8 @@ class Dialect(ABC):
     secrets: ClassVar[Mapping[str, str]] = {"api_key": KEY}
     unpaged: ClassVar[frozenset[str]] = frozenset()
     """The resources that the vendor sends in one response."""
+    page_sizes: ClassVar[Mapping[str, int]] = {}
+    """The largest pages of resources for which no page size can be asked for."""
 
     faults: Callable[[Asked, int], Say | None] = lambda asked, number: None
     answered: list[tuple[str, int]] = field(default_factory=list)

@@ -537,12 +537,13 @@ class Tactical(Dialect):
 
 
 class Hudu(Dialect):
-    """Hudu: page numbers from 1 without a total. A maintained client."""
+    """Hudu: page numbers from 1 without a total. Its OpenAPI description; the sizes of pages from a maintained client."""
 
     profile = "hudu"
     settings: ClassVar[Mapping[str, str]] = {"host": "acme.huducloud.com"}
     hosts = ("acme.huducloud.com",)
     page_size = 100
+    page_sizes: ClassVar[Mapping[str, int]] = {"asset_layouts": 25}
 
     @cached_property
     def lists(self) -> Mapping[str, List]:
@@ -592,7 +593,7 @@ class Hudu(Dialect):
         return {
             "/api/v1/companies": found(companies),
             "/api/v1/assets": found(assets, "archived", "company_id", "updated_at"),
-            "/api/v1/asset_layouts": found(layouts),
+            "/api/v1/asset_layouts": List(layouts, 25, 25, frozenset({"page", "updated_at"})),
             "/api/v1/articles": found(articles, "company_id", "updated_at"),
         }
 

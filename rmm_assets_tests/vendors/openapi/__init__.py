@@ -66,7 +66,7 @@ def unknown(known: Iterable[Operation], seen: Iterable[Seen]) -> set[str]:
 
 def read(profile: str, description: Mapping[str, Any]) -> Iterator[Operation]:
     """Yields the operations of a description."""
-    servers = description.get("servers") or [{"url": ""}]
+    servers = description.get("servers") or [{"url": description.get("basePath", "")}]
     base = _BASES.get(profile, re.sub(r"https?://[^/]*", "", servers[0]["url"]).rstrip("/"))
     for path, item in description["paths"].items():
         for method, operation in item.items():
