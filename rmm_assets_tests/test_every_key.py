@@ -300,6 +300,7 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
             "resources[].endpoint.paginator.json_link.type",
             "resources[].endpoint.paginator.json_link.next_url_path",
         ),
+        "test_parameters_that_a_link_lacks_are_kept": ("resources[].endpoint.paginator.json_link.keep_params",),
         "test_rows_are_at_the_configured_selector": ("resources[].endpoint.data_selector",),
         "test_an_ignored_response_has_no_rows": (
             "resources[].endpoint.response_actions",

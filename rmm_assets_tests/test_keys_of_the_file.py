@@ -256,6 +256,24 @@ def test_the_next_page_is_at_the_configured_path(case: str, tmp_path: Path) -> N
     assert rows == ROWS
 
 
+def test_parameters_that_a_link_lacks_are_kept(tmp_path: Path) -> None:
+    def answer(seen: Seen) -> Say:
+        query = query_of(seen)
+        start, size = int(query.get("at", 0)), int(query.get("size", 3))
+        rows = [row for row in ROWS if row["id"] >= int(query.get("from", 20))]
+        # The second link has one of the parameters.
+        more = {0: f"/v1/devices?at={size}", size: f"/v1/devices?at={2 * size}&size={size}"}.get(start)
+        return Say({"data": rows[start : start + size], "next": more})
+
+    paginator = {"type": "json_link", "next_url_path": "next", "keep_params": ["from", "size", "other"]}
+    endpoint = {"params": {"from": 3, "size": 10}, "paginator": paginator}
+    with Scripted(answer) as server:
+        _, rows = read(tmp_path, server.url, connection(resource(endpoint=endpoint)))
+    assert rows == [row for row in ROWS if row["id"] >= 3]
+    asked = [{name: query_of(seen).get(name) for name in ("at", "from", "size")} for seen in server.seen[1:]]
+    assert asked == [{"at": "10", "from": "3", "size": "10"}, {"at": "20", "from": "3", "size": "10"}]
+
+
 @pytest.mark.parametrize("kind", ["offset", "page_number", "cursor"])
 @pytest.mark.parametrize("stops", [True, False])
 def test_stop_after_empty_page_is_configurable(kind: str, stops: bool, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import parse_qs, urljoin, urlsplit
 
 from rmm_assets.audit.documents import (
     MISSING,
@@ -285,7 +285,10 @@ class _Walk:
         link_like = text.startswith(("http://", "https://")) or (self._target.kind == "header_cursor" and "?" in text)
         if self._target.kind in ("json_link", "header_link") or link_like:
             url = self._transport.same_origin(urljoin(answer.url, text))
-            return (None if url == answer.url else {"url": url}), place
+            known = parse_qs(urlsplit(url).query, keep_blank_values=True)
+            names = set(getattr(self._target.paginator, "keep_params", ())) - known.keys()
+            kept = {name: value for name, value in self._target.params.items() if name in names}
+            return (None if url == answer.url else {"url": url, "params": kept}), place
         paginator = self._target.paginator
         if getattr(paginator, "cursor_body_path", None):
             return {"json": put(self._target.json, paginator.cursor_body_path, value)}, place
@@ -373,7 +376,7 @@ class _Walk:
         first = not self._seen.each
         request = Request(
             changes.get("url") or target.path, target.method,
-            {} if "url" in changes else {**target.params, **changes.get("params", {})},
+            {**({} if "url" in changes else target.params), **changes.get("params", {})},
             target.headers, changes.get("json", target.json), target.data, label=f"audit of {target.label}, {page}",
         )  # fmt: skip
         self._heard.requests += 1

@@ -30,7 +30,7 @@ from rmm_assets.settings import Settings, leaves
 # What dlt fills in; any other brace is a brace, as in GraphQL or JSON.
 _PLACEHOLDER = re.compile(r"(\{(?:resources|incremental)(?:\.[^{}\s]+)+\})")
 
-OUR_PAGINATOR_KEYS = ("range_param", "last_path", "cursor_stays")
+OUR_PAGINATOR_KEYS = ("range_param", "last_path", "cursor_stays", "keep_params")
 OUR_ENDPOINT_KEYS = {"total_header", "count", "wrong_signals", "empty_as", "single_object", "map_key", "response"}
 
 

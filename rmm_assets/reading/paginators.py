@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, model_validator
 
@@ -402,9 +403,22 @@ class JSONLinkPaginator(_ByLink):
 
     type: Literal["json_link"] = "json_link"
     next_url_path: str = Field(default="next", min_length=1, description="JSONPath of the URL in the body.")
+    keep_params: tuple[str, ...] = Field(
+        default=(),
+        description="Not in dlt: query parameters of the first request that are added to URLs which lack them.",
+    )
 
     def reference(self, answer: Answer) -> Any:
         return answer.find(self.next_url_path)
+
+    def following(self, asked: Request, answer: Answer, reference: Any) -> Request:
+        request = super().following(asked, answer, reference)
+        known, sent = _query_of(request.path), {**_query_of(asked.path), **asked.params}
+        return replace(request, params={n: sent[n] for n in self.keep_params if n in sent and n not in known})
+
+
+def _query_of(url: str) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(url).query, keep_blank_values=True)
 
 
 class SinglePagePaginator(ByReference):

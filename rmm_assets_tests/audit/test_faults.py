@@ -476,6 +476,14 @@ def test_a_correct_table_is_equal_with_any_paging_style(rows: int, table: Callab
             {"data": page, "next": following}, headers=(("Link", f'<{following}>; rel="next"'),) if following else ()
         )
 
+    def forgetful(seen: Seen) -> Say:  # its links lose the parameter without which there are no rows
+        if "per_page" not in parameters(seen):
+            return Say({"data": [], "next": None})
+        start, page = page_of(everything, seen, int(parameters(seen)["per_page"]))
+        return Say(
+            {"data": page, "next": f"/v1/devices?after={start + len(page)}" if start + len(page) < rows else None}
+        )
+
     def numbered(seen: Seen) -> Say:
         number, size = int(parameters(seen)["page"]), int(parameters(seen)["per_page"])
         page = everything[(number - 1) * size :][:size] if number else everything[:size]
@@ -493,6 +501,9 @@ def test_a_correct_table_is_equal_with_any_paging_style(rows: int, table: Callab
     with Scripted(linked) as server:
         for paginator in ("header_link", {"type": "json_link", "next_url_path": "next"}):
             assert audited(folder, server.url, paged_by(paginator, params={"per_page": 50})).sentences() == []
+    with Scripted(forgetful) as server:
+        keeping = {"type": "json_link", "next_url_path": "next", "keep_params": ["per_page"]}
+        assert audited(folder, server.url, paged_by(keeping, params={"per_page": 50})).sentences() == []
     for paged in (numbered, clamped):
         made = paged_by({"type": "page_number", "base_page": 1, "total_path": None}, params={"per_page": 50})
         with Scripted(paged) as server:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import ClassVar
 from urllib.parse import urlencode
@@ -36,6 +36,7 @@ class Datto(Sessions):
     hosts = ("pinotage-api.centrastage.net",)
     secrets: ClassVar[Mapping[str, str]] = {"KEY": "4p1k3y", "SECRET": KEY}
     page_size = 250
+    page_sizes: ClassVar[Mapping[str, int]] = {"activity_log": 100}
     lifetime = 360_000
 
     @cached_property
@@ -137,6 +138,59 @@ class Datto(Sessions):
             "/account/components": found(components),
         }
 
+    @cached_property
+    def activities(self) -> Rows:
+        """The activity log, in the order in which it happened."""
+        return [
+            {
+                "id": f"60761aa3-d03e-3d76-b75b-{row['id']:012}",
+                "entity": "DEVICE" if index % 3 else "USER",
+                "category": "job",
+                "action": "deployment",
+                "date": 1_689_072_497.714 + 600 * index,
+                "site": {"id": 3, "name": "Main"},
+                "deviceId": row["device_id"] if index % 3 else None,
+                "hostname": None,
+                "user": {"id": 9, "userName": "admin", "firstName": None, "lastName": None},
+                "details": row["message"],
+                "hasStdOut": False,
+            }
+            for index, row in enumerate(ALERTS[: three_pages(100)])
+        ]
+
+    def _activity_log(self, asked: Asked) -> Say:
+        """Answers with activities since a time, by default the last 15 minutes; links have nothing but the place to go on."""
+        names = (
+            "size",
+            "order",
+            "searchAfter",
+            "page",
+            "from",
+            "until",
+            "entities",
+            "categories",
+            "actions",
+            "siteIds",
+        )
+        found = List(self.activities, 500, 50, frozenset(names))
+        start = self.activities[-1]["date"] - 900
+        if since := asked.first("from"):
+            start = datetime.strptime(since, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+        rows = [row for row in self.activities if row["date"] >= start]
+        if asked.first("order") != "asc":
+            rows.reverse()
+        if (after := asked.first("searchAfter").partition(",")[2]) in (known := [row["id"] for row in rows]):
+            rows = rows[known.index(after) + 1 :]
+        elif after:
+            rows = []
+        part = self.page(asked, found, rows[: found.size(asked.first("size"))])
+        following = None
+        if len(part) < len(rows):
+            place = {"page": "next", "searchAfter": f"{part[-1]['date'] * 1000:.0f},{part[-1]['id']}"}
+            following = f"http://{asked.headers['host']}{asked.path}?{urlencode(place)}"
+        details = {"count": len(part), "totalCount": None, "prevPageUrl": None, "nextPageUrl": following}
+        return Say({"pageDetails": details, "activities": part})
+
     def _software(self, device: Row) -> Rows:
         """Returns the programs of a device; the first one has more than two pages of them."""
         count = three_pages(250) if device["id"] == DEVICES[0]["id"] else device["id"] % 3
@@ -145,6 +199,7 @@ class Datto(Sessions):
     def resources(self) -> Mapping[str, Rows]:
         names = {"/account/alerts/open": "open_alerts", "/account/alerts/resolved": "resolved_alerts"}
         found = {names.get(path, path.rpartition("/")[2]): each.rows for path, each in self.lists.items()}
+        found["activity_log"] = self.activities
         found["software"] = [
             {**row, "_devices_uid": device["uid"]}
             for device in found["devices"]
@@ -172,6 +227,8 @@ class Datto(Sessions):
         if not self.may(asked):
             return Say({"error": "invalid_token"}, 401)
         path = asked.path.removeprefix("/api/v2")
+        if path == "/activity-logs":
+            return self._activity_log(asked)
         found = self._found(path)
         if found is None or path == asked.path:
             return NOT_FOUND

@@ -83,3 +83,17 @@ def test_one_customer_that_is_gone_does_not_stop_the_others(tmp_path: Path) -> N
         load(tmp_path, connection_of(dialect, server.url), dialect, "active_issues")
     others = [row for row in dialect.resources()["active_issues"] if row["_customers_customerId"] != gone]
     assert differences(table(tmp_path, "active_issues"), others) == []
+
+
+def test_a_second_run_reads_new_activities_over_links_without_the_time(tmp_path: Path) -> None:
+    dialect = sessions.Datto()
+    rows = dialect.activities
+    later = [rows.pop() for _ in range(120)][::-1]
+    with Scripted(dialect.answer) as server:
+        made = connection_of(dialect, server.url)
+        load(tmp_path, made, dialect, "activity_log")
+        rows += later
+        dialect.answered.clear()
+        assert load(tmp_path, made, dialect, "activity_log").rows_new == 120
+    assert [number for _, number in dialect.answered] == [100, 21]
+    assert differences(table(tmp_path, "activity_log"), rows) == []
