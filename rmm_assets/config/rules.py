@@ -163,8 +163,6 @@ def _tenant_faults(connection: Attributes) -> Iterator[InitErrorDetails]:
         yield line_error(("simulator",), "does not work with `tenants`; leave it out")
     for index, resource in enumerate(connection.resources):
         where: Path = ("resources", index)
-        if resource.schedule is not None:
-            yield line_error((*where, "schedule"), "does not work with `tenants`; write it next to `tenants`")
         said = resource.write_disposition
         if said is not None and said.row_version_column_name is not None and resource.strategy == "scd2":
             yield line_error(

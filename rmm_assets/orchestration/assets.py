@@ -126,15 +126,23 @@ def _tenants_defs(
         connection, [_without_dlt(spec) for spec in specs], checks, resources, execute, _resource_key(connection)
     )
     [bound] = dg.with_resources([asset], {_resource_key(connection): api})
-    job = build_job(connection, [spec.key for spec in specs])
+    keys = {resource.name: spec.key for resource, spec in zip(resources, specs, strict=True)}
+    job = build_job(connection, list(keys.values()))
     audit = build_audit_job(connection, _resource_key(connection), api)
+    own = {resource.name: resource.schedule for resource in resources if resource.schedule}
+    own_jobs = {name: build_own_job(connection, connection.resource(name), keys[name]) for name in own}
+    others = [key for name, key in keys.items() if name not in own] if own else None
     schedules = (
-        build_schedule(connection.schedule, job, requests=partial(run_requests, connection)),
+        build_schedule(connection.schedule, job, requests=partial(run_requests, connection, others)),
+        *(
+            build_schedule(schedule, own_jobs[name], requests=partial(run_requests, connection, None))
+            for name, schedule in own.items()
+        ),
         build_schedule(connection.audit, audit),
     )
     return dg.Definitions(
         assets=[bound],
-        jobs=[job, audit],
+        jobs=[job, *own_jobs.values(), audit],
         schedules=[schedule for schedule in schedules if schedule],
         sensors=[build_tenants_sensor(connection)],
     )
@@ -319,7 +327,7 @@ def _load_tenants(
             failure = failure_of(outcome.tenants)
             metadata = {**metadata, "complete": outcome.report.complete and failure is None}
             with run.client as client:
-                loaded = Loaded(metadata, before)
+                loaded = Loaded(metadata, before, batch.names)
                 checked.extend(check.result(key, Table(client, plan.table), loaded) for check in checks)
     except Exception as error:
         _, failure = _explained(error, resource, context.log, redact)
@@ -362,10 +370,19 @@ def _check(
     history = _metadata if connection.tenants is None else _observed
     latest, *before = history(context.instance, key, limit=HISTORY + 1) or [{}]
     store.prepare()
+    loaded = Loaded(latest, before, _names_of_tenants(connection, context))
     with store.reading(name, context.log) as client:
         # All of them, before Dagster may fail to store one while the lock is held.
-        results = [check.result(key, Table(client, plan.table), Loaded(latest, before)) for check in checks]
+        results = [check.result(key, Table(client, plan.table), loaded) for check in checks]
     yield from results
+
+
+def _names_of_tenants(connection: Connection, context: dg.AssetExecutionContext) -> list[str]:
+    try:
+        return [tenant.name for tenant in tenants_of(connection, store_of(connection))]
+    except TenantError as error:  # checks of rows can be evaluated nevertheless
+        context.log.error(str(error))
+        return []
 
 
 class _Loader(DagsterDltResource):

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import islice
 from statistics import median
 from typing import Any
 
@@ -23,8 +24,10 @@ from rmm_assets.config.names import normalized_column
 from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.orchestration.column_schema import schema_of
 from rmm_assets.orchestration.metadata import shorten
+from rmm_assets.orchestration.problems import span
+from rmm_assets.orchestration.schedules import fresh_within
 from rmm_assets.tables.inspection import Finding, dangling, duplicates, nulls, selected, unaccepted
-from rmm_assets.tables.syncs import latest_loaded
+from rmm_assets.tables.syncs import Sync, latest_loaded, latest_of_tenants
 from rmm_assets.tables.table import Table
 
 COMPLETE = "complete"
@@ -32,9 +35,13 @@ SCHEMA_CHANGE = "schema_change"
 NO_REJECTED_ROWS = "no_rejected_rows"
 NOT_EMPTY = "not_empty"
 LAST_FULL_READ = "last_full_read"
+FRESH_TENANTS = "fresh_tenants"
 
 # Columns that a load adds; they do not reflect a change of the API.
 _OWN_COLUMNS = ("_dlt_id", "_dlt_load_id", "_absent_since", "_content_hash")
+
+# Stale tenants that the check names, the oldest first.
+_OLDEST = 20
 
 # A user's query may select all columns of a table, so examples are truncated.
 _EXAMPLE_LETTERS = 200
@@ -47,10 +54,12 @@ class Loaded:
     Attributes:
         metadata: Metadata of its materialization; empty if there is none yet.
         before: Metadata of the previous materializations, newest first.
+        tenants: The names of all tenants; empty in a connection without tenants.
     """
 
     metadata: Mapping[str, Any]
     before: Sequence[Mapping[str, Any]] = ()
+    tenants: Sequence[str] = ()
 
     @property
     def counts(self) -> list[int]:
@@ -104,6 +113,7 @@ def checks_of(connection: Connection, resource: Resource) -> tuple[Check, ...]:
             severity=dg.AssetCheckSeverity.WARN,
         ),
         *_full_read_check(resource),
+        *_fresh_tenants_check(connection, resource),
         Check(COMPLETE, "The load read every row of the API.", _complete),
         Check(
             SCHEMA_CHANGE,
@@ -131,13 +141,45 @@ def _full_read_check(resource: Resource) -> Iterator[Check]:
         )
 
 
-def _last_full_read(resource: str, most_seconds: int, table: Table, _: Loaded) -> tuple[bool, dict[str, Any]]:
-    sync = latest_loaded(table.client).get(resource)
-    last = sync.last_full_read if sync is not None else None
-    if last is None:
+def _last_full_read(resource: str, most_seconds: int, table: Table, loaded: Loaded) -> tuple[bool, dict[str, Any]]:
+    if loaded.tenants:
+        reads = [sync.last_full_read for sync in _loads_of_tenants(table, resource, loaded).values()]
+    else:
+        sync = latest_loaded(table.client).get(resource)
+        reads = [sync.last_full_read if sync is not None else None]
+    found = [read for read in reads if read is not None]
+    if len(found) < len(reads) or not found:
         return False, {"reason": "no complete read of everything yet"}
+    last = min(found)
     ago = (datetime.now(UTC) - last).total_seconds()
     return ago <= most_seconds, {"last_full_read": dg.MetadataValue.timestamp(last), "hours_ago": round(ago / 3600, 1)}
+
+
+def _fresh_tenants_check(connection: Connection, resource: Resource) -> Iterator[Check]:
+    window = fresh_within(connection, resource)
+    if connection.tenants is not None and window is not None:
+        yield Check(
+            FRESH_TENANTS,
+            f"Every tenant was last loaded at most {span(window)} ago, as far as it was ever read.",
+            partial(_fresh_tenants, resource.name, window),
+        )
+
+
+def _fresh_tenants(resource: str, window: timedelta, table: Table, loaded: Loaded) -> tuple[bool, dict[str, Any]]:
+    times = {name: sync.started for name, sync in _loads_of_tenants(table, resource, loaded).items()}
+    tried = {sync.tenant for sync in latest_of_tenants(table.client) if sync.resource == resource}
+    never = [name for name in loaded.tenants if name in tried and name not in times]
+    until = datetime.now(UTC) - window
+    old = sorted((name for name, time in times.items() if time < until), key=lambda name: times[name])
+    ages = dict.fromkeys(never, "never loaded") | {name: times[name].isoformat(timespec="seconds") for name in old}
+    metadata = {"tenants": len(loaded.tenants), "stale": len(ages), "oldest": dict(islice(ages.items(), _OLDEST))}
+    return not ages, metadata
+
+
+def _loads_of_tenants(table: Table, resource: str, loaded: Loaded) -> dict[str, Sync]:
+    """Returns the last sync of each tenant that loaded something."""
+    found = {sync.tenant: sync for sync in latest_of_tenants(table.client, loaded=True) if sync.resource == resource}
+    return {name: found[name] for name in loaded.tenants if name in found}
 
 
 def _row_checks(plan: LoadPlan) -> Iterator[Check]:

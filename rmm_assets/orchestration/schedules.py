@@ -116,12 +116,18 @@ def freshness(connection: Connection, resource: Resource) -> dg.FreshnessPolicy 
 
     Without `fresh_within`, the assets of a schedule that the file stops have no policy.
     """
+    window = fresh_within(connection, resource)
+    return None if window is None else dg.FreshnessPolicy.time_window(fail_window=window)
+
+
+def fresh_within(connection: Connection, resource: Resource) -> timedelta | None:
+    """Returns how old the last load may be; None if it may be of any age."""
     if resource.fresh_within is not None:
-        return dg.FreshnessPolicy.time_window(fail_window=timedelta(minutes=resource.fresh_within))
+        return timedelta(minutes=resource.fresh_within)
     schedule = resource.schedule or connection.schedule
     if schedule is None or schedule.status == "stopped":
         return None
-    return dg.FreshnessPolicy.time_window(fail_window=2 * longest_interval(schedule.cron))
+    return 2 * longest_interval(schedule.cron)
 
 
 def longest_interval(cron: str) -> timedelta:

@@ -116,9 +116,13 @@ def tenant_metadata(outcome: TenantOutcome, load_id: str) -> dict[str, Any]:
 
 
 def run_requests(
-    connection: Connection, context: dg.ScheduleEvaluationContext
+    connection: Connection, only: Sequence[dg.AssetKey] | None, context: dg.ScheduleEvaluationContext
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Yields a run for each batch of tenants, as the requests of a schedule."""
+    """Yields a run for each batch of tenants, as the requests of a schedule.
+
+    Args:
+        only: The assets of the schedule's job that a run materializes; all of them if None.
+    """
     assert connection.tenants is not None
     try:
         names = update_partitions(context.instance, connection)
@@ -127,7 +131,8 @@ def run_requests(
         names = list(context.instance.get_dynamic_partitions(str(partitions_of(connection).name)))
     for tags in batches(names, connection.tenants.batch):
         # Dagster wants a key of each run that has not been there before.
-        yield dg.RunRequest(run_key=f"{context.scheduled_execution_time} {tags[RANGE_START]}", tags=tags)
+        key = f"{context.scheduled_execution_time} {tags[RANGE_START]}"
+        yield dg.RunRequest(run_key=key, tags=tags, asset_selection=only)
     if not names:
         yield dg.SkipReason("no tenants")
 

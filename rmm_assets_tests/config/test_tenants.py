@@ -108,7 +108,6 @@ def test_what_columns_use_is_the_same_for_all_tenants() -> None:
         ({"simulator": {}, "client": {"base_url": None}}, "simulator", "does not work with `tenants`"),
         ({"resources": [{"name": "d", "write_disposition": "replace"}], "destination": {"type": "filesystem"}},
          "resources.0.write_disposition", "filesystem cannot replace the rows of some tenants"),
-        ({"resources": [{"name": "d", "schedule": {"cron": "0 * * * *"}}]}, "resources.0.schedule", "next to `tenants`"),
         ({"resources": [{"name": "d", "history": True, "write_disposition": {
             "disposition": "merge", "row_version_column_name": "changed"}}]},
          "resources.0.write_disposition.row_version_column_name", "tenants may have the same values"),

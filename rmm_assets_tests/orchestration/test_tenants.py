@@ -143,22 +143,26 @@ def test_the_schedule_makes_a_run_for_each_batch(customers: Customers) -> None:
 
 
 def _tick_and_run(customers: Customers, instance: dg.DagsterInstance) -> None:
-    made = msp(customers.server.url, tenants={"batch": 2}, schedule={"cron": "0 * * * *"})
+    alerts = resource("alerts", endpoint={"path": "/v1/devices"}, schedule={"cron": "0 3 * * *"})
+    made = msp(customers.server.url, resource(), alerts, tenants={"batch": 2}, schedule={"cron": "0 * * * *"})
     definitions = build_connection_defs(made)
-    schedule = definitions.resolve_schedule_def("sync_msp_schedule")
     repository = definitions.get_repository_def()
-    now = datetime.now(UTC)
-    with dg.build_schedule_context(
-        instance=instance, repository_def=repository, scheduled_execution_time=now
-    ) as context:
-        requests = schedule.evaluate_tick(context).run_requests
-    assert requests is not None
-    ranges = [{name: value for name, value in request.tags.items() if "range" in name} for request in requests]
-    assert ranges == [*batches([NORTH, SOUTH], 2), *batches([WEST], 2)]
-    for request in requests:
-        job = definitions.resolve_job_def("sync_msp")
-        assert job.execute_in_process(instance=instance, tags=request.tags).success
-    assert partitions(made, instance, DEVICES) == ({NORTH, SOUTH, WEST}, set())
+    everybody = {NORTH, SOUTH, WEST}
+    for name, done in (("sync_msp", (everybody, set[str]())), ("sync_msp__alerts", (everybody, everybody))):
+        schedule = definitions.resolve_schedule_def(f"{name}_schedule")
+        now = datetime.now(UTC)
+        with dg.build_schedule_context(
+            instance=instance, repository_def=repository, scheduled_execution_time=now
+        ) as context:
+            requests = schedule.evaluate_tick(context).run_requests
+        assert requests is not None
+        ranges = [{name: value for name, value in request.tags.items() if "range" in name} for request in requests]
+        assert ranges == [*batches([NORTH, SOUTH], 2), *batches([WEST], 2)]
+        for request in requests:
+            job = definitions.resolve_job_def(name)
+            only = None if request.asset_selection is None else list(request.asset_selection)
+            assert job.execute_in_process(instance=instance, tags=request.tags, asset_selection=only).success
+        assert tuple(partitions(made, instance, key)[0] for key in (DEVICES, ALERTS)) == done
 
 
 def test_the_sensor_follows_the_tenants(customers: Customers, instance: dg.DagsterInstance, workplace: Path) -> None:
@@ -289,3 +293,38 @@ def test_an_audit_compares_each_tenant_with_its_own_api(
     code, found = audits("--tenant", SOUTH)
     assert code == 2 and "set the environment variable MSP_SOUTH_KEY" in found[SOUTH]["unverified"][0]
     assert "has no tenant east" in CliRunner().invoke(main, ["audit", "msp", "--tenant", "east"]).output
+
+
+def test_a_tenant_that_is_not_loaded_any_more_fails_a_check(customers: Customers, instance: dg.DagsterInstance) -> None:
+    for name, rows in customers.devices.items():
+        customers.devices[name] = [{**row, "changed": "2026-01-01T00:00:00Z"} for row in rows]
+    incremental = {"cursor_path": "changed", "start_param": "since", "initial_value": "2026-01-01", "full_every": "1d"}
+    made = msp(customers.server.url, resource(fresh_within=60, endpoint={"incremental": incremental}))
+    assert "fresh_tenants" not in {
+        check.name for check in build_connection_defs(msp("https://x")).resolve_asset_graph().asset_check_keys
+    }
+
+    def checked(*names: str) -> dict[str, dg.AssetCheckEvaluation]:
+        update_partitions(instance, made)
+        job = build_connection_defs(made).resolve_job_def("sync_msp")
+        for name in names:
+            result = job.execute_in_process(instance=instance, raise_on_error=False, partition_key=name)
+        return {check.check_name: check for check in result.get_asset_check_evaluations()}
+
+    customers.fails = {WEST: 403}
+    # West was never read, until it fails.
+    first = checked(NORTH, SOUTH)
+    assert first["fresh_tenants"].passed and first["last_full_read"].passed
+    sync(made, instance)
+    with duckdb.connect("rmm.duckdb") as client:
+        for column in ("started", "last_full_read"):
+            client.execute(f"UPDATE acme.rmm_syncs SET {column} = {column} - INTERVAL 3 DAY WHERE tenant = '{SOUTH}'")
+    later = checked(NORTH)
+    found = later["fresh_tenants"].metadata
+    assert not later["fresh_tenants"].passed and not later["last_full_read"].passed
+    oldest: Any = found["oldest"].value
+    assert (found["tenants"].value, found["stale"].value) == (3, 2)
+    assert list(oldest) == [WEST, SOUTH] and oldest[WEST] == "never loaded"
+    customers.fails = {}
+    last = checked(WEST, SOUTH)
+    assert last["fresh_tenants"].passed and last["last_full_read"].passed
