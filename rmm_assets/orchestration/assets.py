@@ -42,7 +42,7 @@ from rmm_assets.orchestration.fleet_overview import build_fleet_overview
 from rmm_assets.orchestration.machines import refuse_files_of_one_machine
 from rmm_assets.orchestration.metadata import materialization
 from rmm_assets.orchestration.resources import RmmApi, api_resource
-from rmm_assets.orchestration.schedules import build_job, build_own_job, build_schedule, freshness
+from rmm_assets.orchestration.schedules import Requests, build_job, build_own_job, build_schedule, freshness
 from rmm_assets.orchestration.tenants import (
     build_tenants_asset,
     build_tenants_sensor,
@@ -94,22 +94,36 @@ def build_connection_defs(
     charts = build_fleet_overview(connection, keys)
     if charts is not None:
         assets.append(charts)
-    job = build_job(connection, [asset.key for asset in assets])
-    audit = build_audit_job(connection, _resource_key(connection), api)
-    own = {resource.name: resource.schedule for resource in resources if resource.schedule}
-    own_jobs = {name: build_own_job(connection, connection.resource(name), keys[name]) for name in own}
-    others = [asset.key for asset in assets if asset.key not in {keys[name] for name in own}]
-    schedules = (
-        build_schedule(connection.schedule, job, others if own else None),
-        *(build_schedule(schedule, own_jobs[name]) for name, schedule in own.items()),
-        build_schedule(connection.audit, audit),
-    )
+    jobs, schedules = _jobs_and_schedules(connection, [asset.key for asset in assets], keys, api)
     return dg.Definitions(
         assets=[asset.map_asset_specs(located) for asset in assets],
         asset_checks=[check for resource in resources for check in _reference_checks(connection, resource)],
-        jobs=[job, *own_jobs.values(), audit],
-        schedules=[schedule for schedule in schedules if schedule],
+        jobs=jobs,
+        schedules=schedules,
     )
+
+
+def _jobs_and_schedules(
+    connection: Connection, assets: Sequence[dg.AssetKey], keys: Mapping[str, dg.AssetKey], api: RmmApi,
+    requests: Requests | None = None,
+) -> tuple[list[dg.JobDefinition], list[dg.ScheduleDefinition]]:  # fmt: skip
+    """Builds the jobs of a connection and their schedules.
+
+    Args:
+        assets: All of its assets.
+        keys: Those of its resources, by name.
+        requests: Returns the runs of a tick; by default one.
+    """
+    job, audit = build_job(connection, assets), build_audit_job(connection, _resource_key(connection), api)
+    own = {name: each.schedule for name in keys if (each := connection.resource(name)).schedule}
+    own_jobs = {name: build_own_job(connection, connection.resource(name), keys[name]) for name in own}
+    others = [key for key in assets if key not in {keys[name] for name in own}] if own else None
+    schedules = (
+        build_schedule(connection.schedule, job, others, requests),
+        *(build_schedule(schedule, own_jobs[name], None, requests) for name, schedule in own.items()),
+        build_schedule(connection.audit, audit),
+    )
+    return [job, *own_jobs.values(), audit], [schedule for schedule in schedules if schedule]
 
 
 def _tenants_defs(
@@ -127,25 +141,9 @@ def _tenants_defs(
     )
     [bound] = dg.with_resources([asset], {_resource_key(connection): api})
     keys = {resource.name: spec.key for resource, spec in zip(resources, specs, strict=True)}
-    job = build_job(connection, list(keys.values()))
-    audit = build_audit_job(connection, _resource_key(connection), api)
-    own = {resource.name: resource.schedule for resource in resources if resource.schedule}
-    own_jobs = {name: build_own_job(connection, connection.resource(name), keys[name]) for name in own}
-    others = [key for name, key in keys.items() if name not in own] if own else None
-    schedules = (
-        build_schedule(connection.schedule, job, requests=partial(run_requests, connection, others)),
-        *(
-            build_schedule(schedule, own_jobs[name], requests=partial(run_requests, connection, None))
-            for name, schedule in own.items()
-        ),
-        build_schedule(connection.audit, audit),
-    )
-    return dg.Definitions(
-        assets=[bound],
-        jobs=[job, *own_jobs.values(), audit],
-        schedules=[schedule for schedule in schedules if schedule],
-        sensors=[build_tenants_sensor(connection)],
-    )
+    requests = partial(run_requests, connection)
+    jobs, schedules = _jobs_and_schedules(connection, list(keys.values()), keys, api, requests)
+    return dg.Definitions(assets=[bound], jobs=jobs, schedules=schedules, sensors=[build_tenants_sensor(connection)])
 
 
 def _all_checks(connection: Connection, resource: Resource) -> list[tuple[str, Check]]:

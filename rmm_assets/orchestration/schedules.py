@@ -74,7 +74,9 @@ def executor_of(connection: Connection) -> dg.ExecutorDefinition | None:
     return executors[connection.executor]
 
 
-Requests = Callable[[dg.ScheduleEvaluationContext], Iterable[dg.RunRequest | dg.SkipReason]]
+Requests = Callable[
+    [Sequence[dg.AssetKey] | None, dg.ScheduleEvaluationContext], Iterable[dg.RunRequest | dg.SkipReason]
+]
 
 
 def build_schedule(
@@ -85,7 +87,7 @@ def build_schedule(
 
     Args:
         only: The assets of the job that it materializes; all of them if None.
-        requests: Returns the runs of a tick; by default one of the assets in `only`.
+        requests: Returns the runs of a tick, which materialize the assets in `only`; by default one.
     """
     if schedule is None:
         return None
@@ -96,7 +98,7 @@ def build_schedule(
         if running:
             yield dg.SkipReason(f"run {running[0].dagster_run.run_id[:8]} of {job.name} is in progress")
             return
-        yield from [dg.RunRequest(asset_selection=only)] if requests is None else requests(context)
+        yield from [dg.RunRequest(asset_selection=only)] if requests is None else requests(only, context)
 
     return dg.ScheduleDefinition(
         name=f"{job.name}_schedule",

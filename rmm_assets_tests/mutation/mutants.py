@@ -1126,8 +1126,8 @@ LOADING = (
     Mutant(
         "tenants: a schedule leaves out resources with their own",
         "orchestration/assets.py",
-        "others = [key for name, key in keys.items() if name not in own] if own else None",
-        "others = None",
+        "for key in assets if key not in {keys[name] for name in own}] if own else None",
+        "for key in assets] if own else None",
         ("orchestration/test_tenants.py::test_the_schedule_makes_a_run_for_each_batch",),
     ),
     Mutant(
@@ -2244,8 +2244,8 @@ ORCHESTRATION = (
     Mutant(
         "a job describes only its connection's resource",
         "orchestration/assets.py",
-        "        jobs=[job, *own_jobs.values(), audit],\n",
-        "        jobs=[job, *own_jobs.values(), audit],\n        resources={_resource_key(connection): api},\n",
+        "        jobs=jobs,\n",
+        "        jobs=jobs,\n        resources={_resource_key(connection): api},\n",
         ("orchestration/test_resources.py::test_a_job_has_only_its_connection_s_resource",),
     ),
     Mutant(
