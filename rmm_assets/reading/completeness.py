@@ -349,8 +349,8 @@ def _warn(endpoint: Endpoint, facts: PassFacts, report: Report, log: logging.Log
             f"the API sends at most {facts.cap} rows per page although more are requested; all rows were received. "
             f"Set paginator.limit to {facts.cap}"
         )
-    if report.duplicates:
-        warnings.append(f"{report.duplicates} rows were received more than once and loaded once")
+    if (repeated := report.duplicates - facts.at_boundaries) > 0:
+        warnings.append(f"{repeated} rows were received more than once and loaded once")
     distinct = report.rows - report.duplicates if unique else report.rows
     if facts.last_total is not None and facts.ended != "maximum" and distinct != facts.last_total:
         warnings.append(f"the API reports {facts.last_total} rows but has {distinct}: two reads returned the same ones")

@@ -68,6 +68,7 @@ class PassFacts:
         ignored: Status of the first response if it is an error that means no rows; else None.
         cap: Number of rows per page if the API sends fewer than requested.
         keyset: If cursors are values of rows, the page to try them on: the first one not sorted by them, else the first one.
+        at_boundaries: Number of rows that a page begins with because the one before ends with them, as its cursor is inclusive.
         warnings: Oddities, with what to write in the connection file.
     """
 
@@ -82,6 +83,7 @@ class PassFacts:
     round_offsets: bool = False
     unproven: int = 0
     ended: str = ""
+    at_boundaries: int = 0
     could_be_full: bool = False
     followed: bool = True
     full_page: int = 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import takewhile
+from operator import eq
 from typing import Any
 
 from rmm_assets.errors import PagingError
@@ -14,6 +17,7 @@ from rmm_assets.reading.paginators import ByReference, HeaderLinkPaginator, Sing
 from rmm_assets.reading.report import Evidence
 from rmm_assets.reading.signals import PAGE_SIZES, Signals, same_address
 from rmm_assets.reading.stated import more_mark, reference_not_found, refuse_never_found, repeats, total_of
+from rmm_assets.rows.keys import row_identity
 from rmm_assets.rows.page import Page
 
 
@@ -37,6 +41,7 @@ class References:
         self._rows = self._largest = 0
         self._total: Any = ABSENT
         self._before: Page | None = None
+        self._values_before: list[Any] = []
         self._suspicion = ""
 
     def arrive(self, answer: Answer) -> int | None:
@@ -124,6 +129,8 @@ class References:
         if reference is not ABSENT:
             learned.found.add("paginator")
         values = paginator.row_values(answer)
+        self._facts.at_boundaries += self._from_the_page_before(page, values)
+        self._values_before = values
         if values and (self._facts.keyset is None or self._facts.keyset.in_order):
             in_order = values in (sorted(values), sorted(values, reverse=True))
             if self._facts.keyset is None or not in_order:
@@ -152,6 +159,16 @@ class References:
         else:
             self._end_unmarked(page, itself=reference is not ABSENT)
         return None
+
+    def _from_the_page_before(self, page: Page, values: list[Any]) -> int:
+        """Returns how many rows a page begins with because the one before ends with them: the cursor is inclusive."""
+        before, earlier, shape = self._before, self._values_before, self._endpoint.shape
+        if before is None or not values or not earlier:
+            return 0
+        alike = partial(eq, earlier[-1])
+        first = {row_identity(page, shape, at) for at in range(len(list(takewhile(alike, values))))}
+        last = {row_identity(before, shape, -1 - at) for at in range(len(list(takewhile(alike, reversed(earlier)))))}
+        return len(first & last)
 
     def _names_another(self, asked: Request, answer: Answer, reference: Any) -> bool:
         """Returns whether the page names a next page other than itself."""

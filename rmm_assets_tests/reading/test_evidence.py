@@ -709,6 +709,21 @@ def test_a_cursor_that_includes_its_own_row_is_green(size: int, tmp_path: Path) 
     found = read_from(answer, tmp_path, KEYSET)
     assert len({row["id"] for row in found.rows}) == 330
     assert found.report.passes == 1
+    assert (found.report.duplicates > 0) is (size < 330)
+    assert found.report.warnings == []
+
+
+def test_a_row_that_is_repeated_besides_those_of_an_inclusive_cursor_is_warned_of(tmp_path: Path) -> None:
+    rows = rows_of(90)
+
+    def answer(seen: Seen) -> Say:
+        say = keyset(rows, inclusive=True)(seen)
+        if query_of(seen).get("after") == str(rows[19]["id"]):
+            say.body["data"].insert(3, say.body["data"][3])
+        return say if len(say.body["data"]) > 1 else Say({"data": []})
+
+    found = read_from(answer, tmp_path, KEYSET)
+    assert "1 rows were received more than once and loaded once" in found.report.warnings
 
 
 def test_a_key_that_is_named_in_no_response_is_named_beside_a_missed_total(tmp_path: Path) -> None:
