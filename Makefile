@@ -129,6 +129,11 @@ property: $(STAMP) ## Test 2,000 generated servers, 300 sequences of runs and mo
 
 .PHONY: property
 
+kills: $(STAMP) ## Kill loads into each kind of destination at every statement, one at a time (half an hour; RMM_KILLS=10 for fewer)
+	@RMM_KILLS=$${RMM_KILLS:-1000} $(BIN)/pytest -n 2 --dist load -q rmm_assets_tests/integration/test_kills.py
+
+.PHONY: kills
+
 soak: $(STAMP) ## Run ten connections 300 times, half of the runs on a bad day, and look at what is left (half an hour; RUNS=50 for fewer)
 	@$(BIN)/python -m rmm_assets_tests.soak.run --runs $(or $(RUNS),300)
 

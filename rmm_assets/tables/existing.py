@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlt.common.destination.client import JobClientBase
-from dlt.destinations.exceptions import DatabaseUndefinedRelation
+from dlt.common.destination.client import JobClientBase, WithStateSync
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
+from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from rmm_assets.errors import ForeignTableError
@@ -42,6 +43,10 @@ def look_up(client: JobClientBase, schema: str, table: str) -> Existing:
     Raises:
         ForeignTableError: The table belongs to another dlt schema.
     """
+    if isinstance(client, FilesystemClient):
+        with client:
+            stored = _stored(client, schema)
+        return Existing(schema=stored if _columns(stored, table) else None)
     if not isinstance(client, SqlJobClientBase):
         return Existing()
     with client:
@@ -63,11 +68,11 @@ def look_up(client: JobClientBase, schema: str, table: str) -> Existing:
         return Existing(columns={name: dict(column) for name, column in found.get(table, {}).items()})
 
 
-def _stored(client: SqlJobClientBase, schema: str) -> Mapping[str, Any]:
+def _stored(client: WithStateSync, schema: str) -> Mapping[str, Any]:
     """Returns the newest version of a dlt schema; empty if there is none."""
     try:
         stored = client.get_stored_schema(schema)
-    except DatabaseUndefinedRelation:
+    except DestinationUndefinedEntity:
         return {}
     found: Mapping[str, Any] = json.loads(stored.schema) if stored is not None else {}
     return found
@@ -86,6 +91,6 @@ def _owner(client: SqlJobClientBase, schema: str, table: str) -> str | None:
             schema,
             f'%"{table}"%',
         )
-    except DatabaseUndefinedRelation:
+    except DestinationUndefinedEntity:
         return None
     return next((name for (name,) in found if _columns(_stored(client, str(name)), table)), None)

@@ -6,7 +6,12 @@ a pipeline has loaded (1.31.0).
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -18,6 +23,7 @@ from dlt.destinations import filesystem
 from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
 from dlt.destinations.impl.filesystem.sql_client import FilesystemSqlClient
 from dlt.destinations.sql_client import SqlClientBase, raise_database_error
+from fsspec.implementations.local import LocalFileSystem
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 
@@ -90,8 +96,42 @@ def _dataset(client: FilesystemClient, paths: list[str], schema: pa.Schema) -> d
     return ds.dataset(paths, schema=schema, format="parquet", filesystem=PyFileSystem(FSSpecHandler(client.fs_client)))
 
 
+class WholeFiles(LocalFileSystem):  # type: ignore[misc]
+    """A disk on which files appear when they are complete, as in a bucket: a killed process leaves no part of one."""
+
+    def write_text(self, path: str, value: str, encoding: str | None = None, **options: Any) -> None:
+        with self._complete(path) as hidden:
+            hidden.write_text(value, encoding)
+
+    def cp_file(self, path1: str, path2: str, **options: Any) -> None:
+        with self._complete(path2) as hidden:
+            shutil.copyfile(self._strip_protocol(path1), hidden)
+
+    @contextmanager
+    def _complete(self, path: str) -> Iterator[Path]:
+        place = Path(self._strip_protocol(path))
+        if self.auto_mkdir:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        # Not in the folder itself: the files in a table's folder are the table.
+        hidden = place.parent.parent / f".{uuid4().hex}.part"
+        try:
+            yield hidden
+            hidden.replace(place)
+        finally:
+            hidden.unlink(missing_ok=True)
+
+
 class LakeClient(FilesystemClient):
-    """dlt's client of a filesystem, with that SQL client, and with merges that add columns to Iceberg tables."""
+    """dlt's client of a filesystem, with that SQL client, whole files, and merges that add columns to Iceberg tables."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        if self.is_local_filesystem:
+            self.fs_client = WholeFiles(auto_mkdir=self.fs_client.auto_mkdir)
+
+    def create_dataset(self) -> None:
+        """Creates the dataset's folder. It exists if somebody made it, or if a run was killed at once (dlt 1.31.0 would fail)."""
+        self.fs_client.makedirs(self.dataset_path, exist_ok=True)
 
     def load_open_table(self, table_format: TTableFormat, table_name: str, **kwargs: Any) -> Any:
         """Opens a table. The newest snapshot of one to be loaded has the newest schema.

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import sqlglot
-from dlt.destinations.exceptions import DatabaseUndefinedRelation
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.destinations.sql_client import SqlClientBase
 from sqlglot import exp
 
@@ -170,7 +170,7 @@ def _copy(client: SqlClientBase[Any], memory: Any, catalog: str, dataset: str, n
     source = _quoted(catalog, dataset, name)
     try:
         columns = client.execute_sql(f"DESCRIBE SELECT * FROM {source}") if name else None
-    except DatabaseUndefinedRelation:
+    except DestinationUndefinedEntity:
         columns = None
     if not columns:
         return

@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 from dlt.common.data_types import TDataType
 from dlt.common.destination.dataset import DBApiCursor
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.schema.typing import C_DLT_LOAD_ID
-from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
+from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.sql_client import SqlClientBase
 
 from rmm_assets.tables.dialects import created, extended, quoted, statement_for
@@ -69,7 +70,7 @@ class Table:
         """Returns whether the table exists."""
         try:
             self.rows("SELECT 1 FROM {table} WHERE 1 = 0")
-        except DatabaseUndefinedRelation:
+        except DestinationUndefinedEntity:
             return False
         return True
 
@@ -102,7 +103,7 @@ class Table:
         try:
             with self.cursor("SELECT * FROM {table} WHERE 1 = 0") as cursor:
                 return self.names(cursor)
-        except DatabaseUndefinedRelation:
+        except DestinationUndefinedEntity:
             return ()
 
     def names(self, cursor: DBApiCursor) -> tuple[str, ...]:
@@ -176,7 +177,7 @@ class Table:
         """Returns the number of rows that meet a condition, 0 if there is no table."""
         try:
             found = self.rows(f"SELECT count(*) FROM {{table}} {f'WHERE {where}' if where else ''}")
-        except DatabaseUndefinedRelation:
+        except DestinationUndefinedEntity:
             return 0
         return int(found[0][0])
 

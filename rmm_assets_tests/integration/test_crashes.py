@@ -22,7 +22,6 @@ from rmm_assets_tests.syncing import absent, connection, devices, resource, rows
 pytestmark = pytest.mark.slow
 
 KILLS = 8
-KILLS_OF_OTHERS = 2
 
 
 def change(rng: random.Random, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -95,84 +94,6 @@ def test_the_next_run_repairs_the_table_after_a_kill_at_any_moment(tmp_path: Pat
     print(f"{killer.killed.total()} kills: {dict(killer.killed)}; {compared} rows compared")
     assert killer.killed.total() == KILLS
     assert all(killer.killed[phase] for phase in PHASES), killer.killed
-
-
-def test_a_first_load_that_is_killed_leaves_all_of_its_rows_or_none(tmp_path: Path) -> None:
-    # A first load has no staging table that could hide a partial load.
-    rng = random.Random(7)
-    made = connection()
-    rows = devices(4000, note="x" * 300)
-    found: Counter[int] = Counter()
-    with Simulator(tables={"devices": rows}) as server:
-        for number in range(3):
-            folder = tmp_path / str(number)
-            running = Running(folder, server.base_url, made)
-            running.reaches("loading")
-            time.sleep(rng.random() * 0.15)
-            running.kill()
-            found[len(rows_of(folder)) if (folder / "rmm.duckdb").exists() else 0] += 1
-            assert run(folder, server.base_url, made).row_count == 4000
-            assert rows_of(folder) == rows
-    print(f"rows after a kill: {dict(found)}")
-    assert set(found) <= {0, 4000}
-    assert found[0]
-
-
-OTHERS: dict[str, dict[str, Any]] = {
-    "history": {"history": True, "max_absent_share": 1},
-    "children": {"child_tables": True, "absent": "remove", "max_absent_share": 1},
-    "replace": {"write_disposition": "replace", "max_absent_share": 1},
-    "append": {
-        "write_disposition": "append",
-        "endpoint": {
-            "incremental": {"cursor_path": "number", "start_param": "above", "initial_value": 0, "range_start": "open"}
-        },
-    },
-}
-
-
-@pytest.mark.parametrize("kind", OTHERS)
-def test_other_dispositions_survive_kills_too(kind: str, tmp_path: Path) -> None:
-    rng = random.Random(kind)
-    made = connection(resource(**OTHERS[kind]))
-    rows = table_of(kind, devices(300))
-    with Simulator(tables={"devices": rows}, faults=Faults(delay=0.01)) as server:
-        killer = Killer(rng, tmp_path, server.base_url, made)
-        for _ in range(KILLS_OF_OTHERS):
-            if kind == "append":
-                rows = [*rows, *table_of(kind, devices(20, first=len(rows) + 1))]
-            else:
-                rows = table_of(kind, change(rng, [{k: row[k] for k in ("id", "name", "status")} for row in rows]))
-            server.set_rows("devices", rows)
-            killer.kill()
-            run(tmp_path, server.base_url, made)
-            if kind == "children":
-                run(tmp_path, server.base_url, made)  # the second complete read removes missing rows
-            assert_holds(kind, tmp_path, made, rows)
-    print(f"{kind}: {killer.killed.total()} kills: {dict(killer.killed)}")
-
-
-def table_of(kind: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the rows in the form of this kind of resource."""
-    if kind == "children":
-        return [{**row, "disks": [{"drive": drive} for drive in "CD"[: 1 + row["id"] % 2]]} for row in rows]
-    return [{**row, "number": row["id"]} for row in rows] if kind == "append" else rows
-
-
-def assert_holds(kind: str, folder: Path, made: Connection, rows: list[dict[str, Any]]) -> None:
-    """Asserts that the table matches the server: no row is missing or repeated."""
-    if kind == "history":
-        valid = [row for row in rows_of(folder, own=True) if row["_dlt_valid_to"] is None]
-        landed = [{k: row[k] for k in ("id", "name", "status")} for row in valid]
-        assert sorted(landed, key=lambda row: row["id"]) == rows
-        return
-    assert rows_of(folder) == [{k: v for k, v in row.items() if k != "disks"} for row in rows]
-    if kind == "children":
-        parents = {row["_dlt_id"]: row["id"] for row in rows_of(folder, own=True)}
-        children = rows_of(folder, "devices__disks", own=True)
-        assert sorted((parents[child["_dlt_parent_id"]], child["drive"]) for child in children) == sorted(
-            (row["id"], disk["drive"]) for row in rows for disk in row["disks"]
-        )
 
 
 def test_an_incomplete_working_folder_of_a_killed_run_does_not_stop_the_next(tmp_path: Path) -> None:
