@@ -18,6 +18,7 @@ from rmm_assets.errors import DatabaseInUseError
 from rmm_assets.loading.run import sync
 from rmm_assets.simulator import Simulator
 from rmm_assets.tables.absences import forget_unfinished
+from rmm_assets.tables.lake import WholeFiles
 from rmm_assets.tables.store import Store
 from rmm_assets.tables.table import Table
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
@@ -128,6 +129,16 @@ def test_other_databases_in_a_file_have_one_writer_and_no_lock_on_other_machines
     server = Store("sqlalchemy", "mysql+pymysql://loader@db.example.com/rmm", "acme", tmp_path / "work")
     assert server.shared_file is None and not server.locks_in_files
     assert not _waits(server.writing, server.writing)
+
+
+def test_a_file_of_a_lake_appears_when_it_is_complete(tmp_path: Path) -> None:
+    files, place = WholeFiles(auto_mkdir=True), tmp_path / "lake" / "acme" / "devices" / "1.json"
+    with pytest.raises(UnicodeEncodeError):
+        files.write_text(str(place), "begins well \ud800", encoding="utf-8")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    files.write_text(str(place), "whole", encoding="utf-8")
+    files.put_file(str(place), str(place.with_name("2.json")))
+    assert [path.read_text() for path in sorted(tmp_path.rglob("*")) if path.is_file()] == ["whole", "whole"]
 
 
 def test_a_slow_api_does_not_delay_other_loads_into_the_same_file(tmp_path: Path) -> None:
