@@ -152,7 +152,7 @@ class Store:
             read_only = read_only and not self.is_missing
             credentials = file_credentials(self.credentials, read_only=read_only)
         options = dict(self.options) if credentials is None else {**self.options, "credentials": credentials}
-        if self.destination in ("duckdb", "postgres"):
+        if self.destination in ("duckdb", "ducklake", "postgres"):
             # Without this, dlt deletes rows and inserts others in two transactions (1.31.0).
             options.setdefault("supports_transactions", True)
         if self.destination in FILES:
