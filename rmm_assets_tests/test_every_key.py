@@ -219,6 +219,7 @@ SEEN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_a_connection_without_its_secret_leaves_the_others_runnable": ("api_key.env",),
     },
     "rmm_assets_tests/orchestration/test_schedules.py": {
+        "test_the_runs_of_all_jobs_have_the_tags_in_the_file": ("run_tags",),
         "test_ticks_follow_the_cron_expression_in_its_time_zone": ("schedule",),
         "test_a_resource_with_a_schedule_is_loaded_by_it_and_not_by_the_connections": ("resources[].schedule",),
         "test_the_schedule_of_a_resource_ticks_as_the_file_says": (

@@ -131,6 +131,11 @@ class Attributes(Settings):
         description="Where the resources of a run are loaded: in the run's process, each in its own process, or by the code "
         "location's executor (`Definitions(executor=...)`, `build_defs(executor=...)`), for example Celery or Kubernetes.",
     )
+    run_tags: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Dagster tags of the runs of the connection's jobs, for example `dagster/priority`, `dagster/max_runtime`, or "
+        "`dagster-k8s/config` with the CPU and memory that a run gets.",
+    )
     schedule: Schedule | None = Field(
         default=None,
         description="When the connection's job runs automatically; by default never. Resources with a `schedule` of their own are "

@@ -39,7 +39,7 @@ def build_audit_job(connection: Connection, resource_key: str, api: RmmApi) -> d
         name=f"audit_{connection.name}",
         description=f"Re-reads every resource of {connection.name} by a different route and compares it with its table. "
         "Writes nothing.",
-        tags={"rmm_assets/audit": connection.name},
+        tags={**connection.run_tags, "rmm_assets/audit": connection.name},
         resource_defs={resource_key: api},
         executor_def=executor_of(connection),
     )

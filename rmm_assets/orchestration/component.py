@@ -178,6 +178,10 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
             except dg.DagsterInvalidDefinitionError:
                 sentence = f"`{schedule.cron}` is not a valid cron expression; write five fields, like `0 * * * *`"
                 found.append(line_error((*path, "cron"), sentence))
+        try:
+            dg.define_asset_job("any", tags=self.run_tags)
+        except dg.DagsterInvalidDefinitionError:
+            found.append(line_error(("run_tags",), "every value must be text or JSON; write dates in quotes"))
         for index, resource in enumerate(self.resources):
             for key, options in (
                 ("owners", {"owners": list(resource.owners)}),

@@ -52,7 +52,7 @@ def build_job(connection: Connection, keys: Sequence[dg.AssetKey]) -> dg.JobDefi
         job_name(connection),
         selection=dg.AssetSelection.assets(*keys),
         description=f"Materializes and checks every resource of {connection.name}.",
-        tags={"rmm_assets/connection": connection.name},
+        tags={**connection.run_tags, "rmm_assets/connection": connection.name},
         executor_def=executor_of(connection),
     )
 
@@ -63,7 +63,7 @@ def build_own_job(connection: Connection, resource: Resource, key: dg.AssetKey) 
         own_job_name(connection.name, resource.name),
         selection=dg.AssetSelection.assets(key),
         description=f"Materializes and checks {resource.name} of {connection.name}.",
-        tags={"rmm_assets/connection": connection.name},
+        tags={**connection.run_tags, "rmm_assets/connection": connection.name},
         executor_def=executor_of(connection),
     )
 

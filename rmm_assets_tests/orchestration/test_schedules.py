@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,14 @@ def test_the_schedule_of_a_resource_ticks_as_the_file_says() -> None:
     found = defs.resolve_schedule_def("sync_acme__patches_schedule")
     assert (found.cron_schedule, found.execution_timezone) == ("0 3 * * 1", "Europe/Vienna")
     assert found.default_status is dg.DefaultScheduleStatus.RUNNING
+
+
+def test_the_runs_of_all_jobs_have_the_tags_in_the_file() -> None:
+    pod = {"container_config": {"resources": {"limits": {"memory": "4Gi"}}}}
+    made = connection("https://rmm.example.com", OWN, run_tags={"dagster/priority": 3, "dagster-k8s/config": pod})
+    defs = build_connection_defs(made)
+    for name in ("sync_acme", "sync_acme__patches", "audit_acme"):
+        tags = defs.resolve_job_def(name).run_tags
+        assert (tags["dagster/priority"], json.loads(tags["dagster-k8s/config"])) == ("3", pod)
+    with pytest.raises(ConnectionFileError, match="every value must be text or JSON; write dates in quotes"):
+        connection("https://rmm.example.com", OWN, run_tags={"since": date(2026, 1, 1)})
