@@ -16,6 +16,7 @@ from rmm_assets.config.transport import host_of, rate_limit_of, transport_of
 from rmm_assets.errors import RmmError
 from rmm_assets.http.auth import Secret, hidden
 from rmm_assets.http.redaction import Redactor
+from rmm_assets.http.tokens import Tokens
 from rmm_assets.http.transport import Transport
 from rmm_assets.tables.store import Store
 from rmm_assets.tables.table import Table
@@ -27,6 +28,7 @@ _MOST_SENTENCES = 20
 def audit(
     connection: Connection, resource: Resource, secret: Secret, *, store: Store,
     base_url: str | None = None, log: logging.Logger | None = None, within: Scope | None = None,
+    tokens: Tokens | None = None,
 ) -> Audit:  # fmt: skip
     """Re-reads a resource from the API by a different route and compares it with its table, which is not changed.
 
@@ -41,15 +43,16 @@ def audit(
         base_url: The API's address if it is not the connection file's (the embedded RMM's).
         log: Receives retries.
         within: The tenant; None if the table has no tenants.
+        tokens: The tokens that it shares with others; its own by default.
 
     Raises:
         ValueError: There is no base URL, or an auth lacks its secret.
     """
-    log = log or logging.getLogger("rmm_assets")
-    heard, compared = _once(connection, resource, secret, store, base_url, log, within)
+    log, tokens = log or logging.getLogger("rmm_assets"), tokens or Tokens()
+    heard, compared = _once(connection, resource, secret, store, base_url, log, within, tokens)
     requests = heard.requests
     if compared:
-        again, second = _once(connection, resource, secret, store, base_url, log, within)
+        again, second = _once(connection, resource, secret, store, base_url, log, within, tokens)
         requests += again.requests
         heard, compared = again, _both(compared, second)
     return replace(_report(connection, resource, heard, compared, requests), tenant=within.names[0] if within else None)
@@ -57,11 +60,11 @@ def audit(
 
 def _once(
     connection: Connection, resource: Resource, secret: Secret, store: Store, base_url: str | None,
-    log: logging.Logger, within: Scope | None,
+    log: logging.Logger, within: Scope | None, tokens: Tokens,
 ) -> tuple[Heard, Compared]:  # fmt: skip
     received = Received()
     try:
-        with _transport(connection, resource, secret, store, base_url, log, within) as transport:
+        with _transport(connection, resource, secret, store, base_url, log, within, tokens) as transport:
             heard = read(transport, connection, resource, received.add)
         if store.is_missing:
             nothing = Compared(
@@ -79,13 +82,13 @@ def _once(
 @contextmanager
 def _transport(
     connection: Connection, resource: Resource, secret: Secret, store: Store, base_url: str | None,
-    log: logging.Logger, within: Scope | None,
+    log: logging.Logger, within: Scope | None, tokens: Tokens,
 ) -> Iterator[Transport]:  # fmt: skip
     """Yields a transport for one walk that shares the rate limit of the connection's loads, or of those of a tenant's host."""
     host = host_of(connection) if within is not None else ""
     with closing(rate_limit_of(connection, store.work, host)) as rate_limit:
         transport = transport_of(
-            connection, resource, hidden(secret), Redactor(), rate_limit, base_url=base_url, log=log
+            connection, resource, hidden(secret), Redactor(), rate_limit, base_url=base_url, log=log, tokens=tokens
         )
         with closing(transport):
             yield transport

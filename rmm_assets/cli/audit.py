@@ -34,13 +34,15 @@ def audit(connection: str, resource: str | None, tenants: tuple[str, ...], as_js
     from rmm_assets.orchestration.resources import api_resource
 
     found = connection_named(connection)
-    chosen, results = tenants_named(found, tenants), []
+    chosen, results, api = tenants_named(found, tenants), [], api_resource(found)
     for name in resources_named(found, resource):
         if found.tenants is not None:
-            results += [audit_tenant(found, found.resource(name), tenant) for tenant in chosen]
+            results += [
+                audit_tenant(found, found.resource(name), tenant, tokens=api.shared.tokens) for tenant in chosen
+            ]
             continue
         try:
-            results.append(audit_resource(found, found.resource(name), api_resource(found)))
+            results.append(audit_resource(found, found.resource(name), api))
         except dg.Failure as failure:
             results.append(unreadable(found, found.resource(name), str(failure.description)))
     _print_audits(worst_first(results) if chosen else results, as_json=as_json)

@@ -58,7 +58,7 @@ def check(connection: str | None, tenant: str | None, as_json: bool) -> None:
     try:
         for name, found in known.items():
             if connection in (None, name):
-                results.append(_checked(found, tenant))
+                results.append(checked(found, tenant))
     except KeyboardInterrupt:
         click.echo("\nInterrupted.", err=True)
         leave(130)
@@ -69,7 +69,7 @@ def check(connection: str | None, tenant: str | None, as_json: bool) -> None:
     leave(0 if results and all(result.is_right for result in results) else 1)
 
 
-def _checked(connection: Connection, tenant: str | None) -> _Checked:
+def checked(connection: Connection, tenant: str | None) -> _Checked:
     from rmm_assets.cli.arguments import for_requests
     from rmm_assets.loading.sample import sample
     from rmm_assets.orchestration.resources import api_resource
@@ -88,7 +88,11 @@ def _checked(connection: Connection, tenant: str | None) -> _Checked:
         for resource in connection.resources:
             if resource.selected:
                 with doing(f"{connection.name}/{resource.name}"):
-                    result.resources.append(sample(connection, resource, secrets, base_url=base_url, thorough=True))
+                    result.resources.append(
+                        sample(
+                            connection, resource, secrets, base_url=base_url, thorough=True, tokens=api.shared.tokens
+                        )
+                    )
     return result
 
 

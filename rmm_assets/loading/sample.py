@@ -19,6 +19,7 @@ from rmm_assets.errors import BodyError, RmmError
 from rmm_assets.http.auth import Secret, hidden
 from rmm_assets.http.redaction import Redactors
 from rmm_assets.http.request import Request
+from rmm_assets.http.tokens import Tokens
 from rmm_assets.http.transport import Reply
 from rmm_assets.loading.attempt import Attempt
 from rmm_assets.loading.cursor import Bounds
@@ -103,7 +104,7 @@ class Sample:
 
 def sample(
     connection: Connection, resource: Resource, secret: Secret = None, *, base_url: str | None = None, thorough: bool = False,
-    log: logging.Logger | None = None,
+    log: logging.Logger | None = None, tokens: Tokens | None = None,
 ) -> Sample:  # fmt: skip
     """Requests the first page of a resource, for a child resource of the first row of its parent.
 
@@ -114,6 +115,7 @@ def sample(
         base_url: The address, if the connection has none.
         thorough: Whether to request a second page as well, and a range of an incremental read.
         log: Receives warnings.
+        tokens: The tokens that it shares with others; its own by default.
 
     Returns:
         The sample; if a request failed, its problems say why. Nothing in it contains the secret.
@@ -121,7 +123,7 @@ def sample(
     plan, found = plan_load(connection, resource), Sample(resource.name)
     with ExitStack() as stack:
         try:
-            pager, redactor = _pager(stack, connection, plan, secret, base_url, log)
+            pager, redactor = _pager(stack, connection, plan, secret, base_url, log, tokens)
         except ValueError as error:
             found.problems.append(str(error))
             return found
@@ -151,13 +153,14 @@ def first_reply(connection: Connection, resource: Resource, secret: Secret = Non
 
 def _pager(
     stack: ExitStack, connection: Connection, plan: LoadPlan, secret: Secret, base_url: str | None,
-    log: logging.Logger | None,
+    log: logging.Logger | None, tokens: Tokens | None = None,
 ) -> tuple[Pager, Redactors]:  # fmt: skip
     store = store_of(connection)
     if not store.work.exists():  # nothing has run here that could share the connection's limits
         store = replace(store, work=Path(stack.enter_context(TemporaryDirectory(prefix="rmm-sample-"))))
     attempt = Attempt(store, plan, log or logging.getLogger("rmm_assets"))
-    return pager_of(stack, connection, attempt, hidden(secret), base_url, width=1), attempt.redactor
+    pager = pager_of(stack, connection, attempt, hidden(secret), base_url, width=1, tokens=tokens)
+    return pager, attempt.redactor
 
 
 @dataclass

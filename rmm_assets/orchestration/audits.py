@@ -12,6 +12,7 @@ from dlt.destinations.exceptions import DatabaseException, DestinationConnection
 from rmm_assets.config import Connection, Resource
 from rmm_assets.config.tenants import Tenant
 from rmm_assets.errors import RmmError, TenantError
+from rmm_assets.http.tokens import Tokens
 from rmm_assets.loading.run import store_of
 from rmm_assets.loading.tenants import tenants_of
 from rmm_assets.orchestration.machines import refuse_files_of_one_machine
@@ -59,10 +60,10 @@ def _audit_op(connection: Connection, resource: Resource, resource_key: str) -> 
     )
     def run(context: dg.OpExecutionContext) -> None:
         refuse_files_of_one_machine(context.instance, context.job_def.executor_def.name, connection)
-        if connection.tenants is not None:
-            _audit_tenants(context, connection, resource)
-            return
         api: RmmApi = getattr(context.resources, resource_key)
+        if connection.tenants is not None:
+            _audit_tenants(context, connection, resource, api.shared.tokens)
+            return
         result = audit_resource(connection, resource, api, context.log)
         if result.verdict == "differences":
             # Examples are only in the metadata, because the description is posted to the webhook.
@@ -75,7 +76,7 @@ def _audit_op(connection: Connection, resource: Resource, resource_key: str) -> 
     return run
 
 
-def _audit_tenants(context: dg.OpExecutionContext, connection: Connection, resource: Resource) -> None:
+def _audit_tenants(context: dg.OpExecutionContext, connection: Connection, resource: Resource, tokens: Tokens) -> None:
     """Audits one resource of all tenants.
 
     Raises:
@@ -87,7 +88,7 @@ def _audit_tenants(context: dg.OpExecutionContext, connection: Connection, resou
         tenants = tenants_of(connection, store_of(connection))
     except TenantError as error:
         raise dg.Failure(f"{resource.name}: {error}", allow_retries=False) from None
-    results = worst_first(audit_tenant(connection, resource, tenant, context.log) for tenant in tenants)
+    results = worst_first(audit_tenant(connection, resource, tenant, context.log, tokens) for tenant in tenants)
     for result in results:
         for sentence in result.sentences():
             context.log.warning("%s, tenant %s: %s", resource.name, result.tenant, sentence)
@@ -107,7 +108,9 @@ def _audit_tenants(context: dg.OpExecutionContext, connection: Connection, resou
     context.add_output_metadata(metadata)
 
 
-def audit_tenant(connection: Connection, resource: Resource, tenant: Tenant, log: Any = None) -> "Audit":
+def audit_tenant(
+    connection: Connection, resource: Resource, tenant: Tenant, log: Any = None, tokens: Tokens | None = None
+) -> "Audit":
     """Audits one resource of one tenant; if that is not possible, the result says why."""
     from rmm_assets.audit import unreadable
 
@@ -115,19 +118,21 @@ def audit_tenant(connection: Connection, resource: Resource, tenant: Tenant, log
     within = Scope(connection.tenants.column, (tenant.name,))
     try:
         own = connection.of_tenant(tenant)
-        return audit_resource(own, own.resource(resource.name), api_resource(own), log, within)
+        return audit_resource(own, own.resource(resource.name), api_resource(own), log, within, tokens)
     except (TenantError, dg.Failure) as error:
         problem = str(error.description) if isinstance(error, dg.Failure) else str(error)
         return unreadable(connection, resource, problem, tenant.name)
 
 
 def audit_resource(
-    connection: Connection, resource: Resource, api: RmmApi, log: Any = None, within: Scope | None = None
-) -> "Audit":
+    connection: Connection, resource: Resource, api: RmmApi, log: Any = None, within: Scope | None = None,
+    tokens: Tokens | None = None,
+) -> "Audit":  # fmt: skip
     """Audits one resource with the connection's key.
 
     Args:
         within: The tenant whose connection it is, in a connection with tenants.
+        tokens: The tokens that it shares with others; those of `api` by default.
 
     Raises:
         dagster.Failure: No secret is set, or the audit could not run.
@@ -138,7 +143,10 @@ def audit_resource(
     with api.session() as (base_url, secret):
         try:
             store = store_of(connection)
-            return audit(connection, resource, secret, store=store, base_url=base_url, log=log, within=within)
+            return audit(
+                connection, resource, secret, store=store, base_url=base_url, log=log, within=within,
+                tokens=tokens or api.shared.tokens,
+            )  # fmt: skip
         except (RmmError, ValueError, DatabaseException, DestinationConnectionError, OSError) as error:
             problem = f"{resource.name}: {error}"
     raise dg.Failure(problem, allow_retries=False)

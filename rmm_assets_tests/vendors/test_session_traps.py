@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from rmm_assets.cli.check import checked
 from rmm_assets.errors import RmmError
+from rmm_assets.orchestration.audits import audit_resource
+from rmm_assets.orchestration.resources import api_resource
 from rmm_assets_tests.http.servers import Say, Scripted
 from rmm_assets_tests.vendors import sessions
 from rmm_assets_tests.vendors.dialect import Asked
@@ -66,6 +69,22 @@ def test_a_refresh_token_saves_the_login_and_a_restart_of_the_server_needs_it(tm
     dialect.faults = restart
     loads_everything(tmp_path / "restarted", dialect, "devices")
     assert dialect.logins == 2
+
+
+def test_a_check_and_the_audits_of_a_connection_log_in_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    dialect = sessions.NCentral()
+    with Scripted(dialect.answer) as server:
+        made = connection_of(dialect, server.url, resources=["sites", "devices"])
+        for name, reference in {"api_key": made.api_key, **made.secrets}.items():
+            if reference is not None and name in dialect.secrets:
+                monkeypatch.setenv(str(reference.env), dialect.secrets[name])
+        assert [sample.problems for sample in checked(made, None).resources] == [[], []]
+        assert dialect.logins == 1
+        api = api_resource(made)
+        for resource in made.resources:
+            assert audit_resource(made, resource, api).rows_api
+        assert dialect.logins == 2
 
 
 def test_an_error_that_is_answered_with_200_is_red(tmp_path: Path) -> None:
