@@ -203,6 +203,25 @@ def _resource_faults(connection: Attributes, resource: Resource, where: Path) ->
             (*where, *path),
             "reads only changes, so `write_disposition: replace` would drop all other rows; use merge",
         )
+    said = resource.write_disposition
+    if said is not None and resource.disposition == "merge" and (path := resource.incremental_at) is not None:
+        scope = said.destination_scope
+        if scope is not None and "{staging_table}" not in scope:
+            yield line_error(
+                (*where, "write_disposition", "destination_scope"),
+                "with `incremental`, only changes are read, and all other rows of the scope would be deleted or end; name the rows "
+                "by `{staging_table}`, or leave it out",
+            )
+        elif resource.strategy == "cdc" and scope is None and not resource.merge_key:
+            yield line_error(
+                (*where, *path),
+                "reads only changes, so `strategy: cdc` would delete all other rows; use another strategy",
+            )
+    if resource.strategy == "scd2" and resource.merge_key and resource.incremental_at is not None:
+        yield line_error(
+            (*where, "merge_key"),
+            "with `incremental`, only changes are read, and history would end all other rows with the same merge key; leave it out",
+        )
     if resource.history and resource.write_disposition and resource.disposition != "merge":
         yield line_error(
             (*where, "history"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import math
 import re
+import time
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -24,6 +25,8 @@ from rmm_assets.rows.stamps import Stamp
 # Seconds that a merge looks back from a timestamp by default: rows get their timestamp when a transaction begins but become
 # visible when it ends, so a row may appear with an earlier timestamp than one already read.
 DEFAULT_LAG = 300.0
+# Seconds by which a timestamp may be ahead of this machine's clock: those without a zone may be of any.
+_AHEAD = 86_400
 
 Kind = Literal["moment", "number", "text"]
 
@@ -324,18 +327,21 @@ class Range:
             full: Whether to start where the first run did, or where the earliest `initial_value` says.
         """
         self.cursor, self._state, self._late = cursor, state, late
+        self._reverse = cursor.newest == "min"
         self._full_from = _earliest(cursor, state) if full else None
         self.bounds = bounds_of(replace(cursor, initial=self._full_from), None) if full else bounds_of(cursor, state)
         self._full = full
         self.left_out = 0
+        self._now, self._ahead, self._furthest = Decimal(time.time()), 0, ""
         self._stored = state.get("last_value", cursor.initial)
+        if self._stored is not None and self._is_ahead(cursor.order(self._stored)):
+            self._stored, self.bounds = cursor.initial, bounds_of(cursor, None)
         self._start = None if self.bounds.start_value is None else cursor.order(self.bounds.start_value)
         self._asked = _asked(cursor, self._start)
         self._end = None if cursor.end is None else cursor.order(cursor.end)
         self._known = set(state.get("unique_hashes") or ()) if self._tells_apart else set()
         self._newest: dict[Kind, _Newest] = {}
         self._before_start = 0
-        self._reverse = cursor.newest == "min"
 
     @property
     def full(self) -> bool:
@@ -379,8 +385,16 @@ class Range:
             self._is_over(order) or (not cursor.keeps_all and (early or self._landed_before(order, rest)))
         ):
             return False
-        self._note(order, value, rest)
+        if self._is_ahead(order):
+            self._ahead, self._furthest = self._ahead + 1, str(value)
+        else:
+            self._note(order, value, rest)
         return True
+
+    def _is_ahead(self, order: Order) -> bool:
+        """Returns whether a timestamp is in the future, where no read may start. An append does: its rows would land again."""
+        cursor = self.cursor
+        return cursor.keeps_all and not self._reverse and order.kind == "moment" and order.value > self._now + _AHEAD
 
     def _is_newer(self, one: Order, other: Order) -> bool:
         """Returns whether one is newer than the other; False if they cannot be compared."""
@@ -436,6 +450,10 @@ class Range:
             said.append(
                 f"{self._before_start} rows have a `{path}` before the requested start {start}: the API ignores the "
                 "range, or its clock was set back"
+            )
+        if self._ahead:
+            said.append(
+                f"{self._ahead} rows have a `{path}` in the future, such as {self._furthest}: the next run starts after the others"
             )
         if newest is None:
             return said

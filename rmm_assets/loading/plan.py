@@ -72,6 +72,7 @@ class LoadPlan:
         loss_baseline: The rows with which this read is compared to notice a sudden loss.
         deletes_rows: Whether a load deletes or ends rows that it lacks.
         scope: The column of tenants, if it must name those whose rows these are; else None.
+        compared: The columns of a compound merge key by which a load finds the rows that it deletes or ends; else empty.
         read_at: The column with the time of the read; None if there is none.
         hints: Arguments of `dlt.resource`.
     """
@@ -97,6 +98,7 @@ class LoadPlan:
     loss_baseline: Baseline
     deletes_rows: bool
     scope: str | None
+    compared: tuple[str, ...]
     read_at: str | None
     hints: Mapping[str, Any] = field(compare=False)
 
@@ -107,8 +109,10 @@ class LoadPlan:
 
     @property
     def loses_rows(self) -> bool:
-        """Whether a load deletes or ends all rows that were not received."""
-        return self.cursor is None and (self.history is not None or self.resource.disposition == "replace")
+        """Whether a load deletes or ends rows because they were not received."""
+        return (
+            self.deletes_rows or self.resource.strategy == "cdc" or (self.cursor is None and self.history is not None)
+        )
 
     def rows_of(self, report: Report) -> int:
         """Returns the number of different rows that a read received; without a key, that of all."""
@@ -182,6 +186,7 @@ def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
         loss_baseline=_loss_baseline(resource, cursor, never_full=never_full),
         deletes_rows=deletes,
         scope=scope,
+        compared=_compared(resource, cursor),
         read_at=None if resource.read_at_column is None else normalized_column(resource.read_at_column),
         hints=_hints(
             resource,
@@ -244,6 +249,14 @@ def _deletes_rows(resource: Resource, cursor: Cursor | None) -> bool:
         return True
     ends = resource.strategy == "cdc" or (resource.strategy == "scd2" and cursor is None)
     return ends and not resource.merge_key
+
+
+def _compared(resource: Resource, cursor: Cursor | None) -> tuple[str, ...]:
+    said = resource.write_disposition
+    if resource.strategy not in ("scd2", "cdc") or (said is not None and said.destination_scope is not None):
+        return ()
+    names = resource.merge_key or (resource.keys if resource.strategy == "scd2" and cursor is not None else ())
+    return tuple(map(normalized_column, names)) if len(names) > 1 else ()
 
 
 def _columns(resource: Resource) -> Mapping[str, Mapping[str, Any]]:

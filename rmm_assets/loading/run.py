@@ -52,6 +52,7 @@ from rmm_assets.tables.absences import (
     Policy,
     decide,
     forget_unfinished,
+    in_staging,
     is_valid,
     mark_or_remove,
     marked_rows,
@@ -286,14 +287,15 @@ def prepare(
         SuspiciousLossError: The read has far fewer rows than the last one.
     """
     _clear_up(plan, pipeline, table)
+    compared = in_staging(table, plan.compared, plan.key) if plan.compared else ""
     if isinstance(reading, TenantsReading):
         scope = Scope(reading.column, tuple(reading.read))
-        own = "" if plan.scope is None else scope.literal(table)
+        limit = compared if plan.scope is None else scope.literal(table)
         if table.count() == 0:
-            return Publishing(into_empty=alone, scope=own)
-        return _prepare_tenants(plan, table, reading, spool, shape, found, scope)._replace(scope=own)
+            return Publishing(into_empty=alone, scope=limit)
+        return _prepare_tenants(plan, table, reading, spool, shape, found, scope)._replace(scope=limit)
     if table.count() == 0:
-        return Publishing(into_empty=alone)
+        return Publishing(into_empty=alone, scope=compared)
     if isinstance(reading, Reading):
         unread = unread_of(reading.unread_parents, shape.known)
         found.spared, found.unproven = unread
@@ -302,13 +304,13 @@ def prepare(
     if found.full:
         _refuse_loss(plan, reading.report, table)
     if not plan.compares:
-        return Publishing(into_empty=False)
+        return Publishing(into_empty=False, scope=compared)
     types = {name: column_type(shape.known[name]) for name in (*plan.key, *found.spared.columns)}
     found.differences = differences(table, plan.key, types, spool.received(), found.spared, spool.folder)
     wanted = _wanted(plan, found.differences)
     if plan.changes_rows or not _decided(plan, reading.report, found).marked:
-        return Publishing(False, wanted)
-    return Publishing(False, wanted, marked_rows(table, plan.key, found.differences.gone))
+        return Publishing(False, wanted, scope=compared)
+    return Publishing(False, wanted, marked_rows(table, plan.key, found.differences.gone), scope=compared)
 
 
 def _wanted(plan: LoadPlan, found: Differences) -> Mask | None:

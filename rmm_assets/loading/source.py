@@ -31,7 +31,7 @@ from rmm_assets.loading.requests import Requests, plan_requests
 from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.shape import RowShape
-from rmm_assets.rows.spool import ROW_ID, Choose, Spool
+from rmm_assets.rows.spool import ROOT_ID, ROW_ID, Choose, Spool
 from rmm_assets.rows.timestamps import TIMESTAMP
 from rmm_assets.tables.rejects import FIRST_REJECTED_AT, REJECTED_AT
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID
@@ -155,7 +155,7 @@ def landing(
             yield [{**row, **own} for row in rows] if own else rows
     if cursor_range is not None:
         _move_on(cursor_range, reading)
-    elif not spool.rows and shape.known:
+    elif not spool.rows and shape.known and plan.cursor is None:
         # Without rows dlt would make no load, and versions would stay valid although their rows are gone.
         yield dlt.mark.materialize_table_schema()
     yield from _rejects(plan, spool, load_id)
@@ -189,6 +189,12 @@ def shape_at(plan: LoadPlan, reading: Landing) -> RowShape:
         raise ChildTablesError(
             f"{plan.resource.name}: the table exists and its lists are JSON columns: with child_tables its rows "
             "would need ids, which they do not have. Drop the table and load it again, or remove child_tables"
+        )
+    rooted = shape.nesting is not None and shape.nesting.rooted
+    for name in [name for name, child in nested.items() if rooted and ROOT_ID not in child["columns"]]:
+        raise ChildTablesError(
+            f"{plan.resource.name}: the rows of the table {name} do not have the ids of their root rows, which this "
+            "write_disposition needs. Drop the tables and load them again"
         )
     return shape
 

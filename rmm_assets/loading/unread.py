@@ -77,9 +77,10 @@ def refuse_unread(
             f"the API refused the requests for {len(spared.keys)} parents, such as ({columns}) = "
             f"({', '.join(map(str, spared.keys[0]))}), with a status that does not mean that there are no rows"
         )
-        lost = "history would end" if plan.history is not None else "replace would delete"
+        verbs = {"replace": "replace would delete", "merge": "this merge would delete"}
+        lost = "history would end" if plan.history is not None else verbs[plan.resource.disposition]
         raise IncompleteError(
-            f"{name}: {lost} {rows} rows that may still exist: {why}. Without history, write_disposition: merge keeps them"
+            f"{name}: {lost} {rows} rows that may still exist: {why}. A plain write_disposition: merge keeps them"
         )
 
 

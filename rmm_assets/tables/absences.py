@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 
 from rmm_assets.tables.differences import Differences, Key
+from rmm_assets.tables.syncs import SYNCS
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID, Table
 
 Policy = Literal["keep", "mark", "remove"]
@@ -149,6 +150,24 @@ def _change(table: Table, statement: str, key: Sequence[str], keys: Sequence[Key
         table.change(f"{statement} WHERE {condition}", *parameters, *(value for values in some for value in values))
 
 
+def in_staging(table: Table, columns: Sequence[str], key: Sequence[str]) -> str:
+    """Returns dlt's condition for rows that have the same values in these columns as a row of the staging table.
+
+    dlt itself compares the columns of a compound merge key as one text, in which ("a", 11) equals ("a1", 1) (1.31.0).
+
+    Args:
+        table: The table.
+        columns: The columns.
+        key: The columns that are never null.
+    """
+    equal = []
+    for column in columns:
+        name = table.client.escape_column_name(column)
+        same = f"s.{name} = {{table}}.{name}"
+        equal.append(same if column in key else f"({same} OR (s.{name} IS NULL AND {{table}}.{name} IS NULL))")
+    return f"EXISTS (SELECT 1 FROM {{staging_table}} AS s WHERE {' AND '.join(equal)})"
+
+
 def remove_orphans(nested: Sequence[Nested]) -> None:
     """Deletes child rows whose parent row no longer exists.
 
@@ -177,15 +196,20 @@ def forget_unfinished(table: Table, schema: str, nested: Sequence[Nested] = ()) 
     loads = Table(table.client, _LOADS)
     if not loads.exists():
         return
-    load_id = table.quote(LOAD_ID)
+    load_id, syncs = table.quote(LOAD_ID), Table(table.client, SYNCS)
+    finished = {str(name) for (name,) in loads.rows("SELECT load_id FROM {table} WHERE status = 0")}
+    if "load_id" in syncs.columns():
+        verdicts = f"{syncs.quote('verdict')} NOT LIKE 'failed%%'"
+        finished |= {
+            str(name) for (name,) in syncs.rows(f"SELECT {syncs.quote('load_id')} FROM {{table}} WHERE {verdicts}")
+        }
     ((last,),) = loads.rows("SELECT max(load_id) FROM {table} WHERE schema_name = %s AND status = 0", schema)
-    if last is None:  # Nothing was ever finished, unless there are rows of several loads.
-        ((oldest, newest),) = table.rows(f"SELECT min({load_id}), max({load_id}) FROM {{table}}")
-        last = "" if oldest == newest else newest
+    found = [
+        str(name)
+        for (name,) in table.rows(f"SELECT DISTINCT {load_id} FROM {{table}} WHERE {load_id} > %s", last or "")
+    ]
     # Only rows newer than the last finished load, so that no rows are lost if somebody empties dlt's own table.
-    table.change(
-        f"DELETE FROM {{table}} WHERE {load_id} > %s AND {load_id} NOT IN "
-        f"(SELECT load_id FROM {loads.source} WHERE status = 0)",
-        last,
-    )
+    unfinished = [name for name in found if name not in finished] if last or len(found) == 1 else []
+    if unfinished:
+        table.change(f"DELETE FROM {{table}} WHERE {load_id} IN ({', '.join(['%s'] * len(unfinished))})", *unfinished)
     remove_orphans(nested)

@@ -31,9 +31,9 @@ class Scope(NamedTuple):
         return f"{table.quote(self.column)} IN ({', '.join(['%s'] * len(self.names))})" if self.names else "1 = 0"
 
     def literal(self, table: Table) -> str:
-        """Returns the same condition without parameters, for dlt; the pattern of names allows no quote."""
+        """Returns the same condition without parameters, in the destination's SQL; the pattern of names allows no quote."""
         names = ", ".join(f"'{name}'" for name in self.names)
-        return f"{table.quote(self.column)} IN ({names})" if names else "1 = 0"
+        return f"{table.client.escape_column_name(self.column)} IN ({names})" if names else "1 = 0"
 
 
 def rows_by_tenant(table: Table, scope: Scope, condition: str = "1 = 1", *parameters: Any) -> dict[str, int]:

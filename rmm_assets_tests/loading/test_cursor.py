@@ -45,10 +45,25 @@ def test_cursors_are_compared_as_times_whatever_their_format(earlier: Any, later
     assert order_of(earlier).kind == order_of(later).kind
     assert order_of(earlier).value < order_of(later).value
     state: dict[str, Any] = {}
-    passing = Range(Cursor("at"), state)
-    passing.admit([[later], [earlier]])
+    passing = Range(Cursor("at", keeps_all=False), state)
+    passing.admit([[later, 1], [earlier, 2]])
     assert passing.close() == []
     assert state["last_value"] == later
+
+
+def test_a_row_from_the_future_does_not_hide_those_that_change_before_it(tmp_path: Path) -> None:
+    first = [{"id": 1, "at": "2024-05-01T00:00:00Z"}, {"id": 2, "at": "2999-01-01T00:00:00Z"}]
+    outcomes, asked = serve(tmp_path, [first, [*first, {"id": 3, "at": "2024-05-02T00:00:00Z"}]])
+    assert [row["id"] for row in rows_of(tmp_path)] == [1, 2, 3]
+    assert asked == [START, "2024-04-30T23:55:00Z"]
+    assert "1 rows have a `at` in the future, such as 2999-01-01T00:00:00Z" in outcomes[0].report.warnings[0]
+    # A state that an older version has left in the future is read again from the beginning.
+    stuck = {"last_value": "2999-01-01T00:00:00Z"}
+    again = Range(Cursor("at", initial=START), stuck)
+    assert again.bounds.start_value == START
+    again.admit([["2024-05-02T00:00:00Z"]])
+    again.close()
+    assert stuck["last_value"] == "2024-05-02T00:00:00Z"
 
 
 @pytest.mark.parametrize(
@@ -204,3 +219,25 @@ def test_a_range_that_replaces_is_refused_at_load() -> None:
         ValueError, match="reads only changes, so `write_disposition: replace` would drop all other rows"
     ):
         connection(resource(endpoint=endpoint, write_disposition="replace"))
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"write_disposition": {"disposition": "merge", "strategy": "cdc"}}, "would delete all other rows"),
+        (
+            {"write_disposition": {"disposition": "merge", "strategy": "delete-insert", "destination_scope": "1 = 1"}},
+            "all other rows of the scope would",
+        ),
+        ({"history": True, "merge_key": "site"}, "history would end all other rows with the same merge key"),
+    ],
+)
+def test_a_range_that_deletes_or_ends_all_other_rows_is_refused_at_load(more: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        connection(resource(endpoint={"incremental": {"cursor_path": "at", "start_param": "since"}}, **more))
+    whole = "site IN (SELECT site FROM {staging_table})"
+    for allowed in (
+        {"write_disposition": {"disposition": "merge", "strategy": "cdc"}, "merge_key": "site"},
+        {"write_disposition": {"disposition": "merge", "strategy": "delete-insert", "destination_scope": whole}},
+    ):
+        connection(resource(endpoint={"incremental": {"cursor_path": "at", "start_param": "since"}}, **allowed))

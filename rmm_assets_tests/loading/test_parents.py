@@ -298,6 +298,12 @@ def test_a_row_without_its_parent_s_key_may_belong_to_the_parent_that_could_not_
         ({"history": True}, "history would end", True),
         ({"write_disposition": "replace"}, "replace would delete", True),
         ({"write_disposition": "replace"}, "replace would delete", False),
+        ({"write_disposition": {"disposition": "merge", "strategy": "cdc"}}, "this merge would delete", True),
+        (
+            {"write_disposition": {"disposition": "merge", "strategy": "delete-insert", "destination_scope": "1 = 1"}},
+            "this merge would delete",
+            True,
+        ),
     ],
 )
 def test_history_and_replace_lose_no_rows_because_of_an_ignored_response(

@@ -16,6 +16,8 @@ from rmm_assets.errors import ChildTablesError, ForeignTableError, PublishedErro
 from rmm_assets.loading.run import open_run, sync
 from rmm_assets.simulator import Simulator
 from rmm_assets.tables.store import Store
+from rmm_assets.tables.table import Table
+from rmm_assets_tests.loading.test_destinations import store_at
 from rmm_assets_tests.syncing import KEY, absent, connection, devices, ids, resource, rows_of, run, store_in
 
 pytestmark = pytest.mark.slow
@@ -156,7 +158,7 @@ def load_and_lose_the_copy(made: Connection, base_url: str, store: Store) -> Non
 
 
 # What a first run leaves that is killed before dlt records its load.
-NOT_RECORDED = "DELETE FROM acme._dlt_loads"
+NOT_RECORDED = ("DELETE FROM acme._dlt_loads", "DELETE FROM acme.rmm_syncs")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +178,7 @@ def test_a_first_load_that_dlt_did_not_record_is_repaired(changes: dict[str, Any
     rows = devices(30, tags=["a", "b"], size=1)
     with Simulator(tables={"devices": rows}) as server:
         run(tmp_path, server.base_url, made)
-        change(tmp_path, NOT_RECORDED)
+        change(tmp_path, *NOT_RECORDED)
         rows = [*rows[5:], *devices(3, 1000, tags=["c"], size="large")]
         server.set_rows("devices", rows)
         run(tmp_path, server.base_url, made)
@@ -193,16 +195,54 @@ def test_a_first_load_that_dlt_did_not_record_is_repaired(changes: dict[str, Any
         assert children == [("a", still), ("b", still), ("c", 3)]
 
 
-def test_appended_rows_stay_if_somebody_empties_dlt_s_own_table(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("loads", "emptied"), [(1, NOT_RECORDED[:1]), (2, NOT_RECORDED)])
+def test_appended_rows_stay_if_somebody_empties_dlt_s_own_table(
+    loads: int, emptied: tuple[str, ...], tmp_path: Path
+) -> None:
     made = connection(resource(write_disposition="append", primary_key=None))
-    with Simulator(tables={"devices": devices(3)}) as server:
-        run(tmp_path, server.base_url, made)
-        server.set_rows("devices", devices(3, 4))
-        run(tmp_path, server.base_url, made)
-        change(tmp_path, NOT_RECORDED)
-        server.set_rows("devices", devices(3, 7))
-        run(tmp_path, server.base_url, made)
-    assert ids(rows_of(tmp_path)) == list(range(1, 10))
+    with Simulator() as server:
+        for number in range(loads + 1):
+            server.set_rows("devices", devices(3, 3 * number + 1))
+            run(tmp_path, server.base_url, made)
+            if number == loads - 1:
+                change(tmp_path, *emptied)
+    assert ids(rows_of(tmp_path)) == list(range(1, 3 * loads + 4))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"history": True, "endpoint": {"incremental": {"cursor_path": "at", "start_param": "since"}}},
+        {"history": True, "merge_key": ["site", "id"]},
+        {"write_disposition": {"disposition": "merge", "strategy": "cdc"}, "merge_key": ["site", "id"]},
+    ],
+    ids=["history with a range", "history with a merge key", "cdc"],
+)
+@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
+def test_rows_with_a_key_that_reads_alike_are_not_ended_or_deleted(
+    kind: str, more: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    store = store_in(tmp_path) if kind == "duckdb" else store_at(kind, tmp_path, request)
+    made = connection(resource(primary_key=["site", "id"], absent="keep", **more), destination=kind)
+    rows = [{"site": "1", "id": 11, "at": "2026-01-01"}, {"site": "11", "id": 1, "at": "2026-01-01"}]
+    with Simulator(tables={"devices": rows}) as server:
+        sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
+        server.set_rows("devices", [{"site": "1", "id": 11, "at": "2026-01-02"}])
+        sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
+    with store.reading("look") as client:
+        table = Table(client, "devices")
+        valid = "_dlt_valid_to IS NULL" if "history" in more else "1 = 1"
+        assert sorted(table.rows(f"SELECT site, id FROM {{table}} WHERE {valid}")) == [("1", 11), ("11", 1)]
+
+
+def test_child_rows_without_the_id_that_a_merge_needs_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    appended = resource(write_disposition="append", primary_key=None, child_tables=True)
+    with Simulator(tables={"devices": devices(3, tags=["a"])}) as server:
+        run(tmp_path, server.base_url, connection(appended))
+        with pytest.raises(ChildTablesError, match=r"devices__tags do not have .* Drop the tables and load them again"):
+            run(tmp_path, server.base_url, connection(resource(child_tables=True)))
+        change(tmp_path, "DROP TABLE acme.devices__tags", "DROP TABLE acme.devices")
+        assert run(tmp_path, server.base_url, connection(resource(child_tables=True))).row_count == 3
 
 
 def test_an_error_after_the_load_says_that_the_rows_are_in_the_table(tmp_path: Path) -> None:

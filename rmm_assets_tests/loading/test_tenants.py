@@ -18,6 +18,7 @@ from rmm_assets.loading.outcome import Outcome
 from rmm_assets.loading.retry import Retried, retry_rejected
 from rmm_assets.loading.run import sync
 from rmm_assets.loading.tenants import Access, Batch, tenants_of
+from rmm_assets.simulator import Simulator
 from rmm_assets.tables.store import Store
 from rmm_assets.tables.syncs import latest_of_tenants
 from rmm_assets.tables.table import Table
@@ -665,3 +666,17 @@ def test_rejected_rows_of_a_tenant_are_tried_again(customers: Customers, tmp_pat
     assert retried(NORTH, SOUTH, WEST) == Retried(landed=1, new=1)
     assert len(rows_of(tmp_path)) == 5 and (WEST, 2) in held(tmp_path)
     assert rejected() == []
+
+
+@pytest.mark.parametrize("way", [{}, {"write_disposition": "replace"}, {"history": True}])
+def test_a_table_that_was_loaded_without_tenants_is_refused_with_what_to_do(
+    customers: Customers, tmp_path: Path, way: dict[str, Any]
+) -> None:
+    with Simulator(tables={"devices": devices(3)}) as server:
+        run(tmp_path, server.base_url, connection(resource(**way)))
+    customers.devices = dict.fromkeys((NORTH, SOUTH, WEST), devices(2))
+    with pytest.raises(
+        TenantError, match=r"loaded without tenants, .* another `dataset` or `table_name`, or drop the table"
+    ):
+        load(tmp_path, msp(customers.server.url, resource(**way)))
+    assert len(rows_of(tmp_path)) == 3

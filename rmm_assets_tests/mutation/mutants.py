@@ -1288,6 +1288,20 @@ TABLES = (
         ("loading/test_absences.py::test_child_rows_stay_with_a_marked_row_and_are_deleted_with_a_removed_one",),
     ),
     Mutant(
+        "a load that rmm_syncs records is finished",
+        "tables/absences.py",
+        '    if "load_id" in syncs.columns():\n',
+        "    if False:\n",
+        ("loading/test_run.py::test_appended_rows_stay_if_somebody_empties_dlt_s_own_table",),
+    ),
+    Mutant(
+        "compound merge keys are compared column by column",
+        "loading/plan.py",
+        "return tuple(map(normalized_column, names)) if len(names) > 1 else ()",
+        "return ()",
+        ("loading/test_run.py::test_rows_with_a_key_that_reads_alike_are_not_ended_or_deleted",),
+    ),
+    Mutant(
         "a first load that dlt did not record leaves its schema",
         "loading/source.py",
         "    if pipeline.first_run and existing.schema is not None:\n",
@@ -1297,8 +1311,8 @@ TABLES = (
     Mutant(
         "appended rows stay if somebody empties dlt's own table",
         "tables/absences.py",
-        'last = "" if oldest == newest else newest',
-        'last = ""',
+        "if last or len(found) == 1 else []",
+        "",
         ("loading/test_run.py::test_appended_rows_stay_if_somebody_empties_dlt_s_own_table",),
     ),
     Mutant(
@@ -1318,8 +1332,8 @@ TABLES = (
     Mutant(
         "only rows of an unfinished load are discarded",
         "tables/absences.py",
-        "WHERE {load_id} > %s AND",
-        "WHERE {load_id} <> %s AND",
+        '{load_id} > %s", last or ""',
+        '{load_id} <> %s", last or ""',
         ("tables/test_store.py::test_only_rows_of_an_unfinished_load_are_discarded",),
     ),
     Mutant(
