@@ -13,7 +13,8 @@ from rmm_assets.http.request import Request
 from rmm_assets.http.transport import BodyFault, Reply, Transport
 from rmm_assets.reading.answers import Answer
 from rmm_assets.reading.endpoint import Endpoint
-from rmm_assets.reading.selector import error_beside, holds_object, selector_of, stands_for_no_rows
+from rmm_assets.reading.failures import error_beside
+from rmm_assets.reading.selector import holds_object, selector_of, stands_for_no_rows
 from rmm_assets.reading.settings import EmptyAs
 from rmm_assets.rows.decode import read_page, read_pages
 from rmm_assets.rows.maps import map_as_list
@@ -222,13 +223,13 @@ def _page(endpoint: Endpoint, reply: Reply, first: bool) -> Page:
                 f"{_NO_LIST[word].format(selector)}; {_ADVICE}, or write empty_as: {word} if this means no rows"
             )
         page = _decoded(endpoint, reply, selector)
+        if problem := error_beside(page.envelope, selector, endpoint.wrong_signals):
+            raise BodyFault(
+                f"`{problem}` next to the rows says that the request failed, or a part of it. If it does not mean that, list it "
+                "in wrong_signals"
+            )
         if page.rows > 1:
             return page
-        if not page.rows and (problem := error_beside(page.envelope, endpoint.wrong_signals)):
-            raise BodyFault(
-                f"the list of rows is empty, and `{problem}` next to it says that the request failed. If it does not mean that, "
-                "list it in wrong_signals"
-            )
         if word := stands_for_no_rows(reply.body, selector):
             raise BodyFault(f"{_NO_LIST[word].format(selector)}; {_ADVICE}")
         if not endpoint.single_object and holds_object(reply.body, selector):
@@ -285,7 +286,11 @@ def _read_many(endpoint: Endpoint, replies: Sequence[Reply]) -> list[Page] | Non
         pages = read_pages(bodies, selector, endpoint.types, null_values=endpoint.null_values)
     except BodyError:
         return None
-    return pages if pages is not None and all(page.rows > 1 for page in pages) else None
+    if pages is None or not all(page.rows > 1 for page in pages):
+        return None
+    # Decoded separately, the page next to an error raises its own.
+    failed = any(error_beside(page.envelope, selector, endpoint.wrong_signals) for page in pages)
+    return None if failed else pages
 
 
 # No page of two rows is shorter; shorter bodies may be null.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -69,39 +69,6 @@ def stands_for_no_rows(body: bytes, selector: str) -> EmptyAs | None:
 def holds_object(body: bytes, selector: str) -> bool:
     """Returns whether there is an object in place of the list of rows."""
     return isinstance(_at(body, selector), dict)
-
-
-# Keys and values next to an empty list that say the request failed.
-_ERRORS = frozenset(("error", "errors", "exception", "fault"))
-_SUCCESS = frozenset(("success", "ok", "succeeded"))
-_FAILED = frozenset(("error", "fail", "failed", "failure"))
-_NO_ERROR = frozenset(("", "0", "false", "none", "null", "ok", "success", "no error"))
-
-
-def error_beside(envelope: Any, wrong: Sequence[str] = ()) -> str | None:
-    """Returns the key at the root of a body that says that the request failed; None if there is none.
-
-    Args:
-        envelope: The body without its rows.
-        wrong: Keys that the API gets wrong.
-    """
-    for key, value in envelope.items() if isinstance(envelope, dict) else ():
-        name = str(key).lower()
-        if key in wrong:
-            continue
-        if (name in _ERRORS and _is_error(value)) or (name in _SUCCESS and value is False):
-            return str(key)
-        if name == "status" and isinstance(value, str) and value.lower() in _FAILED:
-            return str(key)
-    return None
-
-
-def _is_error(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.strip().lower() not in _NO_ERROR
-    if isinstance(value, dict):
-        return bool(value) and value.get("code", -1) not in (0, 200, "0", "200", None)
-    return value is True or (isinstance(value, list) and bool(value))
 
 
 def _at(body: bytes, selector: str) -> Any:

@@ -48,26 +48,26 @@ class Kind(StrEnum):
     SIZE = "the maximum rows per page"
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
 # Names in lower case without punctuation and a header's leading `X-`.
 _NAMES: dict[Kind, frozenset[str]] = {
-    Kind.TOTAL: _words(
+    Kind.TOTAL: words(
         "total totalcount totalitems totalitemcount totalitemscount totalresults numresults totalentries "
         "totalrecords totalrecordcount totalelements totalresources totalsize odatacount recordsfiltered "
         "totalrows totalobjects treesize numfound totalnumber totalhits contactcount issuecount wptotal "
         "paginationtotal paginationtotalcount kaminaritotalcount"
     ),
     Kind.COUNT: frozenset(("count", "recordcount", "resultcount", "paginationcount")),
-    Kind.PAGES: _words(
+    Kind.PAGES: words(
         "totalpages totalpage pagecount pagescount numpages maxpage lastpage pages pagetotal wptotalpages "
         "paginationtotalpages kaminaritotalpages"
     ),
     Kind.PAGE: frozenset(("page", "currentpage", "pagenumber", "pageno")),
     Kind.REMAINING: frozenset(("remaining", "recordsremaining", "rowsremaining", "itemsremaining")),
-    Kind.MORE: _words(
+    Kind.MORE: words(
         "hasmore hasnextpage hasnext morerecords moredataavailable hasmorerows hasmorepage hasmorepages more "
         "moreresults hasmoreitems hasmoreresults hasmoredata istruncated truncated ispartial "
         "exceededtransferlimit incompletesearch paginationhasnext"
@@ -75,11 +75,11 @@ _NAMES: dict[Kind, frozenset[str]] = {
     Kind.LAST: frozenset(
         ("last", "islast", "islastpage", "lastpage", "done", "endofstream", "eof", "kaminarilastpage")
     ),
-    Kind.NEXT: _words(
+    Kind.NEXT: words(
         "next nextpage nextpageurl nextpagelink nextpageuri nextlink nextrecordsurl nexthref nexturl nexturi "
         "odatanextlink paginationnext kaminarinextpage"
     ),
-    Kind.NEXT_TOKEN: _words(
+    Kind.NEXT_TOKEN: words(
         "nextpagetoken nexttoken nextcursor cursornext nextmarker nextoffset nextid nextkey nextpagekey "
         "continuationtoken lastevaluatedkey mscontinuation"
     ),
@@ -94,7 +94,7 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
     name: tuple(kind for kind, names in _NAMES.items() if name in names) for name in frozenset().union(*_NAMES.values())
 }
 # Objects next to the rows that contain signals.
-_CONTAINERS = _words(
+_CONTAINERS = words(
     "meta metadata pagination paging page pages pageinfo pagedetails paginationmeta paginationmetadata "
     "responsemetadata listinfo info links cursor cursors records hits d response result data pageresult"
 )
@@ -159,7 +159,7 @@ def signals_of(answer: Answer, selector: str | None) -> Iterator[Signal]:
         yield Signal(Kind.NEXT, "Link rel=next", answer.links["next"])
     if "next" not in answer.links and (last := answer.links.get("last")):
         number = next(
-            (int(v) for k, v in parse_qsl(urlsplit(last).query) if _plain(k) in _PAGE_PARAMS and v.isdigit()), None
+            (int(v) for k, v in parse_qsl(urlsplit(last).query) if plain_name(k) in _PAGE_PARAMS and v.isdigit()), None
         )
         if number is not None:
             yield Signal(Kind.PAGES, _LAST_LINK, number)
@@ -187,7 +187,7 @@ def _in_json(name: str, value: str) -> Iterator[Signal]:
         return
     if isinstance(found, dict):
         for key, inner in found.items():
-            yield from _typed(_plain(key), f"{name}: {key}", inner)
+            yield from _typed(plain_name(key), f"{name}: {key}", inner)
 
 
 def _path(selector: str | None) -> list[str]:
@@ -210,11 +210,11 @@ def _beside(envelope: Any, path: list[str]) -> Iterator[Signal]:
 
 
 def _fields(level: Mapping[str, Any], above: str, *, skip: str | None, deeper: int) -> Iterator[Signal]:
-    within = _plain(above.rstrip(".").rpartition(".")[2])
+    within = plain_name(above.rstrip(".").rpartition(".")[2])
     for key, value in level.items():
         if key == skip or value is None or isinstance(value, list):
             continue
-        name, plain = f"{above}{key}", _plain(key)
+        name, plain = f"{above}{key}", plain_name(key)
         if isinstance(value, dict):
             if plain in _NAMES[Kind.NEXT]:
                 address = next((value[word] for word in _ADDRESSES if value.get(word)), None)
@@ -236,7 +236,7 @@ def _fields(level: Mapping[str, Any], above: str, *, skip: str | None, deeper: i
 
 def _is_beside_links(level: Mapping[str, Any]) -> bool:
     """Returns whether this is Django REST framework's format, whose `count` counts all rows."""
-    names = {_plain(key) for key in level}
+    names = {plain_name(key) for key in level}
     return bool(names & {"next", "nextpage"}) and bool(names & {"previous", "previouspage", "prev"})
 
 
@@ -248,13 +248,13 @@ def _typed(plain: str, name: str, value: Any) -> Iterator[Signal]:
             if number is not None and number >= 0:
                 yield Signal(kind, name, number)
         elif kind in (Kind.MORE, Kind.LAST):
-            flag = _flag(value)
+            flag = flag_of(value)
             # `last: 1` may be the number of the last page.
             if flag is not None and (kind is Kind.MORE or isinstance(value, (bool, str))):
                 yield Signal(kind, name, flag)
         elif kind is Kind.NEXT:
-            if _flag(value) is not None and not isinstance(value, int):
-                yield Signal(Kind.MORE, name, _flag(value))
+            if flag_of(value) is not None and not isinstance(value, int):
+                yield Signal(Kind.MORE, name, flag_of(value))
             elif isinstance(value, (str, int)) and not isinstance(value, bool) and value != "":
                 known = _is_address(value) or number_of(value) is not None
                 yield Signal(Kind.NEXT if known else Kind.NEXT_TOKEN, name, value)
@@ -262,7 +262,7 @@ def _typed(plain: str, name: str, value: Any) -> Iterator[Signal]:
             yield Signal(kind, name, value)
 
 
-def _flag(value: Any) -> bool | None:
+def flag_of(value: Any) -> bool | None:
     if isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -275,13 +275,13 @@ def _is_address(value: Any) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 @lru_cache(maxsize=1024)
 def _plain_header(name: str) -> str:
-    return _plain(re.sub(r"^x-", "", name.lower()))
+    return plain_name(re.sub(r"^x-", "", name.lower()))
 
 
 def same_address(one: str, other: str) -> bool:
@@ -376,7 +376,7 @@ class Signals:
         if not self._wrong:
             return False
         last = re.split(r"[.:\s]", name)[-1]
-        return bool(self._wrong & {_plain_header(name), _plain(last), _plain_header(name.split(" ")[0])})
+        return bool(self._wrong & {_plain_header(name), plain_name(last), _plain_header(name.split(" ")[0])})
 
     def state(self, name: str, total: int) -> bool:
         """Records a stated total and returns whether it is credible."""

@@ -122,6 +122,13 @@ READING = (
         ("reading/test_evidence.py::test_a_page_without_a_list_is_retried_then_red",),
     ),
     Mutant(
+        "rows next to an error are not all rows",
+        "reading/fetch.py",
+        "        if problem := error_beside(page.envelope, selector, endpoint.wrong_signals):",
+        "        if not page.rows and (problem := error_beside(page.envelope, selector, endpoint.wrong_signals)):",
+        ("reading/test_evidence.py::test_rows_next_to_an_error_are_not_all_rows",),
+    ),
+    Mutant(
         "an object is a row only with single_object",
         "reading/fetch.py",
         "if not endpoint.single_object and holds_object(reply.body, selector):",

@@ -401,32 +401,85 @@ def test_an_empty_stated_last_page_is_not_an_end(where: str, tmp_path: Path) -> 
         read_from(answer, tmp_path, PAGES)
 
 
-@pytest.mark.parametrize(
-    ("beside", "wrong"),
-    [
-        ({"error": "timeout"}, True), ({"errors": [{"message": "boom"}]}, True), ({"error": {"code": 17}}, True),
-        ({"success": False}, True), ({"status": "error"}, True),
-        ({"error": None, "errors": [], "success": True, "status": "ok"}, False), ({"error": {"code": 0}}, False),
-        ({"error": "none", "status": 200}, False),
-    ],
-)  # fmt: skip
-def test_an_empty_list_next_to_an_error_is_not_a_list(beside: dict[str, Any], wrong: bool, tmp_path: Path) -> None:
+_FAILURES: list[dict[str, Any]] = [
+    {"error": "timeout"}, {"errors": [{"message": "shard 2 timed out"}]}, {"error": {"code": 17}}, {"Error": True},
+    {"errorMessage": "timed out"}, {"error_code": "E17"}, {"errorCount": 2}, {"hasErrors": True}, {"isError": "true"},
+    {"success": False}, {"success": 0}, {"Success": "false"}, {"status": "error"}, {"status": 500}, {"statusCode": "503"},
+    {"code": 429},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("beside", _FAILURES, ids=str)
+@pytest.mark.parametrize("rows", [0, 15], ids=str)
+def test_rows_next_to_an_error_are_not_all_rows(beside: dict[str, Any], rows: int, tmp_path: Path) -> None:
+    name = next(iter(beside))
+    single = {"type": "single_page"}
+    with pytest.raises(TransportError, match=f"`{name}` next to the rows says .* list it in wrong_signals"):
+        read_from(say_once({"data": rows_of(rows), **beside}), tmp_path, single, verify=False)
+    found = read_from(
+        say_once({"data": rows_of(rows), **beside}), tmp_path, single, verify=False, wrong_signals=(name,)
+    )
+    assert found.rows == rows_of(rows), "the connection file says so"
+
+
+def test_an_error_next_to_one_of_many_pages_is_red(tmp_path: Path) -> None:
+    rows = rows_of(2000)
+
+    def answer(failed: int) -> Answer:
+        def say(seen: Seen) -> Say:
+            start = int(query_of(seen)["offset"])
+            beside = {"errors": [{"message": "shard 2 timed out"}]} if start <= failed < start + 100 else {"errors": []}
+            return Say({"data": {"devices": rows[start : start + 100]}, **beside})
+
+        return say
+
+    selector = "data.devices"
+    assert read_from(answer(-1), tmp_path, OFFSET, data_selector=selector).rows == rows
+    for failed in (0, 1000, 1900):
+        with pytest.raises(TransportError, match="`errors` next to the rows"):
+            read_from(answer(failed), tmp_path, OFFSET, data_selector=selector, window=1)
+
+
+def test_fields_that_say_that_there_is_no_error_are_no_error(tmp_path: Path) -> None:
+    fields: tuple[dict[str, Any], ...] = (
+        {
+            "error": None,
+            "errors": [],
+            "success": True,
+            "status": "ok",
+            "error_count": 0,
+            "hasErrors": False,
+            "code": 200,
+        },
+        {"error": False, "errors": None, "success": "true", "status": 200, "errorCode": "0", "statusCode": "200"},
+        {"error": "", "errors": {}, "success": 1, "status": "active", "errorCode": 0, "code": 20000, "isError": 0},
+        {"error": "none", "errors": [None], "status": 1, "code": "0000", "errorMessage": "Success", "exception": " "},
+        {
+            "error": {"code": 0},
+            "errors": {"message": None, "details": []},
+            "code": None,
+            "success": None,
+            "errorCode": 200,
+        },
+    )
     rows = rows_of(45)
+    for beside in fields:
 
-    def answer(seen: Seen) -> Say:
-        page = int(query_of(seen)["page"])
-        if page == 2 and wrong:
-            return Say({"data": [], **beside})
-        # Rows next to an error are rows: the API may report that part of a request failed.
-        return Say({"data": rows[max(page * 20 - 20, 0) : page * 20], **({} if wrong else beside)})
+        def answer(seen: Seen, beside: dict[str, Any] = beside) -> Say:
+            page = int(query_of(seen)["page"])
+            return Say({"data": rows[max(page * 20 - 20, 0) : page * 20], **beside})
 
-    if not wrong:
         assert read_from(answer, tmp_path, PAGES).rows == rows
-        return
-    with pytest.raises(TransportError, match=f"`{next(iter(beside))}` next to it says that the request failed"):
-        read_from(answer, tmp_path, PAGES)
-    found = read_from(answer, tmp_path, PAGES, wrong_signals=(next(iter(beside)),), verify=False)
-    assert found.rows == rows[:20], "the connection file says so"
+    # The rows themselves may be errors.
+    for selector, body in (
+        ("errors", {"errors": rows}),
+        ("$['errors']", {"errors": rows}),
+        ("errors.list", {"errors": {"list": rows, "n": 45}}),
+    ):
+        assert (
+            read_from(say_once(body), tmp_path, {"type": "single_page"}, data_selector=selector, verify=False).rows
+            == rows
+        )
 
 
 # Configured paths must be found
