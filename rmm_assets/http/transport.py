@@ -35,6 +35,13 @@ from rmm_assets.http.wire import LateError, TooLargeError, Wire, describe, may_p
 _MAX_REDIRECTS = 5
 _EXCERPT = 200
 
+# Successes that answer a request for rows; so does 201 (created), to a search by POST.
+_ANSWERS = frozenset((200, 203, 204, 206, 226))
+_NO_ANSWERS = {
+    202: "the API has accepted the request, but has not answered it yet",
+    207: "a part of the request may have failed",
+}
+
 Answer = TypeVar("Answer")
 
 
@@ -267,7 +274,7 @@ class Transport:
         throttled = self._throttles(reply, tolerated=tolerated)
         # A rate-limited response says nothing about the rows, even if its status is tolerated.
         if throttled or not tolerated:
-            failure = self._objection(reply, throttled)
+            failure = self._objection(reply, throttled) or self._not_an_answer(reply, request)
             if failure is not None:
                 return failure
         try:
@@ -419,6 +426,14 @@ class Transport:
         text = f"HTTP {reply.status}: {hint}{reply.content_type}, {self.excerpt(reply.body)!r}"
         retryable = signal or reply.status in self._retry.status_codes
         return _Failure(text, reply.status, retryable, self._wait_asked_for(reply, throttled), throttled)
+
+    def _not_an_answer(self, reply: Reply, request: Request) -> _Failure | None:
+        """Returns why a success is not the answer to a request for rows, or None if it is; it may be a moment later."""
+        if reply.status in _ANSWERS or (reply.status == 201 and request.method.upper() == "POST"):
+            return None
+        why = _NO_ANSWERS.get(reply.status, "this status does not mean that these are the rows")
+        text = f"HTTP {reply.status}: {why}; {reply.content_type}, {self.excerpt(reply.body)!r}"
+        return _Failure(text, reply.status, True, self._wait_asked_for(reply, False))
 
     def _throttles(self, reply: Reply, *, tolerated: bool = False) -> bool:
         """Returns whether a response is rate limited; a tolerated response is checked for more signals."""

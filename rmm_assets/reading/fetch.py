@@ -131,7 +131,7 @@ class Pager:
         try:
             return self._workers.submit(self._send, endpoint, request, accept, tolerate=refuses).result()
         except TransportError as error:
-            if error.status is None or error.status == 429:
+            if error.status is None or error.status == 429 or error.status < 300:
                 raise
             return None
 

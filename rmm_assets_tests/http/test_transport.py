@@ -121,6 +121,26 @@ def test_other_statuses_are_not_retried(make: Make, status: int) -> None:
     assert len(server.seen) == 1
 
 
+@pytest.mark.parametrize("status", [201, 202, 207, 299])
+def test_a_success_that_is_no_answer_is_retried_then_an_error(make: Make, status: int) -> None:
+    with Scripted(failing(status)) as server:
+        assert get(make(server.url)) == b'{"data": []}', "answered a moment later"
+        assert len(server.seen) == 2
+    with Scripted(failing(*[status] * 9)) as server:
+        with pytest.raises(TransportError, match=rf"devices page 1: HTTP {status}: .*after 4 requests"):
+            get(make(server.url))
+        assert len(server.seen) == 4
+
+
+def test_successes_that_are_answers(make: Make) -> None:
+    for status in (200, 203, 206, 226):
+        with Scripted(lambda _, status=status: Say({"data": []}, status)) as server:
+            assert get(make(server.url)) == b'{"data": []}'
+    with Scripted(lambda _: Say({"data": []}, 201)) as server:
+        assert get(make(server.url), method="POST", json={}) == b'{"data": []}'
+        assert len(server.seen) == 1
+
+
 def test_retried_statuses_are_configurable(make: Make) -> None:
     with Scripted(failing(429)) as server, pytest.raises(TransportError, match="429"):
         get(make(server.url, retry=Retry(status_codes=(500,), backoff_factor=0.01)))

@@ -129,6 +129,13 @@ READING = (
         ("reading/test_evidence.py::test_rows_next_to_an_error_are_not_all_rows",),
     ),
     Mutant(
+        "202 is not an answer",
+        "http/transport.py",
+        "_ANSWERS = frozenset((200, 203, 204, 206, 226))",
+        "_ANSWERS = frozenset((200, 202, 203, 204, 206, 226))",
+        ("http/test_transport.py::test_a_success_that_is_no_answer_is_retried_then_an_error",),
+    ),
+    Mutant(
         "an object is a row only with single_object",
         "reading/fetch.py",
         "if not endpoint.single_object and holds_object(reply.body, selector):",
