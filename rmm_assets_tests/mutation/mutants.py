@@ -259,13 +259,6 @@ READING = (
         ("reading/test_evidence.py::test_a_total_that_is_not_a_number_is_red",),
     ),
     Mutant(
-        "an empty list next to an error is not an end",
-        "reading/fetch.py",
-        "        if not page.rows and (problem :=",
-        "        if page.rows < 0 and (problem :=",
-        ("reading/test_evidence.py::test_an_empty_list_next_to_an_error_is_not_a_list",),
-    ),
-    Mutant(
         "stated pages that are empty are not an end",
         "reading/positions.py",
         "            pages = facts.turns + 1\n",
