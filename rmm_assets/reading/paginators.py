@@ -167,6 +167,10 @@ class ByReference(Paginator):
         """Returns the reference to the next page: None or empty if the response says there is none, `ABSENT` if missing."""
         raise NotImplementedError
 
+    def is_in_row(self, answer: Answer) -> bool:
+        """Returns whether the reference is a value of the last row, as in keyset paging, which is never an end mark."""
+        return False
+
     def row_values(self, answer: Answer) -> list[Any]:
         """Returns each row's value of the cursor if that is a value of the last row, as in keyset paging; else nothing.
 
@@ -333,9 +337,13 @@ class CursorPaginator(ByReference):
     def reference(self, answer: Answer) -> Any:
         return answer.find(self.cursor_path)
 
+    def is_in_row(self, answer: Answer) -> bool:
+        within = _OF_LAST_ROW.search(self.cursor_path)
+        return bool(within and answer.page.rows) and answer.beside_rows(self.cursor_path) is ABSENT
+
     def row_values(self, answer: Answer) -> list[Any]:
         within = _OF_LAST_ROW.search(self.cursor_path)
-        if within is None or not answer.page.rows or answer.beside_rows(self.cursor_path) is not ABSENT:
+        if within is None or not self.is_in_row(answer):
             return []
         values = answer.page.values(tuple(within[1].split(".")))
         kinds = {type(value) for value in values}

@@ -13,11 +13,11 @@ from rmm_assets.reading.absent import ABSENT
 from rmm_assets.reading.answers import Answer
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.facts import KeysetPage, PassFacts
-from rmm_assets.reading.paginators import ByReference, HeaderLinkPaginator, SinglePagePaginator
+from rmm_assets.reading.paginators import ByReference, CursorPaginator, HeaderLinkPaginator, SinglePagePaginator
 from rmm_assets.reading.report import Evidence
-from rmm_assets.reading.signals import PAGE_SIZES, Signals, same_address
+from rmm_assets.reading.signals import PAGE_SIZES, Signals, number_of, same_address
 from rmm_assets.reading.stated import more_mark, reference_not_found, refuse_never_found, repeats, total_of
-from rmm_assets.rows.keys import row_identity
+from rmm_assets.rows.keys import NO_KEY, row_identity, row_keys
 from rmm_assets.rows.page import Page
 
 
@@ -27,11 +27,13 @@ class References:
     Attributes:
         number: Number of the last page received, starting at 1.
         needs_another_look: Whether the last page must be requested again, as naming no next page is not proof of the end.
+        zero: The request for the page at cursor 0, which the last page names and which may be an end mark; None if it names none.
     """
 
     def __init__(self, endpoint: Endpoint, paginator: ByReference, facts: PassFacts, signals: Signals) -> None:
         self.number = 0
         self.needs_another_look = False
+        self.zero: Request | None = None
         self._endpoint = endpoint
         self._paginator = paginator
         self._facts = facts
@@ -42,6 +44,7 @@ class References:
         self._total: Any = ABSENT
         self._before: Page | None = None
         self._values_before: list[Any] = []
+        self._cursors: list[int | None] = []
         self._suspicion = ""
 
     def arrive(self, answer: Answer) -> int | None:
@@ -94,7 +97,7 @@ class References:
         Raises:
             PagingError: The end is not credible.
         """
-        self.needs_another_look, self._suspicion = False, ""
+        self.needs_another_look, self._suspicion, self.zero = False, "", None
         following = self._following(asked, answer)
         self._largest = max(self._largest, answer.page.rows)
         self._before = answer.page
@@ -114,6 +117,16 @@ class References:
         else:
             self._facts.moved = True
         return None
+
+    def goes_on_at_zero(self, found: Answer | None) -> bool:
+        """Returns whether the page at cursor 0 has rows after the last page, rather than starting over or having none."""
+        shape, first, before = self._endpoint.shape, self._facts.first_page, self._before
+        assert first is not None
+        assert before is not None
+        keys = set(row_keys(found.page, shape).tolist()) if found and found.page.selected_type == "list" else set()
+        return bool(keys - {*row_keys(before, shape).tolist(), NO_KEY}) and not keys & set(
+            row_keys(first, shape).tolist()
+        )
 
     def _following(self, asked: Request, answer: Answer) -> Request | None:
         paginator, page, learned = self._paginator, answer.page, self._endpoint.learned
@@ -144,21 +157,37 @@ class References:
                 self._signals.dismiss(paginator.place, "the end mark says that no more follows")
             self._end("no more", Evidence.END_MARK, page)
         elif self._names_another(asked, answer, reference):
+            self._cursors.append(number_of(reference))
             return self._follow(asked, answer, reference)
         elif mark is True:
             self._end("no next page", None, page)
             self.needs_another_look = True
             self._suspicion = f"{self._endpoint.name}: page {self.number} says there is more but has no next page"
         # A null mark is the end: some APIs write null instead of false on the last page.
-        elif mark is None or (reference is not ABSENT and not reference):
+        elif mark is None or not (reference is ABSENT or reference or paginator.is_in_row(answer)):
             self._end("no next page", Evidence.END_MARK, page)
+            if self._may_be_zero(reference, page):
+                self.zero = self._follow(asked, answer, reference)
         elif not page.rows:
             self._end("empty page", Evidence.EMPTY_LIST, page)
             # This response is the only evidence that the table is empty.
             self.needs_another_look = self.number == 1 and not self._facts.trusted
         else:
-            self._end_unmarked(page, itself=reference is not ABSENT)
+            wrong = "has no next page"
+            if reference is None:
+                wrong = f"cannot continue after a null in `{paginator.place}`"
+            elif reference is not ABSENT:
+                wrong = "names itself as the next page: the cursor does not move"
+            self._end_unmarked(page, wrong)
         return None
+
+    def _may_be_zero(self, reference: Any, page: Page) -> bool:
+        """Returns whether a 0 may be the cursor of a page: not if cursors count up, nor if a stated total was reached."""
+        if not isinstance(self._paginator, CursorPaginator) or self._paginator.stays or reference is False:
+            return False
+        last, before = (self._cursors[-1:] or [None])[0], (self._cursors[-2:-1] or [None])[0]
+        counts_up = last is not None and before is not None and last > before
+        return reference == 0 and bool(page.rows) and not counts_up and not self._signals.confirms(self._rows, None)
 
     def _from_the_page_before(self, page: Page, values: list[Any]) -> int:
         """Returns how many rows a page begins with because the one before ends with them: the cursor is inclusive."""
@@ -172,7 +201,7 @@ class References:
 
     def _names_another(self, asked: Request, answer: Answer, reference: Any) -> bool:
         """Returns whether the page names a next page other than itself."""
-        if reference is ABSENT or not reference:
+        if reference is ABSENT or reference is None or not (reference or self._paginator.is_in_row(answer)):
             return False
         following = self._follow(asked, answer, reference)
         if following.path != asked.path and "://" in following.path:
@@ -201,7 +230,7 @@ class References:
         self._facts.full_page = page.rows if self._facts.could_be_full else 0
         refuse_never_found(self._endpoint, self._facts, self._signals)
 
-    def _end_unmarked(self, page: Page, *, itself: bool) -> None:
+    def _end_unmarked(self, page: Page, wrong: str) -> None:
         """Handles an end without a mark: credible if a stated number confirms it or a second response for the page does."""
         stated = self._rows in (self._total, self._signals.counted)
         self._end("no next page", None, page)
@@ -211,7 +240,6 @@ class References:
             return
         self.needs_another_look = True
         if self._could_be_full(page) and not (self.number > 1 and self._signals.confirms(self._rows, None)):
-            wrong = "names itself as the next page: the cursor does not move" if itself else "has no next page"
             self._suspicion = (
                 f"{self._endpoint.name}: page {self.number} is full ({page.rows} rows) and {wrong}. Rows may be missing"
                 f"{self._advice()}"

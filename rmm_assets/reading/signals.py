@@ -435,7 +435,7 @@ class Signals:
     def _leads_on(self, value: Any) -> bool:
         number = number_of(value)
         if number is not None:
-            return self._current is None or number > self._current
+            return number > (self._current or 0)  # a next page is never the first one
         return self._last is not None and not same_address(self._last.reply.url, self._last.absolute(str(value)))
 
     def more_in_all(self, rows: int) -> dict[str, str]:

@@ -135,6 +135,8 @@ def _walk_references(
         if following is None and chain.needs_another_look:
             again = pager.submit(endpoint, _labelled(endpoint, request, number), first=number == 1).result()
             following = chain.look_again(request, again)
+        elif chain.zero is not None and _address(chain.zero) not in seen:
+            following = chain.zero if chain.goes_on_at_zero(_look(pager, endpoint, chain.zero)) else None
         if following is not None:
             if "://" in following.path:
                 following = replace(following, path=pager.transport.same_origin(following.path))
@@ -148,6 +150,16 @@ def _walk_references(
         yield PageRead(answer.page, chain.number, total)
         if following is None:
             return
+
+
+def _look(pager: Pager, endpoint: Endpoint, request: Request) -> Answer | None:
+    """Returns the response to a request that may fail, which says nothing; None if it does."""
+    try:
+        return pager.look(
+            endpoint, replace(request, label=f"{endpoint.name}, a page that may not exist"), patient=False
+        )
+    except TransportError:
+        return None
 
 
 def _labelled(endpoint: Endpoint, request: Request, number: int) -> Request:

@@ -466,6 +466,20 @@ READING = (
         ("reading/test_completeness.py::test_a_full_page_with_no_next_cursor_is_red",),
     ),
     Mutant(
+        "a value of a row is no end mark",
+        "reading/references.py",
+        " or not (reference or self._paginator.is_in_row(answer)):\n",
+        " or not reference:\n",
+        ("reading/test_evidence.py::test_a_value_of_a_row_is_never_an_end_mark",),
+    ),
+    Mutant(
+        "a cursor of 0 may be a page",
+        "reading/walk.py",
+        "        elif chain.zero is not None and _address(chain.zero) not in seen:\n",
+        "        elif False:\n",
+        ("reading/test_evidence.py::test_a_cursor_0_is_a_page_if_it_has_rows",),
+    ),
+    Mutant(
         "a page that says there is more but has no next reference is red",
         "reading/references.py",
         "        elif mark is True:\n",

@@ -750,6 +750,71 @@ def test_rows_deleted_before_a_cursor_is_tried_are_no_fault(tmp_path: Path) -> N
     assert len(read_from(answer, tmp_path, KEYSET).rows) == 50
 
 
+@pytest.mark.parametrize("zero", [0, "", 0.0])
+def test_a_value_of_a_row_is_never_an_end_mark(zero: Any, tmp_path: Path) -> None:
+    values: list[Any] = [f"n{at:02}" for at in range(25)] if zero == "" else [type(zero)(at - 9) for at in range(25)]
+    values[9] = zero
+    rows = [{"id": at + 1, "at": value} for at, value in enumerate(values)]
+
+    def answer(seen: Seen) -> Say:
+        after = query_of(seen).get("after")
+        texts = [str(value) for value in values]
+        start = 0 if after is None else texts.index(after) + 1
+        return Say({"data": rows[start : start + 10]})
+
+    found = read_from(answer, tmp_path, {**KEYSET, "cursor_path": "data[-1].at"})
+    assert [row["id"] for row in found.rows] == list(range(1, 26))
+
+
+@pytest.mark.parametrize(("nulls", "size"), [(12, 10), (23, 40)])
+def test_a_null_in_the_last_row_is_an_end_only_if_the_page_is_not_full(nulls: int, size: int, tmp_path: Path) -> None:
+    rows = [{"id": at + 1, "at": None if at < nulls else f"{at:02}"} for at in range(23)]
+
+    def answer(seen: Seen) -> Say:
+        after = query_of(seen).get("after")
+        left = rows if after is None else [row for row in rows if (row["at"] or "") > after]
+        return Say({"data": left[: int(query_of(seen).get("limit", size))]})
+
+    for params in ({}, {"limit": size}):
+        if size < nulls:
+            with pytest.raises(PagingError, match=r"full \(.*cannot continue after a null in `data\[-1\].at`"):
+                read_from(answer, tmp_path, {**KEYSET, "cursor_path": "data[-1].at"}, params=params)
+        else:
+            found = read_from(answer, tmp_path, {**KEYSET, "cursor_path": "data[-1].at"}, params=params)
+            assert (len(found.rows), found.report.evidence) == (23, Evidence.TWO_READS)
+
+
+@pytest.mark.parametrize(
+    ("cursors", "last", "asked"),
+    [
+        ((60, 30, 0), None, 4),  # downwards: 0 is a page
+        ((0,), None, 2),
+        ((60, 30, 0), 0, 4),
+        ((20, 40), 0, 3),  # upwards: 0 is the end
+        ((40,), 0, 3),  # either: 0 is tried
+        ((), 0, 2),
+    ],
+)
+@pytest.mark.parametrize("unknown", ["first page", "nothing", "error"])
+def test_a_cursor_0_is_a_page_if_it_has_rows(
+    cursors: tuple[int, ...], last: int | None, asked: int, unknown: str, tmp_path: Path
+) -> None:
+    rows = rows_of(7 * (len(cursors) + 1))
+
+    def answer(seen: Seen) -> Say:
+        text = query_of(seen).get("cursor")
+        if text == "0" and 0 not in cursors and unknown != "first page":
+            return Say({"data": []}, status=200 if unknown == "nothing" else 500)
+        at = cursors.index(int(text)) + 1 if text and int(text) in cursors else 0
+        return Say({"data": rows[7 * at : 7 * at + 7], "next": cursors[at] if at < len(cursors) else last})
+
+    with Scripted(answer) as server:
+        found = read(server.url, tmp_path, endpoint_of(CURSOR), retry=IMPATIENT)
+        # A page at cursor 0 is requested twice: once to see whether there is one.
+        assert len(server.seen) == asked + (0 in cursors)
+    assert (found.rows, found.report.passes) == (rows, 1)
+
+
 @pytest.mark.parametrize("size", [2, 20, 330])
 def test_a_cursor_that_includes_its_own_row_is_green(size: int, tmp_path: Path) -> None:
     rows = rows_of(330)
