@@ -18,7 +18,8 @@ from rmm_assets.rows.page import Page
 
 _DOTTED = re.compile(r"(?:\$\.)?([A-Za-z_@][\w@-]*(?:\.[A-Za-z_@][\w@-]*)*)", re.ASCII)
 _LINK = re.compile(r"<([^>]*)>((?:[^,<\"]|\"[^\"]*\"|,(?!\s*<))*)")
-_REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s;,\"]+))", re.IGNORECASE)
+# Some servers write single quotes, which are no quotes in RFC 8288.
+_REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s;,\"']+))", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,21 @@ class Answer:
 
     @cached_property
     def links(self) -> dict[str, str]:
-        """The addresses in the `Link` headers by their `rel`."""
+        """The addresses in the `Link` headers by their `rel` in lower case, as relations are compared without case."""
         return dict(_links(self.reply.headers.get("Link", "")))
+
+    @property
+    def has_unclear_links(self) -> bool:
+        """Whether a `Link` header may name a next page under another relation, or in a part that is not understood."""
+        header = self.reply.headers.get("Link", "")
+        if _LINK.sub("", header).strip(", \t") or any("next" in rel for rel in self.links):
+            return True
+        return any(len(_REL.findall(match[2])) != 1 for match in _LINK.finditer(header))
 
     def says_no_results(self, rel: str) -> bool:
         """Returns whether a link says that it leads to no results, as Sentry's `results="false"` does."""
-        found = re.search(rf'rel="?{re.escape(rel)}"?[^,]*results="?false', self.reply.headers.get("Link", ""))
-        return found is not None
+        text = rf"rel=[\"']?{re.escape(rel)}[\"']?[^,]*results=[\"']?false"
+        return re.search(text, self.reply.headers.get("Link", ""), re.IGNORECASE) is not None
 
     def absolute(self, address: str) -> str:
         """Resolves an address found in this response to an absolute one."""
@@ -84,8 +93,8 @@ def _links(header: str) -> Iterator[tuple[str, str]]:
     """Yields each relation in a `Link` header (RFC 8288) with its address; the first one of a name wins."""
     seen: set[str] = set()
     for match in _LINK.finditer(header):
-        for rel in _REL.findall(match[2]):
-            for name in (rel[0] or rel[1]).split():
+        for rel in _REL.findall(match[2])[:1]:  # the others of a link do not count
+            for name in "".join(rel).lower().split():
                 if name not in seen:
                     seen.add(name)
                     yield name, match[1].strip()

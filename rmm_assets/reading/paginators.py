@@ -400,7 +400,8 @@ class HeaderLinkPaginator(_ByLink):
         if answer.says_no_results(self.links_next_key):
             return None
         # A header that names other pages but no next one says that there is none.
-        return links.get(self.links_next_key, None if _OTHER_PAGES & links.keys() else ABSENT)
+        ends = _OTHER_PAGES & links.keys() and not answer.has_unclear_links
+        return links.get(self.links_next_key.lower(), None if ends else ABSENT)
 
 
 class JSONLinkPaginator(_ByLink):

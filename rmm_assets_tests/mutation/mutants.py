@@ -480,6 +480,20 @@ READING = (
         ("reading/test_evidence.py::test_a_cursor_0_is_a_page_if_it_has_rows",),
     ),
     Mutant(
+        "a Link header that is not understood is no end mark",
+        "reading/paginators.py",
+        "        ends = _OTHER_PAGES & links.keys() and not answer.has_unclear_links\n",
+        "        ends = _OTHER_PAGES & links.keys()\n",
+        ("reading/test_evidence.py::test_a_link_header_that_is_not_understood_is_no_proof_of_an_end",),
+    ),
+    Mutant(
+        "relations of links are compared without case",
+        "reading/answers.py",
+        '"".join(rel).lower().split()',
+        '"".join(rel).split()',
+        ("reading/test_evidence.py::test_link_relations_are_compared_without_case_and_quotes",),
+    ),
+    Mutant(
         "a page that says there is more but has no next reference is red",
         "reading/references.py",
         "        elif mark is True:\n",

@@ -686,6 +686,47 @@ def test_rows_that_come_between_two_page_sizes_are_read(tmp_path: Path) -> None:
     assert (len(found.rows), found.report.passes) == (130, 3)
 
 
+@pytest.mark.parametrize(
+    ("parameters", "key"),
+    [
+        ('rel="Next"', "next"), ("rel='next'", "next"), ("REL=NEXT", "next"), ("rel='prefetch next'", "next"),
+        ('rel="Weiter"', "weiter"), ('rel="weiter"', "Weiter"), ('title="a, <b>" ; rel="next"', "next"),
+    ],
+)  # fmt: skip
+def test_link_relations_are_compared_without_case_and_quotes(parameters: str, key: str, tmp_path: Path) -> None:
+    rows = rows_of(20)
+
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen).get("at", 0))
+        following = f"</v1/devices?at={start + 7}>; {parameters}, " if start < 14 else ""
+        return Say({"data": rows[start : start + 7]}, headers=(("Link", f'{following}</v1/devices>; rel="first"'),))
+
+    paginator = {"type": "header_link", "links_next_key": key}
+    assert read_from(answer, tmp_path, paginator).rows == rows
+    if key == "next":
+        with pytest.raises(IncompleteError, match="`Link rel=next` names a next page"):
+            read_from(answer, tmp_path, "single_page")
+
+
+def test_a_link_in_single_quotes_that_says_no_results_is_an_end(tmp_path: Path) -> None:
+    link = "</v1/devices?cursor=9>; rel='Next'; results='false'"
+    assert read_from(
+        say_once({"data": rows_of(7)}, headers=(("Link", link),)), tmp_path, "header_link"
+    ).rows == rows_of(7)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    ['</v1/devices?at=9>; rel="nextpage"', '/v1/devices?at=9; rel="next"', "</v1/devices?at=9>; title=next", "<x"],
+)
+def test_a_link_header_that_is_not_understood_is_no_proof_of_an_end(odd: str, tmp_path: Path) -> None:
+    headers = (("Link", f'</v1/devices?at=0>; rel="first", {odd}'),)
+    with pytest.raises(PagingError, match=r"full \(20 rows\) and has no next page"):
+        read_from(say_once({"data": rows_of(20)}, headers=headers), tmp_path, "header_link", params={"tag": "x"})
+    found = read_from(say_once({"data": rows_of(7)}, headers=headers), tmp_path, "header_link")
+    assert found.report.evidence is Evidence.TWO_READS
+
+
 KEYSET = {"type": "cursor", "cursor_path": "data[-1].id", "cursor_param": "after"}
 
 
