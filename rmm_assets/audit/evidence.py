@@ -104,10 +104,10 @@ def link(headers: Mapping[str, str], relation: str) -> str | None:
     header = next((value for name, value in headers.items() if name.lower() == "link"), "")
     for url, attributes in _LINK.findall(header):
         said = {
-            name.lower(): value.strip('"')
+            name.lower(): value.strip("\"'")
             for name, value in re.findall(r"([\w*-]+)\s*=\s*(\"[^\"]*\"|[^\s;,]+)", attributes)
         }
-        if relation in said.get("rel", "").split() and said.get("results") != "false":
+        if relation.lower() in said.get("rel", "").lower().split() and said.get("results") != "false":
             return str(url)
     return None
 

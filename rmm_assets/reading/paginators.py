@@ -8,7 +8,7 @@ each page names the next one. Names are those of dlt's `rest_api` source.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
@@ -90,6 +90,16 @@ class Paginator(Tagged):
         place = self.size_in(request)
         return None if place is None else int(getattr(request, place[0])[place[1]])
 
+    def may_ask_rows(self, request: Request) -> frozenset[int]:
+        """Returns the numbers in a request that may be its page size: under a usual name, else any from 10 on.
+
+        Smaller ones are seldom page sizes, and often flags, versions or ids.
+        """
+        asked = self.asked_rows(request)
+        if asked is not None:
+            return frozenset((asked,))
+        return frozenset(number for number in _numbers_in([request.params, request.json, request.data]) if number >= 10)
+
     def size_in(self, request: Request) -> tuple[str, str] | None:
         """Returns where a request has a page size under one of the usual names: `params` or `json`, and the name."""
         for source in ("params", "json"):
@@ -98,6 +108,15 @@ class Paginator(Tagged):
                 if str(name).lower() in SIZE_NAMES and str(value).isdigit():
                     return source, name
         return None
+
+
+def _numbers_in(values: Any) -> Iterator[int]:
+    """Yields the whole numbers in a request's parameters or body."""
+    if isinstance(values, (Mapping, list)):
+        for value in values.values() if isinstance(values, Mapping) else values:
+            yield from _numbers_in(value)
+    elif isinstance(values, int) or (isinstance(values, str) and values.isascii() and values.isdigit()):
+        yield int(values)
 
 
 class ByPosition(Paginator):

@@ -40,6 +40,7 @@ class References:
         self._signals = signals
         self._single = isinstance(paginator, SinglePagePaginator)
         self._asked = paginator.asked_rows(endpoint.request())
+        self._sizes = paginator.may_ask_rows(endpoint.request())
         self._rows = self._largest = 0
         self._total: Any = ABSENT
         self._before: Page | None = None
@@ -250,7 +251,9 @@ class References:
         if self.number > 1 and page.rows >= self._largest:
             return True
         alone = self.number == 1 and page.rows in PAGE_SIZES
-        return bool(page.rows) and (alone or page.rows == self._asked)
+        # Any number may be a page size, unless the pages are known to name the next one.
+        known = self._asked is None and "paginator" in self._endpoint.learned.found
+        return bool(page.rows) and (alone or (page.rows in self._sizes and not known))
 
     def _advice(self) -> str:
         if lost := reference_not_found(self._endpoint, self._signals):

@@ -494,6 +494,13 @@ READING = (
         ("reading/test_evidence.py::test_link_relations_are_compared_without_case_and_quotes",),
     ),
     Mutant(
+        "any number in a request may be its page size",
+        "reading/references.py",
+        "(alone or (page.rows in self._sizes and not known))",
+        "(alone or page.rows == self._asked)",
+        ("reading/test_evidence.py::test_a_page_of_as_many_rows_as_a_number_in_the_request_is_full",),
+    ),
+    Mutant(
         "a page that says there is more but has no next reference is red",
         "reading/references.py",
         "        elif mark is True:\n",

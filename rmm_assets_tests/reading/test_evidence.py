@@ -727,6 +727,20 @@ def test_a_link_header_that_is_not_understood_is_no_proof_of_an_end(odd: str, tm
     assert found.report.evidence is Evidence.TWO_READS
 
 
+@pytest.mark.parametrize(
+    "request_", [{"params": {"take": 60}}, {"params": {"take": "60"}}, {"json": {"page": {"n": 60}}}]
+)
+def test_a_page_of_as_many_rows_as_a_number_in_the_request_is_full(request_: Any, tmp_path: Path) -> None:
+    method = "POST" if "json" in request_ else "GET"
+    with pytest.raises(PagingError, match=r"full \(60 rows\) and has no next page.*`foo` was not found"):
+        read_from(
+            say_once({"data": rows_of(60)}), tmp_path, {**CURSOR, "cursor_path": "foo"}, method=method, **request_
+        )
+    # Small numbers are rather flags or ids, and with a page size, only that one counts.
+    for number, params in ((6, {"site": 6}), (60, {"site": 60, "limit": 100})):
+        assert len(read_from(say_once({"data": rows_of(number)}), tmp_path, CURSOR, params=params).rows) == number
+
+
 KEYSET = {"type": "cursor", "cursor_path": "data[-1].id", "cursor_param": "after"}
 
 
@@ -809,7 +823,7 @@ def test_a_value_of_a_row_is_never_an_end_mark(zero: Any, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("nulls", "size"), [(12, 10), (23, 40)])
 def test_a_null_in_the_last_row_is_an_end_only_if_the_page_is_not_full(nulls: int, size: int, tmp_path: Path) -> None:
-    rows = [{"id": at + 1, "at": None if at < nulls else f"{at:02}"} for at in range(23)]
+    rows: list[dict[str, Any]] = [{"id": at + 1, "at": None if at < nulls else f"{at:02}"} for at in range(23)]
 
     def answer(seen: Seen) -> Say:
         after = query_of(seen).get("after")
