@@ -287,15 +287,26 @@ def prepare(
         SuspiciousLossError: The read has far fewer rows than the last one.
     """
     _clear_up(plan, pipeline, table)
-    compared = in_staging(table, plan.compared, plan.key) if plan.compared else ""
-    if isinstance(reading, TenantsReading):
-        scope = Scope(reading.column, tuple(reading.read))
-        limit = compared if plan.scope is None else scope.literal(table)
-        if table.count() == 0:
-            return Publishing(into_empty=alone, scope=limit)
-        return _prepare_tenants(plan, table, reading, spool, shape, found, scope)._replace(scope=limit)
     if table.count() == 0:
-        return Publishing(into_empty=alone, scope=compared)
+        publishing = Publishing(into_empty=alone)
+    elif isinstance(reading, TenantsReading):
+        publishing = _prepare_tenants(plan, table, reading, spool, shape, found)
+    else:
+        publishing = _prepare_all(plan, table, reading, spool, shape, found)
+    return publishing._replace(scope=_scope(plan, table, reading))
+
+
+def _scope(plan: LoadPlan, table: Table, reading: Landing) -> str:
+    """Returns the SQL condition for the rows that a load may delete or end; empty for those that its disposition says."""
+    if plan.scope is not None and isinstance(reading, TenantsReading):
+        return Scope(reading.column, tuple(reading.read)).literal(table)
+    return in_staging(table, plan.compared, plan.key) if plan.compared else ""
+
+
+def _prepare_all(
+    plan: LoadPlan, table: Table, reading: Landing, spool: Spool | RecordSpool, shape: RowShape, found: Found
+) -> Publishing:
+    """Compares what was read with all rows of the table."""
     if isinstance(reading, Reading):
         unread = unread_of(reading.unread_parents, shape.known)
         found.spared, found.unproven = unread
@@ -304,13 +315,13 @@ def prepare(
     if found.full:
         _refuse_loss(plan, reading.report, table)
     if not plan.compares:
-        return Publishing(into_empty=False, scope=compared)
+        return Publishing(into_empty=False)
     types = {name: column_type(shape.known[name]) for name in (*plan.key, *found.spared.columns)}
     found.differences = differences(table, plan.key, types, spool.received(), found.spared, spool.folder)
     wanted = _wanted(plan, found.differences)
     if plan.changes_rows or not _decided(plan, reading.report, found).marked:
-        return Publishing(False, wanted, scope=compared)
-    return Publishing(False, wanted, marked_rows(table, plan.key, found.differences.gone), scope=compared)
+        return Publishing(False, wanted)
+    return Publishing(False, wanted, marked_rows(table, plan.key, found.differences.gone))
 
 
 def _wanted(plan: LoadPlan, found: Differences) -> Mask | None:
@@ -319,10 +330,10 @@ def _wanted(plan: LoadPlan, found: Differences) -> Mask | None:
 
 
 def _prepare_tenants(
-    plan: LoadPlan, table: Table, reading: TenantsReading, spool: Spool | RecordSpool, shape: RowShape, found: Found,
-    scope: Scope,
-) -> Publishing:  # fmt: skip
+    plan: LoadPlan, table: Table, reading: TenantsReading, spool: Spool | RecordSpool, shape: RowShape, found: Found
+) -> Publishing:
     """Compares what was read of some tenants with their rows in the table."""
+    scope = Scope(reading.column, tuple(reading.read))
     found.rows_before = rows_by_tenant(table, scope)
     if not plan.compares:
         return Publishing(into_empty=False)

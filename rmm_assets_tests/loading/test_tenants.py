@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -371,8 +371,8 @@ def test_each_tenant_is_read_from_where_its_last_read_ended(tmp_path: Path) -> N
     assert (found[SOUTH].rows_new, found[NORTH].rows_new, outcome.absences.gone) == (1, 0, 0)
 
 
-def test_each_tenant_is_read_in_full_when_that_is_due(tmp_path: Path) -> None:
-    rows = {NORTH: at(1, 1, 2, 3), SOUTH: at(1, 1, 2, 3), WEST: at(1, 1)}
+def changes_of(rows: Mapping[str, Sequence[Row]]) -> Callable[[Seen], Say]:
+    """Returns an API of tenants that sends the rows which have changed since a time."""
 
     def answer(seen: Seen) -> Say:
         url = urlsplit(seen.target)
@@ -380,7 +380,13 @@ def test_each_tenant_is_read_in_full_when_that_is_due(tmp_path: Path) -> None:
         found = [row for row in rows[url.path.split("/")[1]] if row["changed"] >= since]
         return Say({"data": found, "total": len(found)})
 
-    with Scripted(answer) as server:
+    return answer
+
+
+def test_each_tenant_is_read_in_full_when_that_is_due(tmp_path: Path) -> None:
+    rows = {NORTH: at(1, 1, 2, 3), SOUTH: at(1, 1, 2, 3), WEST: at(1, 1)}
+
+    with Scripted(changes_of(rows)) as server:
         made = msp(server.url, ranged(full_every="1d"))
         load(tmp_path, made)
         rows[NORTH], rows[SOUTH] = rows[NORTH][1:], rows[SOUTH][1:]
@@ -606,13 +612,7 @@ def test_no_rows_are_lost_of_parents_that_one_tenant_cannot_read(
 def test_a_range_with_history_or_a_merge_key_ends_rows_of_its_own_tenant(tmp_path: Path) -> None:
     rows = {NORTH: at(1, 1, 2), SOUTH: at(1, 1, 2), WEST: at(1, 1, 2)}
 
-    def answer(seen: Seen) -> Say:
-        url = urlsplit(seen.target)
-        since = dict(parse_qsl(url.query)).get("since", "")
-        found = [row for row in rows[url.path.split("/")[1]] if row["changed"] >= since]
-        return Say({"data": found, "total": len(found)})
-
-    with Scripted(answer) as server:
+    with Scripted(changes_of(rows)) as server:
         made = msp(server.url, {**ranged(), "history": True}, resource("groups", merge_key="group"))
         for each in rows.values():
             for row in each:
