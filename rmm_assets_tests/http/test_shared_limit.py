@@ -32,7 +32,7 @@ pytest.importorskip("redis", reason="pip install 'rmm_assets[redis]'")
 
 # Each acquires permits and records when it held one.
 WORKER = r"""
-import sys, time
+import os, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from rmm_assets.http.shared_limit import open_permits
@@ -41,15 +41,15 @@ permits = open_permits(Path("work"), "acme", max_concurrency=int(concurrency), r
 def one(_):
     with permits.permit():
         began = time.time()
-        sys.stdout.write("held\n")  # at once, as other threads write, too
-        sys.stdout.flush()
+        os.write(1, b"held\n")  # one write a line, as other threads write, too
         time.sleep(float(hold))
         return began, time.time()
 print("ready", flush=True)
 sys.stdin.readline()
 with ThreadPoolExecutor(4) as workers:
-    for began, ended in workers.map(one, range(int(requests))):
-        print(began, ended)
+    permitted = list(workers.map(one, range(int(requests))))
+for began, ended in permitted:  # after the last "held"
+    print(began, ended)
 permits.close()
 """
 
