@@ -30,7 +30,7 @@ from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.facts import PassFacts
 from rmm_assets.reading.fetch import Pager
 from rmm_assets.reading.paginators import ByPosition
-from rmm_assets.reading.probes import refuse_other_base, refuse_unsorted, rows_elsewhere
+from rmm_assets.reading.probes import refuse_other_base, refuse_unsorted, rows_between, rows_elsewhere
 from rmm_assets.reading.progress import Progress
 from rmm_assets.reading.report import Evidence, Report
 from rmm_assets.reading.signals import ROUND_TOTALS, Kind, Signals
@@ -41,6 +41,8 @@ MAX_PASSES = 3
 
 # From this many rows on, a read checks from time to time whether the server has started over.
 _LOOK_FOR_ROUNDS_AT = 10_000
+# Numbers of rows after which APIs are known to end a read.
+_MOST_ROWS = frozenset((1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000))
 _LOG = logging.getLogger("rmm_assets")
 
 
@@ -157,7 +159,11 @@ def _read(
                 refuse_other_base(pager, endpoint, facts, signals, report.rows)
                 refuse_unsorted(pager, endpoint, facts)
             if may_ask and facts.ended != "maximum":
-                verdict = rows_elsewhere(pager, endpoint, facts, signals, report.rows) or verdict
+                verdict = (
+                    rows_elsewhere(pager, endpoint, facts, signals, report.rows)
+                    or rows_between(pager, endpoint, facts, signals, report.rows)
+                    or verdict
+                )
         if isinstance(verdict, Evidence):
             report.complete, report.evidence = True, verdict
             report.partial, report.ignored = facts.ended == "maximum", facts.ignored
@@ -348,6 +354,11 @@ def _warn(endpoint: Endpoint, facts: PassFacts, report: Report, log: logging.Log
         warnings.append(
             f"the API sends at most {facts.cap} rows per page although more are requested; all rows were received. "
             f"Set paginator.limit to {facts.cap}"
+        )
+    if report.rows in _MOST_ROWS and report.evidence not in (Evidence.STATED_TOTAL, Evidence.USER):
+        warnings.append(
+            f"exactly {report.rows:,} rows were received, and the API states no total: it may send no more in one read. If it "
+            "has more, read them in parts, such as by an incremental range or a parent"
         )
     if (repeated := report.duplicates - facts.at_boundaries) > 0:
         warnings.append(f"{repeated} rows were received more than once and loaded once")

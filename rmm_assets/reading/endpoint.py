@@ -26,6 +26,7 @@ class Learned:
         selector: Where the rows are, if the connection file does not say.
         found: Configured keys whose place has had a value in at least one response.
         total_counts_all: Whether the stated total is known to count all rows rather than those of a page.
+        offsets_count_rows: Whether an offset is known to skip as many rows.
         first_page_checked: Whether a page before the first one has been looked for.
         orders_tried: Whether cursors that are values of rows have been tried, with a page in their order (True), and not (False).
         probes: By number of rows received, how often the API was asked for rows in another way.
@@ -34,6 +35,7 @@ class Learned:
     selector: str | None = None
     found: set[str] = field(default_factory=set)
     total_counts_all: bool = False
+    offsets_count_rows: bool = False
     first_page_checked: bool = False
     orders_tried: set[bool] = field(default_factory=set)
     probes: Counter[int] = field(default_factory=Counter)

@@ -47,6 +47,8 @@ def error_beside(envelope: Any, selector: str, wrong: Sequence[str] = ()) -> str
 
 
 def _says_failed(name: str, value: Any) -> bool:
+    if name == "shards" and isinstance(value, dict):
+        return bool(number_of(value.get("failed")))
     if name in _ERRORS:
         return _is_error(value)
     if name in _FAILED:

@@ -119,7 +119,9 @@ class Pager:
                 return None
             try:
                 reply = _as_json_list(endpoint, reply)
-                return Answer(reply, _decoded(endpoint, reply, selector_of(endpoint, reply.body)))
+                selector = selector_of(endpoint, reply.body)
+                page = _decoded(endpoint, reply, selector)
+                return None if error_beside(page.envelope, selector, endpoint.wrong_signals) else Answer(reply, page)
             except BodyError as error:
                 if error.reason in ("not_json", "not_xml") and patient:
                     raise BodyFault(str(error)) from None

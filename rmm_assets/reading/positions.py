@@ -127,13 +127,26 @@ class Positions:
         ):
             facts.unproven += 0 if self._overlap else 1
             facts.ended = "stated end"
-        elif self._number and status in _GONE and not self._could_be_full and not self._signals.more_in_all(self._rows):
+        elif self._number and status in _GONE and not (self._could_be_full or self._says_more()):
             facts.unproven += 0 if self._overlap else 1
             facts.ended, facts.evidence = "no page there", Evidence.EMPTY_LIST
+        elif self._number and not (capped or self._overlap or self._says_more()):
+            facts.unproven += 1
+            facts.ended = "no page there"
+            if self._could_be_full:
+                facts.suspicion = (
+                    f"{self._endpoint.name}: page {self._number} is full ({facts.full_page} rows), and the API answers HTTP "
+                    f"{status} to the request for the next one. If that is its end, name it with total_path or has_more_path"
+                )
         else:
             return False
         self._dismiss_doubts("the page after it does not exist")
         return True
+
+    def _says_more(self) -> bool:
+        """Returns whether anything that the API has said contradicts an end at this position."""
+        signals, here = self._signals, self._total is not None and not self._is_behind(self.position)
+        return here or bool(signals.more_here() or signals.more_in_all(self._rows))
 
     @property
     def _pages(self) -> int | None:
@@ -185,6 +198,7 @@ class Positions:
             )
         if new > 0 and before is not None and before.rows:
             facts.turns += 1
+            endpoint.learned.offsets_count_rows |= overlap > 0
             if 0 < before.rows < self._limit:
                 facts.cap = max(facts.cap or 0, before.rows)
         if new > 0 and not self._rows and self._base != paginator.base:

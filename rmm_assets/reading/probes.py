@@ -12,9 +12,15 @@ from rmm_assets.http.request import Request
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.facts import PassFacts
 from rmm_assets.reading.fetch import Pager
-from rmm_assets.reading.paginators import SIZE_NAMES, ByPosition, CursorPaginator, SinglePagePaginator
+from rmm_assets.reading.paginators import (
+    SIZE_NAMES,
+    ByPosition,
+    CursorPaginator,
+    OffsetPaginator,
+    SinglePagePaginator,
+)
 from rmm_assets.reading.signals import PAGE_SIZES, Signals
-from rmm_assets.rows.keys import NO_KEY, row_keys
+from rmm_assets.rows.keys import NO_KEY, row_keys, same_rows
 from rmm_assets.rows.page import Page
 from rmm_assets.rows.shape import RowShape
 
@@ -139,6 +145,58 @@ def rows_elsewhere(pager: Pager, endpoint: Endpoint, facts: PassFacts, signals: 
                 )
     learned.probes[rows] += 1
     return ""
+
+
+def rows_between(pager: Pager, endpoint: Endpoint, facts: PassFacts, signals: Signals, rows: int) -> str:
+    """Asks for rows near the first one if a read by offset ends and no page has shown that the API counts rows.
+
+    An API that reads an offset as a page number has other rows there, and one that reads a limit as the last row has one more row.
+    Once per run.
+
+    Args:
+        rows: Number of rows received.
+
+    Returns:
+        A sentence that contradicts the end, if the API has rows there that it should not; else an empty string.
+    """
+    paginator, learned, first = endpoint.paginator, endpoint.learned, facts.first_page
+    if not isinstance(paginator, OffsetPaginator) or learned.offsets_count_rows or first is None:
+        return ""
+    if (first.rows != paginator.limit and first.rows not in PAGE_SIZES) or signals.confirms(rows, None):
+        return ""
+    received = row_keys(first, endpoint.shape).tolist()
+    if NO_KEY in received or not _is_steady(pager, endpoint, first):
+        return ""
+    # Pages are counted from 1 or from 0, and a larger one may be refused.
+    for more, skipped in ((1, 2), (1, 1), (0, 2), (0, 1)):
+        asked = paginator.model_copy(update={"limit": paginator.limit + more}).at(
+            endpoint.request(), paginator.start + skipped
+        )
+        page = _rows_of(pager, endpoint, asked, "rows that should be known")
+        found = [] if page is None else row_keys(page, endpoint.shape).tolist()
+        if found and skipped < first.rows and not set(found) & set(received):
+            return (
+                f"{paginator.parameter}={paginator.start + skipped} has none of the {first.rows} rows of the first page: the API "
+                "does not count rows but pages; write the paginator page_number"
+            )
+        if more and set(found) - set(received) and not facts.turns:
+            return (
+                f"the API has more rows than the {rows} received for a slightly larger offset and limit: it may read "
+                "the limit as the last row, or send fewer rows than there are"
+            )
+        if found[:1] == received[skipped : skipped + 1]:
+            break
+    learned.offsets_count_rows = True
+    return ""
+
+
+def _is_steady(pager: Pager, endpoint: Endpoint, first: Page) -> bool:
+    """Returns whether rows can be recognized: by a primary key, or because they are the same when they are requested again."""
+    if endpoint.shape.primary_key:
+        return True
+    assert isinstance(endpoint.paginator, OffsetPaginator)
+    again = _rows_of(pager, endpoint, endpoint.paginator.at(endpoint.request(), endpoint.paginator.start), "read again")
+    return again is not None and same_rows(again, first, endpoint.shape)
 
 
 def _unpaged(params: Any) -> Any:

@@ -4,7 +4,7 @@ The tables below list the names that servers use. Five criteria, in this order, 
 looks like one:
 
 1. Position: in a header, next to the rows, or next to an object that contains them; at most within one of the usual objects
-   there (`meta`, `pagination`, `pageInfo` ...), never in an array or a row.
+   there (`meta`, `pagination`, `pageInfo` ...), never in a row or in an array other than a list of links.
 2. Name: the whole name is in one of the tables, ignoring case and punctuation.
 3. Type: a number of rows or pages, a flag, an address or a token.
 4. Relation: the statement is possible given the rows received.
@@ -70,10 +70,21 @@ _NAMES: dict[Kind, frozenset[str]] = {
     Kind.MORE: words(
         "hasmore hasnextpage hasnext morerecords moredataavailable hasmorerows hasmorepage hasmorepages more "
         "moreresults hasmoreitems hasmoreresults hasmoredata istruncated truncated ispartial "
-        "exceededtransferlimit incompletesearch paginationhasnext"
+        "exceededtransferlimit incompletesearch incompleteresults partialresults paginationhasnext"
     ),
     Kind.LAST: frozenset(
-        ("last", "islast", "islastpage", "lastpage", "done", "endofstream", "eof", "kaminarilastpage")
+        (
+            "last",
+            "islast",
+            "islastpage",
+            "lastpage",
+            "done",
+            "complete",
+            "iscomplete",
+            "endofstream",
+            "eof",
+            "kaminarilastpage",
+        )
     ),
     Kind.NEXT: words(
         "next nextpage nextpageurl nextpagelink nextpageuri nextlink nextrecordsurl nexthref nexturl nexturi "
@@ -96,8 +107,9 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
 # Objects next to the rows that contain signals.
 _CONTAINERS = words(
     "meta metadata pagination paging page pages pageinfo pagedetails paginationmeta paginationmetadata "
-    "responsemetadata listinfo info links cursor cursors records hits d response result data pageresult"
+    "responsemetadata listinfo info links cursor cursors records hits d response result data pageresult pagecontext resultinfo"
 )
+_LINKS = frozenset(("link", "links"))
 # Names of the address within an object called `next`.
 _ADDRESSES = ("href", "url", "link", "uri", "after", "starting_after", "startingAfter", "offset", "cursor", "path")
 
@@ -212,9 +224,13 @@ def _beside(envelope: Any, path: list[str]) -> Iterator[Signal]:
 def _fields(level: Mapping[str, Any], above: str, *, skip: str | None, deeper: int) -> Iterator[Signal]:
     within = plain_name(above.rstrip(".").rpartition(".")[2])
     for key, value in level.items():
-        if key == skip or value is None or isinstance(value, list):
+        if key == skip or value is None:
             continue
         name, plain = f"{above}{key}", plain_name(key)
+        if isinstance(value, list):
+            if plain in _LINKS and (following := _next_of(value)):
+                yield Signal(Kind.NEXT, f"{name} rel=next", following)
+            continue
         if isinstance(value, dict):
             if plain in _NAMES[Kind.NEXT]:
                 address = next((value[word] for word in _ADDRESSES if value.get(word)), None)
@@ -232,6 +248,14 @@ def _fields(level: Mapping[str, Any], above: str, *, skip: str | None, deeper: i
             yield from _typed("total", name, value)
         elif plain in _KINDS:
             yield from _typed(plain, name, value)
+
+
+def _next_of(links: list[Any]) -> str | None:
+    """Returns the address of the next page in a list of links such as `{"rel": "next", "href": ...}`."""
+    for link in links:
+        if isinstance(link, dict) and "next" in (link.get("rel"), link.get("relation")):
+            return next((link[word] for word in _ADDRESSES if isinstance(link.get(word), str) and link[word]), None)
+    return None
 
 
 def _is_beside_links(level: Mapping[str, Any]) -> bool:

@@ -35,7 +35,8 @@ def stated_total(answer: Answer, path: str | None, header: str | None = None) ->
     number = number_of(value)
     if number is None:
         raise PagingError(
-            f"`{header or path}` should be a total, but its value (type {type(value).__name__}) is not a number"
+            f"`{header or path}` should be a total, but its value (type {type(value).__name__}) is not a number; "
+            "write where the total is, or null if the API states none"
         )
     return number if number >= 0 else None
 
@@ -51,10 +52,21 @@ def total_of(endpoint: Endpoint, answer: Answer) -> Any:
 
 
 def more_mark(answer: Answer, paginator: Paginator) -> Any:
-    """Returns whether the API says that more follows: True, False, None for null, `ABSENT` if it says nothing."""
+    """Returns whether the API says that more follows: True, False, None for null, `ABSENT` if it says nothing.
+
+    Raises:
+        PagingError: The value is neither a boolean nor a number.
+    """
     value = answer.beside_rows(paginator.more_path) if paginator.more_path else ABSENT
-    if isinstance(value, str):
-        value = str2bool(value) if value else None
+    try:
+        if isinstance(value, str):
+            value = str2bool(value) if value else None
+    except ValueError:
+        value = [value]
+    if isinstance(value, (list, dict)):
+        raise PagingError(
+            f"`{paginator.more_path}` should say whether more pages follow, but its value is not a boolean"
+        )
     turned = paginator.more_key == "last_path"
     if value is ABSENT or value is None:
         return ABSENT if turned else value

@@ -420,12 +420,26 @@ READING = (
     Mutant(
         "a refused page after a full one is not an end",
         "reading/positions.py",
-        "elif self._number and status in _GONE and not self._could_be_full and",
-        "elif self._number and status in _GONE and",
+        "            if self._could_be_full:\n                facts.suspicion",
+        "            if False:\n                facts.suspicion",
+        ("reading/test_paging.py::test_a_refused_page_is_no_end_by_itself",),
+    ),
+    Mutant(
+        "a refused page is not an end if the page before it says that there is more",
+        "reading/positions.py",
+        "        return here or bool(signals.more_here() or signals.more_in_all(self._rows))",
+        "        return False",
         (
             "reading/test_paging.py::test_a_page_before_the_stated_end_may_not_be_refused",
-            "reading/test_evidence.py::test_a_refusal_at_a_cap_is_not_an_end",
+            "reading/test_paging.py::test_a_refused_page_is_no_end_by_itself",
         ),
+    ),
+    Mutant(
+        "an offset that the API reads as a page number is red",
+        "reading/completeness.py",
+        "                    or rows_between(pager, endpoint, facts, signals, report.rows)\n",
+        "",
+        ("reading/test_evidence.py::test_an_offset_that_the_api_reads_as_something_else_is_red",),
     ),
     Mutant(
         "a refusal at 1,000 or 10,000 rows is a cap, not an end",

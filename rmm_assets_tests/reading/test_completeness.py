@@ -579,7 +579,7 @@ class Kept:
     ("rows", "total", "requests"),
     [
         (0, True, 2), (20, True, 2), (21, True, 1), (99, True, 1), (100, True, 2), (101, True, 2), (198, True, 2), (199, True, 3),
-        (250, True, 3), (0, False, 3), (20, False, 2), (100, False, 2), (250, False, 2 * 5),
+        (250, True, 3), (0, False, 3), (20, False, 3), (100, False, 3), (250, False, 2 * 5),
     ],
 )  # fmt: skip
 def test_small_tables_take_few_requests(rows: int, total: bool, requests: int, tmp_path: Path) -> None:

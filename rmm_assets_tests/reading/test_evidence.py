@@ -81,6 +81,17 @@ def numbered(number: int, size: int, base: int = 1, **beside: Any) -> Answer:
         ({"response": {"remaining": 70}}, (), 200, "`response.remaining` is 70"),
         ({"pagination": {"total_pages": 3}}, (), 200, "`pagination.total_pages` states 3 pages"),
         ({"nextPageToken": "abc"}, (), 200, "`nextPageToken` is set"),
+        (
+            {"links": [{"rel": "self", "href": "/x"}, {"rel": "next", "href": "/x?page=2"}]},
+            (),
+            200,
+            "`links rel=next` names",
+        ),
+        ({"link": [{"relation": "next", "url": "http://h/x?page=2"}]}, (), 200, "`link rel=next` names a next page"),
+        ({"page_context": {"has_more_page": True}}, (), 200, "`page_context.has_more_page` is true"),
+        ({"result_info": {"total_count": 120}}, (), 200, "`result_info.total_count` states 120 rows"),
+        ({"complete": False}, (), 200, "`complete` is false"),
+        ({"incomplete_results": True}, (), 200, "`incomplete_results` is true"),
     ],
 )
 def test_a_single_page_that_says_there_is_more_is_red(
@@ -98,7 +109,8 @@ def test_a_single_page_that_says_there_is_more_is_red(
     [
         {"total": 50}, {"total": None}, {"total": -1}, {"total": True}, {"next": None}, {"next": ""}, {"has_more": False},
         {"last": True}, {"lastName": "x"}, {"next_check_at": "2026-01-01"}, {"count": 50, "limit": 100},
-        {"pages": {"total": 1}}, {"links": [{"rel": "next", "href": "/x?page=2"}]}, {"rateLimit": {"remaining": 9}},
+        {"pages": {"total": 1}},
+        {"links": [{"rel": "prev", "href": "/x?page=2"}, "next", {"rel": "next"}]}, {"rateLimit": {"remaining": 9}},
         {"summary": {"total": 9999}}, {"last_page_url": "/x?page=1"}, {"last": "/x?page=1"}, {"self": "/x"},
         {"parent": {"meta": {"total": 99}}}, {"message": "read more"}, {"total_pages": 1}, {"total": 12.5},
     ],
@@ -405,7 +417,7 @@ _FAILURES: list[dict[str, Any]] = [
     {"error": "timeout"}, {"errors": [{"message": "shard 2 timed out"}]}, {"error": {"code": 17}}, {"Error": True},
     {"errorMessage": "timed out"}, {"error_code": "E17"}, {"errorCount": 2}, {"hasErrors": True}, {"isError": "true"},
     {"success": False}, {"success": 0}, {"Success": "false"}, {"status": "error"}, {"status": 500}, {"statusCode": "503"},
-    {"code": 429},
+    {"code": 429}, {"_shards": {"total": 5, "failed": 2}},
 ]  # fmt: skip
 
 
@@ -686,6 +698,71 @@ def test_rows_that_come_between_two_page_sizes_are_read(tmp_path: Path) -> None:
     assert (len(found.rows), found.report.passes) == (130, 3)
 
 
+# Offsets that the API reads as something else
+
+
+def mistaken(number: int, how: str, cap: int = 10**9, **beside: Any) -> Answer:
+    """Serves this many rows to an offset that it does not read as a number of rows to skip.
+
+    Args:
+        number: Number of rows.
+        how: `pages` from 0 or from 1, or `ends` if it reads the limit as the last row.
+        cap: A limit above it is refused.
+    """
+    rows = rows_of(number)
+
+    def answer(seen: Seen) -> Say:
+        start, limit = (int(query_of(seen)[name]) for name in ("offset", "limit"))
+        if limit > cap:
+            return Say({"error": "limit"}, status=400)
+        if how == "ends":
+            return Say({"data": rows[start:limit], **beside})
+        start = max(start - (how == "pages from 1"), 0) * limit
+        return Say({"data": rows[start : start + limit], **beside})
+
+    return answer
+
+
+@pytest.mark.parametrize("limit", [7, 20, 100])
+@pytest.mark.parametrize("key", [("id",), ()])
+@pytest.mark.parametrize(
+    ("how", "pages"),
+    [("pages from 0", 2), ("pages from 0", 9), ("pages from 1", 2), ("pages from 1", 9), ("ends", 2), ("ends", 9)],
+)
+def test_an_offset_that_the_api_reads_as_something_else_is_red(
+    how: str, pages: int, key: tuple[str, ...], limit: int, tmp_path: Path
+) -> None:
+    said = "does not count rows but pages" if "pages" in how else "may read the limit as the last row"
+    for paginator, beside in (({}, {}), ({"has_more_path": "more"}, {"more": False})):
+        asked = {"type": "offset", "limit": limit, "total_path": None, **paginator}
+        with pytest.raises((IncompleteError, PagingError), match=said):
+            read_from(mistaken(pages * limit, how, **beside), tmp_path, asked, key=key)
+
+
+@pytest.mark.parametrize("pages", [2, 3, 20])
+@pytest.mark.parametrize("how", ["pages from 0", "pages from 1"])
+def test_pages_are_told_from_offsets_if_the_api_refuses_larger_ones(how: str, pages: int, tmp_path: Path) -> None:
+    with pytest.raises((IncompleteError, PagingError), match="does not count rows but pages"):
+        read_from(mistaken(pages * 20, how, cap=20), tmp_path, {"type": "offset", "limit": 20, "total_path": None})
+
+
+@pytest.mark.parametrize("number", [20, 40])
+@pytest.mark.parametrize("how", ["rows", "round offsets", "pages from 0", "pages from 1", "ends"])
+def test_offsets_need_no_proof_if_there_is_only_one_page(how: str, number: int, tmp_path: Path) -> None:
+    """Nor if the API only takes round ones."""
+    rows = rows_of(number)
+
+    def answer(seen: Seen) -> Say | None:
+        if how not in ("rows", "round offsets"):
+            return mistaken(number, how)(seen)
+        start, limit = (int(query_of(seen)[name]) for name in ("offset", "limit"))
+        start -= start % 20 if how == "round offsets" else 0
+        return Say({"data": rows[start : start + limit]})
+
+    limit = 20 if "round" in how or how == "rows" else number
+    assert read_from(answer, tmp_path, {"type": "offset", "limit": limit, "total_path": None}).rows == rows
+
+
 @pytest.mark.parametrize(
     ("parameters", "key"),
     [
@@ -911,6 +988,14 @@ def test_a_total_that_is_not_a_number_is_red(total: Any, tmp_path: Path) -> None
         read_from(say_once({"data": rows_of(3), "total": total}), tmp_path, OFFSET)
 
 
+@pytest.mark.parametrize("more", ["on", {"n": 1}, ["x"]])
+def test_an_end_mark_that_is_not_a_boolean_is_red(more: Any, tmp_path: Path) -> None:
+    with pytest.raises(
+        PagingError, match="`more` should say whether more pages follow, but its value is not a boolean"
+    ):
+        read_from(say_once({"data": rows_of(3), "more": more}), tmp_path, {**PAGES, "has_more_path": "more"})
+
+
 @pytest.mark.parametrize("total", ["205", "0205", 205.0, " 205 "])
 def test_a_total_in_text_is_read(total: Any, tmp_path: Path) -> None:
     found = read_from(capped(205, 100, total=total), tmp_path, OFFSET)
@@ -1030,6 +1115,15 @@ def test_a_request_checks_for_rows_after_a_round_total(window: int, number: int,
     assert read_from(answer, tmp_path, {"type": "offset", "limit": 300}).rows == rows
 
 
+@pytest.mark.parametrize(("number", "warned"), [(999, False), (1000, True), (10_000, True)])
+@pytest.mark.parametrize("total", [True, False])
+def test_a_read_that_ends_at_a_usual_limit_is_warned_of(number: int, warned: bool, total: bool, tmp_path: Path) -> None:
+    found = read_from(capped(number, 1000, **({"total": number} if total else {})), tmp_path, {**OFFSET, "limit": 1000})
+    said = [text for text in found.report.warnings if f"exactly {number:,} rows were received" in text]
+    assert len(found.rows) == number
+    assert len(said) == (warned and not total)
+
+
 def test_a_round_total_with_links_causes_a_second_read(tmp_path: Path) -> None:
     rows = rows_of(1000)
 
@@ -1076,6 +1170,15 @@ def test_an_api_that_counts_from_1_loses_no_page_if_the_file_says_0(page_0: str,
 def test_an_api_that_counts_from_0_is_red_if_the_file_says_1(number: int, tmp_path: Path) -> None:
     with pytest.raises(PagingError, match="set base_page: 0"):
         read_from(numbered(number, 20, base=0), tmp_path, PAGES)
+
+
+def test_a_page_0_next_to_an_error_says_nothing(tmp_path: Path) -> None:
+    def answer(seen: Seen) -> Say | None:
+        if query_of(seen)["page"] == "0":
+            return Say({"data": [{"id": -1}], "error": "pages are counted from 1"})
+        return numbered(45, 20)(seen)
+
+    assert read_from(answer, tmp_path, PAGES).rows == rows_of(45)
 
 
 @pytest.mark.parametrize("more", [None, "more"])

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from rmm_assets.errors import TransportError
+from rmm_assets.errors import IncompleteError, PagingError, TransportError
 from rmm_assets.http.settings import Retry
 from rmm_assets.reading.facts import PassFacts
 from rmm_assets.reading.fetch import Window
@@ -207,6 +207,52 @@ def test_a_page_before_the_stated_end_may_not_be_refused(tmp_path: Path) -> None
     paginator = {"type": "page_number", "base_page": 1, "total_path": "pages"}
     with Scripted(answer) as server, pytest.raises(TransportError, match="HTTP 404"):
         read(server.url, tmp_path, endpoint_of(paginator))
+
+
+def refusing(rows: list[dict[str, Any]], status: int, *, most: int = 10**9, **beside: Any) -> Any:
+    """Returns an API with page numbers that refuses a page after its last one, or after `most` rows."""
+
+    def answer(seen: Seen) -> Say:
+        page, size = int(query_of(seen)["page"]), int(query_of(seen).get("per_page", 10))
+        found = rows[page * size - size : min(page * size, most)]
+        return Say({"data": found, **beside}) if found else Say({"error": "no such page"}, status=status)
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [400, 404, 410, 416, 422])
+@pytest.mark.parametrize("number", [7, 13, 20, 50])
+def test_a_page_after_the_last_one_may_be_refused(status: int, number: int, tmp_path: Path) -> None:
+    """A full last page is read again in smaller ones."""
+    paginator = {"type": "page_number", "base_page": 1, "total_path": None}
+    with Scripted(refusing(ROWS[:number], status)) as server:
+        found = read(server.url, tmp_path, endpoint_of(paginator, params={"per_page": 10}))
+    assert sorted(found.rows, key=lambda row: row["id"]) == ROWS[:number]
+
+
+@pytest.mark.parametrize("status", [400, 404])
+@pytest.mark.parametrize(
+    ("number", "options", "params"),
+    [
+        (600, {"most": 500}, {"per_page": 10}),  # no more rows, however long a page is
+        (600, {"most": 30}, {}),
+        (30, {}, {}),  # nothing says how long a page is
+        (17, {"more": True}, {"per_page": 10}),
+        (17, {"total": 60}, {"per_page": 10}),
+    ],
+    ids=str,
+)
+def test_a_refused_page_is_no_end_by_itself(
+    number: int, options: dict[str, Any], params: dict[str, Any], status: int, tmp_path: Path
+) -> None:
+    paginator = {"type": "page_number", "base_page": 1, "total_path": None, "has_more_path": None}
+    if "more" in options:
+        paginator["has_more_path"] = "more"
+    with (
+        Scripted(refusing(devices(number), status, **options)) as server,
+        pytest.raises((PagingError, IncompleteError, TransportError), match=f"HTTP {status}"),
+    ):
+        read(server.url, tmp_path, endpoint_of(paginator, params=params))
 
 
 # Responses that mean "no rows"
