@@ -9,7 +9,7 @@ from typing import Any
 from rmm_assets.reading.signals import flag_of, number_of, plain_name, words
 
 # Names without case and punctuation. Filled, the first say that the request failed; the second if true; the third if false.
-_ERRORS = words(
+ERRORS = words(
     "error errors exception exceptions fault faults errormessage errormessages errormsg errortext errordescription "
     "errordetails errorcode errorcount"
 )
@@ -49,7 +49,7 @@ def error_beside(envelope: Any, selector: str, wrong: Sequence[str] = ()) -> str
 def _says_failed(name: str, value: Any) -> bool:
     if name == "shards" and isinstance(value, dict):
         return bool(number_of(value.get("failed")))
-    if name in _ERRORS:
+    if name in ERRORS:
         return _is_error(value)
     if name in _FAILED:
         return flag_of(value) is True

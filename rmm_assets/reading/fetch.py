@@ -8,6 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import orjson
+
 from rmm_assets.errors import BodyError, TransportError
 from rmm_assets.http.request import Request
 from rmm_assets.http.transport import BodyFault, Reply, Transport
@@ -218,33 +220,55 @@ def _page(endpoint: Endpoint, reply: Reply, first: bool) -> Page:
     try:
         # Checked before decoding: a bare null kills Arrow's reader.
         selector = selector_of(endpoint, reply.body)
-        if len(reply.body) < _SMALL and (word := stands_for_no_rows(reply.body, selector)):
-            if word in endpoint.empty_as:
-                return _NO_ROWS
-            raise BodyFault(
-                f"{_NO_LIST[word].format(selector)}; {_ADVICE}, or write empty_as: {word} if this means no rows"
-            )
+        if len(reply.body) < _SMALL and _has_no_list(endpoint, reply, selector):
+            return _NO_ROWS
         page = _decoded(endpoint, reply, selector)
-        if problem := error_beside(page.envelope, selector, endpoint.wrong_signals):
-            raise BodyFault(
-                f"`{problem}` next to the rows says that the request failed, or a part of it. If it does not mean that, list it "
-                "in wrong_signals"
-            )
+        _refuse_error(endpoint, page.envelope, selector)
         if page.rows > 1:
             return page
-        if word := stands_for_no_rows(reply.body, selector):
-            raise BodyFault(f"{_NO_LIST[word].format(selector)}; {_ADVICE}")
+        if _has_no_list(endpoint, reply, selector):
+            return _NO_ROWS
         if not endpoint.single_object and holds_object(reply.body, selector):
             raise BodyFault(
                 f"the value at {selector!r} is an object, not a list; {_ADVICE}, or write single_object: true if it is a row"
             )
         return page
     except BodyError as error:
+        if error.reason == "no_selector" and endpoint.selector and _has_no_list(endpoint, reply, endpoint.selector):
+            return _NO_ROWS
         if error.reason != "too_large":
             raise BodyFault(f"{error}; {_ADVICE}" if error.reason != "not_json" else str(error)) from None
         problem = str(error)
     # A retry would not help.
     raise TransportError(f"{endpoint.name}: {problem}")
+
+
+def _has_no_list(endpoint: Endpoint, reply: Reply, selector: str) -> bool:
+    """Returns whether a response has something else than a list of rows, and the connection file says that it means no rows.
+
+    Raises:
+        BodyFault: It has something else, and the file does not say that, or the response says that the request failed.
+    """
+    word = stands_for_no_rows(reply.body, selector)
+    if word is None:
+        return False
+    if word in endpoint.empty_as:
+        _refuse_error(endpoint, orjson.loads(reply.body) if reply.body.strip() else None, selector)
+        return True
+    raise BodyFault(f"{_NO_LIST[word].format(selector)}; {_ADVICE}, or write empty_as: {word} if this means no rows")
+
+
+def _refuse_error(endpoint: Endpoint, envelope: Any, selector: str) -> None:
+    """Refuses a response that says that the request failed.
+
+    Raises:
+        BodyFault: It does.
+    """
+    if problem := error_beside(envelope, selector, endpoint.wrong_signals):
+        raise BodyFault(
+            f"`{problem}` next to the rows says that the request failed, or a part of it. If it does not mean that, list it in "
+            "wrong_signals"
+        )
 
 
 def _as_json_list(endpoint: Endpoint, reply: Reply) -> Reply:
@@ -263,7 +287,18 @@ def _as_json_list(endpoint: Endpoint, reply: Reply) -> Reply:
 
 
 def _decoded(endpoint: Endpoint, reply: Reply, selector: str) -> Page:
-    return read_page(reply.body, selector, endpoint.types, null_values=endpoint.null_values)
+    """Returns the page in a response.
+
+    Raises:
+        BodyError: It has none, or something else stands in place of one of several lists.
+    """
+    page = read_page(reply.body, selector, endpoint.types, null_values=endpoint.null_values)
+    for gap in sorted(page.gaps - set(endpoint.empty_as)):
+        raise BodyError(
+            "no_selector",
+            f"{selector!r} leads to lists, and one of them is {_GAPS[gap]}; write empty_as: {gap} if this means no rows",
+        )
+    return page
 
 
 _ADVICE = "check data_selector and what the API means by this response"
@@ -274,6 +309,7 @@ _NO_LIST: dict[EmptyAs, str] = {
     "empty_body": "the body is empty",
     "no_content": "there is no content",
 }
+_GAPS = {"null": "null", "missing": "missing", "object": "an empty object"}
 # Bodies without a list are small; larger ones are checked only after decoding.
 _SMALL = 4096
 

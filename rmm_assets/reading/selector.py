@@ -11,9 +11,13 @@ import orjson
 from rmm_assets.errors import BodyError
 from rmm_assets.reading.absent import ABSENT
 from rmm_assets.reading.endpoint import Endpoint
+from rmm_assets.reading.failures import ERRORS
 from rmm_assets.reading.settings import EmptyAs
+from rmm_assets.reading.signals import plain_name, words
+from rmm_assets.rows.selector import keys_of, matches
 
-_PLAIN = re.compile(r"(?:\$\.)?([\w@-]+(?:\.[\w@-]+)*)(?:\[\*\])?", re.ASCII)
+# Lists next to the rows.
+_NEVER_ROWS = ERRORS | words("warning warnings message messages notices link links")
 
 
 def selector_of(endpoint: Endpoint, body: bytes) -> str:
@@ -31,9 +35,7 @@ def selector_of(endpoint: Endpoint, body: bytes) -> str:
     if isinstance(document, list):
         selector = "$"
     else:
-        lists = list(_lists(document, ()))
-        filled = [path for path, value in lists if any(isinstance(item, dict) for item in value)]
-        paths = filled or [path for path, value in lists if not value]
+        paths = [path for path, value in _lists(document, ()) if not value or any(isinstance(i, dict) for i in value)]
         if len(paths) != 1:
             which = ", ".join(".".join(path) for path in paths) or "no list"
             raise BodyError(
@@ -45,11 +47,12 @@ def selector_of(endpoint: Endpoint, body: bytes) -> str:
 
 
 def _lists(value: Any, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
-    """Yields every list in an object except lists within lists, with its path."""
+    """Yields every list in an object that may be the rows, so none within lists, with its path."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if isinstance(inner, list):
-                yield (*above, key), inner
+                if plain_name(key) not in _NEVER_ROWS:
+                    yield (*above, key), inner
             else:
                 yield from _lists(inner, (*above, key))
 
@@ -72,15 +75,17 @@ def holds_object(body: bytes, selector: str) -> bool:
 
 
 def _at(body: bytes, selector: str) -> Any:
-    """Returns the value at a selector of keys; an empty list for any other selector or a body that is not JSON."""
-    match = _PLAIN.fullmatch(selector)
-    if match is None and selector not in ("$", "$[*]"):
-        return []
+    """Returns the value at a selector that leads to one; an empty list for any other selector or a body that is not JSON."""
     try:
         value = orjson.loads(body)
     except ValueError:
         return []
-    for key in match[1].split(".") if match else ():
+    path = keys_of(selector)
+    if path is None:
+        found = matches(value, selector)
+        missing = None if "null" in found.gaps else ABSENT
+        return next(iter(found.values), missing) if found.is_one else []
+    for key in path:
         if value is None:
             return None
         if not isinstance(value, dict) or key not in value:

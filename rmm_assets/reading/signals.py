@@ -28,6 +28,7 @@ import orjson
 
 from rmm_assets.http.redaction import MASK
 from rmm_assets.reading.answers import Answer
+from rmm_assets.rows.selector import keys_of
 
 
 class Kind(StrEnum):
@@ -204,8 +205,7 @@ def _in_json(name: str, value: str) -> Iterator[Signal]:
 
 def _path(selector: str | None) -> list[str]:
     """Returns the keys from the body's root to the rows; empty if the selector is not a path of keys."""
-    path = (selector or "$").removeprefix("$").removeprefix(".").removesuffix("[*]")
-    return path.split(".") if re.fullmatch(r"[\w@.-]+", path) else []
+    return list(keys_of(selector) or ())
 
 
 def _beside(envelope: Any, path: list[str]) -> Iterator[Signal]:

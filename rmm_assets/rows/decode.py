@@ -51,11 +51,11 @@ def read_page(
         if pages is not None:
             memory.check_rows(pages[0].structs, ())
             return pages[0].with_nulls(null_values)
-    rows, envelope, selected_type = select(_decode(text), selector)
+    rows, envelope, selected_type, gaps = select(_decode(text), selector)
     if rows and not any(isinstance(row, dict) for row in rows):
         raise BodyError("not_rows", f"{place_of(selector)} is a list that contains no objects; rows are objects")
     memory.check_rows(None, rows)
-    page = Page(len(rows), envelope, len(text), None, text, selector, rows, selected_type=selected_type)
+    page = Page(len(rows), envelope, len(text), None, text, selector, rows, selected_type=selected_type, gaps=gaps)
     return page.with_nulls(null_values)
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rmm_assets.rows.nulls import array_with_nulls, with_nulls
-from rmm_assets.rows.selector import SelectedType, select
+from rmm_assets.rows.selector import Gap, SelectedType, select
 
 _EMPTY_OBJECT = re.compile(rb"\{[ \t\r\n]*\}")
 
@@ -29,6 +29,7 @@ class Page:
         structs: The rows as Arrow decoded them; None if only the reference decoder could.
         selected_type: JSON type of the selected value: a list of rows, an object (one row) or null (no rows).
         null_values: Texts in the rows that are null.
+        gaps: What stands in place of some of the lists to which the selector leads.
     """
 
     rows: int
@@ -41,6 +42,7 @@ class Page:
     _start: int = 0
     selected_type: SelectedType = "list"
     null_values: frozenset[str] = frozenset()
+    gaps: frozenset[Gap] = frozenset()
 
     def with_nulls(self, null_values: frozenset[str]) -> Page:
         """Returns the page with null in place of each of these texts in its rows."""

@@ -7,23 +7,50 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from dlt.common import jsonpath
+from jsonpath_ng import Child, Fields, Index, Root, Slice
+from jsonpath_ng.ext.filter import Filter
 
 from rmm_assets.errors import BodyError
 
-_SEGMENT = r"[A-Za-z_@][\w@-]*"
-_DOTTED = re.compile(rf"(?:\$\.)?({_SEGMENT}(?:\.{_SEGMENT})*)(?:\[\*\])?", re.ASCII)
+_QUOTED = r"""'[^'\\]+'|"[^"\\]+\""""
+_NAME = rf"(?:(?a:[A-Za-z_@][\w@-]*)|{_QUOTED})"
+# `data.items`, `$.data`, `$['data']`, `data.'my items'`, each with `[*]` or without.
+_KEYS = re.compile(
+    rf"(?P<keys>(?:{_NAME}|\$\.{_NAME}|\$?\[(?:{_QUOTED})\])(?:\.{_NAME}|\[(?:{_QUOTED})\])*)(?:\[\*\])?"
+)
+_KEY = re.compile(rf"{_QUOTED}|[\w@-]+")
 
 
 # JSON types of a selected value that can be read as rows.
 SelectedType = Literal["list", "object", "null"]
+# What stands where a list should be.
+Gap = Literal["null", "missing", "object"]
 
 
 class Selected(NamedTuple):
-    """Holds the selected rows, the document without them and the JSON type of the selected value."""
+    """Holds the selected rows, the document without them and the JSON type of the selected value.
+
+    Attributes:
+        gaps: What stands in place of some of the lists to which a JSONPath leads; the others are not affected.
+    """
 
     rows: list[Any]
     envelope: Any
     selected_type: SelectedType
+    gaps: frozenset[Gap] = frozenset()
+
+
+class Matches(NamedTuple):
+    """Holds the values at a JSONPath.
+
+    Attributes:
+        gaps: What the path found in place of objects or lists that would have led to more values.
+        is_one: Whether the path leads to one value, as without a wildcard.
+    """
+
+    values: list[Any]
+    gaps: frozenset[Gap]
+    is_one: bool
 
 
 @lru_cache(maxsize=256)
@@ -32,8 +59,8 @@ def keys_of(selector: str | None) -> tuple[str, ...] | None:
     if selector in (None, "", "$", "$[*]"):
         return ()
     assert selector is not None
-    match = _DOTTED.fullmatch(selector)
-    return tuple(match[1].split(".")) if match else None
+    match = _KEYS.fullmatch(selector)
+    return tuple(key.strip("'\"") for key in _KEY.findall(match["keys"])) if match else None
 
 
 @lru_cache(maxsize=256)
@@ -49,11 +76,16 @@ def select(document: Any, selector: str | None) -> Selected:
     """
     path = keys_of(selector)
     if path is None:
-        values = [match.value for match in _compiled(selector or "$").find(document)]
-        if not values and "?" not in (selector or ""):
+        assert selector is not None
+        values, gaps, is_one = matches(document, selector)
+        if is_one and "null" in gaps:
+            return Selected([], document, "null")
+        if is_one and not values:
             raise BodyError("no_selector", f"{selector!r} matches nothing in the body")
-        value = values[0] if len(values) == 1 else values
-        return _selected(value, selector, document)
+        if is_one:
+            return _selected(values[0], selector, document)
+        rows = values[0] if len(values) == 1 and isinstance(values[0], list) else values
+        return Selected(rows, document, "list", gaps)
     value, envelope = document, None
     around: dict[str, Any] = {}
     for depth, name in enumerate(path):
@@ -66,6 +98,52 @@ def select(document: Any, selector: str | None) -> Selected:
             envelope = rest
         around, value = rest, value[name]
     return _selected(value, selector, envelope)
+
+
+def matches(document: Any, selector: str) -> Matches:
+    """Finds the values at a JSONPath, and what stands where more of them should be.
+
+    Raises:
+        BodyError: An object stands where `[*]` needs a list.
+    """
+    path = _compiled(selector)
+    values, gaps = _matches(document, path, maps="*" in selector.replace("[*]", ""))
+    return Matches(values, frozenset(gaps), _is_one(path))
+
+
+def _matches(document: Any, path: Any, *, maps: bool) -> tuple[list[Any], set[Gap]]:
+    """See `matches`; with `maps`, a wildcard may stand for the keys of an object."""
+    if isinstance(path, Root):
+        return [document], set()
+    nested = isinstance(path, Child)
+    outer, gaps = _matches(document, path.left, maps=maps) if nested else ([document], set[Gap]())
+    step, found = path.right if nested else path, []
+    needs_lists = str(step) in ("*", "[*]") and not maps
+    for value in outer:
+        if needs_lists and value and isinstance(value, dict):
+            raise BodyError("not_rows", "there is an object where [*] in the data_selector needs a list")
+        values = [match.value for match in step.find(value)]
+        found += values
+        if not values and (gap := _gap(value, step)) is not None:
+            gaps.add(gap)
+    return found, gaps
+
+
+def _gap(value: Any, step: Any) -> Gap | None:
+    """Returns what a value is in which a step of a path found nothing; None if it is a list without a match."""
+    if value is None:
+        return "null"
+    if value == {} and not isinstance(step, Fields):
+        return "object"
+    return None if value == [] or (isinstance(value, list) and isinstance(step, (Filter, Slice))) else "missing"
+
+
+def _is_one(path: Any) -> bool:
+    if isinstance(path, Child):
+        return _is_one(path.left) and _is_one(path.right)
+    if isinstance(path, Fields):
+        return len(path.fields) == 1 and path.fields != ("*",)
+    return isinstance(path, (Root, Index)) and len(getattr(path, "indices", (0,))) == 1
 
 
 def _selected(value: Any, selector: str | None, envelope: Any) -> Selected:

@@ -1198,6 +1198,7 @@ NOT_A_LIST: dict[str, tuple[Any, str]] = {
     "empty body": (b"", "empty_body"),
     "bare null": (b"null", "null"),
     "error": ({"error": "licence expired"}, "missing"),
+    "large": ({"about": "x" * 5000}, "missing"),
 }
 
 
@@ -1206,9 +1207,93 @@ def test_only_an_empty_list_is_no_rows(what: str, tmp_path: Path) -> None:
     body, word = NOT_A_LIST[what]
     with Scripted(say_once(body)) as server, pytest.raises(TransportError, match="after 2 requests"):
         read(server.url, tmp_path, endpoint_of("single_page"), retry=IMPATIENT)
-    found = read_from(say_once(body), tmp_path, "single_page", empty_as=(word,))
+    if what == "error":
+        with pytest.raises(TransportError, match="`error` next to the rows"):
+            read_from(say_once(body), tmp_path, "single_page", empty_as=(word,))
+    found = read_from(say_once(body), tmp_path, "single_page", empty_as=(word,), wrong_signals=("error",))
     assert found.rows == []
     assert found.report.empty
+
+
+# A selector that is more than keys, a body with rows, and one in which something else stands where some of them should be.
+DEEP: list[tuple[str, Any, Any, str]] = [
+    ("$['data']", {"data": [{"id": 1}]}, {"data": None}, "null"),
+    ("'my data'", {"my data": [{"id": 1}]}, {"my data": {}}, "object"),
+    ("data['my items']", {"data": {"my items": [{"id": 1}]}}, {"data": {}}, "missing"),
+    ("results[0].devices", {"results": [{"devices": [{"id": 1}]}]}, {"results": [{"devices": None}]}, "null"),
+    ("results[0].devices", {"results": [{"devices": [{"id": 1}]}]}, {"results": [{}]}, "missing"),
+    ("results[0].devices", {"results": [{"devices": [{"id": 1}]}]}, {"results": []}, "missing"),
+    ("groups[*].items[*]", {"groups": [{"items": [{"id": 1}]}]}, {"groups": [{"items": []}, {"items": None}]}, "null"),
+    ("groups[*].items[*]", {"groups": [{"items": [{"id": 1}]}]}, {"groups": [{"items": []}, {}]}, "missing"),
+    ("groups[*].items[*]", {"groups": [{"items": [{"id": 1}]}]}, {"groups": [{"items": {}}]}, "object"),
+    ("groups[*].items[*]", {"groups": [{"items": [{"id": 1}]}]}, {"groups": None}, "null"),
+    ("groups[*].items[*]", {"groups": [{"items": [{"id": 1}]}]}, {}, "missing"),
+    ("data[?(@.on)].items[*]", {"data": [{"on": 1, "items": [{"id": 1}]}]}, {"data": None}, "null"),
+    ("$..items[*]", {"data": {"items": [{"id": 1}]}}, {"data": {"items": None}}, "null"),
+    ("$..items[*]", {"data": {"items": [{"id": 1}]}}, {"data": {}}, "missing"),
+]
+
+
+@pytest.mark.parametrize(("selector", "body", "without", "word"), DEEP, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize("large", [False, True])
+def test_any_selector_needs_a_list(
+    selector: str, body: Any, without: Any, word: str, large: bool, tmp_path: Path
+) -> None:
+    beside = {"about": "x" * 5000} if large else {}
+    assert read_from(say_once({**body, **beside}), tmp_path, "single_page", data_selector=selector).rows == [{"id": 1}]
+    answer = say_once({**without, **beside})
+    with pytest.raises(TransportError, match=word if word != "missing" else "missing|has no"):
+        read_from(answer, tmp_path, "single_page", data_selector=selector)
+    found = read_from(answer, tmp_path, "single_page", data_selector=selector, empty_as=(word,))
+    assert found.rows == []
+
+
+def test_rows_of_several_lists_are_red_if_one_of_them_is_missing(tmp_path: Path) -> None:
+    groups: list[dict[str, Any]] = [{"items": rows_of(3)}, {"items": []}, {"items": [{"id": 9}]}]
+    options = {"data_selector": "groups[*].items[*]"}
+    assert len(read_from(say_once({"groups": groups}), tmp_path, "single_page", **options).rows) == 4
+    for body in ({"groups": [*groups, {"items": None}]}, {"groups": [*groups, {}]}):
+        with pytest.raises(TransportError, match=r"leads to lists, and one of them is (null|missing)"):
+            read_from(say_once(body), tmp_path, "single_page", **options)
+    with pytest.raises(TransportError, match=r"an object where \[\*\] in the data_selector needs a list"):
+        read_from(say_once({"groups": [*groups, {"items": {"id": 4}}]}), tmp_path, "single_page", **options)
+    assert read_from(say_once({"groups": []}), tmp_path, "single_page", **options).rows == []
+
+
+def test_a_row_that_a_path_leads_to_alone_is_a_row(tmp_path: Path) -> None:
+    bodies: list[dict[str, Any]] = [
+        {"edges": [{"node": {"id": 1}}]},
+        {"edges": [{"node": {"id": 1}}, {"node": {"id": 2}}]},
+        {"edges": []},
+    ]
+    for body in bodies:
+        found = read_from(say_once(body), tmp_path, "single_page", data_selector="edges[*].node")
+        assert found.rows == [edge["node"] for edge in body["edges"]]
+    with pytest.raises(TransportError, match="single_object: true"):
+        read_from(say_once({"edges": [{"node": {"id": 1}}]}), tmp_path, "single_page", data_selector="edges[0].node")
+
+
+@pytest.mark.parametrize(
+    ("body", "rows"),
+    [
+        ({"devices": [], "included": [{"id": 9}]}, None),
+        ({"devices": [{"id": 1}], "tags": []}, None),
+        ({"devices": [{"id": 1}], "facets": [{"n": 1}]}, None),
+        ({"devices": [{"id": 1}], "warnings": [{"n": 1}], "links": [{"rel": "self"}], "names": ["x"]}, 1),
+        ({"devices": [{"id": 1}], "meta": {"links": [{"label": "1"}]}, "errors": []}, 1),
+        ({"devices": [], "errors": [{"message": "timeout"}]}, None),
+        ({"errors": [{"message": "timeout"}]}, None),
+        ({"devices": []}, 0),
+    ],
+    ids=str,
+)
+def test_without_a_selector_the_only_list_is_the_rows(body: Any, rows: int | None, tmp_path: Path) -> None:
+    if rows is None:
+        with pytest.raises(TransportError, match=r"write data_selector|next to the rows"):
+            read_from(say_once(body), tmp_path, "single_page", data_selector=None)
+    else:
+        found = read_from(say_once(body), tmp_path, "single_page", data_selector=None)
+        assert len(found.rows) == rows
 
 
 @pytest.mark.parametrize("what", NOT_A_LIST)

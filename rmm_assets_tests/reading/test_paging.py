@@ -302,8 +302,8 @@ def test_without_a_data_selector_the_list_in_the_first_page_is_used(around: Any,
 
 def test_without_a_data_selector_two_lists_are_red(tmp_path: Path) -> None:
     with (
-        Scripted(lambda _: Say({"errors": [{"code": 1}], "devices": ROWS})) as server,
-        pytest.raises(TransportError, match="the rows could be in errors, devices"),
+        Scripted(lambda _: Say({"sites": [{"id": 1}], "devices": ROWS})) as server,
+        pytest.raises(TransportError, match="the rows could be in sites, devices"),
     ):
         read(server.url, tmp_path, endpoint_of({"type": "single_page"}, data_selector=None))
 

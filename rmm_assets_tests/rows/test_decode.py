@@ -84,7 +84,7 @@ def test_the_envelope_contains_exactly_the_other_fields(envelope: dict[str, Any]
         (b'{"error":"no"}', "data", "no_selector"),
         (b'{"data":{"error":"no"}}', "data.items", "no_selector"),
         (b'{"data":null}', "data.items", "no_selector"),
-        (b'{"error":"no"}', "$..rows", "no_selector"),
+        (b'{"error":"no"}', "rows[0].items", "no_selector"),
         (b'{"data":"text"}', "data", "not_rows"),
         (b'{"data":[1,2]}', "data", "not_rows"),
         (b'{"data":[[{"a":1}]]}', "data", "not_rows"),
@@ -111,7 +111,9 @@ def test_a_body_that_is_not_a_page_says_why(text: bytes, selector: str | None, r
         (b'{"data":null}', "$.data", "null"),
         (b'{"a":1}', None, "object"),
         (b"[]", None, "list"),
-        (b'{"r":{"a":1}}', "$..r", "object"),
+        (b'{"r":{"a":1}}', "$..r", "list"),
+        (b'{"r":[{"a":{"b":1}}]}', "r[0].a", "object"),
+        (b'{"r":[{"a":null}]}', "r[0].a", "null"),
     ],
 )
 @pytest.mark.parametrize("exact", [False, True])
