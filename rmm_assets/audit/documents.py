@@ -15,6 +15,8 @@ from dlt.common import jsonpath
 MISSING: Any = object()
 """Returned by `look_up` for a missing value; a null is None."""
 
+# Lists that are never the rows.
+_BESIDE = ("errors", "warnings", "messages", "links")
 # The key under which `pack` stores a number that is not an integer; random, so that no server can imitate it.
 _NUMBER = secrets.token_hex(8)
 
@@ -122,8 +124,32 @@ def look_up(path: str, document: Any) -> Any:
     return found[0] if found else MISSING
 
 
-def select(path: str, document: Any) -> Any:
-    """Returns the value at a data selector: one list, or the matches of a path with a wildcard."""
+def kind_of(value: Any) -> str:
+    """Returns the word of `empty_as` for something in place of a list; empty if there is none."""
+    return "missing" if value is MISSING else "null" if value is None else "object" if value == {} else ""
+
+
+def select(path: str, document: Any, none: Collection[str] = ()) -> Any:
+    """Returns the value at a data selector: one list, or the matches of a path with a wildcard.
+
+    If anything else than a list stands where `[*]` needs one, that is the value (False for an object), unless it means no rows.
+
+    Args:
+        path: The selector.
+        document: The body.
+        none: What means no rows, in the words of `empty_as`.
+    """
+    if "[*]" in path and re.fullmatch(r"\$?\.?[\w@-]+(\[\*\]|\.[\w@-]+)*", path):
+        values = [document]
+        for step in re.findall(r"[\w@-]+|\[\*\]", path):
+            if step != "[*]":
+                values = [value.get(step, MISSING) if isinstance(value, Mapping) else MISSING for value in values]
+                continue
+            lists = [value for value in values if kind_of(value) not in none]
+            if others := [value for value in lists if not isinstance(value, list)]:
+                return others[0] if kind_of(others[0]) else False  # an object there is not a row
+            values = [item for value in lists for item in value]
+        return values[0] if len(values) == 1 and isinstance(values[0], list) else values
     if re.search(r"\*|\?|\.\.", path):
         matches = jsonpath.find_values(path, document)
         return matches[0] if len(matches) == 1 and isinstance(matches[0], list) else matches
@@ -144,7 +170,7 @@ def without_texts(value: Any, texts: Collection[str]) -> Any:
 def lists_of_objects(document: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
     """Yields each list that could be the rows, with its path; lists within lists are ignored."""
     if isinstance(document, list):
-        if all(isinstance(item, Mapping) for item in document):
+        if all(isinstance(item, Mapping) for item in document) and not (path and path[-1] in _BESIDE):
             yield path, document
     elif isinstance(document, Mapping):
         for key, value in document.items():

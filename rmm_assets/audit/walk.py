@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 
 from rmm_assets.audit.documents import (
     MISSING,
+    kind_of,
     lists_of_objects,
     look_up,
     pack,
@@ -403,28 +404,23 @@ class _Walk:
         return _Answer(reply.status, reply.headers, reply.url, document, self._rows(document))
 
     def _rows(self, document: Any) -> Sequence[Any]:
+        endpoint = self._target.resource.endpoint
         if self._selector is None:
-            found = list(lists_of_objects(document))
-            filled = [path for path, rows in found if rows] or [path for path, _ in found]
-            if len(filled) != 1:
+            found = [path for path, _ in lists_of_objects(document)]
+            if len(found) != 1:
                 raise BodyFault(
                     "the file has no data_selector, and the response does not have exactly one list of objects"
                 )
-            self._selector = ".".join(filled[0]) or "$"
-        rows = without_texts(select(self._selector, document), self._target.resource.null_values)
+            self._selector = ".".join(found[0]) or "$"
+        rows = without_texts(select(self._selector, document, endpoint.empty_as), self._target.resource.null_values)
         if isinstance(rows, list):
             return rows
-        if (
-            (key := self._target.resource.endpoint.map_key)
-            and isinstance(rows, Mapping)
-            and not _looks_like_an_error(rows)
-        ):
+        if (key := endpoint.map_key) and isinstance(rows, Mapping) and not _looks_like_an_error(rows):
             return [{**row, key: name} for name, row in rows.items() if isinstance(row, Mapping)]
-        single = self._target.kind == "single_page" or self._target.resource.endpoint.single_object
+        single = self._target.kind == "single_page" or endpoint.single_object
         if isinstance(rows, Mapping) and single and not _looks_like_an_error(rows):
             return [rows]
-        kind = "missing" if rows is MISSING else "null" if rows is None else "object" if rows == {} else ""
-        if kind in self._target.resource.endpoint.empty_as:
+        if kind_of(rows) in endpoint.empty_as:
             return []
         what = "nothing" if rows is MISSING else "null" if rows is None else "no list"
         raise BodyFault(f"{what} is at {self._selector!r}, where the rows should be")

@@ -256,6 +256,33 @@ def test_a_response_without_the_selected_list_is_not_guessed(table: Callable[...
         assert audited(table(20), server.url, made).verdict == "unverified"
 
 
+@pytest.mark.parametrize("other", [{"items": None}, {}, {"items": {"id": 30}}], ids=str)
+def test_rows_in_several_lists_need_all_of_them(other: dict[str, Any], table: Callable[..., Path]) -> None:
+    groups = [{"items": devices(15)}, {"items": devices(21)[15:]}]
+    made = paged_by("single_page", "groups[*].items[*]")
+    with Scripted(lambda seen: Say({"groups": groups})) as server:
+        assert audited(table(21), server.url, made).verdict == "equal"
+    with Scripted(lambda seen: Say({"groups": [*groups, other]})) as server:
+        assert audited(table(21), server.url, made).verdict == "unverified"
+    with Scripted(lambda seen: Say({"groups": [*groups, {"items": None}]})) as server:
+        says = paged_by("single_page", "groups[*].items[*]", empty_as=["null"])
+        assert audited(table(21), server.url, says).verdict == "equal"
+
+
+@pytest.mark.parametrize("how", ["pages from 0", "pages from 1", "ends"])
+def test_an_offset_that_the_api_reads_as_something_else_hides_nothing(how: str, table: Callable[..., Path]) -> None:
+    def answer(seen: Seen) -> Say:
+        start, limit = (int(parameters(seen)[name]) for name in ("offset", "limit"))
+        if how == "ends":
+            return Say({"data": devices(500)[start:limit]})
+        start = max(start - (how == "pages from 1"), 0) * limit
+        return Say({"data": devices(500)[start : start + limit]})
+
+    with Scripted(answer) as server:
+        result = audited(table(100), server.url, paged_by({"type": "offset", "limit": 100, "total_path": None}))
+    assert result.verdict != "equal"
+
+
 # Parents and keys
 
 
