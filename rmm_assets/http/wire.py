@@ -30,6 +30,9 @@ from rmm_assets.http.redaction import Redactor
 from rmm_assets.http.settings import Limits, Tls
 
 _CHUNK = 1 << 18
+# Statuses of responses that precede the response (RFC 2518, RFC 8297), and how many of them are read.
+_INTERIM = (102, 103)
+_MOST_INTERIM = 10
 
 
 class TooLargeError(Exception):
@@ -195,7 +198,16 @@ class Wire:
 
 
 class _Answer(http.client.HTTPResponse):
-    """A response without parse defects, so that urllib3 does not log them."""
+    """A response without parse defects, so that urllib3 does not log them, and without those that only precede it."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        # http.client skips 100 Continue, but takes 102 Processing and 103 Early Hints for the response.
+        for _ in range(_MOST_INTERIM):
+            found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+            if found[1] not in _INTERIM:
+                return found
+            http.client.parse_headers(self.fp)
+        raise http.client.HTTPException(f"more than {_MOST_INTERIM} responses precede the response")
 
     def begin(self) -> None:
         super().begin()

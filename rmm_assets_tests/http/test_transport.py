@@ -634,6 +634,27 @@ def test_a_connection_that_the_server_closed_meanwhile_is_replaced_without_a_ret
     assert (server.connections, transport.traffic.retries) == (3, 0)
 
 
+@pytest.mark.parametrize("interim", [1, 2, 50])
+def test_responses_that_only_precede_the_response_are_skipped(interim: int, make: Make) -> None:
+    early = (
+        b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n" * interim
+    )
+
+    def talk(connection: socket.socket) -> None:
+        for number in range(3):
+            connection.recv(65536)
+            connection.sendall(early + b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n[%d]" % number)
+
+    with raw_server(talk) as (url, accepted):
+        transport = make(url)
+        if interim == 50:
+            with pytest.raises(TransportError, match="more than 10 responses precede the response"):
+                get(transport)
+        else:
+            assert [get(transport) for _ in range(3)] == [b"[0]", b"[1]", b"[2]"]
+            assert len(accepted) == 1
+
+
 def test_repeated_headers_are_all_kept(make: Make) -> None:
     links = (("Link", '</a>; rel="prev"'), ("Link", '</b>; rel="next"'))
     with Scripted(lambda seen: Say(headers=links)) as server:
