@@ -203,15 +203,15 @@ def test_one_token_serves_many_requests(make: Callable[..., Transport]) -> None:
     assert not any(ODD in unquote(seen.target) for seen in server.seen)
 
 
-@pytest.mark.parametrize("lifetime", [0.4, "0.4"])
-def test_a_token_is_renewed_before_it_expires(make: Callable[..., Transport], lifetime: Any) -> None:
+@pytest.mark.parametrize(("lifetime", "most"), [(0.4, 3), ("0.4", 3), (3600, 1), ("3600", 1)])
+def test_a_token_is_renewed_before_it_expires(make: Callable[..., Transport], lifetime: Any, most: int) -> None:
     issuer = Issuer(lifetime=lifetime)
     with Scripted(issuer) as server:
         transport = make(server.url, oauth(server), PLAIN)
         for _ in range(3):
             ask(transport)
-            time.sleep(0.15)
-    assert issuer.issued == 2
+            time.sleep(0.15)  # half of the short lifetime passes during the three requests
+    assert min(most, 2) <= issuer.issued <= most
 
 
 def test_eight_workers_that_are_refused_together_fetch_one_new_token(make: Callable[..., Transport]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import subprocess
 import sys
 import threading
@@ -51,13 +50,14 @@ class Processes:
             assert process.stdout.readline() == "ready\n"
 
     def run(self) -> list[tuple[float, float]]:
-        """Returns when each permit was held, ordered by start."""
+        """Returns when each permit was held, in seconds since all processes began, ordered by start."""
+        began = time.time()
         for process in self._running:
             assert process.stdin is not None
             process.stdin.write("\n")
             process.stdin.flush()
         lines = [line for process in self._running for line in process.communicate(timeout=600)[0].splitlines()]
-        return sorted((float(began), float(ended)) for began, ended in map(str.split, lines))
+        return sorted((float(start) - began, float(end) - began) for start, end in map(str.split, lines))
 
 
 def most_at_once(held: list[tuple[float, float]]) -> int:
@@ -79,21 +79,20 @@ def test_three_processes_share_one_limit_of_requests_at_once(tmp_path: Path) -> 
 @pytest.mark.slow
 def test_three_processes_share_one_limit_of_requests_a_minute(tmp_path: Path) -> None:
     held = Processes(tmp_path, concurrency=8, per_minute=1200, requests=10, hold=0).run()
-    gaps = [later[0] - earlier[0] for earlier, later in itertools.pairwise(held)]
     assert len(held) == 30
-    # One start every 50 ms: never closer, except for the time between acquiring and recording.
-    assert min(gaps) > 0.035
-    assert sum(gaps) == pytest.approx(29 * 0.05, rel=0.25)
+    # At most one start every 50 ms; a process may record its own late.
+    assert all(start > number * 0.05 - 0.02 for number, (start, _) in enumerate(held))
 
 
 @pytest.mark.slow
 def test_a_pause_stops_every_process_of_a_connection(tmp_path: Path) -> None:
     processes = Processes(tmp_path, concurrency=8, per_minute=0, requests=4, hold=0)
+    paused_from = time.time()
     RateLimit(tmp_path, max_concurrency=8).pause(1.0)
-    paused_until = time.time() + 1.0
+    late = time.time() - paused_from
     held = processes.run()
     assert len(held) == 12
-    assert paused_until - 0.05 < held[0][0] < paused_until + 0.5
+    assert held[0][0] > 0.95 - late
 
 
 @pytest.mark.slow

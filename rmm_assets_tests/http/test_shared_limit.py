@@ -5,7 +5,6 @@ A machine is a process in a folder of its own.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import subprocess
 import sys
@@ -82,13 +81,15 @@ def machine(folder: Path, name: str, *arguments: float) -> subprocess.Popen[str]
 
 
 def held_by(*processes: subprocess.Popen[str]) -> list[tuple[float, float]]:
-    """Starts the machines, and returns when each permit was held, ordered by start."""
+    """Starts the machines, and returns when each permit was held, in seconds since then, ordered by start."""
+    began = time.time()
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
     lines = [line for process in processes for line in process.communicate(timeout=600)[0].splitlines()]
-    return sorted((float(began), float(ended)) for began, ended in (line.split() for line in lines if line != "held"))
+    times = [[float(moment) - began for moment in line.split()] for line in lines if line != "held"]
+    return sorted((start, end) for start, end in times)
 
 
 @pytest.mark.slow
@@ -103,11 +104,9 @@ def test_two_machines_share_one_limit_of_requests_at_once(tmp_path: Path) -> Non
 @pytest.mark.usefixtures("redis")
 def test_two_machines_share_one_limit_of_requests_a_minute(tmp_path: Path) -> None:
     held = held_by(*(machine(tmp_path, name, 8, 600, 15, 0) for name in ("north", "south")))
-    gaps = [later[0] - earlier[0] for earlier, later in itertools.pairwise(held)]
     assert len(held) == 30
-    # One start every 100 ms, by the clock of Redis; a process may record it late.
-    assert sum(gaps) > 29 * 0.1 - 0.5
-    assert sorted(gaps)[len(gaps) // 2] > 0.05
+    # At most one start every 100 ms, by the clock of Redis; a process may record its own late.
+    assert all(start > number * 0.1 - 0.1 for number, (start, _) in enumerate(held))
 
 
 @pytest.mark.slow
