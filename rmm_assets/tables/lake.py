@@ -104,6 +104,9 @@ class WholeFiles(LocalFileSystem):  # type: ignore[misc]
             hidden.write_text(value, encoding)
 
     def cp_file(self, path1: str, path2: str, **options: Any) -> None:
+        if self.isdir(path1):  # of a folder's copy, only the folder: its files come one by one
+            super().cp_file(path1, path2, **options)
+            return
         with self._complete(path2) as hidden:
             shutil.copyfile(self._strip_protocol(path1), hidden)
 

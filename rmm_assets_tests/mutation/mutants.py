@@ -1455,6 +1455,13 @@ TABLES = (
         "                if time.monotonic() > 0:\n",
         ("tables/test_store.py::test_a_run_waits_for_a_reader_while_pages_are_fetched",),
     ),
+    Mutant(
+        "a folder of a lake is copied",
+        "tables/lake.py",
+        "if self.isdir(path1):",
+        "if False:",
+        ("tables/test_store.py::test_a_folder_of_a_lake_is_copied_with_its_files",),
+    ),
 )
 
 ROWS = (

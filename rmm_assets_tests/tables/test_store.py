@@ -141,6 +141,16 @@ def test_a_file_of_a_lake_appears_when_it_is_complete(tmp_path: Path) -> None:
     assert [path.read_text() for path in sorted(tmp_path.rglob("*")) if path.is_file()] == ["whole", "whole"]
 
 
+def test_a_folder_of_a_lake_is_copied_with_its_files(tmp_path: Path) -> None:
+    files, table = WholeFiles(auto_mkdir=True), tmp_path / "lake" / "acme" / "devices"
+    files.write_text(str(table / "day" / "1.json"), "whole", encoding="utf-8")
+    (table / "empty").mkdir()
+    files.copy(str(table), str(table.with_name("copied")), recursive=True)
+    copied = table.with_name("copied")
+    assert (copied / "day" / "1.json").read_text() == "whole" and (copied / "empty").is_dir()
+    assert not list(tmp_path.rglob("*.part"))
+
+
 def test_a_slow_api_does_not_delay_other_loads_into_the_same_file(tmp_path: Path) -> None:
     made = connection(resource("devices"), resource("alerts"))
     answered, asked = threading.Event(), threading.Event()
