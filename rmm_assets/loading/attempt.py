@@ -31,6 +31,7 @@ class Attempt:
     Attributes:
         batch: The names of the tenants of the run; empty in a connection without tenants.
         tenants: The outcomes for those read so far.
+        load_id: dlt's id of the load whose rows are in the table although the attempt failed.
     """
 
     store: Store
@@ -43,6 +44,7 @@ class Attempt:
     sent: bool = False
     batch: Sequence[str] = ()
     tenants: list[TenantOutcome] = field(default_factory=list)
+    load_id: str = ""
 
     def loaded(self, client: SqlClientBase[Any], outcome: Outcome) -> None:
         """Records a load while the database is open."""
@@ -90,7 +92,7 @@ class Attempt:
     def _sync(self, verdict: syncs.Verdict, outcome: Outcome | None = None) -> syncs.Sync:
         sync = syncs.Sync(
             self.store.run_id, self.plan.resource.name, self.began, round(time.monotonic() - self.started, 3), verdict,
-            requests=self.traffic.requests, retries=self.traffic.retries,
+            requests=self.traffic.requests, retries=self.traffic.retries, load_id=self.load_id,
         )  # fmt: skip
         if outcome is None:
             return sync
@@ -122,7 +124,7 @@ def _of_tenant(sync: syncs.Sync, tenant: TenantOutcome) -> syncs.Sync:
         rows_changed=tenant.rows_written - tenant.rows_new, rows_absent=tenant.rows_absent, rows_rejected=0,
         row_count=tenant.row_count, requests=traffic.requests, retries=traffic.retries,
         last_full_read=tenant.last_full_read if loaded else None, used_values="",
-        load_id=sync.load_id if loaded else "", error=" ".join((tenant.error or sync.error).split())[:_LONGEST_ERROR],
+        load_id="" if verdict == "failed" else sync.load_id, error=" ".join((tenant.error or sync.error).split())[:_LONGEST_ERROR],
     )  # fmt: skip
 
 

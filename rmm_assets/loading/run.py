@@ -538,6 +538,7 @@ def _open_run(
         except Exception as error:
             if not run.landed():
                 raise
+            attempt.load_id = reading.load_id
             raise PublishedError(
                 f"{resource.name}: the rows of load {reading.load_id} are in the table, but a step after the load failed: "
                 f"{str(causes(error)[-1])[:300] or type(causes(error)[-1]).__name__}"

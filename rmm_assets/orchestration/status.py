@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -54,13 +54,13 @@ class TenantStatus:
     Attributes:
         errors: Why resources could not be loaded in their last runs, by resource.
         last_success: When all of its resources were loaded (UTC): the oldest of their last loads; None if one never was.
-        rows: The number of rows of all its resources.
+        rows: The number of rows of all its resources; None if it is unknown, as after a load whose later step failed.
     """
 
     name: str
     errors: dict[str, str] = field(default_factory=dict)
     last_success: datetime | None = None
-    rows: int = 0
+    rows: int | None = 0
 
 
 @dataclass
@@ -192,14 +192,14 @@ def _tenants(connection: Connection) -> tuple[list[TenantStatus], dict[str, sync
     for name, tenant in found.items():
         times = {sync.resource: sync.started for sync in loaded if sync.tenant == name}
         tenant.last_success = min(times.values()) if names <= times.keys() else None
-        tenant.rows = sum(sync.row_count or 0 for sync in loaded if sync.tenant == name)
+        tenant.rows = _sum(sync.row_count for sync in loaded if sync.tenant == name)
     never = datetime.min.replace(tzinfo=UTC)
     worst = sorted(found.values(), key=lambda each: (-len(each.errors), each.last_success or never, each.name))
     totals: dict[str, syncs.Sync] = {}
     for sync in loaded:
         other = totals.get(sync.resource)
         totals[sync.resource] = sync if other is None else replace(
-            sync, started=max(sync.started, other.started), row_count=(sync.row_count or 0) + (other.row_count or 0)
+            sync, started=max(sync.started, other.started), row_count=_sum((sync.row_count, other.row_count))
         )  # fmt: skip
     return worst, totals
 
@@ -220,6 +220,12 @@ def _resource(
     if last is not None:
         status.last_run, status.verdict, status.error = last.run_id, last.verdict, last.error
     return status
+
+
+def _sum(numbers: Iterable[int | None]) -> int | None:
+    """Returns the sum of numbers; None if one of them is unknown."""
+    known = list(numbers)
+    return None if None in known else sum(filter(None, known))
 
 
 def _number(value: Any) -> int | None:

@@ -41,6 +41,7 @@ class Sync:
         rows_loaded: Number of rows received that the table holds as received.
         rows_written: Number of rows written to the table for it; null in rows that an older version wrote.
         row_count: Number of rows in the table afterwards; null if the run failed.
+        load_id: dlt's id of the load; empty if nothing was published.
         last_full_read: When the last complete read of everything started (UTC); null without `full_every`, and if the run
             failed.
         used_values: A digest of the values that child resources use in their requests, if the table has exactly the rows of a
@@ -112,12 +113,12 @@ def latest_of_tenants(client: SqlClientBase[Any], *, loaded: bool = False) -> li
 
     Args:
         client: dlt's SQL client of the dataset.
-        loaded: Whether to return only rows of runs that loaded rows into the table.
+        loaded: Whether to return only rows of runs that loaded rows into the table, also if a later step failed.
     """
     table = Table(client, SYNCS)
     if "tenant" not in table.columns():
         return []
-    condition = f" AND {quoted('verdict')} NOT LIKE 'failed%%'" if loaded else ""
+    condition = f" AND {quoted('verdict')} <> 'failed'" if loaded else ""
     return _newest(table, f"{quoted('tenant')} IS NOT NULL{condition}")
 
 
@@ -148,7 +149,7 @@ def rows_of_last_read(client: SqlClientBase[Any], resource: str) -> int | None:
 
 
 def latest_loaded(client: SqlClientBase[Any]) -> dict[str, Sync]:
-    """Returns each resource's last row of a run that loaded rows into the table."""
+    """Returns each resource's last row of a run that loaded rows into the table, also if a later step failed."""
     table = Table(client, SYNCS)
     return _by_resource(_newest(table, f"{table.quote('verdict')} <> 'failed'"))
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from rmm_assets.config import Connection
+from rmm_assets.errors import PublishedError
 from rmm_assets.loading.outcome import Outcome
 from rmm_assets.loading.retry import Retried, retry_rejected
-from rmm_assets.loading.run import sync
+from rmm_assets.loading.run import open_run, sync
 from rmm_assets.simulator import Simulator
 from rmm_assets.tables.store import Store
 from rmm_assets.tables.table import Table
@@ -37,6 +38,16 @@ class Bench:
         self._server.set_rows("devices", rows)
         made = self.made(**(more or STRICT))
         return sync(made, made.resource("devices"), KEY, base_url=self._server.base_url, store=self.store)
+
+    def fails_afterwards(self, rows: list[Row], **more: Any) -> None:
+        """Runs once, and fails when the rows are in the table."""
+        self._server.set_rows("devices", rows)
+        made = self.made(**more)
+        with open_run(
+            made, made.resource("devices"), KEY, base_url=self._server.base_url, store=self.store
+        ) as opened:  # fmt: skip
+            opened.pipeline.run(opened.source)
+            raise OSError("the disk is full")
 
     def retry(self, **more: Any) -> Retried:
         made = self.made(**more)
@@ -97,6 +108,14 @@ def test_nothing_is_absent_after_a_retry_and_a_row_that_was_comes_back(tmp_path:
     assert absent is None
     again = bench.holds(rows(1, 2, "three"), checks={})
     assert (again.rows_written, again.absences.gone) == (0, 0)
+
+
+def test_rows_rejected_before_a_load_whose_later_step_failed_are_not_tried(tmp_path: Path, server: Simulator) -> None:
+    bench = Bench(store_in(tmp_path), server)
+    bench.holds(rows(1, "two", 3))
+    with pytest.raises(PublishedError):
+        bench.fails_afterwards(rows(4), max_absent_share=1.0, **STRICT)
+    assert bench.retry() == Retried(earlier=1)
 
 
 def test_a_newer_row_is_not_overwritten_by_its_rejected_version(tmp_path: Path, server: Simulator) -> None:

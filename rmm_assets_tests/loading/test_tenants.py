@@ -12,11 +12,11 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from rmm_assets.config import Connection
-from rmm_assets.errors import TenantError
+from rmm_assets.errors import PublishedError, TenantError
 from rmm_assets.http.auth import Secret, hidden
 from rmm_assets.loading.outcome import Outcome
 from rmm_assets.loading.retry import Retried, retry_rejected
-from rmm_assets.loading.run import sync
+from rmm_assets.loading.run import open_run, sync
 from rmm_assets.loading.tenants import Access, Batch, tenants_of
 from rmm_assets.simulator import Simulator
 from rmm_assets.tables.store import Store
@@ -666,6 +666,39 @@ def test_rejected_rows_of_a_tenant_are_tried_again(customers: Customers, tmp_pat
     assert retried(NORTH, SOUTH, WEST) == Retried(landed=1, new=1)
     assert len(rows_of(tmp_path)) == 5 and (WEST, 2) in held(tmp_path)
     assert rejected() == []
+
+
+def load_and_fail_afterwards(folder: Path, made: Connection) -> None:
+    """Loads all tenants, and fails once their rows are in the table."""
+    everybody = tenants_of(made, store_in(folder))
+    batch = Batch([Access(tenant, secrets) for tenant in everybody], [tenant.name for tenant in everybody])
+    with open_run(made, made.resource("devices"), None, store=store_in(folder), tenants=batch) as opened:
+        opened.pipeline.run(opened.source)
+        raise OSError("the disk is full")
+
+
+def test_a_load_whose_later_step_failed_is_the_last_load_of_a_tenant(customers: Customers, tmp_path: Path) -> None:
+    made = msp(customers.server.url, resource(columns={"age": {"data_type": "bigint"}}))
+    customers.devices = {NORTH: [{"id": 1, "age": 1}, {"id": 2, "age": "x"}], SOUTH: devices(1), WEST: devices(1)}
+    load(tmp_path, made)
+    customers.devices = {**customers.devices, NORTH: [{"id": 1, "age": 2}, {"id": 3, "age": "y"}]}
+    customers.fails = {WEST: 403}
+    with pytest.raises(PublishedError):
+        load_and_fail_afterwards(tmp_path, made)
+    with store_in(tmp_path).reading("test") as client:
+        last = {sync.tenant: sync for sync in latest_of_tenants(client, loaded=True)}
+        tried = {sync.tenant: sync for sync in latest_of_tenants(client)}
+    verdicts = {name: sync.verdict for name, sync in last.items()}
+    assert verdicts == {NORTH: "failed_after_load", SOUTH: "failed_after_load", WEST: "loaded"}
+    assert tried[WEST].verdict == "failed" and not tried[WEST].load_id
+    assert {row["_dlt_load_id"] for row in rows_of(tmp_path, own=True) if row["tenant"] == NORTH} == {
+        last[NORTH].load_id
+    }
+    # The row that was rejected in the first load is gone at the source.
+    loose = msp(customers.server.url)
+    retried = retry_rejected(loose, loose.resource("devices"), store=store_in(tmp_path), tenants=[NORTH])
+    assert retried == Retried(landed=1, new=1, earlier=1)
+    assert held(tmp_path).keys() == {(NORTH, 1), (NORTH, 3), (SOUTH, 1), (WEST, 1)}
 
 
 @pytest.mark.parametrize("way", [{}, {"write_disposition": "replace"}, {"history": True}])

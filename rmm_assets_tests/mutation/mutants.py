@@ -959,6 +959,23 @@ LOADING = (
         ("loading/test_absences.py::test_an_empty_read_of_a_filled_table_is_red_and_the_table_unchanged",),
     ),
     Mutant(
+        "tenants: a load whose later step failed is their last load",
+        "tables/syncs.py",
+        "condition = f\" AND {quoted('verdict')} <> 'failed'\" if loaded else \"\"",
+        "condition = f\" AND {quoted('verdict')} NOT LIKE 'failed%%'\" if loaded else \"\"",
+        (
+            "loading/test_tenants.py::test_a_load_whose_later_step_failed_is_the_last_load_of_a_tenant",
+            "orchestration/test_tenants.py::test_rows_whose_load_failed_in_a_later_step_are_fresh_and_uncounted",
+        ),
+    ),
+    Mutant(
+        "the load of a run that fails later is recorded",
+        "loading/run.py",
+        "            attempt.load_id = reading.load_id\n",
+        "",
+        ("loading/test_retry.py::test_rows_rejected_before_a_load_whose_later_step_failed_are_not_tried",),
+    ),
+    Mutant(
         "a loss is relative to the last load",
         "loading/run.py",
         "before = rows_alive(table) if last is None else last",

@@ -20,8 +20,11 @@ from dagster._core.storage.partition_status_cache import get_and_update_asset_st
 
 from rmm_assets.cli import main
 from rmm_assets.config import Connection
+from rmm_assets.loading.run import store_of
 from rmm_assets.orchestration.assets import build_connection_defs
+from rmm_assets.orchestration.status import status_of
 from rmm_assets.orchestration.tenants import batches, partitions_of, update_partitions
+from rmm_assets.tables import syncs
 from rmm_assets_tests.customers import NORTH, SOUTH, WEST, Customers, key_of
 from rmm_assets_tests.syncing import devices, resource, rows_of
 
@@ -328,3 +331,22 @@ def test_a_tenant_that_is_not_loaded_any_more_fails_a_check(customers: Customers
     customers.fails = {}
     last = checked(WEST, SOUTH)
     assert last["fresh_tenants"].passed and last["last_full_read"].passed
+
+
+def test_rows_whose_load_failed_in_a_later_step_are_fresh_and_uncounted(
+    customers: Customers, instance: dg.DagsterInstance
+) -> None:
+    made = msp(customers.server.url, resource(fresh_within=60))
+    sync(made, instance)
+    now = datetime.now(UTC)
+    failed = syncs.Sync("later", "devices", now, 1.0, "failed_after_load", error="the disk is full", tenant=SOUTH)
+    with store_of(made).changing("test") as client:
+        client.execute_sql(f"UPDATE acme.rmm_syncs SET started = started - INTERVAL 3 DAY WHERE tenant = '{SOUTH}'")
+        syncs.write(client, failed)
+    definitions = build_connection_defs(made)
+    result = definitions.resolve_job_def("sync_msp").execute_in_process(instance=instance, partition_key=NORTH)
+    assert {check.check_name: check.passed for check in result.get_asset_check_evaluations()}["fresh_tenants"]
+    [found] = status_of({"msp": made}, definitions, instance, now).connections
+    shown = {tenant.name: (tenant.rows, tenant.last_success) for tenant in found.tenants}
+    assert shown[SOUTH] == (None, now) and [shown[name][0] for name in (NORTH, WEST)] == [5, 2]
+    assert [resource.rows for resource in found.resources] == [None]
