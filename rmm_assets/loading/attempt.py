@@ -99,7 +99,7 @@ class Attempt:
         evidence = outcome.report.evidence
         return replace(
             sync, evidence=evidence.name.lower() if evidence is not None else "",
-            rows_received=self.plan.rows_of(outcome.report),
+            rows_received=outcome.report.distinct,
             rows_loaded=outcome.rows_loaded, rows_written=outcome.rows_written, rows_new=outcome.rows_new,
             rows_changed=outcome.rows_changed, rows_absent=outcome.absences.gone, rows_rejected=outcome.rows_rejected,
             row_count=outcome.row_count, load_id=outcome.load_id, last_full_read=outcome.last_full_read,

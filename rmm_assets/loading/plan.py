@@ -114,10 +114,6 @@ class LoadPlan:
             self.deletes_rows or self.resource.strategy == "cdc" or (self.cursor is None and self.history is not None)
         )
 
-    def rows_of(self, report: Report) -> int:
-        """Returns the number of different rows that a read received; without a key, that of all."""
-        return report.distinct if self.key else report.rows
-
     def reads_everything(self, now: datetime, last_full_read: datetime | None) -> bool:
         """Returns whether `full_every` is due: the last complete read of everything is long ago, or there was none."""
         if self.full_seconds is None:

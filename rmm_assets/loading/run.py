@@ -653,7 +653,7 @@ def _refuse_loss(plan: LoadPlan, report: Report, table: Table) -> None:
     else:
         last = rows_of_last_read(table.client, resource.name) if plan.loss_baseline == "last read" else None
         before = rows_alive(table) if last is None else last
-    plan.refuse_loss(plan.rows_of(report), before)
+    plan.refuse_loss(report.distinct, before)
 
 
 def sync(

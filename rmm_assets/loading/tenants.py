@@ -379,7 +379,7 @@ class _Workers:
                 )
         plan.refuse_unproven_ends(outcome.report)
         everything = range is None or range.full
-        outcome.rows_received = plan.rows_of(outcome.report)
+        outcome.rows_received = outcome.report.distinct
         if everything and not outcome.report.partial:
             plan.refuse_loss(outcome.rows_received, reading.baselines.get(name, 0))
         self._refuse_own_column(resource, rows.pages)

@@ -24,7 +24,8 @@ class Report:
     Attributes:
         pages: Number of pages received in all passes.
         rows: Number of rows received in the last pass.
-        distinct: Number of distinct primary keys among them.
+        distinct: Number of distinct primary keys among them. Without a key, rows are the same if they are equal and on different
+            pages.
         duplicates: Number of rows received more than once; each lands once.
         passes: How often the endpoint was read; a pass that ends at its first boundary does not count.
         complete: Whether the read is proven complete.

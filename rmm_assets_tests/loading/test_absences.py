@@ -171,6 +171,16 @@ def test_an_empty_read_of_a_filled_table_is_red_and_the_table_unchanged(fleet: F
     assert fleet.holds(devices(5)).absences.marked == 5
 
 
+def test_a_loss_of_rows_without_a_key_is_not_made_up_for_by_repeats(tmp_path: Path) -> None:
+    endpoint = {"paginator": {"type": "offset", "limit": 2}}
+    made = connection(resource(write_disposition="replace", primary_key=None, endpoint=endpoint))
+    fleet = Fleet(tmp_path, made)
+    fleet.holds(devices(6))
+    with pytest.raises(SuspiciousLossError, match="sent 2 rows but the last read had 6"):
+        fleet.holds([*devices(2), *devices(2)])
+    assert rows_of(tmp_path) == devices(6)
+
+
 def test_an_empty_200_for_a_wrong_key_is_red_and_the_table_unchanged(fleet: Fleet) -> None:
     fleet.holds(devices(10))
     fleet.server.set_faults(Faults(empty=True))

@@ -48,6 +48,17 @@ def test_each_run_is_recorded_including_failed_ones(tmp_path: Path) -> None:
     assert len({row["run_id"] for row in (red, first, second)}) == 3
 
 
+@pytest.mark.parametrize(("key", "limit", "landing"), [("id", 100, 3), (None, 100, 5), (None, 3, 3)])
+def test_equal_rows_are_counted_as_often_as_they_land(
+    key: str | None, limit: int, landing: int, tmp_path: Path
+) -> None:
+    endpoint = {"paginator": {"type": "offset", "limit": limit}}
+    made = connection(resource(write_disposition="replace", primary_key=key, endpoint=endpoint))
+    with Simulator(tables={"devices": [*devices(3), *devices(2)]}) as server:
+        assert run(tmp_path, server.base_url, made).row_count == landing
+    assert [row["rows_received"] for row in noted(tmp_path)] == [landing]
+
+
 def test_the_error_of_another_library_is_recorded_without_the_secret(tmp_path: Path) -> None:
     made = connection(resource())
     with (

@@ -959,6 +959,20 @@ LOADING = (
         ("loading/test_absences.py::test_an_empty_read_of_a_filled_table_is_red_and_the_table_unchanged",),
     ),
     Mutant(
+        "equal rows without a key are counted as they land",
+        "loading/attempt.py",
+        "rows_received=outcome.report.distinct,",
+        "rows_received=outcome.report.rows,",
+        ("loading/test_syncs.py::test_equal_rows_are_counted_as_often_as_they_land",),
+    ),
+    Mutant(
+        "a loss is one of different rows",
+        "loading/run.py",
+        "plan.refuse_loss(report.distinct, before)",
+        "plan.refuse_loss(report.rows, before)",
+        ("loading/test_absences.py::test_a_loss_of_rows_without_a_key_is_not_made_up_for_by_repeats",),
+    ),
+    Mutant(
         "tenants: a load whose later step failed is their last load",
         "tables/syncs.py",
         "condition = f\" AND {quoted('verdict')} <> 'failed'\" if loaded else \"\"",
