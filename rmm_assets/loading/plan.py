@@ -26,6 +26,8 @@ from rmm_assets.rows.stamps import Stamp, Unit
 from rmm_assets.tables.table import ABSENT_SINCE
 
 REJECTED_SUFFIX = "_rejected"
+# Marks the column of tenants in dlt's schema, so that later loads know it from a column of the API.
+TENANT = "x-rmm-tenant"
 
 _FIELD = r"[A-Za-z_]\w*"
 
@@ -71,6 +73,7 @@ class LoadPlan:
         row_ids: How rows get ids if the table has ids.
         loss_baseline: The rows with which this read is compared to notice a sudden loss.
         deletes_rows: Whether a load deletes or ends rows that it lacks.
+        tenants: The column of tenants; None without tenants.
         scope: The column of tenants, if it must name those whose rows these are; else None.
         compared: The columns of a compound merge key by which a load finds the rows that it deletes or ends; else empty.
         read_at: The column with the time of the read; None if there is none.
@@ -97,6 +100,7 @@ class LoadPlan:
     row_ids: Literal["key", "random"]
     loss_baseline: Baseline
     deletes_rows: bool
+    tenants: str | None
     scope: str | None
     compared: tuple[str, ...]
     read_at: str | None
@@ -158,7 +162,8 @@ def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
     marks = changes or (arrow and resource.absent == "mark")
     absences = resource.absent if marks and _absences_show(resource, never_full=never_full) else "keep"
     deletes = _deletes_rows(resource, cursor)
-    scope = connection.tenants.column if connection.tenants is not None and deletes else None
+    tenants = connection.tenants.column if connection.tenants is not None else None
+    scope = tenants if deletes else None
     compares = resource.disposition == "merge" and bool(resource.keys) and not versions
     return LoadPlan(
         connection=connection.name,
@@ -181,6 +186,7 @@ def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
         row_ids="random" if resource.disposition == "append" or not resource.keys else "key",
         loss_baseline=_loss_baseline(resource, cursor, never_full=never_full),
         deletes_rows=deletes,
+        tenants=tenants,
         scope=scope,
         compared=_compared(resource, cursor),
         read_at=None if resource.read_at_column is None else normalized_column(resource.read_at_column),
@@ -192,6 +198,7 @@ def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
             marks=absences != "keep",
             hashes=compares,
             file_format=_file_format(connection),
+            tenants=tenants,
             scoped=scope is not None,
         ),
     )
@@ -224,7 +231,7 @@ def shape_of(
     return RowShape(
         table=plan.table,
         primary_key=resource.keys,
-        columns=_columns(resource),
+        columns=_columns(resource, plan.tenants),
         stamps=resource.stamps,
         added=frozenset() if plan.read_at is None else frozenset({plan.read_at}),
         max_table_nesting=resource.max_table_nesting,
@@ -255,9 +262,11 @@ def _compared(resource: Resource, cursor: Cursor | None) -> tuple[str, ...]:
     return tuple(map(normalized_column, names)) if len(names) > 1 else ()
 
 
-def _columns(resource: Resource) -> Mapping[str, Mapping[str, Any]]:
+def _columns(resource: Resource, tenants: str | None) -> Mapping[str, Mapping[str, Any]]:
     """Returns the column hints. Only a merge deletes rows flagged as deleted; otherwise they land like any other row."""
     columns: Mapping[str, Mapping[str, Any]] = resource.as_dlt().get("columns") or {}
+    if tenants is not None:
+        columns = {**columns, tenants: {**columns[tenants], TENANT: True}}
     if resource.disposition == "merge":
         return columns
     return {name: {key: value for key, value in hint.items() if key != "hard_delete"} for name, hint in columns.items()}
@@ -392,9 +401,9 @@ def _file_format(connection: Connection) -> str:
 
 def _hints(
     resource: Resource, arrow: bool, strategy: str | None, cursor: Cursor | None, *, marks: bool, hashes: bool,
-    file_format: str, scoped: bool,
+    file_format: str, tenants: str | None, scoped: bool,
 ) -> dict[str, Any]:  # fmt: skip
-    hints = {**resource.as_dlt(), "columns": _columns(resource) or None}
+    hints = {**resource.as_dlt(), "columns": _columns(resource, tenants) or None}
     for key in ("endpoint", "include_from_parent", "processing_steps"):
         hints.pop(key, None)
     if strategy is not None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rmm_assets.config import Connection
-from rmm_assets.errors import ChildTablesError, IncompleteError, SchemaContractError
+from rmm_assets.errors import IncompleteError, SchemaContractError
 from rmm_assets.loading.cursor import Cursor, Range
 from rmm_assets.loading.dlt_internals import (
     cursor_state,
@@ -25,13 +25,14 @@ from rmm_assets.loading.dlt_internals import (
     nested_tables,
     values_at,
 )
+from rmm_assets.loading.misfits import refuse_misfits
 from rmm_assets.loading.plan import LoadPlan, shape_of
 from rmm_assets.loading.reads import Landing, Reading, read
 from rmm_assets.loading.requests import Requests, plan_requests
 from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.shape import RowShape
-from rmm_assets.rows.spool import ROOT_ID, ROW_ID, Choose, Spool
+from rmm_assets.rows.spool import Choose, Spool
 from rmm_assets.rows.timestamps import TIMESTAMP
 from rmm_assets.tables.rejects import FIRST_REJECTED_AT, REJECTED_AT
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID
@@ -89,8 +90,8 @@ def _rows(plan: LoadPlan, requests: Requests, reading: Reading) -> Iterator[Any]
     """Reads until the read is proven complete, then yields the rows collected on disk."""
     # Before others may use the destination.
     reading.parents.look_up(requests, reading.pipeline)
-    reading.begun()
     shape = replace(shape_at(plan, reading), used_paths=requests.endpoint.shape.used_paths)
+    reading.begun()
     requests = replace(requests, endpoint=replace(requests.endpoint, shape=shape))
     cursor_range = range_of(plan, full=reading.full)
     spool = spool_of(plan, shape, reading.folder)
@@ -173,7 +174,7 @@ def shape_at(plan: LoadPlan, reading: Landing) -> RowShape:
     dlt restored the table's schema before the read, unless a killed first load left the table without dlt's state.
 
     Raises:
-        ChildTablesError: The table can no longer get child tables.
+        RmmError: The table was loaded in another way than the connection file says now; see `misfits`.
     """
     pipeline, existing = reading.pipeline, reading.existing
     schema = schema_of(pipeline)
@@ -185,17 +186,7 @@ def shape_at(plan: LoadPlan, reading: Landing) -> RowShape:
         known = dict(tables[plan.table]["columns"])
     nested = {str(child["name"]): child for child in nested_tables(tables, plan.table)} if known else {}
     shape = shape_of(plan, known, nested, dlt.current.source_schema().naming.max_length)
-    if shape.nesting is not None and known and ROW_ID not in known:
-        raise ChildTablesError(
-            f"{plan.resource.name}: the table exists and its lists are JSON columns: with child_tables its rows "
-            "would need ids, which they do not have. Drop the table and load it again, or remove child_tables"
-        )
-    rooted = shape.nesting is not None and shape.nesting.rooted
-    for name in [name for name, child in nested.items() if rooted and ROOT_ID not in child["columns"]]:
-        raise ChildTablesError(
-            f"{plan.resource.name}: the rows of the table {name} do not have the ids of their root rows, which this "
-            "write_disposition needs. Drop the tables and load them again"
-        )
+    refuse_misfits(plan, shape, nested)
     return shape
 
 

@@ -196,13 +196,8 @@ def build_tenants_source(reading: TenantsReading) -> dlt.sources.DltSource:
     plan = reading.plan
 
     def rows() -> Iterator[Any]:
-        reading.begun()
         shape = shape_at(plan, reading)
-        if shape.known and reading.column not in shape.known:
-            raise TenantError(
-                f"{plan.resource.name}: the table was loaded without tenants, so it has no column {reading.column}: set another "
-                "`dataset` or `table_name`, or drop the table"
-            )
+        reading.begun()
         spool = spool_of(plan, shape, reading.folder)
         _read_all(reading, shape, spool)
         yield from landing(plan, shape, spool, reading, None)

@@ -22,6 +22,7 @@ from rmm_assets.simulator import Simulator
 from rmm_assets.tables.store import Store
 from rmm_assets.tables.syncs import latest_of_tenants
 from rmm_assets.tables.table import Table
+from rmm_assets_tests.audit.auditing import tamper
 from rmm_assets_tests.customers import NORTH, SOUTH, WEST, Customers, key_of
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.syncing import Row, connection, devices, resource, rows_of, run, store_in
@@ -713,3 +714,30 @@ def test_a_table_that_was_loaded_without_tenants_is_refused_with_what_to_do(
     ):
         load(tmp_path, msp(customers.server.url, resource(**way)))
     assert len(rows_of(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("way", [{}, {"write_disposition": "append", "primary_key": None}, {"history": True}])
+def test_a_table_that_was_loaded_with_tenants_is_refused_without_them(
+    customers: Customers, tmp_path: Path, way: dict[str, Any]
+) -> None:
+    customers.devices = dict.fromkeys((NORTH, SOUTH, WEST), devices(2))
+    load(tmp_path, msp(customers.server.url, resource(**way)))
+    before = rows_of(tmp_path, own=True)
+    with Simulator(tables={"devices": devices(3)}) as server:
+        with pytest.raises(
+            TenantError, match=r"loaded with tenants, .* column tenant, .*: write `tenants` again, set ano"
+        ):
+            run(tmp_path, server.base_url, connection(resource(**way)))
+        assert not server.requests
+    with pytest.raises(TenantError, match=r"in its column tenant, not in customer: write `column: tenant` under"):
+        load(tmp_path, msp(customers.server.url, resource(**way), column="customer"))
+    assert rows_of(tmp_path, own=True) == before
+    tamper(tmp_path, "DROP TABLE acme.devices")
+    with Simulator(tables={"devices": devices(3)}) as server:
+        assert run(tmp_path, server.base_url, connection(resource(**way))).row_count == 3
+
+
+def test_a_field_named_tenant_is_no_tenant(tmp_path: Path) -> None:
+    with Simulator(tables={"devices": devices(3, tenant="north")}) as server:
+        for key in (["tenant", "id"], "id"):
+            assert run(tmp_path, server.base_url, connection(resource(primary_key=key))).row_count == 3

@@ -990,6 +990,27 @@ LOADING = (
         ("loading/test_retry.py::test_rows_rejected_before_a_load_whose_later_step_failed_are_not_tried",),
     ),
     Mutant(
+        "a table with tenants is not loaded without them",
+        "loading/misfits.py",
+        "if there is not None:",
+        "if False:",
+        ("loading/test_tenants.py::test_a_table_that_was_loaded_with_tenants_is_refused_without_them",),
+    ),
+    Mutant(
+        "a table without tenants is not loaded with them",
+        "loading/misfits.py",
+        "elif plan.tenants not in known:",
+        "elif False:",
+        ("loading/test_tenants.py::test_a_table_that_was_loaded_without_tenants_is_refused_with_what_to_do",),
+    ),
+    Mutant(
+        "tenants do not change their column",
+        "loading/misfits.py",
+        "elif there not in (None, plan.tenants):",
+        "elif False:",
+        ("loading/test_tenants.py::test_a_table_that_was_loaded_with_tenants_is_refused_without_them",),
+    ),
+    Mutant(
         "a loss is relative to the last load",
         "loading/run.py",
         "before = rows_alive(table) if last is None else last",
