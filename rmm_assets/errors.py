@@ -101,6 +101,10 @@ class ChildTablesError(RmmError):
     """A table that was loaded without child tables cannot get them."""
 
 
+class MisfitError(RmmError):
+    """A table was loaded in another way than the connection file says now, and cannot take the next load."""
+
+
 class DatabaseInUseError(RmmError):
     """Another program keeps the database file open."""
 

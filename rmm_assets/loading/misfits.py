@@ -8,27 +8,59 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rmm_assets.errors import ChildTablesError, TenantError
+from rmm_assets.errors import ChildTablesError, MisfitError, TenantError
 from rmm_assets.loading.plan import TENANT, LoadPlan
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import ROOT_ID, ROW_ID
+from rmm_assets.tables.inspection import repeated_keys
+from rmm_assets.tables.table import Table
 
 
-def refuse_misfits(plan: LoadPlan, shape: RowShape, nested: Mapping[str, Any]) -> None:
+def refuse_misfits(plan: LoadPlan, shape: RowShape, tables: Mapping[str, Any], nested: Mapping[str, Any]) -> None:
     """Refuses a table whose columns do not fit the connection file.
 
     Args:
         plan: How the resource is landed now.
         shape: Describes the rows; with the columns of the table, if there is one.
-        nested: The stored dlt schema's child tables of the table, by name.
+        tables: The stored dlt schema's tables, by name.
+        nested: Those of them that are child tables of the table.
 
     Raises:
         TenantError: Only one of the table and the file has tenants, or their columns for them differ.
-        ChildTablesError: Rows lack the ids that link them to their lists.
+        MisfitError: The rows of the table are not versions, or have no ids.
+        ChildTablesError: Lists are in another place, or rows lack ids that link them to theirs.
     """
     if shape.known:
         _refuse_tenants(plan, shape.known)
-        _refuse_lists(plan, shape, nested)
+        _refuse_rows_without_versions(plan, shape.known)
+        _refuse_lists(plan, shape, tables.get(plan.table, {}), nested)
+
+
+def refuse_repeated_keys(plan: LoadPlan, table: Table, schema: Mapping[str, Any]) -> None:
+    """Refuses to merge by a key that several rows of the table share, if each of them would stay.
+
+    Args:
+        plan: How the resource is landed now.
+        table: The table.
+        schema: Its stored dlt schema.
+
+    Raises:
+        MisfitError: It has such rows.
+    """
+    said: Any = plan.hints["write_disposition"]
+    # Other strategies delete the rows with a key that was received.
+    if not isinstance(said, Mapping) or said.get("strategy") not in ("upsert", "insert-only"):
+        return
+    columns: Mapping[str, Any] = schema.get("columns", {})
+    key = {name for name, column in columns.items() if column.get("primary_key")}
+    merged = schema.get("write_disposition") == "merge" and schema.get("x-merge-strategy") != "scd2"
+    if merged and key == {*plan.key}:
+        return
+    if (number := repeated_keys(table, plan.key)) > 0:
+        raise MisfitError(
+            f"{plan.resource.name}: {number} values of the key ({', '.join(plan.key)}) are in several rows of the table, as after "
+            f"loads with history, with append or with another key, and a merge needs one row for each. {_anew(plan)}"
+        )
 
 
 def _refuse_tenants(plan: LoadPlan, known: Mapping[str, Mapping[str, Any]]) -> None:
@@ -52,16 +84,41 @@ def _refuse_tenants(plan: LoadPlan, known: Mapping[str, Mapping[str, Any]]) -> N
         )
 
 
-def _refuse_lists(plan: LoadPlan, shape: RowShape, nested: Mapping[str, Any]) -> None:
-    if shape.nesting is not None and ROW_ID not in shape.known:
+def _refuse_rows_without_versions(plan: LoadPlan, known: Mapping[str, Any]) -> None:
+    # Not even with ids: PostgreSQL would keep them unique, and a version that returns has its former id.
+    if plan.history is not None and plan.history.valid_to not in known:
+        raise MisfitError(
+            f"{plan.resource.name}: the table was loaded without history, so its rows are not versions: it has no column "
+            f"{plan.history.valid_to}. {_anew(plan)}"
+        )
+
+
+def _refuse_lists(plan: LoadPlan, shape: RowShape, schema: Mapping[str, Any], nested: Mapping[str, Any]) -> None:
+    resource, merges = plan.resource, plan.resource.disposition == "merge"
+    flat = schema.get("x-normalizer", {}).get("max_nesting") == 0 and resource.max_table_nesting != 0
+    if plan.child_tables and (ROW_ID not in shape.known or flat):
         raise ChildTablesError(
-            f"{plan.resource.name}: the table exists and its lists are JSON columns: with child_tables its rows would need ids, "
+            f"{resource.name}: the table exists and its lists are JSON columns: with child_tables its rows would need ids, "
             f"which they do not have. {_anew(plan)}, or remove child_tables"
         )
-    rooted = shape.nesting is not None and shape.nesting.rooted
+    # dlt's normalizer gives each row an id, and only files without a schema of their own take a required column.
+    takes_ids = not (plan.changes_rows or merges or resource.table_format == "iceberg")
+    if not plan.arrow and ROW_ID not in shape.known and not takes_ids:
+        raise MisfitError(
+            f"{resource.name}: the rows of the table do not have the ids that dlt's normalizer gives them, which the file "
+            f"needs now. {_anew(plan)}"
+        )
+    if not plan.child_tables and not plan.arrow and merges and nested:
+        raise ChildTablesError(
+            f"{resource.name}: the lists of the table are in child tables, where those of rows that do not change would stay: "
+            f"write `child_tables: true` again, or load the tables anew. {_anew(plan, several=True)}"
+        )
+    rooted = (
+        shape.nesting.rooted if shape.nesting is not None else plan.child_tables and merges and plan.history is None
+    )
     for name in [name for name, child in nested.items() if rooted and ROOT_ID not in child["columns"]]:
         raise ChildTablesError(
-            f"{plan.resource.name}: the rows of the table {name} do not have the ids of their root rows, which this "
+            f"{resource.name}: the rows of the table {name} do not have the ids of their root rows, which this "
             f"write_disposition needs. {_anew(plan, several=True)}"
         )
 

@@ -23,6 +23,7 @@ from rmm_assets.rows.contents import CONTENT_HASH
 from rmm_assets.rows.shape import Nesting, RowShape
 from rmm_assets.rows.spool import ROOT_ID, ROW_ID
 from rmm_assets.rows.stamps import Stamp, Unit
+from rmm_assets.tables.existing import INSTEAD_OF_PARQUET
 from rmm_assets.tables.table import ABSENT_SINCE
 
 REJECTED_SUFFIX = "_rejected"
@@ -395,7 +396,7 @@ def _file_format(connection: Connection) -> str:
     """How Arrow tables are handed to the destination."""
     # Without the ADBC driver, dlt fills PostgreSQL by COPY with FORCE_NULL, which makes null of every empty text (1.31.0).
     if connection.destination.type == "postgres" and find_spec("adbc_driver_postgresql") is None:
-        return "insert_values"
+        return INSTEAD_OF_PARQUET
     return "parquet"
 
 

@@ -40,12 +40,14 @@ class Publishing(NamedTuple):
         wanted: A mask of the rows to write, in landing order; None for all.
         marked: Rows of the table to write once more, as they are now marked absent.
         scope: The SQL condition for rows that the load may delete or end; empty for those that its write disposition says.
+        file_format: How Arrow tables are handed to the destination, if not as the plan says.
     """
 
     into_empty: bool
     wanted: Mask | None = None
     marked: Sequence[pa.Table] = ()
     scope: str = ""
+    file_format: str | None = None
 
 
 @dataclass(kw_only=True)

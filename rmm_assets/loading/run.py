@@ -61,7 +61,7 @@ from rmm_assets.tables.absences import (
     rows_valid,
 )
 from rmm_assets.tables.differences import CHANGED, NEW, UNHASHED, Differences, Spared, differences
-from rmm_assets.tables.existing import look_up
+from rmm_assets.tables.existing import INSTEAD_OF_PARQUET, look_up, takes_parquet
 from rmm_assets.tables.rejects import keep_once
 from rmm_assets.tables.store import Store
 from rmm_assets.tables.syncs import latest_loaded, latest_of_tenants, rows_of_last_read, rows_of_last_reads
@@ -293,7 +293,15 @@ def prepare(
         publishing = _prepare_tenants(plan, table, reading, spool, shape, found)
     else:
         publishing = _prepare_all(plan, table, reading, spool, shape, found)
-    return publishing._replace(scope=_scope(plan, table, reading))
+    return publishing._replace(scope=_scope(plan, table, reading), file_format=_file_format(plan, pipeline, table))
+
+
+def _file_format(plan: LoadPlan, pipeline: dlt.Pipeline, table: Table) -> str | None:
+    """Returns how Arrow tables are handed to the destination, if the table does not take what the plan says."""
+    names = [table.name, *(str(child["name"]) for child in nested_tables(schema_of(pipeline).tables, table.name))]
+    if plan.hints.get("file_format") == "parquet" and not takes_parquet(table.client, names):
+        return INSTEAD_OF_PARQUET
+    return None
 
 
 def _scope(plan: LoadPlan, table: Table, reading: Landing) -> str:

@@ -25,7 +25,7 @@ from rmm_assets.loading.dlt_internals import (
     nested_tables,
     values_at,
 )
-from rmm_assets.loading.misfits import refuse_misfits
+from rmm_assets.loading.misfits import refuse_misfits, refuse_repeated_keys
 from rmm_assets.loading.plan import LoadPlan, shape_of
 from rmm_assets.loading.reads import Landing, Reading, read
 from rmm_assets.loading.requests import Requests, plan_requests
@@ -35,7 +35,7 @@ from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import Choose, Spool
 from rmm_assets.rows.timestamps import TIMESTAMP
 from rmm_assets.tables.rejects import FIRST_REJECTED_AT, REJECTED_AT
-from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID
+from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID, Table
 
 # dlt needs an address to describe the source even if none is known yet (the embedded RMM starts with the run).
 _NO_ADDRESS = "http://127.0.0.1"
@@ -132,6 +132,8 @@ def landing(
     if publishing.into_empty and plan.appends_into_empty:
         # Without a staging table, one statement fills the table.
         dlt.current.resource().apply_hints(write_disposition="append")
+    if publishing.file_format is not None:
+        dlt.current.resource().apply_hints(file_format=cast("Any", publishing.file_format))
     forget_merge_options(plan.table)
     if publishing.scope:
         said: Any = plan.hints["write_disposition"]
@@ -186,7 +188,10 @@ def shape_at(plan: LoadPlan, reading: Landing) -> RowShape:
         known = dict(tables[plan.table]["columns"])
     nested = {str(child["name"]): child for child in nested_tables(tables, plan.table)} if known else {}
     shape = shape_of(plan, known, nested, dlt.current.source_schema().naming.max_length)
-    refuse_misfits(plan, shape, nested)
+    refuse_misfits(plan, shape, tables, nested)
+    if known:
+        with pipeline.sql_client() as client:
+            refuse_repeated_keys(plan, Table(client, plan.table), tables.get(plan.table, {}))
     return shape
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,13 @@ from dlt.common.destination.client import JobClientBase, WithStateSync
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
 from dlt.destinations.job_client_impl import SqlJobClientBase
+from dlt.destinations.sql_client import SqlClientBase
 
 from rmm_assets.errors import ForeignTableError
 from rmm_assets.tables.table import Table
+
+# dlt's format of load files where Parquet does not work.
+INSTEAD_OF_PARQUET = "insert_values"
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,23 @@ def look_up(client: JobClientBase, schema: str, table: str) -> Existing:
             )
         found = dict(client.get_storage_tables([table]))
         return Existing(columns={name: dict(column) for name, column in found.get(table, {}).items()})
+
+
+def takes_parquet(client: SqlClientBase[Any], names: Sequence[str]) -> bool:
+    """Returns whether Parquet files can be loaded into tables and their staging tables.
+
+    In PostgreSQL, dlt makes `json` columns for Parquet files and `jsonb` columns for others, and ADBC cannot copy into these
+    (1.31.0).
+    """
+    if client.capabilities.sqlglot_dialect != "postgres":
+        return True
+    with client.with_staging_dataset():
+        datasets = [client.dataset_name]
+    found = client.execute_sql(
+        "SELECT 1 FROM information_schema.columns WHERE udt_name = 'jsonb' AND table_schema = ANY(%s) AND table_name = ANY(%s)",
+        [*datasets, client.dataset_name], list(names),
+    )  # fmt: skip
+    return not found
 
 
 def _stored(client: WithStateSync, schema: str) -> Mapping[str, Any]:

@@ -61,6 +61,15 @@ def duplicates(table: Table, columns: Sequence[str], versions: tuple[str, str | 
     return Finding(looked_at, at_fault, tuple(_text(row[:-1]) for row in examples))
 
 
+def repeated_keys(table: Table, columns: Sequence[str]) -> int:
+    """Returns the number of keys that several rows have; 0 if the table lacks a column of the key."""
+    if not {*columns} <= {*table.columns()}:
+        return 0
+    listed = ", ".join(map(table.quote, columns))
+    groups = f"SELECT {listed} FROM {{table}} GROUP BY {listed} HAVING count(*) > 1"
+    return int(table.rows(f"SELECT count(*) FROM ({groups}) AS repeated")[0][0])
+
+
 def nulls(table: Table, column: str, key: Sequence[str]) -> Finding:
     """Finds rows with a null in the column."""
     return _at_fault(table, [column], f"{table.quote(column)} IS NULL", key)

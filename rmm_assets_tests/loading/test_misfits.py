@@ -1,0 +1,180 @@
+"""Tests what happens to a table if the connection file changes: the next load works, or is refused before anything changes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rmm_assets.errors import ChildTablesError, MisfitError, RmmError
+from rmm_assets.loading.attempt import explained_by
+from rmm_assets.loading.outcome import Outcome
+from rmm_assets.loading.run import sync
+from rmm_assets.simulator import Simulator
+from rmm_assets.tables.store import Store
+from rmm_assets.tables.table import Table
+from rmm_assets_tests.postgres import new_database
+from rmm_assets_tests.syncing import KEY, Row, connection, resource, store_in
+
+BY_KEY: dict[str, dict[str, Any]] = {
+    "merge": {},
+    "merge by deletes": {"write_disposition": {"disposition": "merge", "strategy": "delete-insert"}},
+    "merge by dlt": {"normalizer": "dlt"},
+    "history": {"write_disposition": None, "history": True},
+    "replace": {"write_disposition": "replace"},
+    "append": {"write_disposition": "append"},
+}
+KEYLESS = {f"{way}, no key": {**BY_KEY[way], "primary_key": None} for way in ("replace", "append")}
+# Where these differ has nothing to do with child tables.
+NESTED = {f"{way}, nested": {**said, "child_tables": True} for way, said in BY_KEY.items() if way != "merge by deletes"}
+WAYS = {**BY_KEY, **KEYLESS, **NESTED}
+
+
+def fleet(*numbers: int, **names: str) -> list[Row]:
+    return [{"id": i, "name": names.get(f"n{i}", f"PC-{i}"), "tags": ["a", f"t{i}"]} for i in numbers]
+
+
+# Loaded in the first way, one after the other, and then in the second: rows change, are gone and are new.
+BEFORE = fleet(*range(1, 7)), fleet(*range(1, 7), n2="changed")
+AFTER = fleet(1, 2, 3, 4, 5, 9, n3="changed")
+
+
+def load(store: Store, rows: list[Row], **way: Any) -> Outcome:
+    made = connection(resource(**way), destination={"type": store.destination}, dataset=store.dataset)
+    with Simulator(tables={"devices": rows}) as server:
+        return sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
+
+
+def loads(store: Store, rows: list[Row], **way: Any) -> Outcome:
+    """Does the same, and raises the error that explains a failure, which comes before the first request."""
+    made = connection(resource(**way), destination={"type": store.destination}, dataset=store.dataset)
+    with Simulator(tables={"devices": rows}) as server:
+        try:
+            return sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
+        except Exception as error:
+            assert not server.requests
+            raise (explained_by(error) or error) from None
+
+
+def tables(store: Store) -> dict[str, list[Row]]:
+    found = {}
+    with store.reading("look") as client:
+        for name in ("devices", "devices__tags"):
+            table = Table(client, name)
+            columns = table.columns()
+            found[name] = [dict(zip(columns, row)) for row in table.rows("SELECT * FROM {table}")] if columns else []
+    return found
+
+
+def rows_now(store: Store, outcome: Outcome, way: dict[str, Any]) -> list[str]:
+    """Returns the rows with their lists: without those that are gone, earlier versions, and what was appended to."""
+    found, rows = tables(store), []
+    for row in found["devices"]:
+        if row.get("_absent_since") or (way.get("history") and row["_dlt_valid_to"]):
+            continue
+        if way.get("write_disposition") == "append" and row["_dlt_load_id"] != outcome.load_id:
+            continue
+        tags = row.get("tags")
+        tags = json.loads(tags) if isinstance(tags, str) else tags
+        own = [tag for tag in found["devices__tags"] if tag["_dlt_parent_id"] == row.get("_dlt_id")]
+        children = [tag["value"] for tag in sorted(own, key=lambda tag: int(tag["_dlt_list_idx"]))]
+        rows.append(json.dumps([row["id"], row["name"], tags, children]))
+    return sorted(rows)
+
+
+Loaded = Callable[[str, str, Path], Store]
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Loaded]:
+    """Returns a function that returns a store of its own with a table as loaded in a way, which happens once."""
+    made: dict[tuple[str, str], Store] = {}
+    with ExitStack() as stack:
+
+        def of(kind: str, way: str, folder: Path) -> Store:
+            server = request.getfixturevalue("postgres_server") if kind == "postgres" else ""
+            if (kind, way) not in made:
+                place = tmp_path_factory.mktemp("loaded")
+                store = store_in(place)
+                if kind == "postgres":
+                    store = Store(kind, stack.enter_context(new_database(server)), "acme", place / "work")
+                for rows in BEFORE if way else ():
+                    load(store, rows, **WAYS[way])
+                made[kind, way] = store
+            first = str(made[kind, way].credentials)
+            if kind == "duckdb":
+                if way:
+                    shutil.copy(first, folder)
+                return store_in(folder)
+            url = stack.enter_context(new_database(server, first.rpartition("/")[2]))
+            return Store(kind, url, "acme", folder / "work")
+
+        yield of
+
+
+@pytest.fixture(scope="module")
+def fresh(loaded: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], list[str]]:
+    """Returns a function that returns the rows of a table that is loaded for the first time."""
+    found: dict[tuple[str, str], list[str]] = {}
+
+    def of(kind: str, way: str) -> list[str]:
+        if (kind, way) not in found:
+            store = loaded(kind, "", tmp_path_factory.mktemp("fresh"))
+            found[kind, way] = rows_now(store, load(store, AFTER, **WAYS[way]), WAYS[way])
+        return found[kind, way]
+
+    return of
+
+
+class Way:
+    """A way to load, and what its tables have."""
+
+    def __init__(self, name: str) -> None:
+        said = WAYS[name]
+        self.history, self.nested = "history" in said, "child_tables" in said
+        self.by_dlt = self.history or "normalizer" in said
+        self.ids = self.by_dlt or self.nested
+        self.repeats_keys = self.history or said.get("write_disposition") == "append"
+        self.merges = said.get("write_disposition") not in ("replace", "append")
+        self.by_row = self.merges and not self.history
+        self.upserts = self.by_row and not self.by_dlt and "write_disposition" not in said
+
+
+def refused(before: str, after: str) -> type[RmmError] | None:
+    """Returns the error with which a table that was loaded in one way cannot be loaded in another; None if it can."""
+    was, now = Way(before), Way(after)
+    if now.history and not was.history:
+        return MisfitError
+    if now.nested and not was.nested:
+        return ChildTablesError
+    if now.by_dlt and not was.ids:
+        return MisfitError
+    if now.by_dlt and now.merges and was.nested and not now.nested:
+        return ChildTablesError
+    if now.by_row and now.nested and not was.by_row:
+        return ChildTablesError
+    return MisfitError if now.upserts and was.repeats_keys else None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [*permutations(WAYS, 2)])
+@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
+def test_a_table_fits_the_file_or_is_refused(
+    kind: str, before: str, after: str, loaded: Loaded, fresh: Callable[[str, str], list[str]], tmp_path: Path
+) -> None:
+    store, way, error = loaded(kind, before, tmp_path), WAYS[after], refused(before, after)
+    if error is not None:
+        there = tables(store)
+        with pytest.raises(error, match=r"`rmm reset acme devices`"):
+            loads(store, AFTER, **way)
+        assert tables(store) == there
+        return
+    assert rows_now(store, loads(store, AFTER, **way), way) == fresh(kind, after)
+    if way.get("write_disposition") != "append":
+        assert rows_now(store, loads(store, AFTER, **way), way) == fresh(kind, after)
