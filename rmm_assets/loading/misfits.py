@@ -8,12 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rmm_assets.config.names import normalized_column
 from rmm_assets.errors import ChildTablesError, MisfitError, TenantError
 from rmm_assets.loading.plan import TENANT, LoadPlan
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import ROOT_ID, ROW_ID
+from rmm_assets.rows.targets import column_type
 from rmm_assets.tables.inspection import repeated_keys
 from rmm_assets.tables.table import Table
+
+# What a column's type says in addition.
+_DETAILS = ("precision", "scale", "timezone")
 
 
 def refuse_misfits(plan: LoadPlan, shape: RowShape, tables: Mapping[str, Any], nested: Mapping[str, Any]) -> None:
@@ -27,11 +32,12 @@ def refuse_misfits(plan: LoadPlan, shape: RowShape, tables: Mapping[str, Any], n
 
     Raises:
         TenantError: Only one of the table and the file has tenants, or their columns for them differ.
-        MisfitError: The rows of the table are not versions, or have no ids.
+        MisfitError: A column has another type than the file declares, or the rows of the table are not versions.
         ChildTablesError: Lists are in another place, or rows lack ids that link them to theirs.
     """
     if shape.known:
         _refuse_tenants(plan, shape.known)
+        _refuse_types(plan, shape.known)
         _refuse_rows_without_versions(plan, shape.known)
         _refuse_lists(plan, shape, tables.get(plan.table, {}), nested)
 
@@ -82,6 +88,31 @@ def _refuse_tenants(plan: LoadPlan, known: Mapping[str, Mapping[str, Any]]) -> N
             f"{name}: the table was loaded without tenants, so it has no column {plan.tenants}: set another `dataset` or "
             "`table_name`, or drop the table"
         )
+
+
+def _refuse_types(plan: LoadPlan, known: Mapping[str, Mapping[str, Any]]) -> None:
+    declared: Mapping[str, Mapping[str, Any]] = plan.hints.get("columns") or {}
+    for source, hint in declared.items():
+        name = normalized_column(source)
+        there = known.get(name, {})
+        if hint.get("data_type") and there.get("data_type") and _differ(there, hint):
+            raise MisfitError(
+                f"{plan.resource.name}: the column {name} of the table {plan.table} is {_type(there)}, and the file declares "
+                f"{_type(hint)}. Declare {_type(there)} again, or no type: other values then get a column of their own. "
+                f"{_anew(plan)}, for the new type"
+            )
+
+
+def _differ(there: Mapping[str, Any], declared: Mapping[str, Any]) -> bool:
+    """Returns whether a column would be made in another way: with another type, or a text with another maximum."""
+    if there["data_type"] == declared["data_type"] == "text":
+        return there.get("precision") not in (None, declared.get("precision"))
+    return bool(there["data_type"] != declared["data_type"] or column_type(there) != column_type(declared))
+
+
+def _type(hint: Mapping[str, Any]) -> str:
+    details = [f"{key} {hint[key]}" for key in _DETAILS if hint.get(key) is not None]
+    return f"{hint['data_type']} ({', '.join(details)})" if details else str(hint["data_type"])
 
 
 def _refuse_rows_without_versions(plan: LoadPlan, known: Mapping[str, Any]) -> None:

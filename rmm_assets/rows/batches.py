@@ -48,7 +48,6 @@ class Batches:
         self._kinds: dict[str, set[Kind]] = {}
         self._order: dict[str, Target | None] = {}
         self._misfits: dict[str, set[Kind]] = {}
-        self._redeclared: dict[str, tuple[str, str]] = {}
         path.write_bytes(b"")
 
     def write(self, number: int, table: pa.Table) -> None:
@@ -72,7 +71,7 @@ class Batches:
     def changed_types(self) -> Mapping[str, tuple[str, str]]:
         """Returns the columns whose destination type does not fit the values: the type there and the type received."""
         came = {name: (str(self.layout.known_type(name)), widened(kinds)) for name, kinds in self._misfits.items()}
-        return {self._label(name): types for name, types in {**came, **self._redeclared}.items()}
+        return {self._label(name): types for name, types in came.items()}
 
     def unifies_spellings(self, name: str) -> bool:
         """Returns whether values of a column that are written differently may be equal, such as 1 and 1.0."""
@@ -169,9 +168,6 @@ class Batches:
                 continue
             values, misfit = fit(column.values, column.kind, target)
             stored[name] = (values, _FIXED)
-            known = self.layout.known_type(name)
-            if target.declared and known not in (None, target.data_type):
-                self._redeclared[name] = (str(known), target.data_type)
             if misfit is None:
                 continue
             variants: dict[str, Column] = {}

@@ -273,10 +273,10 @@ class Spool:
         }
 
     def changed_types(self) -> Mapping[str, tuple[str, str]]:
-        """Returns the columns whose type at the destination does not fit all values or contradicts the declared type.
+        """Returns the columns whose type at the destination does not fit all values.
 
         Returns:
-            By column (`table.column` in a child table), the type in the table and the type received or declared.
+            By column (`table.column` in a child table), the type in the table and the type received.
         """
         self._flush()
         found = dict(self._root.changed_types())

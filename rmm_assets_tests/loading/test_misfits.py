@@ -178,3 +178,71 @@ def test_a_table_fits_the_file_or_is_refused(
     assert rows_now(store, loads(store, AFTER, **way), way) == fresh(kind, after)
     if way.get("write_disposition") != "append":
         assert rows_now(store, loads(store, AFTER, **way), way) == fresh(kind, after)
+
+
+VALUES: dict[str, list[Any]] = {
+    "bigint": [1, 2],
+    "double": [1.5, 2.25],
+    "text": ["a", "7"],
+    "timestamp": ["2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("normalizer", ["arrow", "dlt"])
+@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
+def test_another_declared_type_is_refused_until_the_table_is_dropped(
+    kind: str, normalizer: str, loaded: Loaded, tmp_path: Path
+) -> None:
+    def rows(data_type: str, name: str) -> list[Row]:
+        return [{"id": number, "n": value, "name": name} for number, value in enumerate(VALUES[data_type])]
+
+    def way(data_type: str) -> dict[str, Any]:
+        return {"normalizer": normalizer, "columns": {"n": {"data_type": data_type}}}
+
+    store = loaded(kind, "", tmp_path)
+    for was, declared in (("bigint", "double"), ("double", "text"), ("text", "timestamp"), ("timestamp", "bigint")):
+        for name in ("first", "second"):  # the second load merges, from a staging table
+            load(store, rows(was, name), **way(was))
+        before = tables(store)
+        says = rf"column n of the table devices is {was}, and the file declares {declared}\. Declare {was} again, .* Drop the"
+        with pytest.raises(MisfitError, match=says):
+            loads(store, rows(declared, "third"), **way(declared))
+        assert tables(store) == before
+        load(store, rows(was, "fourth"), **way(was))
+        with store.changing("drop") as client:
+            client.drop_tables("devices")
+        for name in ("first", "second"):
+            load(store, rows(declared, name), **way(declared))
+        assert len(tables(store)["devices"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("was", "declared", "says"),
+    [
+        ({"data_type": "decimal", "precision": 10, "scale": 2}, {"data_type": "decimal"}, r"is decimal \(precision 10, scale 2\)"),
+        ({"data_type": "decimal"}, {"data_type": "decimal", "precision": 38, "scale": 9}, ""),
+        ({"data_type": "decimal"}, {"data_type": "decimal", "precision": 38, "scale": 4}, r"declares decimal \(precision 38, s"),
+        ({"data_type": "text", "precision": 4}, {"data_type": "text"}, r"is text \(precision 4\), and the file declares text\."),
+        ({"data_type": "text"}, {"data_type": "text", "precision": 4}, ""),
+        ({}, {"data_type": "text"}, ""),
+        ({"data_type": "text"}, {}, ""),
+    ],
+)  # fmt: skip
+def test_the_same_type_with_other_details_is_refused_unless_they_are_the_default(
+    was: dict[str, Any], declared: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    store, rows = store_in(tmp_path), [{"id": 1, "n": "1.25"}]
+    load(store, rows, columns={"n": was})
+    if not says:
+        assert loads(store, rows, columns={"n": declared}).row_count == 1
+        return
+    with pytest.raises(MisfitError, match=says):
+        loads(store, rows, columns={"n": declared})
+
+
+def test_a_time_of_the_read_does_not_take_the_column_of_a_field(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    load(store, BEFORE[0], **WAYS["append"])
+    with pytest.raises(MisfitError, match="column name of the table devices is text, and the file declares timestamp"):
+        loads(store, BEFORE[0], **WAYS["append"], read_at_column="name")

@@ -1011,6 +1011,20 @@ LOADING = (
         ("loading/test_tenants.py::test_a_table_that_was_loaded_with_tenants_is_refused_without_them",),
     ),
     Mutant(
+        "a column does not change its type",
+        "loading/misfits.py",
+        "and _differ(there, hint):",
+        "and False:",
+        ("loading/test_misfits.py::test_another_declared_type_is_refused_until_the_table_is_dropped",),
+    ),
+    Mutant(
+        "a column does not change its precision",
+        "loading/misfits.py",
+        "or column_type(there) != column_type(declared))",
+        ")",
+        ("loading/test_misfits.py::test_the_same_type_with_other_details_is_refused_unless_they_are_the_default",),
+    ),
+    Mutant(
         "history does not begin on rows that are no versions",
         "loading/misfits.py",
         "if plan.history is not None and plan.history.valid_to not in known:",

@@ -285,11 +285,6 @@ def test_a_key_that_does_not_fit_the_table_is_rejected(tmp_path: Path) -> None:
     assert result.rejected == [({"id": "a"}, "id: this text does not fit bigint")]
 
 
-def test_a_declaration_that_contradicts_the_table_is_named(tmp_path: Path) -> None:
-    result = land(tmp_path, [[{"n": 1}]], columns={"n": {"data_type": "text"}}, known=KNOWN)
-    assert result.spool.changed_types() == {"n": ("bigint", "text")}
-
-
 def test_an_unknown_type_is_refused_immediately() -> None:
     with pytest.raises(ValueError, match="number"):
         Layout(RowShape("t", columns={"a": {"data_type": "number"}}))
