@@ -124,8 +124,8 @@ bench-postgres: $(STAMP) ## Benchmark two syncs into PostgreSQL (ten minutes; ap
 
 .PHONY: bench bench-peers bench-second bench-large bench-postgres bench-tenants
 
-property: $(STAMP) ## Test 2,000 generated servers, 300 sequences of runs and more generated rows (set RMM_SERVERS, RMM_SEQUENCES to change)
-	@RMM_EXAMPLES=all RMM_SERVERS=$${RMM_SERVERS:-2000} RMM_SEQUENCES=$${RMM_SEQUENCES:-300} $(BIN)/pytest -n 2 --dist load -q rmm_assets_tests/rows rmm_assets_tests/config/test_no_value_is_repeated.py rmm_assets_tests/test_example.py rmm_assets_tests/integration/test_property_completeness.py rmm_assets_tests/integration/test_property_landing.py
+property: $(STAMP) ## Test 2,000 generated servers, 300 sequences of runs, more generated rows and changes of a file (set RMM_SERVERS, RMM_SEQUENCES to change)
+	@RMM_EXAMPLES=all RMM_SERVERS=$${RMM_SERVERS:-2000} RMM_SEQUENCES=$${RMM_SEQUENCES:-300} $(BIN)/pytest -n 2 --dist load -q rmm_assets_tests/rows rmm_assets_tests/config/test_no_value_is_repeated.py rmm_assets_tests/test_example.py rmm_assets_tests/integration/test_property_completeness.py rmm_assets_tests/integration/test_property_landing.py rmm_assets_tests/loading/test_misfits.py
 
 .PHONY: property
 

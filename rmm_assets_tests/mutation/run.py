@@ -116,7 +116,7 @@ def run_tests(copy: Path, tests: Sequence[str], limit: float, *, show: bool = Fa
     """Returns pytest's exit code; None if it timed out."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--disable-warnings", "-p", "no:cacheprovider"]
     paths = [f"rmm_assets_tests/{test}" for test in tests]
-    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    environment = {**os.environ, "PYTHONPATH": str(copy), "RMM_EXAMPLES": "all"}
     process = subprocess.Popen(
         [*command, *paths], cwd=copy, env=environment, start_new_session=True,
         stdout=None if show else subprocess.DEVNULL, stderr=None if show else subprocess.DEVNULL,
