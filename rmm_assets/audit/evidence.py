@@ -44,9 +44,9 @@ _NOT_TOTAL = re.compile(
 _PAGES = re.compile(r"x?(wp|pagination)?total_?pages?|pages|pagescount|pagecount|x?pagecount|numpages|maxpage|lastpage")
 _MORE = re.compile(
     r"x?has(more|next)(pages?|rows|records|results|items|data)?|more(records|results|rows|dataavailable|available|items)?"
-    r"|istruncated|truncated|ispartial|exceededtransferlimit|incompletesearch"
+    r"|istruncated|truncated|ispartial|partialresults|exceededtransferlimit|incomplete(search|results)"
 )
-_END = re.compile(r"(is)?last(page)?|done|endofstream|eof|finished|complete")
+_END = re.compile(r"(is)?last(page)?|done|endofstream|eof|finished|(is)?complete")
 _NEXT = re.compile(
     r"x?(pagination)?next(page|link|url|cursor|token|pagetoken|pageurl|pagelink|pageuri|recordsurl|href|uri|offset|id|key"
     r"|marker)?|odatanextlink|x?(ms)?continuation(token)?|xcursornext|searchafter"
@@ -56,9 +56,23 @@ _AROUND = frozenset(
     {
         *("meta", "metadata", "pagination", "paging", "paginationmeta", "paginationmetadata", "responsemetadata"),
         *("page", "pages", "pageinfo", "pagedetails", "listinfo", "info", "links", "cursor", "cursors", "feed"),
-        *("records", "hits", "d", "response", "result", "results", "data", "total", "messageresponse"),
+        *(
+            "records",
+            "hits",
+            "d",
+            "response",
+            "result",
+            "results",
+            "data",
+            "total",
+            "messageresponse",
+            "pagecontext",
+            "resultinfo",
+        ),
     }
 )
+_FAILURE = re.compile(r"(error|exception|fault)s?(message|messages|msg|text|description|code|count)?")
+_NO_FAILURE = frozenset({"", "-", "0", "200", "false", "none", "null", "n/a", "ok", "success", "no error", "no errors"})
 _PAGING_HEADER = re.compile(r"total|next|page|pagination|more|record|result|continuation")
 _LINK = re.compile(r"<([^>]*)>((?:\s*;\s*[\w*-]+\s*=\s*(?:\"[^\"]*\"|[^\s;,]+))*)")
 _RANGE = re.compile(r"\s*(?!bytes)\w*\s*(\d+)-(\d+)/(\d+)\s*")
@@ -91,6 +105,39 @@ def hints(document: Any, headers: Mapping[str, str], around: Set[str] = frozense
     return found
 
 
+def failure(document: Any, ignored: Set[str]) -> str:
+    """Returns the key at the root of a body that says that the request failed, at least in part; empty if none does.
+
+    Args:
+        document: The body.
+        ignored: Keys that say nothing, such as that of the rows.
+    """
+    plain_ignored = {_plain(name) for name in ignored}
+    for key, value in document.items() if isinstance(document, Mapping) else ():
+        plain = _plain(str(key))
+        if plain in plain_ignored:
+            continue
+        says = (
+            (_FAILURE.fullmatch(plain) and _is_filled(value))
+            or (plain in ("success", "ok", "succeeded", "successful", "issuccess") and _flag(value) is False)
+            or (plain in ("haserror", "haserrors", "iserror", "timedout") and _flag(value) is True)
+            or (plain == "status" and str(value).strip().lower() in ("error", "fail", "failed", "failure"))
+            or (plain in ("status", "code", "statuscode") and 400 <= (_number(value) or 0) < 600)
+            or (plain == "shards" and isinstance(value, Mapping) and _number(value.get("failed")))
+        )
+        if says:
+            return str(key)
+    return ""
+
+
+def _is_filled(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return value.get("code") not in (0, 200, "0", "200") and any(map(_is_filled, value.values()))
+    if isinstance(value, list):
+        return any(map(_is_filled, value))
+    return value is not None and value is not False and str(value).strip().lower() not in _NO_FAILURE
+
+
 def configured(place: str, kind: Kind, value: Any) -> list[Hint]:
     """Returns the statement at a place named in the connection file, whatever its name."""
     if isinstance(value, Mapping) and "value" in value:  # Elasticsearch
@@ -113,7 +160,7 @@ def link(headers: Mapping[str, str], relation: str) -> str | None:
 
 
 def _of_body(value: Any, path: tuple[str, ...], inside: Set[str]) -> Iterator[Hint]:
-    """Yields the statements in objects, not in lists, as values in a list belong to a row."""
+    """Yields the statements in objects, and in lists of links, but in no other lists, whose values belong to a row."""
     if not isinstance(value, Mapping):
         return
     for key, inner in value.items():
@@ -127,10 +174,21 @@ def _of_body(value: Any, path: tuple[str, ...], inside: Set[str]) -> Iterator[Hi
                         break
             elif plain in inside and len(below) < 4:
                 yield from _of_body(inner, below, inside)
+        elif isinstance(inner, list):
+            if plain in ("link", "links"):
+                yield from _of_links(".".join(below), inner)
         elif plain == "value" and path and _plain(path[-1]) == "total":  # Elasticsearch
             yield from _of_name(".".join(below), "total", inner)
         else:
             yield from _of_name(".".join(below), plain, inner)
+
+
+def _of_links(place: str, links: list[Any]) -> Iterator[Hint]:
+    for link_ in links:
+        if isinstance(link_, Mapping) and "next" in (link_.get("rel"), link_.get("relation")):
+            for name, target in link_.items():
+                if _plain(str(name)) in _FOLLOWING and isinstance(target, str) and target:
+                    yield Hint(place, "next", target)
 
 
 def _of_name(place: str, plain: str, value: Any) -> Iterator[Hint]:

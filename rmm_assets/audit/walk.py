@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +21,7 @@ from rmm_assets.audit.documents import (
     select,
     without_texts,
 )
-from rmm_assets.audit.evidence import Hint, Kind, Seen, configured, hints, link
+from rmm_assets.audit.evidence import Hint, Kind, Seen, configured, failure, hints, link
 from rmm_assets.audit.requests import Target, Unfilled, resized, target_of
 from rmm_assets.config import Connection, Resource
 from rmm_assets.errors import TransportError
@@ -401,7 +402,11 @@ class _Walk:
             document = parse(reply.body) if path is None else parse_xml(reply.body, path)
         except ValueError:
             raise BodyFault(f"the body is not {self._target.resource.endpoint.response.upper()}") from None
-        return _Answer(reply.status, reply.headers, reply.url, document, self._rows(document))
+        wrong = {re.split(r"[.:\s]", name)[-1] for name in self._target.resource.endpoint.wrong_signals or ()}
+        rows = self._rows(document)
+        if said := failure(document, {*wrong, *re.findall(r"[\w@ -]+", self._selector or "")[:1]}):
+            raise BodyFault(f"`{said}` says that the request failed, at least in part")
+        return _Answer(reply.status, reply.headers, reply.url, document, rows)
 
     def _rows(self, document: Any) -> Sequence[Any]:
         endpoint = self._target.resource.endpoint

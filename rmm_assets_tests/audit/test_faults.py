@@ -239,6 +239,50 @@ def test_an_error_object_is_not_a_row_even_with_single_object(table: Callable[..
         assert audited(table(0), server.url, paged_by("single_page", "$")).verdict == "unverified"
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"errors": [{"message": "shard 2 timed out"}]}, {"error": "timeout"}, {"success": False}, {"hasErrors": True},
+        {"status": "failed"}, {"code": 503}, {"errorCount": 2}, {"_shards": {"failed": 1}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_rows_next_to_an_error_are_unverified(beside: dict[str, Any], table: Callable[..., Path]) -> None:
+    with Scripted(lambda seen: Say({"data": devices(21), **beside})) as server:
+        folder = table(21)
+        result = audited(folder, server.url, paged_by("single_page"))
+        assert result.verdict == "unverified"
+        assert "says that the request failed" in result.unverified[0]
+        says = paged_by("single_page", wrong_signals=list(beside))
+        assert audited(folder, server.url, says).verdict == "equal"
+
+
+def test_fields_that_say_that_there_is_no_error_are_no_error(table: Callable[..., Path]) -> None:
+    beside = {
+        "error": {"code": 0},
+        "errors": [],
+        "success": True,
+        "status": "active",
+        "code": 200,
+        "errorMessage": "Success",
+    }
+    with Scripted(lambda seen: Say({"data": devices(21), **beside})) as server:
+        assert audited(table(21), server.url, paged_by("single_page")).verdict == "equal"
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"links": [{"rel": "self", "href": "/x"}, {"rel": "next", "href": "/v1/devices?after=21"}]}, {"complete": False},
+        {"page_context": {"has_more_page": True}}, {"result_info": {"total_count": 40}}, {"incomplete_results": True},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_says_that_there_is_more_is_seen(beside: dict[str, Any], table: Callable[..., Path]) -> None:
+    with Scripted(lambda seen: Say({"data": devices(21), **beside})) as server:
+        assert audited(table(21), server.url, paged_by("single_page")).verdict == "unverified"
+
+
 @pytest.mark.parametrize("total", [None, 0])
 def test_no_rows_at_all_are_never_equal(total: int | None, table: Callable[..., Path]) -> None:
     with Scripted(lambda seen: Say({"data": [], "total": total})) as server:
