@@ -24,6 +24,7 @@ from rmm_assets.config.table_hints import (
     as_contract,
     as_disposition,
 )
+from rmm_assets.reading.paginators import TotalPath
 from rmm_assets.rows.stamps import Stamp
 from rmm_assets.settings import Settings, leaves
 
@@ -161,9 +162,8 @@ class ResourceDefaults(Settings):
         default="warn",
         description="Severity of the check on rows that could not be loaded and are kept in `<table>_rejected`.",
     )
-    total_path: str | None = Field(
+    total_path: TotalPath | None = Field(
         default=None,
-        min_length=1,
         description="JSONPath of the total number of rows, for paginators that do not have this key.",
     )
     verify: bool | None = Field(

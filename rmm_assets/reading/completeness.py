@@ -156,7 +156,7 @@ def _read(
             reached = verdict is Evidence.STATED_TOTAL and report.rows
             may_ask = verify is not False and not facts.ignored
             if may_ask and not reached:
-                refuse_other_base(pager, endpoint, facts, signals, report.rows)
+                refuse_other_base(pager, endpoint, facts, signals, report.rows - report.duplicates)
                 refuse_unsorted(pager, endpoint, facts)
             if may_ask and facts.ended != "maximum":
                 verdict = (
@@ -299,7 +299,7 @@ def _contradiction(
         for name in [name for name in here if signals.kind(name) in (Kind.MORE, Kind.LAST)]:
             signals.dismiss(name, "the stated total was reached on a full page")
             del here[name]
-    more = {**signals.more_in_all(report.rows if confirmed else distinct), **here}
+    more = {**signals.more_in_all(report.rows if confirmed else distinct, distinct), **here}
     against = [*more.values(), *facts.contradictions]
     if not against:
         return ""

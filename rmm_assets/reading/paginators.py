@@ -14,10 +14,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from rmm_assets.errors import PagingError
 from rmm_assets.http.request import Request
+from rmm_assets.http.settings import JsonPath
 from rmm_assets.reading.absent import ABSENT
 from rmm_assets.settings import Settings, Tagged, did_you_mean, line_error, refuse
 
@@ -44,6 +45,23 @@ _OTHER_PAGES = frozenset(("first", "prev", "previous"))
 _URL = re.compile(r"https?://|/?[^?]*\?")
 # The rest of a path that leads into the last row.
 _OF_LAST_ROW = re.compile(r"\[-1:?\]\.?(.+)$")
+
+# Names of the size and of the number of a page.
+_NO_TOTALS = frozenset((
+    "limit", "pagesize", "perpage", "itemsperpage", "resultsperpage", "maxresults", "page", "currentpage", "pagenumber", "pageno",
+))  # fmt: skip
+
+
+def _total_path(path: str) -> str:
+    last = re.sub(r"[^a-z]", "", re.split(r"[.\[]", path)[-1].lower())
+    if last in _NO_TOTALS:
+        refuse(
+            [line_error((), f"`{path}` names the size or the number of a page, not a total; write the path of a total")]
+        )
+    return path
+
+
+TotalPath = Annotated[JsonPath, AfterValidator(_total_path)]
 
 _HasMorePath = Annotated[str | None, Field(description="JSONPath of a boolean that says whether more pages follow.")]
 _LastPath = Annotated[
@@ -236,7 +254,7 @@ class OffsetPaginator(ByPosition):
         description="Not in dlt: query parameter of the first and last row, such as `range=0-49`, instead of offset and "
         "limit. `Content-Range` in the responses is the total.",
     )
-    total_path: str | None = Field(
+    total_path: TotalPath | None = Field(
         default="total", description="JSONPath of the stated number of rows; null if the API states none."
     )
     maximum_offset: int | None = Field(default=None, ge=0, description="Offset at which reading stops.")
@@ -289,7 +307,7 @@ class PageNumberPaginator(ByPosition):
     page_body_path: str | None = Field(
         default=None, description="Dotted path of the page number in a JSON request body."
     )
-    total_path: str | None = Field(
+    total_path: TotalPath | None = Field(
         default="total", description="JSONPath of the stated number of pages; null if the API states none."
     )
     maximum_page: int | None = Field(default=None, ge=0, description="Page number at which reading stops.")
@@ -369,6 +387,8 @@ class CursorPaginator(ByReference):
         return values if kinds in ({str}, {int}, {float}, {int, float}) else []
 
     def following(self, asked: Request, answer: Answer, reference: Any) -> Request:
+        if str(reference).startswith(("http://", "https://")):
+            raise PagingError(f"`{self.cursor_path}` is an address, not a cursor; write the paginator json_link")
         return self.to(asked, reference)
 
     def to(self, asked: Request, cursor: Any) -> Request:

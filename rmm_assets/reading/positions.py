@@ -120,11 +120,7 @@ class Positions:
         facts, capped = self._facts, status in (400, 422) and self._rows in ROUND_TOTALS
         if self._overlap and self._number == 1:
             facts.moved = facts.moved_at_once = facts.round_offsets = True
-        elif (
-            self._number
-            and not capped
-            and (self._is_behind(self.position) or self._signals.confirms(self._rows, self._pages))
-        ):
+        elif self._number and not capped and self._past_the_end():
             facts.unproven += 0 if self._overlap else 1
             facts.ended = "stated end"
         elif self._number and status in _GONE and not (self._could_be_full or self._says_more()):
@@ -143,10 +139,18 @@ class Positions:
         self._dismiss_doubts("the page after it does not exist")
         return True
 
+    def _past_the_end(self) -> bool:
+        """Returns whether a number that the API states confirms that everything before this position is everything."""
+        return self._is_behind(self.position) or self._signals.confirms(self._rows, self._pages)
+
     def _says_more(self) -> bool:
         """Returns whether anything that the API has said contradicts an end at this position."""
         signals, here = self._signals, self._total is not None and not self._is_behind(self.position)
         return here or bool(signals.more_here() or signals.more_in_all(self._rows))
+
+    @property
+    def _before_rows(self) -> int:
+        return self._before.rows if self._before is not None else 0
 
     @property
     def _pages(self) -> int | None:
@@ -156,7 +160,7 @@ class Positions:
     @property
     def _could_be_full(self) -> bool:
         """Whether the last page may have been cut off."""
-        rows = self._before.rows if self._before is not None else 0
+        rows = self._before_rows
         full = rows >= (self._largest if self._number > 1 else self._limit or 1)
         return bool(rows) and (full if self._number > 1 or self._limit else rows in PAGE_SIZES)
 
@@ -252,7 +256,7 @@ class Positions:
             # For page 0 it sent page 1.
             self._counts_from_one()
             self.position += 1
-        elif self._is_behind(self.position) or self._signals.confirms(self._rows, self._pages):
+        elif self._past_the_end() and not (self._rows == self._before_rows and self._signals.more_here()):
             facts.ended = "repeated last page past the stated end"
             self._dismiss_doubts("the page after it is the same page again")
         else:

@@ -22,7 +22,6 @@ from rmm_assets.reading.paginators import (
 from rmm_assets.reading.signals import PAGE_SIZES, Signals
 from rmm_assets.rows.keys import NO_KEY, row_keys, same_rows
 from rmm_assets.rows.page import Page
-from rmm_assets.rows.shape import RowShape
 
 # Usual names of the position of a page, in addition to the paginator's own.
 _PLACE_NAMES = frozenset(
@@ -35,8 +34,11 @@ _MOST = 5
 def refuse_other_base(pager: Pager, endpoint: Endpoint, facts: PassFacts, signals: Signals, rows: int) -> None:
     """Requests the page before the first one, once per run, unless a stated total shows that the first one was read.
 
+    Args:
+        rows: Number of distinct rows received.
+
     Raises:
-        PagingError: That page has rows that the first one does not.
+        PagingError: That page has rows that were not received.
     """
     paginator, learned = endpoint.paginator, endpoint.learned
     if not isinstance(paginator, ByPosition) or paginator.counts_rows or learned.first_page_checked:
@@ -47,19 +49,28 @@ def refuse_other_base(pager: Pager, endpoint: Endpoint, facts: PassFacts, signal
     label = f"{endpoint.name} page {before}, which should not exist"
     found = pager.look(endpoint, replace(paginator.at(endpoint.request(), before), label=label))
     learned.first_page_checked = True
-    if found is not None and found.page.rows and not _holds(found.page, facts.first_page, endpoint.shape):
-        raise PagingError(
-            f"{endpoint.name}: page {before} has other rows than page {paginator.base}, where the read began: the API "
-            f"numbers pages from {before}; set base_page: {before}"
-        )
+    if found is None or not found.page.rows:
+        return
+    keys = set(row_keys(found.page, endpoint.shape).tolist())
+    first = set() if facts.first_page is None else set(row_keys(facts.first_page, endpoint.shape).tolist())
+    # It may be the first page, too, or everything.
+    if first and first <= keys and len(keys) <= rows:
+        return
+    advice = f"numbers pages from {before}; set base_page: {before}"
+    if len(first & keys - {NO_KEY}) > len(first) // 2:
+        advice = "counts rows, not pages; write the paginator offset"
+    raise PagingError(
+        f"{endpoint.name}: page {before} has other rows than page {paginator.base}, where the read began: the API {advice}"
+    )
 
 
 def refuse_unsorted(pager: Pager, endpoint: Endpoint, facts: PassFacts) -> None:
     """Tries a cursor that is a value of a row: what follows a row on its page must follow its value, too.
 
     If the API filters by the value but sorts by another one, rows are skipped without any sign. A row with a greater value than
-    a later one shows it if the filter lets greater values through, and the other way round. Once
-    per run for a page whose rows are in order, and for one whose are not.
+    a later one shows it if the filter lets greater values through, and the other way round. If the rows are in order, the last of
+    them must follow the value before: an API that counts pages or rows by it sends others. Once per run for a page whose rows are
+    in order, and for one whose are not.
 
     Raises:
         PagingError: The rows after one of them do not follow its value.
@@ -71,7 +82,10 @@ def refuse_unsorted(pager: Pager, endpoint: Endpoint, facts: PassFacts) -> None:
     if NO_KEY in keys:
         return
     for before in (operator.gt, operator.lt):
-        index = _row_before_others(values, before)
+        if keyset.in_order:
+            index = max((index for index, value in enumerate(values) if value != values[-1]), default=0)
+        else:
+            index = _row_before_others(values, before)
         start = values[index]
         behind = {key for key, value in zip(keys[index:], values[index:], strict=True) if before(start, value)}
         if not behind:
@@ -84,8 +98,8 @@ def refuse_unsorted(pager: Pager, endpoint: Endpoint, facts: PassFacts) -> None:
         if behind & _keys_of(pager, endpoint, keyset.asked, "read again", set()):
             raise PagingError(
                 f"{endpoint.name}: the next page is requested by `{paginator.cursor_path}`, but the rows after {start!r} on a "
-                "page do not follow that value: the API does not sort by it, so rows are skipped. Add the parameter that makes "
-                "it do so"
+                "page do not follow that value: the API does not sort by it, so rows are skipped, or means something else by "
+                "the parameter. Add the parameter that makes it do so, and check cursor_param"
             )
 
 
@@ -124,9 +138,17 @@ def rows_elsewhere(pager: Pager, endpoint: Endpoint, facts: PassFacts, signals: 
     learned = endpoint.learned
     if rows:
         learned.probes[0] = _MOST
-    if learned.probes[rows] >= _MOST or (rows and signals.confirms(rows, None)):
+    asked, single = endpoint.request(), isinstance(endpoint.paginator, SinglePagePaginator)
+    confirmed = bool(rows) and signals.confirms(rows, None)
+    full = single and bool(rows) and rows == endpoint.paginator.asked_rows(asked)
+    if full and not confirmed:
+        return (
+            f"the only page has {rows} rows, as many as were requested: there may be more. Write the paginator that the API "
+            "documents instead of single_page, or request more rows than there are"
+        )
+    # Of a single page, a number that confirms it may be the size of a page.
+    if learned.probes[rows] >= _MOST or (confirmed and not single):
         return ""
-    asked = endpoint.request()
     if not rows:
         plain = replace(asked, params=_unpaged(asked.params), json=_unpaged(asked.json))
         if not isinstance(endpoint.paginator, ByPosition) and plain == asked:
@@ -136,7 +158,7 @@ def rows_elsewhere(pager: Pager, endpoint: Endpoint, facts: PassFacts, signals: 
                 "the first page is empty, but without parameters of paging the API sends rows: it reads them as something "
                 "else. Check the paginator's parameter names and the page size"
             )
-    elif rows in PAGE_SIZES and isinstance(endpoint.paginator, SinglePagePaginator):
+    elif single and (full or rows in PAGE_SIZES):
         for name, value in (("offset", rows), ("page", 2)):
             if _has_others(pager, endpoint, replace(asked, params={**asked.params, name: value}), facts.first_page):
                 return (
@@ -165,7 +187,7 @@ def rows_between(pager: Pager, endpoint: Endpoint, facts: PassFacts, signals: Si
     if (first.rows != paginator.limit and first.rows not in PAGE_SIZES) or signals.confirms(rows, None):
         return ""
     received = row_keys(first, endpoint.shape).tolist()
-    if NO_KEY in received or not _is_steady(pager, endpoint, first):
+    if NO_KEY in received or not _is_steady(pager, endpoint, paginator.at(endpoint.request(), paginator.start), first):
         return ""
     # Pages are counted from 1 or from 0, and a larger one may be refused.
     for more, skipped in ((1, 2), (1, 1), (0, 2), (0, 1)):
@@ -190,12 +212,11 @@ def rows_between(pager: Pager, endpoint: Endpoint, facts: PassFacts, signals: Si
     return ""
 
 
-def _is_steady(pager: Pager, endpoint: Endpoint, first: Page) -> bool:
+def _is_steady(pager: Pager, endpoint: Endpoint, request: Request, first: Page) -> bool:
     """Returns whether rows can be recognized: by a primary key, or because they are the same when they are requested again."""
     if endpoint.shape.primary_key:
         return True
-    assert isinstance(endpoint.paginator, OffsetPaginator)
-    again = _rows_of(pager, endpoint, endpoint.paginator.at(endpoint.request(), endpoint.paginator.start), "read again")
+    again = _rows_of(pager, endpoint, request, "read again")
     return again is not None and same_rows(again, first, endpoint.shape)
 
 
@@ -218,13 +239,10 @@ def _rows_of(pager: Pager, endpoint: Endpoint, request: Request, how: str) -> Pa
 
 def _has_others(pager: Pager, endpoint: Endpoint, request: Request, first: Page | None) -> bool:
     """Returns whether the API answers with rows of which none is on the first page."""
-    if first is None or not endpoint.shape.primary_key:
-        return False  # without a key, a row that has changed looks like another one
+    if first is None:
+        return False
     page = _rows_of(pager, endpoint, request, "a page that should not exist")
     others = set() if page is None else set(row_keys(page, endpoint.shape).tolist())
-    return bool(others) and NO_KEY not in others and not others & set(row_keys(first, endpoint.shape).tolist())
-
-
-def _holds(page: Page, other: Page | None, shape: RowShape) -> bool:
-    """Returns whether a page contains the rows of another, as if the API reads page 0 as page 1 or as everything."""
-    return other is not None and set(row_keys(other, shape).tolist()) <= set(row_keys(page, shape).tolist())
+    if not others or NO_KEY in others or others & set(row_keys(first, endpoint.shape).tolist()):
+        return False
+    return _is_steady(pager, endpoint, endpoint.request(), first)

@@ -125,9 +125,13 @@ class References:
         assert first is not None
         assert before is not None
         keys = set(row_keys(found.page, shape).tolist()) if found and found.page.selected_type == "list" else set()
-        return bool(keys - {*row_keys(before, shape).tolist(), NO_KEY}) and not keys & set(
-            row_keys(first, shape).tolist()
-        )
+        if keys - {*row_keys(before, shape).tolist(), NO_KEY} and not keys & set(row_keys(first, shape).tolist()):
+            return True
+        if self.number == 1 and self._could_be_full(before) and not self._facts.trusted:
+            # An API may repeat the position that it was asked for.
+            full = f"page 1 is full ({before.rows} rows) and names 0 as the next page"
+            self._facts.suspicion = f"{self._endpoint.name}: {full}{self._advice()}"
+        return False
 
     def _following(self, asked: Request, answer: Answer) -> Request | None:
         paginator, page, learned = self._paginator, answer.page, self._endpoint.learned

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rmm_assets.reading.paginators import TotalPath
 from rmm_assets.settings import Settings, line_error, refuse
 
 EmptyAs = Literal["null", "missing", "object", "empty_body", "no_content"]
@@ -31,9 +32,8 @@ class Count(Settings):
         description="Fields of the JSON body in addition to the endpoint's own, which are also sent: mappings are merged, null "
         "removes a field.",
     )
-    total_path: str | None = Field(
+    total_path: TotalPath | None = Field(
         default=None,
-        min_length=1,
         description="JSONPath of the number of rows; by default the body is the number.",
     )
     total_header: str | None = Field(

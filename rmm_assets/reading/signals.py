@@ -117,6 +117,8 @@ _ADDRESSES = ("href", "url", "link", "uri", "after", "starting_after", "starting
 # Names of the page number in addresses.
 _PAGE_PARAMS = frozenset(("page", "pagenumber", "pageno"))
 
+_POSITIONS = _PAGE_PARAMS | {"offset", "skip", "start", "pageoffset"}
+
 _LAST_LINK = "Link rel=last"
 
 # Values at which APIs cap totals.
@@ -313,6 +315,22 @@ def same_address(one: str, other: str) -> bool:
     return _asked(one) == _asked(other)
 
 
+def _is_before(one: str, other: str) -> bool:
+    """Returns whether an address requests an earlier page: their parameters only differ in a position, which is smaller."""
+    (path, pairs), (other_path, other_pairs) = _asked(one), _asked(other)
+    changes = [(a, b) for a, b in zip(pairs, other_pairs, strict=False) if a != b]
+    if path != other_path or len(pairs) != len(other_pairs) or len(changes) != 1:
+        return False
+    (name, here), (other_name, there) = changes[0]
+    return (
+        name == other_name
+        and plain_name(name) in _POSITIONS
+        and here.isdigit()
+        and there.isdigit()
+        and int(here) < int(there)
+    )
+
+
 def _asked(url: str) -> tuple[str, list[tuple[str, str]]]:
     parts = urlsplit(url)
     pairs = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True) if value != MASK]
@@ -460,11 +478,23 @@ class Signals:
         number = number_of(value)
         if number is not None:
             return number > (self._current or 0)  # a next page is never the first one
-        return self._last is not None and not same_address(self._last.reply.url, self._last.absolute(str(value)))
+        if self._last is None:
+            return False
+        here, there = self._last.reply.url, self._last.absolute(str(value))
+        return not (same_address(here, there) or _is_before(there, here))
 
-    def more_in_all(self, rows: int) -> dict[str, str]:
-        """Returns the stated totals above this number of rows, by name, each as a sentence."""
-        return {name: f"`{name}` states {total} rows" for name, total in self._totals.items() if total > rows}
+    def more_in_all(self, rows: int, distinct: int | None = None) -> dict[str, str]:
+        """Returns the stated totals above a number of rows, by name, each as a sentence.
+
+        Args:
+            rows: Number of rows received.
+            distinct: Number of distinct rows, if it is known: a total that only repeated rows exceed may be right.
+        """
+        found = {name: total for name, total in self._totals.items() if total > rows}
+        for name in self._refuted.keys() & self._most.keys():
+            if distinct is not None and self._most[name] > distinct:
+                found[name] = self._most[name]
+        return {name: f"`{name}` states {total} rows" for name, total in found.items()}
 
     def doubts(self, *, rows: int) -> list[str]:
         """Returns the weak signals, often present at the end as well, that ask for a second look, as sentences."""

@@ -192,6 +192,13 @@ READING = (
         ("reading/test_evidence.py::test_a_single_page_that_says_there_is_more_is_red",),
     ),
     Mutant(
+        "repeated rows do not refute a total",
+        "reading/signals.py",
+        "            if distinct is not None and self._most[name] > distinct:",
+        "            if False:",
+        ("reading/test_evidence.py::test_a_total_that_repeated_rows_exceed_is_still_a_total",),
+    ),
+    Mutant(
         "a next link contradicts an end",
         "reading/signals.py",
         "elif kind is Kind.NEXT and self._leads_on(value):",
@@ -201,8 +208,8 @@ READING = (
     Mutant(
         "a next link to the same page does not contradict an end",
         "reading/signals.py",
-        "return self._last is not None and not same_address(self._last.reply.url, self._last.absolute(str(value)))",
-        "return self._last is not None",
+        "return not (same_address(here, there) or _is_before(there, here))",
+        "return True",
         (
             "reading/test_evidence.py::test_fields_that_only_look_like_signals_are_ignored",
             "reading/test_completeness.py::test_a_page_that_links_to_itself_is_red",
@@ -465,9 +472,16 @@ READING = (
     Mutant(
         "a repeated page is red",
         "reading/positions.py",
-        "        elif self._is_behind(self.position) or self._signals.confirms(self._rows, self._pages):\n",
-        "        elif self._rows:\n",
+        "        elif self._past_the_end() and not (",
+        "        elif self._rows and not (",
         ("reading/test_completeness.py::test_a_repeated_page_is_red_the_second_time",),
+    ),
+    Mutant(
+        "a repeated page is not an end if only the size of a page says so",
+        "reading/positions.py",
+        "not (self._rows == self._before_rows and self._signals.more_here())",
+        "not False",
+        ("reading/test_evidence.py::test_a_repeated_page_is_no_end_if_a_next_page_is_named",),
     ),
     Mutant(
         "a total that counts the rows of the first page does not end a read",
@@ -587,9 +601,30 @@ READING = (
     Mutant(
         "a page before the first one is not lost",
         "reading/probes.py",
-        "if found is not None and found.page.rows and not _holds(",
-        "if found is not None and not found.page.rows and not _holds(",
+        "    if first and first <= keys and len(keys) <= rows:",
+        "    if True:",
         ("reading/test_evidence.py::test_an_api_that_counts_from_0_is_red_if_the_file_says_1",),
+    ),
+    Mutant(
+        "the page before the first one has no more rows than were received",
+        "reading/probes.py",
+        "    if first and first <= keys and len(keys) <= rows:",
+        "    if first and first <= keys:",
+        ("reading/test_evidence.py::test_page_numbers_that_the_api_reads_as_offsets_lose_no_row",),
+    ),
+    Mutant(
+        "a cursor that the API reads as a page number is red",
+        "reading/probes.py",
+        "        if keyset.in_order:\n",
+        "        if False:\n",
+        ("reading/test_evidence.py::test_a_value_of_a_row_that_the_api_reads_as_a_page_number_is_red",),
+    ),
+    Mutant(
+        "a single page of as many rows as requested may not be everything",
+        "reading/probes.py",
+        "    if full and not confirmed:",
+        "    if False:",
+        ("reading/test_evidence.py::test_a_single_page_of_as_many_rows_as_requested_is_red",),
     ),
     Mutant(
         "a parameter of paging that the API reads as a filter loses no rows",
@@ -608,8 +643,8 @@ READING = (
     Mutant(
         "a single page that may be full loses no rows",
         "reading/probes.py",
-        "    elif rows in PAGE_SIZES and ",
-        "    elif not rows and ",
+        "    elif single and (full or rows in PAGE_SIZES):",
+        "    elif not rows:",
         (
             "reading/test_evidence.py::test_a_single_page_of_as_many_rows_as_pages_have_is_red_if_the_api_has_another_one",
         ),
@@ -617,8 +652,8 @@ READING = (
     Mutant(
         "a single page that is sent again is no other page",
         "reading/probes.py",
-        "NO_KEY not in others and not others & set(row_keys(first, endpoint.shape).tolist())",
-        "NO_KEY not in others",
+        "NO_KEY in others or others & set(row_keys(first, endpoint.shape).tolist()):",
+        "NO_KEY in others:",
         ("reading/test_evidence.py::test_a_single_page_of_as_many_rows_as_pages_have_is_green_if_it_is_everything",),
     ),
 )

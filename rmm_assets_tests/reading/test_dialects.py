@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from rmm_assets.errors import IncompleteError, PagingError, TransportError
 from rmm_assets.http.settings import Retry
@@ -61,7 +62,7 @@ def test_a_dialect_read_wrongly_is_red_or_returns_every_row(
     rows = rows_of(size)
     try:
         found = read_dialect(dialect.serve(rows), settings, tmp_path)
-    except RED:
+    except (*RED, ValidationError):
         return
     assert sorted(row["id"] for row in found.rows) == [row["id"] for row in rows]
 

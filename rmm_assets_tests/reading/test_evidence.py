@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from rmm_assets.errors import IncompleteError, PagingError, TransportError
 from rmm_assets.http.settings import Retry
+from rmm_assets.reading.paginators import paginator_of
 from rmm_assets.reading.report import Evidence, Report
 from rmm_assets.reading.settings import Count
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
@@ -334,8 +336,35 @@ def test_a_single_page_of_as_many_rows_as_pages_have_is_red_if_the_api_has_anoth
 ) -> None:
     with pytest.raises(IncompleteError, match=f"only page has 200 rows, and the API sends other rows for {how}="):
         read_from(paging(650, 200, how), tmp_path, "single_page")
-    # Without a key, a row that changes looks like another one.
-    assert read_from(paging(650, 200, how), tmp_path, "single_page", key=()).report.complete
+    with pytest.raises(IncompleteError, match="sends other rows"):
+        read_from(paging(650, 200, how), tmp_path, "single_page", key=())
+
+
+def test_rows_without_a_key_that_change_are_not_other_rows(tmp_path: Path) -> None:
+    asked = [0]
+
+    def answer(seen: Seen) -> Say:
+        asked[0] += 1
+        return Say({"data": [{"n": number, "asked": asked[0]} for number in range(200)]})
+
+    assert read_from(answer, tmp_path, "single_page", key=()).report.complete
+
+
+@pytest.mark.parametrize("how", [{"params": {"$limit": 40}}, {"params": {"per_page": "40"}}, {"json": {"limit": 40}}])
+@pytest.mark.parametrize("number", [40, 95])
+def test_a_single_page_of_as_many_rows_as_requested_is_red(how: dict[str, Any], number: int, tmp_path: Path) -> None:
+    method = "POST" if "json" in how else "GET"
+    with pytest.raises(IncompleteError, match="only page has 40 rows, as many as were requested"):
+        read_from(say_once({"data": rows_of(number)[:40]}), tmp_path, "single_page", method=method, **how)
+    found = read_from(say_once({"data": rows_of(39)}), tmp_path, "single_page", method=method, **how)
+    assert len(found.rows) == 39
+    said = say_once({"data": rows_of(40), "total": 40})
+    assert len(read_from(said, tmp_path, "single_page", method=method, **how).rows) == 40
+
+
+def test_a_total_that_is_the_size_of_the_only_page_hides_no_other_page(tmp_path: Path) -> None:
+    with pytest.raises(IncompleteError, match="sends other rows for page="):
+        read_from(paging(150, 50, "page", step=50), tmp_path, "single_page", total_path="step")
 
 
 @pytest.mark.parametrize(
@@ -344,7 +373,7 @@ def test_a_single_page_of_as_many_rows_as_pages_have_is_red_if_the_api_has_anoth
         (paging(200, 200, "offset"), 3),
         (paging(200, 200, "page"), 3),
         (paging(200, 200, "ignores it"), 3),
-        (paging(200, 200, "offset", total=200), 1),
+        (paging(200, 200, "offset", total=200), 3),
         (paging(199, 200, "offset"), 1),
         (strict, 3),
     ],
@@ -1056,6 +1085,109 @@ def test_a_count_that_changes_during_the_read_is_not_evidence(tmp_path: Path) ->
 
 
 # Meaningless totals
+
+
+@pytest.mark.parametrize("path", ["limit", "meta.per_page", "page", "meta.currentPage", "$count"])
+def test_a_total_path_that_names_something_else_is_refused(path: str) -> None:
+    with pytest.raises(ValidationError, match=r"not a total|not a JSONPath"):
+        paginator_of({**OFFSET, "total_path": path})
+
+
+def test_a_total_that_repeated_rows_exceed_is_still_a_total(tmp_path: Path) -> None:
+    """Each page repeats most rows of the one before, so that more rows than the total are received, but not all."""
+    rows = rows_of(40)
+
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen).get("at", 1))
+        return Say({"data": rows[start : start + 10], "at": start + 1 if start < 30 else None, "total": 40})
+
+    with pytest.raises(IncompleteError, match="`total` states 40 rows"):
+        read_from(answer, tmp_path, {"type": "cursor", "cursor_path": "at", "cursor_param": "at"})
+
+
+def test_a_repeated_page_is_no_end_if_a_next_page_is_named(tmp_path: Path) -> None:
+    """The stated total is the size of a page, and the offset has another name."""
+    rows = rows_of(301)
+
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen).get("page[offset]", 0))
+        following = f"/v1/devices?page%5Boffset%5D={start + 50}" if start + 50 < 301 else None
+        return Say({"data": rows[start : start + 50], "links": {"next": following}, "meta": {"size": 50}})
+
+    with pytest.raises(PagingError, match="page 2 is the same as page 1"):
+        read_from(answer, tmp_path, {"type": "offset", "limit": 50, "total_path": "meta.size"})
+
+
+@pytest.mark.parametrize("total", [None, "total"])
+@pytest.mark.parametrize(
+    ("number", "says"), [(3, "write the paginator offset"), (7, "offset"), (60, "offset"), (301, "offset")]
+)
+def test_page_numbers_that_the_api_reads_as_offsets_lose_no_row(
+    number: int, says: str, total: str | None, tmp_path: Path
+) -> None:
+    rows = rows_of(number)
+
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen)["page"])
+        return Say({"data": rows[start : start + 100], **({"total": number} if total else {})})
+
+    for verify in (None, True):
+        with pytest.raises(
+            (IncompleteError, PagingError), match=f"{says}|states {number} rows|reports {number} rows|starts over"
+        ):
+            read_from(answer, tmp_path, PAGES, verify=verify, total_path=total)
+
+
+@pytest.mark.parametrize(("size", "number"), [(20, 300), (14, 300), (50, 70)])
+@pytest.mark.parametrize("how", ["page", "offset"])
+def test_a_value_of_a_row_that_the_api_reads_as_a_page_number_is_red(
+    how: str, size: int, number: int, tmp_path: Path
+) -> None:
+    rows = [{"id": row["id"] * 3} for row in rows_of(number)]
+
+    def answer(seen: Seen) -> Say:
+        asked = int(query_of(seen).get("after", 1 if how == "page" else 0))
+        start = (asked - 1) * size if how == "page" else asked
+        return Say({"data": rows[start : start + size]})
+
+    with pytest.raises(PagingError, match="or means something else by the parameter"):
+        read_from(answer, tmp_path, KEYSET)
+
+
+def test_a_cursor_that_repeats_the_position_asked_for_is_no_end(tmp_path: Path) -> None:
+    rows = rows_of(150)
+
+    def answer(seen: Seen) -> Say:
+        start, size = int(query_of(seen).get("offset", 0)), int(query_of(seen).get("limit", 50))
+        return Say({"data": rows[start : start + size], "offset": start})
+
+    paginator = {"type": "cursor", "cursor_path": "offset", "cursor_param": "offset"}
+    for params in ({}, {"limit": 50}):
+        with pytest.raises(PagingError, match=r"page 1 is full \(\d+ rows\) and names 0 as the next page"):
+            read_from(answer, tmp_path, paginator, params=params)
+    del rows[31:]
+    assert len(read_from(answer, tmp_path, paginator).rows) == 31
+
+
+def test_a_cursor_that_is_an_address_is_red(tmp_path: Path) -> None:
+    answer = say_once({"data": rows_of(20), "next": "https://rmm.example.com/v1/devices?page=2"})
+    with pytest.raises(PagingError, match="`next` is an address, not a cursor; write the paginator json_link"):
+        read_from(answer, tmp_path, CURSOR)
+
+
+@pytest.mark.parametrize("number", [1, 2, 51])
+def test_a_last_page_that_is_an_earlier_one_does_not_contradict_an_end(number: int, tmp_path: Path) -> None:
+    """As of fastapi-pagination, whose empty page behind the end has a link to the last page with rows."""
+    rows = rows_of(number)
+
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen)["offset"])
+        last = (number - 1) // 50 * 50
+        links = f'</v1/devices?offset=0&limit=50>; rel="first", </v1/devices?offset={last}&limit=50>; rel="last"'
+        return Say(rows[start : start + 50], headers=(("Link", links),))
+
+    paginator = {"type": "offset", "limit": 50, "total_path": None}
+    assert read_from(answer, tmp_path, paginator, data_selector="$").rows == rows
 
 
 @pytest.mark.parametrize("total", [0, -1, 1, None, 49])
