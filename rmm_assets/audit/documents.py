@@ -149,7 +149,10 @@ def select(path: str, document: Any, none: Collection[str] = ()) -> Any:
             if others := [value for value in lists if not isinstance(value, list)]:
                 return others[0] if kind_of(others[0]) else False  # an object there is not a row
             values = [item for value in lists for item in value]
-        return values[0] if len(values) == 1 and isinstance(values[0], list) else values
+        lists = [value for value in values if isinstance(value, list)]
+        if lists and any(not isinstance(value, list) and kind_of(value) not in none for value in values):
+            return False
+        return [item for value in lists for item in value] if lists else values
     if re.search(r"\*|\?|\.\.", path):
         matches = jsonpath.find_values(path, document)
         return matches[0] if len(matches) == 1 and isinstance(matches[0], list) else matches

@@ -84,8 +84,15 @@ def select(document: Any, selector: str | None) -> Selected:
             raise BodyError("no_selector", f"{selector!r} matches nothing in the body")
         if is_one:
             return _selected(values[0], selector, document)
-        rows = values[0] if len(values) == 1 and isinstance(values[0], list) else values
-        return Selected(rows, document, "list", gaps)
+        if not any(isinstance(value, list) for value in values):
+            return Selected(values, document, "list", gaps)
+        # The path ends at lists, which need no `[*]`.
+        for value in values:
+            if value is None or value == {}:
+                gaps |= {"null" if value is None else "object"}
+            elif not isinstance(value, list):
+                raise BodyError("not_rows", f"{selector!r} leads to lists and to other values")
+        return Selected([row for value in values for row in value or ()], document, "list", gaps)
     value, envelope = document, None
     around: dict[str, Any] = {}
     for depth, name in enumerate(path):

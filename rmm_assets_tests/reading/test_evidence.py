@@ -1392,6 +1392,21 @@ def test_rows_of_several_lists_are_red_if_one_of_them_is_missing(tmp_path: Path)
     assert read_from(say_once({"groups": []}), tmp_path, "single_page", **options).rows == []
 
 
+def test_a_path_to_several_lists_needs_no_last_wildcard(tmp_path: Path) -> None:
+    groups: list[dict[str, Any]] = [{"items": rows_of(3)}, {"items": []}, {"items": [{"id": 9}]}]
+    options = {"data_selector": "groups[*].items"}
+    for number, ids in ((1, [1, 2, 3]), (2, [1, 2, 3]), (3, [1, 2, 3, 9]), (0, [])):
+        found = read_from(say_once({"groups": groups[:number]}), tmp_path, "single_page", **options)
+        assert [row["id"] for row in found.rows] == ids
+    for other, says in (
+        (None, "one of them is null"),
+        ({}, "one of them is an empty object"),
+        ({"id": 4}, "other values"),
+    ):
+        with pytest.raises(TransportError, match=says):
+            read_from(say_once({"groups": [*groups, {"items": other}]}), tmp_path, "single_page", **options)
+
+
 def test_a_row_that_a_path_leads_to_alone_is_a_row(tmp_path: Path) -> None:
     bodies: list[dict[str, Any]] = [
         {"edges": [{"node": {"id": 1}}]},
