@@ -44,8 +44,10 @@ test-fast: $(STAMP) ## Run the tests that neither start processes nor load data 
 	@$(BIN)/pytest -n 2 -m 'not slow'
 
 # Runs tests in a separate environment with other versions: $(call other,NAME,PIP ARGUMENTS,PYTEST ARGUMENTS)
+# Without pins, the pip of Python 3.11 searches for versions that fit each other for ever.
 define other
 	@test -x .venv-$(1)/bin/python || $(PYTHON) -m venv .venv-$(1)
+	@.venv-$(1)/bin/pip install -qq --disable-pip-version-check 'pip>=25'
 	@.venv-$(1)/bin/pip install -qq --disable-pip-version-check $(2)
 	@PATH="$(CURDIR)/.venv-$(1)/bin:$$PATH" .venv-$(1)/bin/pytest -n 2 $(3)
 endef
