@@ -11,6 +11,7 @@ from typing import Any
 from rmm_assets.config.names import normalized_column
 from rmm_assets.errors import ChildTablesError, MisfitError, TenantError
 from rmm_assets.loading.plan import TENANT, LoadPlan
+from rmm_assets.rows.contents import CONTENT_HASH
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import ROOT_ID, ROW_ID
 from rmm_assets.rows.targets import column_type
@@ -59,10 +60,12 @@ def refuse_repeated_keys(plan: LoadPlan, table: Table, schema: Mapping[str, Any]
         return
     columns: Mapping[str, Any] = schema.get("columns", {})
     key = {name for name, column in columns.items() if column.get("primary_key")}
-    merged = schema.get("write_disposition") == "merge" and schema.get("x-merge-strategy") != "scd2"
-    if merged and key == {*plan.key}:
+    stored, versions = schema.get("write_disposition"), any(column.get("x-valid-to") for column in columns.values())
+    if stored == "merge" and schema.get("x-merge-strategy") != "scd2" and key == {*plan.key}:
         return
-    if (number := repeated_keys(table, plan.key)) > 0:
+    # The first load of a merge is stored as an append, but its rows have a hash, as no other append's have.
+    merged = stored == "append" and not versions and key == {*plan.key} and CONTENT_HASH in columns
+    if (number := repeated_keys(table, plan.key, without=CONTENT_HASH if merged else None)) > 0:
         raise MisfitError(
             f"{plan.resource.name}: {number} values of the key ({', '.join(plan.key)}) are in several rows of the table, as after "
             f"loads with history, with append or with another key, and a merge needs one row for each. {_anew(plan)}"

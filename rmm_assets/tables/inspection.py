@@ -61,12 +61,19 @@ def duplicates(table: Table, columns: Sequence[str], versions: tuple[str, str | 
     return Finding(looked_at, at_fault, tuple(_text(row[:-1]) for row in examples))
 
 
-def repeated_keys(table: Table, columns: Sequence[str]) -> int:
-    """Returns the number of keys that several rows have; 0 if the table lacks a column of the key."""
+def repeated_keys(table: Table, columns: Sequence[str], *, without: str | None = None) -> int:
+    """Returns the number of keys that several rows have; 0 if the table lacks a column of the key.
+
+    Args:
+        table: The table.
+        columns: The columns of the key.
+        without: A column; only keys count of which a row has null there.
+    """
     if not {*columns} <= {*table.columns()}:
         return 0
     listed = ", ".join(map(table.quote, columns))
-    groups = f"SELECT {listed} FROM {{table}} GROUP BY {listed} HAVING count(*) > 1"
+    some = "" if without is None else f" AND count({table.quote(without)}) < count(*)"
+    groups = f"SELECT {listed} FROM {{table}} GROUP BY {listed} HAVING count(*) > 1{some}"
     return int(table.rows(f"SELECT count(*) FROM ({groups}) AS repeated")[0][0])
 
 

@@ -251,3 +251,13 @@ def test_a_time_of_the_read_does_not_take_the_column_of_a_field(tmp_path: Path) 
     load(store, BEFORE[0], **WAYS["append"])
     with pytest.raises(MisfitError, match="column name of the table devices is text, and the file declares timestamp"):
         loads(store, BEFORE[0], **WAYS["append"], read_at_column="name")
+
+
+def test_rows_that_somebody_has_repeated_in_a_merged_table_are_left_to_the_checks(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    load(store, BEFORE[0])
+    for name in ("PC-1", "changed"):
+        with store.changing("repeat") as client:
+            client.execute_sql('INSERT INTO "devices" SELECT * FROM "devices" WHERE id = 2 LIMIT 1')
+        loads(store, [{**BEFORE[0][0], "name": name}, *BEFORE[0][1:]])
+        assert len([row for row in tables(store)["devices"] if row["id"] == 2]) > 1

@@ -1069,9 +1069,16 @@ LOADING = (
     Mutant(
         "a merge does not leave several rows with one key",
         "loading/misfits.py",
-        "if (number := repeated_keys(table, plan.key)) > 0:",
-        "if (number := repeated_keys(table, plan.key)) < 0:",
+        "without=CONTENT_HASH if merged else None)) > 0:",
+        "without=CONTENT_HASH if merged else None)) < 0:",
         ("loading/test_misfits.py::test_a_table_fits_the_file_or_is_refused[duckdb-history-merge]",),
+    ),
+    Mutant(
+        "rows of a merged table that somebody has repeated are left to the checks",
+        "loading/misfits.py",
+        "without=CONTENT_HASH if merged else None)) > 0:",
+        "without=None)) > 0:",
+        ("loading/test_misfits.py::test_rows_that_somebody_has_repeated_in_a_merged_table_are_left_to_the_checks",),
     ),
     Mutant(
         "rows without ids do not get dlt's normalizer",
