@@ -169,7 +169,9 @@ def _read(
             report.partial, report.ignored = facts.ended == "maximum", facts.ignored
             report.empty = not report.rows
             report.reason = _reason(facts, verdict)
-            facts.warnings += never_found(endpoint, signals)
+            if facts.ignored is None:
+                missing, missed = never_found(endpoint, signals), endpoint.learned.missed
+                facts.warnings += [missed.setdefault(key, text) for key, text in missing.items()]
             _warn(endpoint, facts, report, log, unique)
             return
         if report.passes >= MAX_PASSES or (confirmed and before is not None and before.total == facts.last_total):

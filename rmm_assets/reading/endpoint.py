@@ -25,6 +25,7 @@ class Learned:
     Attributes:
         selector: Where the rows are, if the connection file does not say.
         found: Configured keys whose place has had a value in at least one response.
+        missed: Messages about configured keys whose place had no value in the responses of a read.
         total_counts_all: Whether the stated total is known to count all rows rather than those of a page.
         offsets_count_rows: Whether an offset is known to skip as many rows.
         first_page_checked: Whether a page before the first one has been looked for.
@@ -34,11 +35,17 @@ class Learned:
 
     selector: str | None = None
     found: set[str] = field(default_factory=set)
+    missed: dict[str, str] = field(default_factory=dict)
     total_counts_all: bool = False
     offsets_count_rows: bool = False
     first_page_checked: bool = False
     orders_tried: set[bool] = field(default_factory=set)
     probes: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def missing(self) -> list[str]:
+        """The messages about keys whose place has had no value in any response."""
+        return [text for key, text in self.missed.items() if key not in self.found]
 
 
 @dataclass(frozen=True)

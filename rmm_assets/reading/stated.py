@@ -106,8 +106,8 @@ def reference_not_found(endpoint: Endpoint, signals: Signals) -> str:
     return f": {found_nowhere(paginator.place_key, paginator.place, signals)}"
 
 
-def never_found(endpoint: Endpoint, signals: Signals) -> list[str]:
-    """Returns a message for each key that the connection file sets and that was in no response of the run."""
+def never_found(endpoint: Endpoint, signals: Signals) -> dict[str, str]:
+    """Returns a message for each key that the connection file sets and that was in no response of the run so far."""
     paginator, found = endpoint.paginator, endpoint.learned.found
     written = "total_header" if endpoint.total_header else "total_path"
     keys = [
@@ -117,7 +117,7 @@ def never_found(endpoint: Endpoint, signals: Signals) -> list[str]:
     if "total_path" in paginator.model_fields_set:
         # A default is not checked, because the file does not set it.
         keys.append(("total_path", "paginator.total_path", getattr(paginator, "total_path", None)))
-    return [found_nowhere(name, path, signals) for name, key, path in keys if path and key not in found]
+    return {key: found_nowhere(name, path, signals) for name, key, path in keys if path and key not in found}
 
 
 def refuse_never_found(endpoint: Endpoint, facts: PassFacts, signals: Signals) -> None:
@@ -126,7 +126,7 @@ def refuse_never_found(endpoint: Endpoint, facts: PassFacts, signals: Signals) -
     Raises:
         PagingError: There is such a key.
     """
-    if facts.full_page and not facts.trusted and (missing := never_found(endpoint, signals)):
+    if facts.full_page and not facts.trusted and (missing := [*never_found(endpoint, signals).values()]):
         raise PagingError(
             f"{endpoint.name}: the last page may be full ({facts.full_page} rows), and {missing[0]}. Rows may be missing: "
             "correct the key, or remove it if the API has nothing like it"

@@ -467,3 +467,18 @@ def test_a_refusal_of_a_later_page_is_red(status: int, tmp_path: Path) -> None:
     paginator = {"type": "cursor", "cursor_path": "next", "cursor_param": "after"}
     with Scripted(answer) as server, pytest.raises(TransportError, match=f"page 2: HTTP {status}"):
         read(tmp_path, server.url, made({**PER_CUSTOMER, "paginator": paginator}))
+
+
+@pytest.mark.parametrize("first", [Say({"e": 1}, status=404), Say({"data": []})], ids=["404", "no total"])
+@pytest.mark.parametrize("found", [True, False])
+def test_a_place_that_one_parent_s_response_lacks_is_no_warning(first: Say, found: bool, tmp_path: Path) -> None:
+    def answer(seen: Seen) -> Say:
+        if "/customers/" not in seen.target:
+            return Say({"data": customers("a", "b")})
+        return first if "/a/" in seen.target else Say({"data": [{"id": 1}], **({"total": 1} if found else {})})
+
+    endpoint = {"path": "/v1/customers/{resources.customers.code}/devices"}
+    with Scripted(answer) as server:
+        report, _ = read(tmp_path, server.url, made(endpoint, total_path="total"))
+    said = [text for text in report.warnings if "was not found" in text]
+    assert len(said) == (0 if found else 1 if first.status == 404 else 2)
