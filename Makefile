@@ -40,7 +40,7 @@ dev: $(STAMP) $(DAGSTER_HOME)/dagster.yaml ## Open Dagster's UI on 127.0.0.1
 test: $(STAMP) ## Run all tests
 	@$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
 
-test-fast: $(STAMP) ## Run the tests that neither start processes nor load data (three minutes)
+test-fast: $(STAMP) ## Run the tests that neither start processes nor load data (a minute and a half)
 	@$(BIN)/pytest -n 2 -m 'not slow'
 
 # Runs tests in a separate environment with other versions: $(call other,NAME,PIP ARGUMENTS,PYTEST ARGUMENTS)
