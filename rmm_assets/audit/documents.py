@@ -144,19 +144,21 @@ def select(path: str, document: Any, none: Collection[str] = ()) -> Any:
         for step in re.findall(r"[\w@-]+|\[\*\]", path):
             if step != "[*]":
                 values = [value.get(step, MISSING) if isinstance(value, Mapping) else MISSING for value in values]
-                continue
-            lists = [value for value in values if kind_of(value) not in none]
-            if others := [value for value in lists if not isinstance(value, list)]:
-                return others[0] if kind_of(others[0]) else False  # an object there is not a row
-            values = [item for value in lists for item in value]
-        lists = [value for value in values if isinstance(value, list)]
-        if lists and any(not isinstance(value, list) and kind_of(value) not in none for value in values):
-            return False
-        return [item for value in lists for item in value] if lists else values
+            elif not isinstance(values := _items(values, none), list):
+                return values
+        return _items(values, none) if any(isinstance(value, list) for value in values) else values
     if re.search(r"\*|\?|\.\.", path):
         matches = jsonpath.find_values(path, document)
         return matches[0] if len(matches) == 1 and isinstance(matches[0], list) else matches
     return look_up(path, document)
+
+
+def _items(values: Sequence[Any], none: Collection[str]) -> Any:
+    """Returns the items of lists; what else stands in place of one, unless it means no rows, and False for an object."""
+    lists = [value for value in values if kind_of(value) not in none]
+    if others := [value for value in lists if not isinstance(value, list)]:
+        return others[0] if kind_of(others[0]) else False
+    return [item for value in lists for item in value]
 
 
 def without_texts(value: Any, texts: Collection[str]) -> Any:

@@ -56,19 +56,8 @@ _AROUND = frozenset(
     {
         *("meta", "metadata", "pagination", "paging", "paginationmeta", "paginationmetadata", "responsemetadata"),
         *("page", "pages", "pageinfo", "pagedetails", "listinfo", "info", "links", "cursor", "cursors", "feed"),
-        *(
-            "records",
-            "hits",
-            "d",
-            "response",
-            "result",
-            "results",
-            "data",
-            "total",
-            "messageresponse",
-            "pagecontext",
-            "resultinfo",
-        ),
+        *("records", "hits", "d", "response", "result", "results", "data", "total", "messageresponse"),
+        *("pagecontext", "resultinfo"),
     }
 )
 _FAILURE = re.compile(r"(error|exception|fault)s?(message|messages|msg|text|description|code|count)?")

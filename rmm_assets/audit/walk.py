@@ -402,8 +402,8 @@ class _Walk:
             document = parse(reply.body) if path is None else parse_xml(reply.body, path)
         except ValueError:
             raise BodyFault(f"the body is not {self._target.resource.endpoint.response.upper()}") from None
-        wrong = {re.split(r"[.:\s]", name)[-1] for name in self._target.resource.endpoint.wrong_signals or ()}
         rows = self._rows(document)
+        wrong = self._target.resource.endpoint.wrong_signals or ()
         if said := failure(document, {*wrong, *re.findall(r"[\w@ -]+", self._selector or "")[:1]}):
             raise BodyFault(f"`{said}` says that the request failed, at least in part")
         return _Answer(reply.status, reply.headers, reply.url, document, rows)

@@ -217,9 +217,8 @@ def _read_once(
             unread.append(child.parent)
         problems += [child.problem] if child.problem else []
     # A place may be missing in one parent's responses only.
-    learned = requests.endpoint.learned
-    found = {*learned.missed.values()} - {*learned.missing}
-    report.warnings = [text for text in report.warnings if text not in found]
+    outdated = requests.endpoint.learned.outdated
+    report.warnings = [text for text in report.warnings if text not in outdated]
     report.rows, report.distinct = collector.rows, collector.distinct
     report.duplicates = collector.rows - collector.distinct - collector.keyless
     report.empty = not report.rows

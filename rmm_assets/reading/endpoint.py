@@ -43,9 +43,9 @@ class Learned:
     probes: Counter[int] = field(default_factory=Counter)
 
     @property
-    def missing(self) -> list[str]:
-        """The messages about keys whose place has had no value in any response."""
-        return [text for key, text in self.missed.items() if key not in self.found]
+    def outdated(self) -> set[str]:
+        """Those messages whose key has had a value in another response."""
+        return {text for key, text in self.missed.items() if key in self.found}
 
 
 @dataclass(frozen=True)

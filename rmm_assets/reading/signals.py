@@ -17,7 +17,7 @@ a second look. Absent, null, empty and false values say nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -73,20 +73,7 @@ _NAMES: dict[Kind, frozenset[str]] = {
         "moreresults hasmoreitems hasmoreresults hasmoredata istruncated truncated ispartial "
         "exceededtransferlimit incompletesearch incompleteresults partialresults paginationhasnext"
     ),
-    Kind.LAST: frozenset(
-        (
-            "last",
-            "islast",
-            "islastpage",
-            "lastpage",
-            "done",
-            "complete",
-            "iscomplete",
-            "endofstream",
-            "eof",
-            "kaminarilastpage",
-        )
-    ),
+    Kind.LAST: words("last islast islastpage lastpage done complete iscomplete endofstream eof kaminarilastpage"),
     Kind.NEXT: words(
         "next nextpage nextpageurl nextpagelink nextpageuri nextlink nextrecordsurl nexthref nexturl nexturi "
         "odatanextlink paginationnext kaminarinextpage"
@@ -114,9 +101,8 @@ _LINKS = frozenset(("link", "links"))
 # Names of the address within an object called `next`.
 _ADDRESSES = ("href", "url", "link", "uri", "after", "starting_after", "startingAfter", "offset", "cursor", "path")
 
-# Names of the page number in addresses.
+# Names of the page number in addresses, and of any position.
 _PAGE_PARAMS = frozenset(("page", "pagenumber", "pageno"))
-
 _POSITIONS = _PAGE_PARAMS | {"offset", "skip", "start", "pageoffset"}
 
 _LAST_LINK = "Link rel=last"
@@ -181,7 +167,7 @@ def signals_of(answer: Answer, selector: str | None) -> Iterator[Signal]:
         else:
             yield Signal(Kind.NEXT, _LAST_LINK, last)
     yield from _ranges(headers.get("Content-Range"), answer.reply.status)
-    yield from _beside(answer.page.envelope, _path(selector))
+    yield from _beside(answer.page.envelope, keys_of(selector) or ())
 
 
 def _ranges(header: str | None, status: int) -> Iterator[Signal]:
@@ -205,13 +191,8 @@ def _in_json(name: str, value: str) -> Iterator[Signal]:
             yield from _typed(plain_name(key), f"{name}: {key}", inner)
 
 
-def _path(selector: str | None) -> list[str]:
-    """Returns the keys from the body's root to the rows; empty if the selector is not a path of keys."""
-    return list(keys_of(selector) or ())
-
-
-def _beside(envelope: Any, path: list[str]) -> Iterator[Signal]:
-    """Yields the signals next to the rows and next to each object that contains them."""
+def _beside(envelope: Any, path: Sequence[str]) -> Iterator[Signal]:
+    """Yields the signals next to the rows, to which the keys of `path` lead, and next to each object that contains them."""
     level, above = envelope, ""
     for depth in range(len(path) or 1):
         if not isinstance(level, dict):

@@ -47,13 +47,7 @@ AFTER = fleet(1, 2, 3, 4, 5, 9, n3="changed")
 
 
 def load(store: Store, rows: list[Row], **way: Any) -> Outcome:
-    made = connection(resource(**way), destination={"type": store.destination}, dataset=store.dataset)
-    with Simulator(tables={"devices": rows}) as server:
-        return sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
-
-
-def loads(store: Store, rows: list[Row], **way: Any) -> Outcome:
-    """Does the same, and raises the error that explains a failure, which comes before the first request."""
+    """Loads rows; raises the error that explains a failure, which comes before the first request."""
     made = connection(resource(**way), destination={"type": store.destination}, dataset=store.dataset)
     with Simulator(tables={"devices": rows}) as server:
         try:
@@ -176,12 +170,12 @@ def test_a_table_fits_the_file_or_is_refused(
     if error is not None:
         there = tables(store)
         with pytest.raises(error, match=r"`rmm reset acme devices`"):
-            loads(store, AFTER, **way)
+            load(store, AFTER, **way)
         assert tables(store) == there
         return
-    assert rows_now(store, loads(store, AFTER, **way), way) == fresh(kind, after)
+    assert rows_now(store, load(store, AFTER, **way), way) == fresh(kind, after)
     if way.get("write_disposition") != "append":
-        assert rows_now(store, loads(store, AFTER, **way), way) == fresh(kind, after)
+        assert rows_now(store, load(store, AFTER, **way), way) == fresh(kind, after)
 
 
 VALUES: dict[str, list[Any]] = {
@@ -212,7 +206,7 @@ def test_another_declared_type_is_refused_until_the_table_is_dropped(
         before = tables(store)
         says = rf"column n of the table devices is {was}, and the file declares {declared}\. Declare {was} again, .* Drop the"
         with pytest.raises(MisfitError, match=says):
-            loads(store, rows(declared, "third"), **way(declared))
+            load(store, rows(declared, "third"), **way(declared))
         assert tables(store) == before
         load(store, rows(was, "fourth"), **way(was))
         with store.changing("drop") as client:
@@ -240,17 +234,17 @@ def test_the_same_type_with_other_details_is_refused_unless_they_are_the_default
     store, rows = store_in(tmp_path), [{"id": 1, "n": "1.25"}]
     load(store, rows, columns={"n": was})
     if not says:
-        assert loads(store, rows, columns={"n": declared}).row_count == 1
+        assert load(store, rows, columns={"n": declared}).row_count == 1
         return
     with pytest.raises(MisfitError, match=says):
-        loads(store, rows, columns={"n": declared})
+        load(store, rows, columns={"n": declared})
 
 
 def test_a_time_of_the_read_does_not_take_the_column_of_a_field(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     load(store, BEFORE[0], **WAYS["append"])
     with pytest.raises(MisfitError, match="column name of the table devices is text, and the file declares timestamp"):
-        loads(store, BEFORE[0], **WAYS["append"], read_at_column="name")
+        load(store, BEFORE[0], **WAYS["append"], read_at_column="name")
 
 
 def test_rows_that_somebody_has_repeated_in_a_merged_table_are_left_to_the_checks(tmp_path: Path) -> None:
@@ -259,5 +253,5 @@ def test_rows_that_somebody_has_repeated_in_a_merged_table_are_left_to_the_check
     for name in ("PC-1", "changed"):
         with store.changing("repeat") as client:
             client.execute_sql('INSERT INTO "devices" SELECT * FROM "devices" WHERE id = 2 LIMIT 1')
-        loads(store, [{**BEFORE[0][0], "name": name}, *BEFORE[0][1:]])
+        load(store, [{**BEFORE[0][0], "name": name}, *BEFORE[0][1:]])
         assert len([row for row in tables(store)["devices"] if row["id"] == 2]) > 1
