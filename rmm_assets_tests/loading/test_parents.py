@@ -477,8 +477,11 @@ def test_a_place_that_one_parent_s_response_lacks_is_no_warning(first: Say, foun
             return Say({"data": customers("a", "b")})
         return first if "/a/" in seen.target else Say({"data": [{"id": 1}], **({"total": 1} if found else {})})
 
-    endpoint = {"path": "/v1/customers/{resources.customers.code}/devices"}
+    endpoint = {**SINGLE, "path": "/v1/customers/{resources.customers.code}/devices"}
+    child = resource(endpoint=endpoint, total_path="total")
+    # One after the other, so that the response that lacks the place comes first.
+    both = connection(resource("customers", endpoint=SINGLE), child, limits={"max_concurrency": 1})
     with Scripted(answer) as server:
-        report, _ = read(tmp_path, server.url, made(endpoint, total_path="total"))
+        report, _ = read(tmp_path, server.url, both)
     said = [text for text in report.warnings if "was not found" in text]
     assert len(said) == (0 if found else 1 if first.status == 404 else 2)
