@@ -12,6 +12,7 @@ import os
 import re
 import warnings
 from collections.abc import Container, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
@@ -86,8 +87,9 @@ def broken_connections(definitions: dg.Definitions) -> dict[str, str]:
 
 
 @dg.definitions
+@cache
 def defs() -> dg.Definitions:
-    """Builds the code location when Dagster loads it."""
+    """Builds the code location, once in a process: Dagster asks for it five times in the process of a run."""
     # Dagster warns about its own parameter when it loads checks that read two tables.
     warnings.filterwarnings("ignore", "Parameter `execution_type` of function `AssetsDefinition.__init__`")
     definitions = build_defs()

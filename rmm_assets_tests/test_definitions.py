@@ -233,3 +233,20 @@ def test_dagster_validates_the_location_under_its_name_even_with_a_broken_connec
     assert "Validation successful for code location rmm_assets." in told
     assert "does not match the name" not in told
     assert "bad is not loaded" in told and "acme is not loaded" not in told, told
+
+
+def test_a_process_builds_the_code_location_once() -> None:
+    # Dagster asks for it five times in the process of a run; with a thousand connections, each would take half a minute.
+    program = """
+from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.definitions.reconstruct import ReconstructableRepository
+from rmm_assets import definitions
+
+built, build = [], definitions.build_defs
+definitions.build_defs = lambda: built.append(1) or build()
+definitions.defs()
+repository = ReconstructableRepository(ModuleCodePointer("rmm_assets.definitions", "defs"))
+print([repository.get_definition().has_job("sync_demo") for _ in range(2)], len(built))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[-2] == "[True, True] 1"

@@ -7,6 +7,8 @@ those that lower packages use themselves (row ids, type coercion, paginators).
 from __future__ import annotations
 
 import json
+import logging
+import time
 from collections.abc import Mapping, MutableMapping
 from typing import Any, NamedTuple, cast
 
@@ -14,6 +16,7 @@ import dlt
 from dlt.common import jsonpath
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
+from dlt.common.runtime.collector import LogCollector
 from dlt.common.schema import Schema
 from dlt.common.schema.typing import DEFAULT_VALIDITY_COLUMN_NAMES, MERGE_DISPOSITION_HINTS
 from dlt.common.schema.utils import get_nested_tables
@@ -60,6 +63,30 @@ def resolve_endpoints(config: Mapping[str, Any]) -> dict[str, Resolved]:
 def reload_secrets() -> None:
     """Makes dlt reload its secrets (1.31.0): its providers cache what they read when the process started."""
     Container()[PluggableRunContext].reload_providers()
+
+
+class LongSteps(LogCollector):
+    """Logs the progress of dlt's steps (extract, normalize, load) that take long.
+
+    dlt itself logs the beginning and the end of each, which is eight entries for a resource without news, each of them a
+    transaction in Dagster's database.
+
+    Args:
+        logger: Receives the lines.
+        every: Seconds between two lines, and before the first.
+    """
+
+    def __init__(self, logger: logging.Logger, *, every: float = 10.0) -> None:
+        super().__init__(log_period=every, logger=logger, dump_system_stats=False)
+
+    def _start(self, step: str) -> None:
+        super()._start(step)
+        self._began = time.monotonic()
+
+    def on_log(self) -> None:
+        """Logs the counts, which dlt asks for with the first one, when `log_period` is over, and at the end."""
+        if time.monotonic() - self._began >= self.log_period:
+            super().on_log()
 
 
 def parent_column(parent: str, field: str) -> str:

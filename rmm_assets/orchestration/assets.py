@@ -19,7 +19,6 @@ from dagster_dlt import DagsterDltResource, DagsterDltTranslator, build_dlt_asse
 from dagster_dlt.constants import META_KEY_PIPELINE, META_KEY_SOURCE, META_KEY_TRANSLATOR
 from dagster_dlt.translator import DltResourceTranslatorData
 from dlt.common.pipeline import LoadInfo
-from dlt.common.runtime.collector import LogCollector
 from dlt.extract.resource import DltResource
 from pydantic import PrivateAttr
 
@@ -28,6 +27,7 @@ from rmm_assets.config.tenants import Tenant
 from rmm_assets.errors import PublishedError, RmmError, TenantError
 from rmm_assets.http.auth import Secrets
 from rmm_assets.loading.attempt import Attempt, explained_by, sentence_of
+from rmm_assets.loading.dlt_internals import LongSteps
 from rmm_assets.loading.outcome import Outcome
 from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.run import Run, open_run, store_of
@@ -258,7 +258,7 @@ def _load(
                 secret,
                 base_url=base_url,
                 log=context.log,
-                progress=_progress(context),
+                progress=LongSteps(context.log),
                 plan=plan,
                 run_id=context.run.run_id,
                 shared=api.shared,
@@ -315,7 +315,7 @@ def _load_tenants(
     try:
         batch = _batch_of(connection, context.partition_keys)
         with open_run(
-            connection, resource, None, log=context.log, progress=_progress(context), plan=plan, run_id=context.run.run_id,
+            connection, resource, None, log=context.log, progress=LongSteps(context.log), plan=plan, run_id=context.run.run_id,
             tenants=batch, shared=shared,
         ) as run:  # fmt: skip
             redact = run.redact
@@ -438,11 +438,6 @@ def _observed(instance: dg.DagsterInstance, key: dg.AssetKey, *, limit: int) -> 
     """Returns the metadata of the latest batches of tenants, newest first."""
     records = instance.fetch_observations(key, limit=limit).records
     return [record.asset_observation.metadata for record in records if record.asset_observation is not None]
-
-
-def _progress(context: dg.AssetExecutionContext) -> Any:
-    """Returns a collector that writes dlt's progress to the run's log."""
-    return LogCollector(log_period=10.0, logger=context.log, dump_system_stats=False)
 
 
 class Translator(DagsterDltTranslator):

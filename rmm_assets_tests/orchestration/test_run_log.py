@@ -13,6 +13,7 @@ import dlt
 import pytest
 
 import rmm_assets
+from rmm_assets.loading.dlt_internals import LongSteps
 from rmm_assets.reading import progress
 from rmm_assets.simulator import Faults, Simulator
 from rmm_assets_tests.orchestration.bench import KEY, connection, devices, sync
@@ -72,7 +73,15 @@ def test_dlt_s_warnings_reach_the_run_s_log_but_its_debug_messages_do_not(instan
         lines = said(result, instance)
         # One of dlt's warnings: a declared column that never had a value.
         assert [line for line in lines if "seen" in line and "did not receive any data" in line], lines
-        # Stages of the load, from dlt's progress, but not the fifty or so INFO lines of each load.
-        assert [line for line in lines if "Extract acme__devices" in line], lines
+        # Neither dlt's fifty or so INFO lines of each load, nor its steps, which did not take long.
         assert not [line for line in lines if "Closing processing pool" in line], lines
-        assert len(lines) < 20
+        assert not [line for line in lines if "Extract acme__devices" in line], lines
+        assert len(lines) < 10
+
+
+def test_a_run_logs_steps_of_dlt_that_take_long(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LongSteps.__init__.__kwdefaults__ or {}, "every", 0.0)
+    with Simulator(tables={"devices": devices(5)}) as rmm:
+        lines = said(sync(connection(rmm.base_url, ["devices"]), instance), instance)
+    for step in ("Extract", "Normalize", "Load"):
+        assert [line for line in lines if f"- {step} acme__devices" in line], lines
