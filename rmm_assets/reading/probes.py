@@ -34,6 +34,8 @@ _MOST = 5
 def refuse_other_base(pager: Pager, endpoint: Endpoint, facts: PassFacts, signals: Signals, rows: int) -> None:
     """Requests the page before the first one, once per run, unless a stated total shows that the first one was read.
 
+    An offset of 1 is tried, too: most APIs count rows from 0.
+
     Args:
         rows: Number of distinct rows received.
 
@@ -41,18 +43,26 @@ def refuse_other_base(pager: Pager, endpoint: Endpoint, facts: PassFacts, signal
         PagingError: That page has rows that were not received.
     """
     paginator, learned = endpoint.paginator, endpoint.learned
-    if not isinstance(paginator, ByPosition) or paginator.counts_rows or learned.first_page_checked:
+    if not isinstance(paginator, ByPosition) or learned.first_page_checked:
         return
-    if not paginator.start == paginator.base > 0 or (rows and signals.confirms(rows, None)):
+    base = 1 if paginator.counts_rows else paginator.base
+    if not paginator.start == base > 0 or (rows and signals.confirms(rows, None)):
         return
-    before = paginator.base - 1
-    label = f"{endpoint.name} page {before}, which should not exist"
+    before = base - 1
+    label = f"{endpoint.name} {paginator.parameter} {before}, which should not exist"
     found = pager.look(endpoint, replace(paginator.at(endpoint.request(), before), label=label))
     learned.first_page_checked = True
     if found is None or not found.page.rows:
         return
-    keys = set(row_keys(found.page, endpoint.shape).tolist())
-    first = set() if facts.first_page is None else set(row_keys(facts.first_page, endpoint.shape).tolist())
+    first_keys = [] if facts.first_page is None else row_keys(facts.first_page, endpoint.shape).tolist()
+    if paginator.counts_rows:
+        if not first_keys or first_keys[0] in row_keys(found.page, endpoint.shape).tolist()[1:]:
+            raise PagingError(
+                f"{endpoint.name}: the API has a row before {paginator.parameter}={base}, where the read began: it counts rows "
+                f"from {before}; set offset: {before}"
+            )
+        return
+    keys, first = set(row_keys(found.page, endpoint.shape).tolist()), set(first_keys)
     # It may be the first page, too, or everything.
     if first and first <= keys and len(keys) <= rows:
         return

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
@@ -318,6 +318,19 @@ def _asked(url: str) -> tuple[str, list[tuple[str, str]]]:
     return parts.path, sorted(pairs)
 
 
+@dataclass
+class _Count:
+    """What a run's responses say under a name that may count all rows or those of a page.
+
+    Attributes:
+        values: The numbers stated.
+        later: Whether a page after the first of a pass states one.
+    """
+
+    values: set[int] = field(default_factory=set)
+    later: bool = False
+
+
 class Signals:
     """The signals in one run's responses: which are believed and which contradicted themselves.
 
@@ -330,7 +343,9 @@ class Signals:
         self._latest: list[Signal] = []
         self._totals: dict[str, int] = {}
         self._most: dict[str, int] = {}
-        self._counts: dict[str, set[int]] = {}
+        self._counts: dict[str, _Count] = {}
+        self._sizes: set[int] = set()
+        self._asked: set[int] | None = None
         self._seen: dict[str, str] = {}
         self._refuted: dict[str, str] = {}
         self._last: Answer | None = None
@@ -367,6 +382,8 @@ class Signals:
             numbered: Whether the page number that a response states, if any, shows how many pages were received.
         """
         self._last, self._rows, self._received = answer, answer.page.rows, received
+        asked = {int(v) for _, v in parse_qsl(urlsplit(answer.reply.url).query) if v.isascii() and v.isdigit()}
+        self._asked = asked if self._asked is None else self._asked & asked
         self._pages, self._current, first = pages, current, received == answer.page.rows
         self._latest = []
         for signal in signals_of(answer, selector):
@@ -389,7 +406,11 @@ class Signals:
             self.state(signal.name, signal.value)
             return
         if signal.kind is Kind.COUNT:
-            self._counts.setdefault(signal.name, set()).add(signal.value)
+            count = self._counts.setdefault(signal.name, _Count())
+            count.values.add(signal.value)
+            count.later |= self._received > self._rows
+        if signal.kind is Kind.SIZE:
+            self._sizes.add(signal.value)
         if signal.kind not in (Kind.SIZE, Kind.PAGE):
             self._seen.setdefault(signal.name, f"says {signal.kind}")
         self._latest.append(signal)
@@ -471,7 +492,7 @@ class Signals:
             rows: Number of rows received.
             distinct: Number of distinct rows, if it is known: a total that only repeated rows exceed may be right.
         """
-        found = {name: total for name, total in self._totals.items() if total > rows}
+        found = {name: total for name, total in (self._steady_counts() | self._totals).items() if total > rows}
         for name in self._refuted.keys() & self._most.keys():
             if distinct is not None and self._most[name] > distinct:
                 found[name] = self._most[name]
@@ -480,21 +501,28 @@ class Signals:
     def doubts(self, *, rows: int) -> list[str]:
         """Returns the weak signals, often present at the end as well, that ask for a second look, as sentences."""
         kinds = {signal.kind for signal in self._latest}
-        sizes = {signal.value for signal in self._latest if signal.kind is Kind.SIZE}
         found = []
         for signal in self._latest:
             if signal.kind is Kind.PARTIAL and Kind.RANGE not in kinds:
                 found.append("the last response is 206 Partial Content")
             elif signal.kind in (Kind.CURSOR, Kind.NEXT_TOKEN):
                 found.append(f"`{signal.name}` is still filled")
-            elif signal.kind is Kind.COUNT and not self._totals and self._counts_all(signal, rows, sizes):
+            elif signal.kind is Kind.COUNT and not self._totals and self._counts_all(signal.name, rows):
                 found.append(f"`{signal.name}` is {signal.value}, and {rows} rows were received")
         return found
 
-    def _counts_all(self, signal: Signal, rows: int, sizes: set[int]) -> bool:
-        """Returns whether a number that may count only this page's rows appears to count all rows."""
-        steady = len(self._counts[signal.name]) == 1
-        return steady and signal.value > max(rows, self._rows) and signal.value not in sizes
+    def _counts_all(self, name: str, rows: int) -> bool:
+        """Returns whether a number that may count only a page's rows appears to count all rows, which are more."""
+        count = self._counts[name]
+        # Some APIs send back the size of a page that every request asks for.
+        sizes = self._sizes | (self._asked or set())
+        return len(count.values) == 1 and max(count.values) > rows and not count.values & sizes
+
+    def _steady_counts(self) -> dict[str, int]:
+        """Returns the numbers that may count only a page's rows, but are the same, and more, on several pages."""
+        return {
+            name: max(count.values) for name, count in self._counts.items() if count.later and self._counts_all(name, 0)
+        }
 
     def total(self, name: str) -> int | None:
         """Returns the last total stated under a name in this run; None if there is none or it is not credible."""

@@ -187,8 +187,8 @@ READING = (
     Mutant(
         "a total above the received rows contradicts an end",
         "reading/signals.py",
-        "self._totals.items() if total > rows}",
-        "self._totals.items() if total > 1_000 * rows}",
+        "self._totals).items() if total > rows}",
+        "self._totals).items() if total > 1_000 * rows}",
         ("reading/test_evidence.py::test_a_single_page_that_says_there_is_more_is_red",),
     ),
     Mutant(
@@ -489,6 +489,13 @@ READING = (
         "return self._number == 1 and rows == self._total and rows in CAPS and not learned.total_counts_all",
         "return False",
         ("reading/test_evidence.py::test_a_total_that_counts_the_page_s_rows_does_not_end_a_read",),
+    ),
+    Mutant(
+        "a count that is the same on several pages contradicts an end",
+        "reading/signals.py",
+        "(self._steady_counts() | self._totals).items()",
+        "self._totals.items()",
+        ("reading/test_evidence.py::test_a_count_that_is_the_same_on_several_pages_is_a_total",),
     ),
     Mutant(
         "rows after an empty page are not lost",

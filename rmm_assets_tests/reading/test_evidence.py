@@ -1208,6 +1208,53 @@ def test_a_total_that_counts_the_page_s_rows_does_not_end_a_read(tmp_path: Path)
         assert read_from(answer, tmp_path, {"type": "offset", "limit": limit}).rows == rows
 
 
+def counting(count: Callable[[list[Any]], int], number: int = 390) -> Answer:
+    """Serves rows by cursor in pages of 100, with links to the next and the last page and a `count`."""
+    rows = rows_of(number)
+
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen).get("cursor") or 0)
+        following = start + 100 if start + 100 < number else None
+        part = rows[start : start + 100]
+        return Say(
+            {"data": part, "links": {"after": following, "end": 300 if following else None}, "count": count(part)}
+        )
+
+    return answer
+
+
+def test_a_count_that_is_the_same_on_several_pages_is_a_total(tmp_path: Path) -> None:
+    # The file names the last page instead of the next one.
+    with pytest.raises(IncompleteError, match="`count` states 390 rows"):
+        read_from(counting(lambda _: 390), tmp_path, {**CURSOR, "cursor_path": "links.end"})
+    with pytest.raises(IncompleteError, match="`count` states 390 rows"):
+        read_from(capped(390, 100, count=390), tmp_path, {**OFFSET, "offset": 1})
+    found = read_from(capped(389, 100, count=390), tmp_path, OFFSET, wrong_signals=("count",))
+    assert found.rows == rows_of(389)
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        pytest.param(len, id="rows of the page"),
+        pytest.param(lambda part: 700 if len(part) == 100 else 600, id="not steady"),
+        pytest.param(lambda _: 100, id="size of a page"),
+        pytest.param(lambda _: 12, id="something smaller"),
+    ],
+)
+def test_a_count_of_something_else_is_no_total(count: Callable[[list[Any]], int], tmp_path: Path) -> None:
+    found = read_from(counting(count), tmp_path, {**CURSOR, "cursor_path": "links.after"})
+    assert found.rows == rows_of(390)
+
+
+@pytest.mark.parametrize("said", ["in the request", "in the response"])
+def test_a_count_that_sends_the_size_of_a_page_back_is_no_total(said: str, tmp_path: Path) -> None:
+    # The API sends at most 50 of the 500 rows that each request asks for.
+    beside = {"count": 500} if said == "in the request" else {"count": 400, "limit": 400}
+    found = read_from(capped(120, 50, **beside), tmp_path, {**OFFSET, "limit": 500})
+    assert found.rows == rows_of(120)
+
+
 def test_a_total_stated_once_applies_to_later_passes(tmp_path: Path) -> None:
     started = [0]
 
@@ -1302,6 +1349,30 @@ def test_an_api_that_counts_from_1_loses_no_page_if_the_file_says_0(page_0: str,
 def test_an_api_that_counts_from_0_is_red_if_the_file_says_1(number: int, tmp_path: Path) -> None:
     with pytest.raises(PagingError, match="set base_page: 0"):
         read_from(numbered(number, 20, base=0), tmp_path, PAGES)
+
+
+@pytest.mark.parametrize("number", [1, 7, 100, 101, 390])
+@pytest.mark.parametrize("limit", [2, 100, 500])
+def test_an_api_whose_offsets_begin_at_0_is_red_if_the_file_says_1(number: int, limit: int, tmp_path: Path) -> None:
+    with pytest.raises(PagingError, match="set offset: 0"):
+        read_from(capped(number, 100), tmp_path, {"type": "offset", "limit": limit, "offset": 1})
+
+
+@pytest.mark.parametrize("number", [0, 7, 100, 390])
+@pytest.mark.parametrize("at_0", ["first page", "last row", "error"])
+def test_an_api_whose_offsets_begin_at_1_is_read(at_0: str, number: int, tmp_path: Path) -> None:
+    rows = rows_of(number)
+
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen)["offset"])
+        if not start and at_0 == "error":
+            return Say({"error": "from 1"}, 400)
+        if not start and at_0 == "last row":
+            return Say({"data": rows[-1:]})
+        start = max(start - 1, 0)
+        return Say({"data": rows[start : start + 100]})
+
+    assert read_from(answer, tmp_path, {**OFFSET, "offset": 1}).rows == rows
 
 
 def test_a_page_0_next_to_an_error_says_nothing(tmp_path: Path) -> None:
