@@ -135,8 +135,9 @@ def _walk_references(
         if following is None and chain.needs_another_look:
             again = pager.submit(endpoint, _labelled(endpoint, request, number), first=number == 1).result()
             following = chain.look_again(request, again)
-        elif chain.zero is not None and _address(chain.zero) not in seen:
-            following = chain.zero if chain.goes_on_at_zero(_look(pager, endpoint, chain.zero)) else None
+        elif chain.zero is not None:
+            found = None if _address(chain.zero) in seen else _look(pager, endpoint, chain.zero)
+            following = chain.zero if chain.goes_on_at_zero(found) else None
         if following is not None:
             if "://" in following.path:
                 following = replace(following, path=pager.transport.same_origin(following.path))

@@ -1162,11 +1162,24 @@ def test_a_cursor_that_repeats_the_position_asked_for_is_no_end(tmp_path: Path) 
         return Say({"data": rows[start : start + size], "offset": start})
 
     paginator = {"type": "cursor", "cursor_path": "offset", "cursor_param": "offset"}
-    for params in ({}, {"limit": 50}):
+    for params in ({}, {"limit": 50}, {"offset": 0}):
         with pytest.raises(PagingError, match=r"page 1 is full \(\d+ rows\) and names 0 as the next page"):
             read_from(answer, tmp_path, paginator, params=params)
     del rows[31:]
     assert len(read_from(answer, tmp_path, paginator).rows) == 31
+
+
+@pytest.mark.parametrize("number", [31, 50, 130])
+def test_a_cursor_may_begin_and_end_with_0(number: int, tmp_path: Path) -> None:
+    """As of Redis' SCAN."""
+    rows = rows_of(number)
+
+    def answer(seen: Seen) -> Say:
+        start, size = int(query_of(seen)["after"]), int(query_of(seen)["limit"])
+        return Say({"data": rows[start : start + size], "next": start + size if start + size < number else 0})
+
+    params = {"after": 0, "limit": 50}
+    assert read_from(answer, tmp_path, {**CURSOR, "cursor_param": "after"}, params=params).rows == rows
 
 
 def test_a_cursor_that_is_an_address_is_red(tmp_path: Path) -> None:
@@ -1253,6 +1266,17 @@ def test_a_count_that_sends_the_size_of_a_page_back_is_no_total(said: str, tmp_p
     beside = {"count": 500} if said == "in the request" else {"count": 400, "limit": 400}
     found = read_from(capped(120, 50, **beside), tmp_path, {**OFFSET, "limit": 500})
     assert found.rows == rows_of(120)
+
+
+@pytest.mark.parametrize("number", [50, 100, 301])
+def test_a_size_that_only_one_page_reaches_is_no_total(number: int, tmp_path: Path) -> None:
+    def answer(seen: Seen) -> Say:
+        start = int(query_of(seen).get("page", 1)) * 50 - 50
+        return Say({"data": rows_of(number)[start : start + 50], "size": 50})
+
+    # The API ignores the name of the page number.
+    with pytest.raises(PagingError, match="ignores 'p'"):
+        read_from(answer, tmp_path, {**PAGES, "page_param": "p"}, total_path="size")
 
 
 def test_a_total_stated_once_applies_to_later_passes(tmp_path: Path) -> None:
