@@ -291,10 +291,6 @@ def _plain_header(name: str) -> str:
     return plain_name(re.sub(r"^x-", "", name.lower()))
 
 
-def _names_a_size(path: str) -> bool:
-    return plain_name(re.split(r"[.:\s]", path)[-1]) in _NAMES[Kind.SIZE]
-
-
 def same_address(one: str, other: str) -> bool:
     """Returns whether two addresses request the same page, ignoring origins, parameter order and echoed keys."""
     return _asked(one) == _asked(other)
@@ -437,6 +433,10 @@ class Signals:
         if total < self._received and (counts_page or (self._most[name] < self._received and not nearly)):
             self.refute(name, f"states {total} rows when {self._received} had been received")
             return False
+        if counts_page and plain_name(re.split(r"[.:\s]", name)[-1]) in _NAMES[Kind.SIZE]:
+            self._totals.pop(name, None)
+            self._seen[name] = f"states {total} rows, which may be the size of a page"
+            return False
         self._totals[name] = total
         self._seen[name] = f"states {total} rows"
         return True
@@ -455,9 +455,7 @@ class Signals:
 
     def confirms(self, rows: int, pages: int | None) -> bool:
         """Returns whether a number stated by the API confirms that these are all rows or all pages."""
-        # `size` may be the size of a page, which the only page reaches.
-        totals = [total for name, total in self._totals.items() if not (rows == self._rows and _names_a_size(name))]
-        if rows in totals:
+        if any(total == rows for total in self._totals.values()):
             return True
         return pages is not None and any(s.value == pages for s in self._latest if s.kind is Kind.PAGES)
 

@@ -1268,15 +1268,37 @@ def test_a_count_that_sends_the_size_of_a_page_back_is_no_total(said: str, tmp_p
     assert found.rows == rows_of(120)
 
 
-@pytest.mark.parametrize("number", [50, 100, 301])
-def test_a_size_that_only_one_page_reaches_is_no_total(number: int, tmp_path: Path) -> None:
-    def answer(seen: Seen) -> Say:
-        start = int(query_of(seen).get("page", 1)) * 50 - 50
-        return Say({"data": rows_of(number)[start : start + 50], "size": 50})
+def sized(number: int, size: int) -> Answer:
+    """Serves rows by page number, with the same `size` on every page."""
+    rows = rows_of(number)
 
-    # The API ignores the name of the page number.
-    with pytest.raises(PagingError, match="ignores 'p'"):
-        read_from(answer, tmp_path, {**PAGES, "page_param": "p"}, total_path="size")
+    def answer(seen: Seen) -> Say:
+        start = (int(query_of(seen).get("page", 1)) - 1) * 50
+        return Say({"data": rows[start : start + 50], "size": size})
+
+    return answer
+
+
+@pytest.mark.parametrize("number", [50, 200, 301])
+@pytest.mark.parametrize(
+    "paginator",
+    [
+        {**PAGES, "page_param": "p"},
+        {"type": "offset", "limit": 250, "total_path": "size"},
+        {"type": "offset", "limit": 7, "total_path": "size"},
+        {"type": "offset", "limit": 50, "total_path": "size"},
+    ],
+)
+def test_a_size_that_only_one_page_reaches_is_no_total(paginator: Any, number: int, tmp_path: Path) -> None:
+    # The API ignores the parameters, and always sends the first page.
+    with pytest.raises(PagingError, match="the server ignores"):
+        read_from(sized(number, 50), tmp_path, paginator, total_path="size")
+
+
+@pytest.mark.parametrize("number", [0, 7, 50, 301])
+def test_a_size_may_be_a_total(number: int, tmp_path: Path) -> None:
+    """As Bitbucket states it."""
+    assert read_from(sized(number, number), tmp_path, PAGES, total_path="size").rows == rows_of(number)
 
 
 def test_a_total_stated_once_applies_to_later_passes(tmp_path: Path) -> None:
