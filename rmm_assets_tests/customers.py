@@ -18,12 +18,14 @@ class Customers:
         devices: The devices of each customer.
         parts: The parts of the devices of each customer, by the id of the device.
         fails: The status with which requests of a customer fail.
+        lost: Number of rows that each list has according to its total, but does not send.
     """
 
     def __init__(self) -> None:
         self.devices: dict[str, list[Row]] = {}
         self.parts: dict[str, dict[int, list[Row]]] = {}
         self.fails: dict[str, int] = {}
+        self.lost = 0
         self.server = Scripted(self.answer)
 
     def __enter__(self) -> Self:
@@ -44,7 +46,7 @@ class Customers:
             return Say({"error": "no"}, status=self.fails[customer])
         rows = self.devices[customer] if rest == ["devices"] else self.parts[customer][int(rest[1])]
         start = int(given.get("offset", 0))
-        return Say({"data": rows[start : start + 100], "total": len(rows)})
+        return Say({"data": rows[start : start + 100], "total": len(rows) + self.lost})
 
 
 def key_of(customer: str) -> str:

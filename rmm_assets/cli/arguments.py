@@ -74,9 +74,12 @@ def tenants_named(connection: Connection, names: Sequence[str]) -> list[Tenant]:
     if connection.tenants is None and names:
         raise click.UsageError(f"{connection.name} has no tenants")
     try:
-        known = {tenant.name: tenant for tenant in tenants_of(connection, store_of(connection))}
+        found = tenants_of(connection, store_of(connection))
     except TenantError as error:
         raise click.UsageError(str(error)) from None
+    known = {tenant.name: tenant for tenant in found.tenants}
+    if found.faults:
+        click.echo(f"{connection.name}: {found.problem}", err=True)
     if unknown := [name for name in names if name not in known]:
         raise click.UsageError(f"{connection.name} has no tenant {unknown[0]}")
     return [known[name] for name in names or known]

@@ -97,18 +97,19 @@ def checked(connection: Connection, tenant: str | None) -> _Checked:
 
 
 def _faults_of_tenants(connection: Connection) -> tuple[list[str], list[str]]:
-    """Returns what is wrong with the settings of all tenants, and the secrets that are not set."""
+    """Returns what is wrong with the list of tenants and the settings of all, and the secrets that are not set."""
     from rmm_assets.errors import TenantError
     from rmm_assets.loading.run import store_of
     from rmm_assets.loading.tenants import tenants_of
     from rmm_assets.orchestration.resources import api_resource
 
-    faults, missing = list[str](), list[str]()
+    missing = list[str]()
     try:
-        tenants = tenants_of(connection, store_of(connection))
+        found = tenants_of(connection, store_of(connection))
     except TenantError as error:
         return [str(error)], []
-    for tenant in tenants:
+    faults = list(found.faults)
+    for tenant in found.tenants:
         try:
             missing += [
                 f"tenant {tenant.name}: {said}" for said in api_resource(connection.of_tenant(tenant)).missing()

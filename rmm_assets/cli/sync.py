@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 from uuid import uuid4
 
 import click
@@ -38,6 +38,7 @@ def sync(names: tuple[str, ...], tenants: tuple[str, ...], strict: bool, as_json
     import dagster as dg
 
     from rmm_assets.definitions import broken_connections, build_defs
+    from rmm_assets.errors import TenantError
     from rmm_assets.orchestration.lost_runs import end_lost_runs
 
     warnings.simplefilter("ignore", dg.BetaWarning)
@@ -53,49 +54,92 @@ def sync(names: tuple[str, ...], tenants: tuple[str, ...], strict: bool, as_json
     with dagster_instance() as instance:
         for run in end_lost_runs(instance):
             click.echo(f"Ended run {run.run_id} of {run.job_name}: its process is gone.", err=True)
-        runs = {name: [] if name not in jobs else _runs(definitions, jobs[name], instance, tenants) for name in chosen}
-        results = [
-            _sync_one(definitions, jobs[name], name, resources, runs[name], instance, strict=strict, quiet=as_json)
-            for name, resources in chosen.items()
-            if name in jobs
-        ]
+        results = []
+        for name, resources in _listing_first(chosen).items():
+            if name not in jobs:
+                continue
+            try:
+                runs = _runs(definitions, jobs[name], instance, tenants)
+            except TenantError as error:
+                problems[name] = str(error)
+                continue
+            if runs.problem:
+                problems[name] = runs.problem
+            results.append(
+                _sync_one(definitions, jobs[name], name, resources, runs.tags, instance, strict=strict, quiet=as_json)
+            )
     if as_json:
         assets = [line.as_json(key) for result in results for key, line in result.lines.items()]
         click.echo(json.dumps({"assets": assets, "broken": problems}, indent=2))
     else:
         for name, problem in problems.items():
-            _console().print(f"[red]{name}[/red] is not loaded: {escape(problem)}", highlight=False)
+            what = "is not loaded: " if name in broken else ""
+            _console().print(f"[red]{name}[/red] {what}{escape(problem)}", highlight=False)
     leave(0 if all(result.succeeded for result in results) and not problems else 1)
+
+
+class _Runs(NamedTuple):
+    """The runs of a connection's job.
+
+    Attributes:
+        tags: The tags of each run.
+        problem: What is wrong with the list of tenants; empty if nothing is.
+    """
+
+    tags: Iterable[Mapping[str, str]]
+    problem: str = ""
 
 
 def _runs(
     definitions: dg.Definitions, job_name: str, instance: dg.DagsterInstance, tenants: Sequence[str]
-) -> list[dict[str, str]]:
-    """Returns the tags of each run of a connection's job: one, or one for each batch of its tenants.
+) -> _Runs:  # fmt: skip
+    """Returns the runs of a connection's job: one, or one for each batch of its tenants.
 
     Raises:
-        click.UsageError: The connection has no such tenant, or its tenants cannot be read.
+        TenantError: The tenants cannot be read.
+        click.UsageError: The connection has no such tenant.
     """
     from rmm_assets.cli.arguments import connection_named
-    from rmm_assets.errors import TenantError
-    from rmm_assets.orchestration.tenants import batches, update_partitions
+    from rmm_assets.orchestration.tenants import batches, partitions_of, update_partitions
 
     job = definitions.resolve_job_def(job_name)
     if job.partitions_def is None:
         if tenants:
             raise click.UsageError(f"the connection of {job_name} has no tenants")
-        return [{}]
+        return _Runs([{}])
     connection = connection_named(job.tags["rmm_assets/connection"])
     assert connection.tenants is not None
-    try:
-        known = update_partitions(instance, connection)
-    except TenantError as error:
-        raise click.UsageError(str(error)) from None
+    known, problem = update_partitions(instance, connection)
     if unknown := [name for name in tenants if name not in known]:
-        raise click.UsageError(f"{connection.name} has no tenant {unknown[0]}")
-    if tenants:
-        return [tags for name in tenants for tags in batches([name], 1)]
-    return list(batches(known, connection.tenants.batch))
+        raise click.UsageError(f"{connection.name} has no tenant {unknown[0]}" + (f": {problem}" if problem else ""))
+    names, size = (tenants, 1) if tenants else (known, connection.tenants.batch)
+    partitions = str(partitions_of(connection).name)
+
+    def tags() -> Iterator[Mapping[str, str]]:
+        for start in range(0, len(names), size):
+            # Tenants may have gone while the batches before this one were read.
+            there = {*instance.get_dynamic_partitions(partitions)}
+            yield from batches([name for name in names[start : start + size] if name in there], size)
+
+    return _Runs(tags(), problem)
+
+
+def _listing_first(chosen: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Returns the connections in the order in which they are synced: one whose rows are another's tenants is before it."""
+    from rmm_assets.cli.arguments import known_connections
+
+    known, ordered = known_connections(), dict[str, list[str]]()
+
+    def add(name: str, below: Set[str]) -> None:
+        tenants = known[name].tenants if name in known else None
+        source = (tenants.from_ or "").partition("/")[0] if tenants is not None else ""
+        if source in chosen and source not in below:
+            add(source, below | {name})
+        ordered.setdefault(name, chosen[name])
+
+    for name in chosen:
+        add(name, {name})
+    return ordered
 
 
 def _chosen(
@@ -232,7 +276,7 @@ class _AssetSummary:
 
 def _sync_one(
     definitions: dg.Definitions, job_name: str, connection: str, resources: Sequence[str],
-    runs: Sequence[Mapping[str, str]], instance: dg.DagsterInstance, *, strict: bool, quiet: bool,
+    runs: Iterable[Mapping[str, str]], instance: dg.DagsterInstance, *, strict: bool, quiet: bool,
 ) -> _Synced:  # fmt: skip
     """Runs a connection's job, for some of its resources if any are given, and prints its results unless `quiet`.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from rmm_assets.errors import TenantError
 from rmm_assets.settings import Settings, line_error, messages, refuse
@@ -17,6 +19,12 @@ PLACEHOLDER = "{tenant}"
 
 # Also the key of a partition in Dagster.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.@-]*$"
+_LONGEST_NAME = 100
+_NO_NAME = f"a name has letters, digits and `_ . @ -`, begins with a letter or digit and has at most {_LONGEST_NAME} characters"
+
+# Faults that a message quotes, and letters of a name in it.
+_QUOTED = 5
+_QUOTED_LETTERS = 60
 
 
 class Tenant(Settings):
@@ -24,7 +32,7 @@ class Tenant(Settings):
 
     name: str = Field(
         pattern=_NAME,
-        max_length=100,
+        max_length=_LONGEST_NAME,
         description="Name of the tenant, as in the column of the tables and as partition key: letters, digits and `_ . @ -`.",
     )
     settings: dict[str, str] = Field(
@@ -73,8 +81,8 @@ class Tenants(Settings):
             refuse([line_error((), "write one of `list`, `file` and `from`")])
         if self.list is not None and not self.list:
             refuse([line_error(("list",), "write at least one tenant")])
-        if repeated := _repeated([tenant.name for tenant in self.list or ()]):
-            sentence = f"`{repeated}`: two names have the same letters and digits; give one of them another name"
+        if repeated := _repeated(self.list or ()):
+            sentence = f"`{repeated[0][-1]}`: two names have the same letters and digits; give one of them another name"
             refuse([line_error(("list",), sentence)])
         if self.settings and self.from_ is None:
             refuse([line_error(("settings",), "only used with `from`; write the settings of each tenant with it")])
@@ -101,7 +109,25 @@ def _named(key: str, text: str, name: str) -> str:
     return text.replace(PLACEHOLDER, found.upper() if key == "env" else found)
 
 
-def in_file(path: Path, used: Sequence[str]) -> list[Tenant]:
+class Listed(NamedTuple):
+    """What a list of tenants has.
+
+    Attributes:
+        tenants: The tenants whose entries have no faults.
+        faults: What is wrong with the list. If anything is, a tenant that it lacks may be one nevertheless.
+    """
+
+    tenants: list[Tenant]
+    faults: list[str]
+
+    @property
+    def problem(self) -> str:
+        """Says what is wrong with the list; empty if nothing is."""
+        more = len(self.faults) - _QUOTED
+        return "; ".join([*self.faults[:_QUOTED], *([f"and {more} more"] if more > 0 else [])])
+
+
+def in_file(path: Path, used: Sequence[str]) -> Listed:
     """Returns the tenants in a file.
 
     Args:
@@ -109,12 +135,14 @@ def in_file(path: Path, used: Sequence[str]) -> list[Tenant]:
         used: The settings that the connection uses; a CSV file may have further columns.
 
     Raises:
-        TenantError: The file cannot be read or has faults.
+        TenantError: The file cannot be read, or has no tenant.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        rows = list(_rows_of_csv(text, used)) if path.suffix.lower() == ".csv" else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, csv.Error, yaml.YAMLError) as error:
+        rows = list(_rows_of_csv(text, used, path.name)) if path.suffix.lower() == ".csv" else yaml.safe_load(text)
+    except UnicodeDecodeError:
+        raise TenantError(f"{path.name}: cannot be read: save it as UTF-8") from None
+    except (OSError, csv.Error, yaml.YAMLError) as error:
         # The message of a YAML error quotes the file.
         raise TenantError(
             f"{path.name}: cannot be read: {getattr(error, 'strerror', None) or type(error).__name__}"
@@ -122,45 +150,74 @@ def in_file(path: Path, used: Sequence[str]) -> list[Tenant]:
     return tenants_in(rows, path.name)
 
 
-def tenants_in(rows: Any, place: str) -> list[Tenant]:
-    """Returns validated tenants.
+def tenants_in(rows: Any, place: str) -> Listed:
+    """Returns the validated tenants of a list. An entry with faults spares the others.
 
     Args:
-        rows: A list of mappings as in `list`.
+        rows: A list of mappings as in `list`; a text instead of one is a fault.
         place: Where they are from, for messages.
 
     Raises:
-        TenantError: There are none, a row is not a tenant, or two have the same name.
+        TenantError: It is not a list, or no entry is a tenant.
     """
-    try:
-        found = TypeAdapter(list[Tenant]).validate_python(rows)
-    except ValidationError as error:
-        path, message = messages(error)[0]
-        number = f"tenant {int(path[0]) + 1}" if path and isinstance(path[0], int) else "the list"
-        key = f" {path[1]}:" if len(path) > 1 else ""
-        raise TenantError(f"{place}: {number}:{key} {message}") from None
+    if not isinstance(rows, list):
+        raise TenantError(f"{place}: the list: write a list of tenants, each with a `name`")
+    found, faults = list[Tenant](), list[str]()
+    for number, row in enumerate(rows, 1):
+        said = row.get("name") if isinstance(row, Mapping) else None
+        named = f"{place}: tenant {number}" + (f", `{str(said)[:_QUOTED_LETTERS]}`" if said not in (None, "") else "")
+        if isinstance(row, str):
+            faults.append(f"{named}: {row}")
+            continue
+        try:
+            found.append(Tenant.model_validate(row))
+        except ValidationError as error:
+            path, message = messages(error)[0]
+            where = f" {path[0]}:" if path else ""
+            faults.append(f"{named}:{where} {_NO_NAME if path == ('name',) else message}")
+    for names in _repeated(found):
+        # Nobody knows which of them is meant.
+        found = [tenant for tenant in found if tenant.name not in names]
+        faults.append(f"{place}: {', '.join(names)}: two names have the same letters and digits")
     if not found:
-        raise TenantError(f"{place}: has no tenants")
-    if repeated := _repeated([tenant.name for tenant in found]):
-        raise TenantError(f"{place}: {repeated}: two names have the same letters and digits")
-    return found
+        raise TenantError(Listed(found, faults).problem or f"{place}: has no tenants")
+    return Listed(found, faults)
 
 
-def _rows_of_csv(text: str, used: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for row in csv.DictReader(text.splitlines(), strict=True):
+def _rows_of_csv(text: str, used: Sequence[str], place: str) -> Iterator[dict[str, Any] | str]:
+    """Yields the entries of a CSV file; in place of a line that is not one, what is wrong with it.
+
+    Raises:
+        TenantError: The columns are not those of tenants.
+    """
+    reader = csv.DictReader(StringIO(text, newline=""), strict=True)
+    reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or ()]
+    if "name" not in columns:
+        raise TenantError(f"{place}: the first line has no column `name`; columns are separated by commas")
+    for name in ("name", *used):
+        if columns.count(name) > 1:
+            raise TenantError(f"{place}: the first line has the column `{name}` twice")
+    for row in reader:
+        # The key of values without a column is None.
+        if not any(map(str.strip, (*filter(None, (row[name] for name in columns)), *row.get(None, ())))):
+            continue
+        missing = [name for name in ("name", *used) if name in columns and row[name] is None]
+        if missing or None in row:
+            what = (
+                f"ends before the column `{missing[0]}`" if missing else "has more values than columns; quote a comma"
+            )
+            yield f"line {reader.line_num} {what}"
+            continue
         settings = {name: row[name].strip() for name in used if row.get(name)}
-        yield {"name": (row.get("name") or "").strip(), "settings": settings}
+        yield {"name": row["name"].strip(), "settings": settings}
 
 
-def _repeated(names: Sequence[str]) -> str | None:
-    """Returns a name that occurs twice, as variables of secrets distinguish names: by their letters and digits."""
-    seen: set[str] = set()
-    for name in names:
-        variable = _variable(name).upper()
-        if variable in seen:
-            return name
-        seen.add(variable)
-    return None
+def _repeated(tenants: Sequence[Tenant]) -> list[list[str]]:
+    """Returns names that are the same as variables of secrets distinguish them: by their letters and digits."""
+    named = defaultdict[str, list[str]](list)
+    for tenant in tenants:
+        named[_variable(tenant.name).upper()].append(tenant.name)
+    return [list(dict.fromkeys(names)) for names in named.values() if len(names) > 1]
 
 
 def _variable(name: str) -> str:

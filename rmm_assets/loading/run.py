@@ -64,7 +64,13 @@ from rmm_assets.tables.differences import CHANGED, NEW, UNHASHED, Differences, S
 from rmm_assets.tables.existing import INSTEAD_OF_PARQUET, look_up, takes_parquet
 from rmm_assets.tables.rejects import keep_once
 from rmm_assets.tables.store import Store
-from rmm_assets.tables.syncs import latest_loaded, latest_of_tenants, rows_of_last_read, rows_of_last_reads
+from rmm_assets.tables.syncs import (
+    latest_loaded,
+    latest_of_tenants,
+    loaded_tenants,
+    rows_of_last_read,
+    rows_of_last_reads,
+)
 from rmm_assets.tables.table import LOAD_ID, Table, empty_staging
 from rmm_assets.tables.tenants import (
     Scope,
@@ -218,8 +224,11 @@ class Run:
                 "tenant %s: %d rows are missing from the read; they stay as they are: %s", tenant, gone, why
             )
         if tenants.gone == "mark" and plan.absences != "keep":
-            share = plan.resource.max_absent_share
-            marked, why = mark_those_gone(table, tenants.column, reading.all_tenants, share)
+            share, marked, why = plan.resource.max_absent_share, list[str](), reading.batch.unsure
+            if not why:
+                # A run that began later may know a tenant that came since this one read the list.
+                loaded = loaded_tenants(table.client, plan.resource.name, reading.batch.listed)
+                marked, why = mark_those_gone(table, tenants.column, {*reading.batch.names, *loaded}, share)
             if marked:
                 reading.log.info("%s: marked the rows of %d tenants that are gone", plan.resource.name, len(marked))
             if why:
@@ -532,7 +541,7 @@ def _open_run(
                 baselines = _baselines(plan, client, connection.tenants.column, tenants.accesses)
                 loaded = latest_of_tenants(client, loaded=True) if plan.full_seconds is not None else []
             reading = TenantsReading(
-                connection=connection, plan=plan, store=store, accesses=tenants.accesses, all_tenants=tenants.names,
+                connection=connection, plan=plan, store=store, batch=tenants,
                 began=attempt.began, baselines=baselines, last_full_reads={
                     str(sync.tenant): sync.last_full_read
                     for sync in loaded if sync.resource == resource.name and sync.last_full_read is not None

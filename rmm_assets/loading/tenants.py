@@ -17,7 +17,7 @@ import dlt
 
 from rmm_assets.config import Connection, Resource
 from rmm_assets.config.names import normalized_column, normalized_table
-from rmm_assets.config.tenants import Tenant, in_file, tenants_in
+from rmm_assets.config.tenants import Listed, Tenant, in_file, tenants_in
 from rmm_assets.config.transport import host_of, rate_limit_of, transport_of
 from rmm_assets.errors import ConflictingRowsError, IncompleteError, RmmError, TenantError
 from rmm_assets.http.auth import Secret
@@ -26,7 +26,7 @@ from rmm_assets.http.redaction import Redactor, Redactors
 from rmm_assets.http.tokens import Tokens
 from rmm_assets.http.transport import Traffic
 from rmm_assets.loading.cursor import Range
-from rmm_assets.loading.dlt_internals import cursor_state
+from rmm_assets.loading.dlt_internals import VALIDITY_COLUMNS, cursor_state
 from rmm_assets.loading.outcome import TenantOutcome
 from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.reads import Landing, Reading, read, with_fields
@@ -41,6 +41,7 @@ from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import Spool
 from rmm_assets.tables.store import Store
+from rmm_assets.tables.syncs import latest_loaded
 from rmm_assets.tables.table import ABSENT_SINCE, Table
 from rmm_assets.tables.tenants import Scope
 
@@ -54,12 +55,12 @@ class Access(NamedTuple):
     Attributes:
         tenant: The tenant.
         secrets: Looks up the secrets of the tenant's connection; raises `TenantError` if one is not set.
-        gone: Whether it is no longer a tenant.
+        problem: Why it cannot be reached; empty if it can.
     """
 
     tenant: Tenant
     secrets: Callable[[Connection], Secret]
-    gone: bool = False
+    problem: str = ""
 
 
 class Batch(NamedTuple):
@@ -68,10 +69,14 @@ class Batch(NamedTuple):
     Attributes:
         accesses: How each is reached.
         names: The names of all tenants, of other runs, too.
+        listed: When the names were read (UTC).
+        unsure: Why there may be tenants besides these; empty if there are none.
     """
 
     accesses: Sequence[Access]
     names: Sequence[str]
+    listed: datetime
+    unsure: str = ""
 
 
 @dataclass(kw_only=True)
@@ -80,8 +85,7 @@ class TenantsReading(Landing):
 
     Attributes:
         store: Where the rows land.
-        accesses: The tenants to read.
-        all_tenants: The names of all tenants.
+        batch: The tenants to read, and the names of all.
         baselines: Number of rows that the last read of a tenant had; fewer may be a loss.
         began: When the run started (UTC).
         last_full_reads: When the last complete read of everything of a tenant started, if some reads are of a range.
@@ -97,8 +101,7 @@ class TenantsReading(Landing):
     connection: Connection
     plan: LoadPlan
     store: Store
-    accesses: Sequence[Access]
-    all_tenants: Sequence[str] = ()
+    batch: Batch
     begun: Callable[[], None]
     began: datetime
     baselines: Mapping[str, int] = field(default_factory=dict)
@@ -157,17 +160,17 @@ class _Read(NamedTuple):
     unread: str = ""
 
 
-def tenants_of(connection: Connection, store: Store) -> list[Tenant]:
+def tenants_of(connection: Connection, store: Store) -> Listed:
     """Returns the tenants of a connection as its file, the file beside it, or the table that it names have them now.
 
     Raises:
-        TenantError: The file or the table cannot be read, or its rows are no tenants.
+        TenantError: The file or the table cannot be read, or has no tenant.
     """
     said = connection.tenants
     if said is None:
-        return []
+        return Listed([], [])
     if said.list is not None:
-        return list(said.list)
+        return Listed(list(said.list), [])
     if said.file is not None:
         return in_file(Path(said.file), connection.setting_names())
     assert said.from_ is not None
@@ -181,14 +184,19 @@ def tenants_of(connection: Connection, store: Store) -> list[Tenant]:
         if missing := [name for name in columns if name not in there]:
             what = f"has no column {missing[0]}" if there else f"does not exist yet; sync {dataset} first"
             raise TenantError(f"{said.from_}: the table {what}")
-        present = f" WHERE {table.quote(ABSENT_SINCE)} IS NULL" if ABSENT_SINCE in there else ""
-        listed = ", ".join(map(table.quote, columns))
-        rows = table.rows(f"SELECT {listed} FROM {{table}}{present} ORDER BY {table.quote(columns[0])}")
+        present = [f"{table.quote(name)} IS NULL" for name in (ABSENT_SINCE, VALIDITY_COLUMNS[1]) if name in there]
+        listed, those = ", ".join(map(table.quote, columns)), f" WHERE {' AND '.join(present)}" if present else ""
+        rows = table.rows(f"SELECT {listed} FROM {{table}}{those} ORDER BY {table.quote(columns[0])}")
+        last = latest_loaded(client).get(resource)
     found = []
     for name, *values in rows:
         settings = {key: value for key, value in zip(said.settings, values, strict=True) if value is not None}
         found.append({"name": name, "settings": settings})
-    return tenants_in(found, said.from_)
+    tenants = tenants_in(found, said.from_)
+    if last is not None and last.verdict != "loaded":
+        # Rows that were not received are missing from the table if each read replaces it.
+        tenants.faults.append(f"{said.from_}: its last load is not proven complete ({last.verdict.replace('_', ' ')})")
+    return tenants
 
 
 def build_tenants_source(reading: TenantsReading) -> dlt.sources.DltSource:
@@ -219,7 +227,7 @@ def _read_all(reading: TenantsReading, shape: RowShape, spool: Spool | RecordSpo
         # After an error in this thread, such as an interrupt, reads in progress end when their transports close.
         stack.callback(workers.shutdown, wait=False, cancel_futures=True)
         waiting: deque[Future[_Read]] = deque()
-        for number, access in enumerate(reading.accesses):
+        for number, access in enumerate(reading.batch.accesses):
             waiting.append(workers.submit(batch.read, number, access, _range_of(reading, access.tenant.name)))
             if len(waiting) >= 2 * AT_ONCE:
                 _take(waiting.popleft().result(), reading, shape, spool)
@@ -334,8 +342,8 @@ class _Workers:
         self, number: int, access: Access, range: Range | None, redactor: Redactor, outcome: TenantOutcome
     ) -> _Read:
         reading, plan, name = self._reading, self._reading.plan, access.tenant.name
-        if access.gone:
-            raise TenantError(f"no longer a tenant of {reading.connection.name}")
+        if access.problem:
+            raise TenantError(access.problem)
         connection = reading.connection.of_tenant(access.tenant)
         resource = connection.resource(plan.resource.name)
         with ExitStack() as stack:

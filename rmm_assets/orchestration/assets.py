@@ -10,6 +10,7 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -313,7 +314,7 @@ def _load_tenants(
     checked: list[Event] = []
     redact: Callable[[str], str] = str
     try:
-        batch = _batch_of(connection, context.partition_keys)
+        batch = _batch_of(connection, context.partition_keys, context.log)
         with open_run(
             connection, resource, None, log=context.log, progress=LongSteps(context.log), plan=plan, run_id=context.run.run_id,
             tenants=batch, shared=shared,
@@ -343,9 +344,15 @@ def _load_tenants(
         raise dg.Failure(failure)
 
 
-def _batch_of(connection: Connection, names: Sequence[str]) -> Batch:
-    """Returns the tenants of a run's partitions."""
-    known = {tenant.name: tenant for tenant in tenants_of(connection, store_of(connection))}
+def _batch_of(connection: Connection, names: Sequence[str], log: logging.Logger) -> Batch:
+    """Returns the tenants of a run's partitions, without those that have gone since it was launched.
+
+    Raises:
+        TenantError: The tenants cannot be read, or all of the run's are gone.
+    """
+    began = datetime.now(UTC)
+    found = tenants_of(connection, store_of(connection))
+    known = {tenant.name: tenant for tenant in found.tenants}
 
     def secrets_of(tenant: Connection) -> Secrets:
         try:
@@ -353,11 +360,18 @@ def _batch_of(connection: Connection, names: Sequence[str]) -> Batch:
         except dg.Failure as failure:
             raise TenantError(str(failure.description)) from None
 
+    gone = [name for name in names if name not in known]
+    if gone and not found.faults:
+        if len(gone) == len(names):
+            raise TenantError(f"{connection.name} has no tenant {', '.join(gone[:3])} any more")
+        log.info("no longer tenants of %s, so they are not read: %s", connection.name, ", ".join(gone))
+        names = [name for name in names if name in known]
+    unlisted = f"not in the list of tenants, which has faults: {found.problem}"
     accesses = [
-        Access(known[name], secrets_of) if name in known else Access(Tenant(name=name), secrets_of, gone=True)
+        Access(known[name], secrets_of) if name in known else Access(Tenant(name=name), secrets_of, unlisted)
         for name in names
     ]
-    return Batch(accesses, list(known))
+    return Batch(accesses, list(known), began, found.problem)
 
 
 def _check(
@@ -377,7 +391,7 @@ def _check(
 
 def _names_of_tenants(connection: Connection, context: dg.AssetExecutionContext) -> list[str]:
     try:
-        return [tenant.name for tenant in tenants_of(connection, store_of(connection))]
+        return [tenant.name for tenant in tenants_of(connection, store_of(connection)).tenants]
     except TenantError as error:  # checks of rows can be evaluated nevertheless
         context.log.error(str(error))
         return []

@@ -85,10 +85,12 @@ def _audit_tenants(context: dg.OpExecutionContext, connection: Connection, resou
     from rmm_assets.audit import worst_first
 
     try:
-        tenants = tenants_of(connection, store_of(connection))
+        found = tenants_of(connection, store_of(connection))
     except TenantError as error:
         raise dg.Failure(f"{resource.name}: {error}", allow_retries=False) from None
-    results = worst_first(audit_tenant(connection, resource, tenant, context.log, tokens) for tenant in tenants)
+    for fault in found.faults:
+        context.log.warning("%s: %s", resource.name, fault)
+    results = worst_first(audit_tenant(connection, resource, tenant, context.log, tokens) for tenant in found.tenants)
     for result in results:
         for sentence in result.sentences():
             context.log.warning("%s, tenant %s: %s", resource.name, result.tenant, sentence)

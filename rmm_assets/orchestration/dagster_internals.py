@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
@@ -29,6 +30,7 @@ __all__ = [
     "SourcePosition",
     "SourcePositionTree",
     "WorkerStatus",
+    "backfills_of",
     "delete_run",
     "documents",
     "failed_checks",
@@ -82,6 +84,13 @@ def schedule_is_running(
         if state.instigator_name == schedule.name and location in (None, origin.location_name):
             return bool(state.is_running)
     return schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+
+
+def backfills_of(instance: dg.DagsterInstance, connection: str) -> bool:
+    """Returns whether a backfill of a connection's assets is in progress."""
+    unfinished = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
+    found = instance.get_backfills(filters=BulkActionsFilter(statuses=unfinished))
+    return any(key.path[0] == connection for backfill in found for key in backfill.asset_selection or ())
 
 
 def failed_checks(instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]) -> list[dg.AssetCheckKey]:

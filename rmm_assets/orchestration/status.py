@@ -10,7 +10,9 @@ from typing import Any
 import dagster as dg
 
 from rmm_assets.config import Connection
+from rmm_assets.errors import TenantError
 from rmm_assets.loading.run import store_of
+from rmm_assets.loading.tenants import tenants_of
 from rmm_assets.orchestration.assets import asset_key
 from rmm_assets.orchestration.dagster_internals import failed_checks, schedule_is_running
 from rmm_assets.orchestration.lost_runs import find_lost_runs
@@ -147,7 +149,7 @@ def status_of(
             if connection.tenants is None:
                 last_syncs = _last_syncs(connection)
             else:
-                status.tenants, last_syncs[1] = _tenants(connection)
+                status.tenants, last_syncs[1], status.problem = _tenants(connection)
         except Exception as error:  # each database raises its own
             status.problem = f"cannot read its tables: {error}".splitlines()[0]
         for resource in connection.resources:
@@ -175,22 +177,29 @@ def _last_syncs(connection: Connection) -> list[dict[str, syncs.Sync]]:
         return [syncs.latest(client), syncs.latest_loaded(client)]
 
 
-def _tenants(connection: Connection) -> tuple[list[TenantStatus], dict[str, syncs.Sync]]:
-    """Returns the status of each tenant, and what the last syncs of all tenants add up to, by resource."""
-    store = store_of(connection)
+def _tenants(connection: Connection) -> tuple[list[TenantStatus], dict[str, syncs.Sync], str]:
+    """Returns the status of each tenant, what their last syncs add up to by resource, and what is wrong with their list."""
+    store, names = store_of(connection), {resource.name for resource in connection.resources if resource.selected}
+    try:
+        listed = tenants_of(connection, store)
+        current, problem = {tenant.name for tenant in listed.tenants}, listed.problem
+    except TenantError as error:
+        current, problem = set[str](), str(error)
     if store.is_missing:
-        return [], {}
+        return [], {}, problem
     with store.reading(f"{connection.name}__status") as client:
-        latest = syncs.latest_of_tenants(client)
+        latest = [sync for sync in syncs.latest_of_tenants(client) if sync.resource in names]
         loaded = syncs.latest_of_tenants(client, loaded=True)
     found: dict[str, TenantStatus] = {}
     for sync in latest:
-        tenant = found.setdefault(str(sync.tenant), TenantStatus(str(sync.tenant)))
+        name = str(sync.tenant)
+        if not problem and name not in current:
+            continue  # what failed last does not matter once it is gone
+        tenant = found.setdefault(name, TenantStatus(name))
         if sync.error:
             tenant.errors[sync.resource] = sync.error
-    names = {resource.name for resource in connection.resources if resource.selected}
     for name, tenant in found.items():
-        times = {sync.resource: sync.started for sync in loaded if sync.tenant == name}
+        times = {sync.resource: sync.started for sync in loaded if sync.tenant == name and sync.resource in names}
         tenant.last_success = min(times.values()) if names <= times.keys() else None
         tenant.rows = _sum(sync.row_count for sync in loaded if sync.tenant == name)
     never = datetime.min.replace(tzinfo=UTC)
@@ -201,7 +210,7 @@ def _tenants(connection: Connection) -> tuple[list[TenantStatus], dict[str, sync
         totals[sync.resource] = sync if other is None else replace(
             sync, started=max(sync.started, other.started), row_count=_sum((sync.row_count, other.row_count))
         )  # fmt: skip
-    return worst, totals
+    return worst, totals, problem
 
 
 def _resource(

@@ -7,8 +7,8 @@ asset describes the batch.
 
 # No `from __future__ import annotations`: Dagster inspects the type annotation of `context`.
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence, Set
+from typing import Any, NamedTuple
 
 import dagster as dg
 
@@ -17,11 +17,26 @@ from rmm_assets.errors import RmmError
 from rmm_assets.loading.outcome import TenantOutcome
 from rmm_assets.loading.run import store_of
 from rmm_assets.loading.tenants import tenants_of
+from rmm_assets.orchestration.dagster_internals import backfills_of
+from rmm_assets.orchestration.lost_runs import IN_PROGRESS
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+PARTITION = "dagster/partition"
 
 # Failed tenants that a run's message quotes; all are in `rmm_syncs`.
 _QUOTED = 5
+
+
+class Tenancy(NamedTuple):
+    """The tenants that have partitions.
+
+    Attributes:
+        names: Their names, in Dagster's order.
+        problem: What is wrong with the list of tenants; empty if nothing is.
+    """
+
+    names: list[str]
+    problem: str
 
 
 def partitions_of(connection: Connection) -> dg.DynamicPartitionsDefinition:
@@ -29,20 +44,34 @@ def partitions_of(connection: Connection) -> dg.DynamicPartitionsDefinition:
     return dg.DynamicPartitionsDefinition(name=f"{connection.name}_tenants")
 
 
-def update_partitions(instance: dg.DagsterInstance, connection: Connection) -> list[str]:
-    """Adds partitions of new tenants and removes those of tenants that are gone; returns all, in Dagster's order.
+def update_partitions(instance: dg.DagsterInstance, connection: Connection) -> Tenancy:
+    """Adds partitions of new tenants, and removes those of tenants that are gone once nothing in progress names them.
 
     Raises:
         TenantError: The tenants cannot be read; the partitions stay as they are.
     """
     name = str(partitions_of(connection).name)
-    current = [tenant.name for tenant in tenants_of(connection, store_of(connection))]
+    found = tenants_of(connection, store_of(connection))
+    current = [tenant.name for tenant in found.tenants]
     there = instance.get_dynamic_partitions(name)
-    if added := [tenant for tenant in current if tenant not in there]:
+    if added := [tenant for tenant in current if tenant not in {*there}]:
         instance.add_dynamic_partitions(name, added)
-    for gone in {*there} - {*current}:
-        instance.delete_dynamic_partition(name, gone)
-    return list(instance.get_dynamic_partitions(name))
+    gone = set[str]() if found.faults else {*there} - {*current}
+    for tenant in gone - _in_use(instance, connection, gone):
+        instance.delete_dynamic_partition(name, tenant)
+    names = [tenant for tenant in instance.get_dynamic_partitions(name) if tenant not in gone]
+    return Tenancy(names, found.problem)
+
+
+def _in_use(instance: dg.DagsterInstance, connection: Connection, gone: Set[str]) -> Set[str]:
+    """Returns the tenants whose partitions runs and backfills in progress name.
+
+    Without the first or last partition of its range, a run fails for all of its tenants; without any, a backfill does (1.13.27).
+    """
+    if not gone or backfills_of(instance, connection.name):
+        return gone
+    runs = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED, *IN_PROGRESS]))
+    return {run.tags[tag] for run in runs for tag in (RANGE_START, RANGE_END, PARTITION) if tag in run.tags}
 
 
 def batches(names: Sequence[str], size: int) -> Iterator[dict[str, str]]:
@@ -125,9 +154,9 @@ def run_requests(
     """
     assert connection.tenants is not None
     try:
-        names = update_partitions(context.instance, connection)
-    except RmmError as error:  # the sensor reports it, too
-        context.log.error(f"syncing the tenants known so far: {error}")
+        names, _ = update_partitions(context.instance, connection)  # the sensor reports the problem
+    except RmmError as error:  # so does each run
+        context.log.error(f"launching runs for the tenants known so far: {error}")
         names = list(context.instance.get_dynamic_partitions(str(partitions_of(connection).name)))
     for tags in batches(names, connection.tenants.batch):
         # Dagster wants a key of each run that has not been there before.
@@ -149,9 +178,12 @@ def build_tenants_sensor(connection: Connection) -> dg.SensorDefinition:
     def tenants(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         before = {*context.instance.get_dynamic_partitions(str(partitions_of(connection).name))}
         try:
-            now = {*update_partitions(context.instance, connection)}
+            names, problem = update_partitions(context.instance, connection)
         except RmmError as error:
             raise dg.Failure(str(error)) from None
+        if problem:
+            raise dg.Failure(f"{problem}. The other tenants are synced; no partition is removed")
+        now = {*names}
         return dg.SkipReason(f"{len(now)} tenants, {len(now - before)} new, {len(before - now)} gone")
 
     return tenants

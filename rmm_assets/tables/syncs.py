@@ -122,6 +122,16 @@ def latest_of_tenants(client: SqlClientBase[Any], *, loaded: bool = False) -> li
     return _newest(table, f"{quoted('tenant')} IS NOT NULL{condition}")
 
 
+def loaded_tenants(client: SqlClientBase[Any], resource: str, since: datetime) -> set[str]:
+    """Returns the tenants of a resource that runs have loaded that started after a point in time."""
+    table = Table(client, SYNCS)
+    if "tenant" not in table.columns():
+        return set()
+    condition = f"{quoted('resource')} = %s AND {quoted('verdict')} <> 'failed' AND {quoted('started')} >= %s"
+    rows = table.rows(f"SELECT DISTINCT {quoted('tenant')} FROM {{table}} WHERE {condition}", resource, since)
+    return {str(tenant) for (tenant,) in rows}
+
+
 def rows_of_last_reads(client: SqlClientBase[Any], resource: str) -> dict[str, int]:
     """Returns the number of different rows that the last complete read of each tenant received, where it is known."""
     table = Table(client, SYNCS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -98,7 +98,7 @@ def settled(
     return Settled(left, gone, held_back)
 
 
-def mark_those_gone(table: Table, column: str, current: Sequence[str], max_share: float) -> tuple[list[str], str]:
+def mark_those_gone(table: Table, column: str, current: Set[str], max_share: float) -> tuple[list[str], str]:
     """Marks the rows of tenants that are no longer tenants as absent.
 
     Args:
@@ -114,7 +114,7 @@ def mark_those_gone(table: Table, column: str, current: Sequence[str], max_share
         return [], ""
     name, absent = table.quote(column), table.quote(ABSENT_SINCE)
     there = [str(row[0]) for row in table.rows(f"SELECT DISTINCT {name} FROM {{table}} WHERE {absent} IS NULL")]
-    gone = sorted({*there} - {*current})
+    gone = sorted({*there} - current)
     if not gone:
         return [], ""
     if len(gone) > max_share * len(there):

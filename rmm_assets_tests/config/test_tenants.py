@@ -121,21 +121,68 @@ def test_tenants_are_read_from_a_file(tmp_path: Path) -> None:
     csv, yaml = tmp_path / "tenants.csv", tmp_path / "tenants.yaml"
     csv.write_text("name,host,note\nnorth , n.example,x\nsouth,s.example,\n", encoding="utf-8-sig")
     yaml.write_text("- {name: north, settings: {host: n.example}}\n- {name: 7}\n")
-    assert in_file(csv, ["host"]) == [
+    assert in_file(csv, ["host"]).tenants == [
         Tenant(name="north", settings={"host": "n.example"}),
         Tenant(name="south", settings={"host": "s.example"}),
     ]
-    assert in_file(yaml, ["host"]) == [Tenant(name="north", settings={"host": "n.example"}), Tenant(name="7")]
+    expected = [Tenant(name="north", settings={"host": "n.example"}), Tenant(name="7")]
+    assert in_file(yaml, ["host"]) == (expected, [])
+
+
+def test_a_file_as_a_spreadsheet_writes_it_has_the_same_tenants(tmp_path: Path) -> None:
+    file = tmp_path / "tenants.csv"
+    lines = ['"name", host,note', "", ",,", 'north,"n.example","one, two\u2028three\r\nfour"', " ", "south,s.example"]
+    file.write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+    found = in_file(file, ["host"])
+    assert [(tenant.name, tenant.settings["host"]) for tenant in found.tenants] == [
+        ("north", "n.example"), ("south", "s.example"),
+    ]  # fmt: skip
+    assert found.faults == []
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("a/b,h", "t.csv: tenant 2, `a/b`: name: a name has letters, digits and `_ . @ -`, begins"),
+        ("Müller GmbH,h", "t.csv: tenant 2, `Müller GmbH`: name: a name has letters"),
+        ("x" * 200 + ",h", f"t.csv: tenant 2, `{'x' * 60}`: name: a name has letters"),
+        (",h", "t.csv: tenant 2: name: a name has letters"),
+        ("south,a,b", "t.csv: tenant 2: line 3 has more values than columns; quote a comma"),
+        ("a-b,h\nA.b,h", "t.csv: a-b, A.b: two names have the same letters and digits"),
+        ("south,h\nsouth,h", "t.csv: south: two names have the same letters and digits"),
+    ],
+)
+def test_a_line_with_a_fault_spares_the_other_tenants(tmp_path: Path, line: str, fault: str) -> None:
+    (tmp_path / "t.csv").write_text(f"name,host\nnorth,n\n{line}\nwest,w\n")
+    found = in_file(tmp_path / "t.csv", ["host"])
+    assert [tenant.name for tenant in found.tenants] == ["north", "west"]
+    [said] = found.faults
+    assert said.startswith(fault) and found.problem == said
+
+
+def test_a_line_that_is_cut_off_is_no_tenant(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("name,host,note\nnorth,n\nsou")
+    found = in_file(tmp_path / "t.csv", ["host"])
+    assert [tenant.name for tenant in found.tenants] == ["north"]
+    assert found.problem == "t.csv: tenant 2: line 3 ends before the column `host`"
+
+
+def test_many_faults_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("name\nnorth\n" + "a/b\n" * 1000)
+    assert in_file(tmp_path / "t.csv", []).problem.endswith("; and 995 more")
 
 
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
         ("t.csv", "name\n", "t.csv: has no tenants"),
-        ("t.csv", "host\nx\n", "t.csv: tenant 1: name:"),
+        ("t.csv", "", "t.csv: the first line has no column `name`"),
+        ("t.csv", "host\nx\n", "t.csv: the first line has no column `name`; columns are separated by commas"),
+        ("t.csv", "name;host\nx;y\n", "t.csv: the first line has no column `name`; columns are separated by commas"),
+        ("t.csv", "name,host,host\nx,y,z\n", "t.csv: the first line has the column `host` twice"),
         ("t.csv", 'name\n"nor', "t.csv: cannot be read: Error"),
-        ("t.csv", "name\na-b\na.b\n", "t.csv: a.b: two names have the same letters and digits"),
-        ("t.yaml", "- {name: a, key: SECRET}\n", "t.yaml: tenant 1: key: unknown key `key`"),
+        ("t.csv", "name\na-b\na.b\n", "t.csv: a-b, a.b: two names have the same letters and digits"),
+        ("t.yaml", "- {name: a, key: SECRET}\n", "t.yaml: tenant 1, `a`: key: unknown key `key`"),
         ("t.yaml", "name: SECRET: x", "t.yaml: cannot be read"),
         ("t.yaml", "SECRET", "t.yaml: the list:"),
     ],
@@ -147,3 +194,9 @@ def test_a_fault_of_a_file_names_the_tenant_and_no_value(tmp_path: Path, name: s
     assert str(raised.value).startswith(sentence) and "SECRET" not in str(raised.value)
     with pytest.raises(TenantError, match=r"missing\.csv: cannot be read: No such file"):
         in_file(tmp_path / "missing.csv", [])
+
+
+def test_a_file_in_another_encoding_says_so(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("name\nnorth\n", encoding="utf-16")
+    with pytest.raises(TenantError, match=r"t\.csv: cannot be read: save it as UTF-8"):
+        in_file(tmp_path / "t.csv", [])

@@ -152,6 +152,39 @@ def test_a_broken_file_fails_the_command_but_other_connections_are_synced(rmm: S
         assert sync(tmp_path, "bad", ACME_API_KEY="demo-key").returncode == 1
 
 
+TENANTS = "  tenants: {from: customers/customers, name: slug}\n"
+
+
+def test_the_rows_of_a_connection_are_the_tenants_of_another(tmp_path: Path) -> None:
+    def named(*names: str) -> list[dict[str, object]]:
+        return [{"id": number, "slug": name} for number, name in enumerate(names)]
+
+    with Simulator(tables={"computers": rows(2), "customers": named("north", "a/b")}) as server:
+        text = CONNECTION.format(base_url=server.base_url)
+        computers, tickets = (f"    - {{name: {name}," for name in ("computers", "tickets"))
+        for name, own in {
+            "acme": text.partition(tickets)[0] + TENANTS,
+            "customers": text.partition(computers)[0].replace("acme", "customers")
+            + "    - {name: customers, endpoint: {path: /v1/customers}}\n",
+        }.items():
+            (tmp_path / "connections" / name).mkdir(parents=True)
+            (tmp_path / "connections" / name / "defs.yaml").write_text(own)
+        key = {"ACME_API_KEY": "demo-key"}
+        # Alone, there is no list yet; the other connection does not wait for it.
+        alone = sync(tmp_path, "acme", **key)
+        assert alone.returncode == 1 and "acme customers/customers: the table does not exist yet" in alone.stdout
+        done = sync(tmp_path, **key)
+        assert line(done.stdout, "customers/customers")[1:3] == ["2", "first load"]
+        assert line(done.stdout, "acme/computers")[1:3] == ["2", "first load"], done.stdout
+        assert done.returncode == 1 and "acme customers/customers: tenant 1, `a/b`: name:" in done.stdout
+        status = command(tmp_path, "status")
+        assert status.returncode == 1 and "customers/customers: tenant 1, `a/b`" in status.stdout
+        server.set_rows("customers", named("north", "south"))
+        done = sync(tmp_path, **key)
+        assert done.returncode == 0 and line(done.stdout, "acme/computers")[1] == "4"
+        assert command(tmp_path, "status").returncode == 0
+
+
 def test_a_missing_variable_is_named_without_a_traceback(rmm: Simulator, tmp_path: Path) -> None:
     with rmm:
         done = sync(tmp_path)

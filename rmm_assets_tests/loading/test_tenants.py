@@ -51,10 +51,12 @@ def msp(url: str, *resources: Mapping[str, Any], **tenants: Any) -> Connection:
     )
 
 
-def load(folder: Path, made: Connection, *names: str, name: str = "devices") -> Outcome:
-    everybody = tenants_of(made, store_in(folder))
+def load(
+    folder: Path, made: Connection, *names: str, name: str = "devices", listed: datetime | None = None, unsure: str = ""
+) -> Outcome:  # fmt: skip
+    everybody = tenants_of(made, store_in(folder)).tenants
     accesses = [Access(tenant, secrets) for tenant in everybody if not names or tenant.name in names]
-    batch = Batch(accesses, [tenant.name for tenant in everybody])
+    batch = Batch(accesses, [tenant.name for tenant in everybody], listed or datetime.now(UTC), unsure)
     return run(folder, "", made, name, tenants=batch)
 
 
@@ -270,7 +272,9 @@ def test_a_tenant_without_a_secret_or_a_setting_fails_alone(customers: Customers
             raise TenantError("No API key: set the environment variable MSP_WEST_KEY")
         return found
 
-    batch = Batch([Access(tenant, some) for tenant in tenants_of(made, store_in(tmp_path))], [])
+    batch = Batch(
+        [Access(tenant, some) for tenant in tenants_of(made, store_in(tmp_path)).tenants], [], datetime.now(UTC)
+    )
     outcome = run(tmp_path, "", made, tenants=batch)
     errors = {tenant.tenant: tenant.error for tenant in outcome.tenants if tenant.error}
     assert errors.keys() == {SOUTH, WEST}
@@ -307,6 +311,29 @@ def test_rows_of_tenants_that_are_gone_stay_or_are_marked(customers: Customers, 
     if gone == "mark":
         load(tmp_path, msp(customers.server.url, list=everybody, gone=gone))
         assert not any(held(tmp_path).values())
+
+
+def test_a_tenant_that_came_after_the_list_was_read_is_not_gone(customers: Customers, tmp_path: Path) -> None:
+    customers.devices = dict.fromkeys((NORTH, SOUTH, WEST), devices(2))
+    everybody = [{"name": name, "settings": {"path": name}} for name in (NORTH, SOUTH, WEST)]
+    load(tmp_path, msp(customers.server.url, list=everybody[:2], gone="mark"))
+    listed = datetime.now(UTC)
+    # Another run reads the list later and lands first.
+    load(tmp_path, msp(customers.server.url, list=everybody, gone="mark"), WEST)
+    load(tmp_path, msp(customers.server.url, list=everybody[:2], gone="mark"), NORTH, listed=listed)
+    assert not any(held(tmp_path).values())
+    load(tmp_path, msp(customers.server.url, list=everybody[:2], gone="mark"), NORTH)
+    assert {tenant for (tenant, _), absent in held(tmp_path).items() if absent} == {WEST}
+
+
+def test_no_tenant_is_gone_that_an_uncertain_list_lacks(customers: Customers, tmp_path: Path) -> None:
+    customers.devices = dict.fromkeys((NORTH, SOUTH, WEST), devices(2))
+    everybody = [{"name": name, "settings": {"path": name}} for name in (NORTH, SOUTH, WEST)]
+    load(tmp_path, msp(customers.server.url, list=everybody, gone="mark"))
+    two = msp(customers.server.url, list=everybody[:2], gone="mark")
+    outcome = load(tmp_path, two, NORTH, unsure="customers: its last load is not proven complete")
+    assert not any(held(tmp_path).values())
+    assert any("not proven complete" in said for said in outcome.report.warnings)
 
 
 def test_rejected_rows_name_their_tenant(customers: Customers, tmp_path: Path) -> None:
@@ -488,8 +515,12 @@ def test_replacing_is_one_transaction(
     if kind == "postgres":
         store = Store(kind, request.getfixturevalue("postgres"), "acme", tmp_path / "work")
     made = msp(customers.server.url, replaced())
-    everybody = tenants_of(made, store)
-    batch = Batch([Access(tenant, secrets) for tenant in everybody if tenant.name != WEST], [NORTH, SOUTH, WEST])
+    everybody = tenants_of(made, store).tenants
+    batch = Batch(
+        [Access(tenant, secrets) for tenant in everybody if tenant.name != WEST],
+        [NORTH, SOUTH, WEST],
+        datetime.now(UTC),
+    )
 
     def rows() -> list[tuple[Any, ...]]:
         with store.reading("test") as client:
@@ -500,7 +531,8 @@ def test_replacing_is_one_transaction(
         sync(made, made.resource("devices"), store=store, tenants=batch)
 
     customers.devices = {NORTH: devices(3), SOUTH: devices(2), WEST: devices(2)}
-    sync(made, made.resource("devices"), store=store, tenants=Batch([Access(t, secrets) for t in everybody], []))
+    first = Batch([Access(tenant, secrets) for tenant in everybody], [], datetime.now(UTC))
+    sync(made, made.resource("devices"), store=store, tenants=first)
     before = rows()
     with store.changing("test") as client:
         client.execute_sql("ALTER TABLE devices ALTER COLUMN status SET NOT NULL")
@@ -671,8 +703,9 @@ def test_rejected_rows_of_a_tenant_are_tried_again(customers: Customers, tmp_pat
 
 def load_and_fail_afterwards(folder: Path, made: Connection) -> None:
     """Loads all tenants, and fails once their rows are in the table."""
-    everybody = tenants_of(made, store_in(folder))
-    batch = Batch([Access(tenant, secrets) for tenant in everybody], [tenant.name for tenant in everybody])
+    everybody = tenants_of(made, store_in(folder)).tenants
+    names = [tenant.name for tenant in everybody]
+    batch = Batch([Access(tenant, secrets) for tenant in everybody], names, datetime.now(UTC))
     with open_run(made, made.resource("devices"), None, store=store_in(folder), tenants=batch) as opened:
         opened.pipeline.run(opened.source)
         raise OSError("the disk is full")

@@ -16,6 +16,7 @@ import duckdb
 import pytest
 import yaml
 from click.testing import CliRunner
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
 from rmm_assets.cli import main
@@ -65,8 +66,19 @@ def msp(
     )
 
 
+def provider(customers: Customers, **more: Any) -> Connection:
+    """Returns a connection whose resource `customers` has the devices of North."""
+    return Connection.model_validate({
+        **msp(customers.server.url)._written, "name": "provider", "dataset": "provider", "tenants": None,
+        "api_key": {"env": "MSP_NORTH_1_KEY"},
+        "client": {"base_url": f"{customers.server.url}/{NORTH}",
+                   "auth": {"type": "api_key", "name": "api_key", "location": "query"}},
+        "resources": [resource("customers", endpoint={"path": "/v1/devices"}, **more)],
+    })  # fmt: skip
+
+
 def sync(made: Connection, instance: dg.DagsterInstance, **options: Any) -> dg.ExecuteInProcessResult:
-    names = update_partitions(instance, made)
+    names = update_partitions(instance, made).names
     [tags] = batches(names, 50)
     job = build_connection_defs(made).resolve_job_def("sync_msp")
     return job.execute_in_process(instance=instance, raise_on_error=False, tags=tags, **options)
@@ -186,10 +198,81 @@ def test_the_sensor_follows_the_tenants(customers: Customers, instance: dg.Dagst
     file.write_text("name,path\n")
     with pytest.raises(Exception, match="has no tenants"):
         tick()
-    file.write_text(f"name,path\n{WEST},{WEST}\n{WEST},{WEST}\n")
+    file.write_text(f"name,path\n{WEST},{WEST}\n{WEST},{WEST}\n{NORTH},{NORTH}\n")
     with pytest.raises(Exception, match="two names have the same letters"):
         tick()
+    # A tenant that the list names twice is still one; another one has come.
+    assert sorted(instance.get_dynamic_partitions("msp_tenants")) == [NORTH, SOUTH, WEST]
+    file.write_text(f"name,path\n{WEST},{WEST}\n{SOUTH},{SOUTH}\n")
+    assert tick() == [SOUTH, WEST]
     assert sorted(instance.get_dynamic_partitions("msp_tenants")) == [SOUTH, WEST]
+
+
+def test_an_entry_with_a_fault_is_one_red_partition(
+    customers: Customers, instance: dg.DagsterInstance, workplace: Path
+) -> None:
+    file = workplace / "tenants.csv"
+    made = msp(customers.server.url, resource(), tenants={"list": None, "file": str(file), "gone": "mark"})
+    file.write_text(f"name,path\n{NORTH},{NORTH}\n{SOUTH},{SOUTH}\n{WEST},{WEST}\n")
+    assert sync(made, instance).success
+    # Nobody knows what the row of South now says, nor whether West is the one with the odd name.
+    file.write_text(f"name,path\n{NORTH},{NORTH}\n{SOUTH},a,b\na/b,{WEST}\n")
+    customers.devices[NORTH] = devices(6)
+    [tags] = batches([NORTH, SOUTH, WEST], 50)
+    update_partitions(instance, made)
+    job = build_connection_defs(made).resolve_job_def("sync_msp")
+    result = job.execute_in_process(instance=instance, raise_on_error=False, tags=tags)
+    [failure] = result.get_step_failure_events()
+    data = failure.step_failure_data.user_failure_data
+    assert data is not None and "2 of 3 tenants failed: tenant south: not in the list of tenants" in str(
+        data.description
+    )
+    assert "line 3 has more values than columns" in str(data.description)
+    assert partitions(made, instance, DEVICES)[1] == {SOUTH, WEST}
+    rows = rows_of(workplace, own=True)
+    assert sorted(row["tenant"] for row in rows) == [NORTH] * 6 + [SOUTH] * 3 + [WEST] * 2
+    assert not any(row.get("_absent_since") for row in rows)
+
+
+def test_a_tenant_that_goes_while_its_run_waits_spares_the_others(
+    customers: Customers, instance: dg.DagsterInstance, workplace: Path
+) -> None:
+    everybody = msp(customers.server.url)
+    [tags] = batches(update_partitions(instance, everybody).names, 50)
+    job = build_connection_defs(everybody).resolve_job_def("sync_msp")
+    waiting = instance.create_run_for_job(job, tags=tags)
+    made = msp(customers.server.url, names=(SOUTH,))
+    assert update_partitions(instance, made).names == [SOUTH]
+    assert instance.get_dynamic_partitions("msp_tenants") == [NORTH, SOUTH, WEST]
+    job = build_connection_defs(made).resolve_job_def("sync_msp")
+    assert job.execute_in_process(instance=instance, tags=tags).success
+    assert partitions(made, instance, DEVICES) == ({SOUTH}, set())
+    instance.report_run_canceled(waiting)
+    assert update_partitions(instance, made).names == instance.get_dynamic_partitions("msp_tenants") == [SOUTH]
+
+
+def test_a_backfill_keeps_the_partitions_of_its_tenants(customers: Customers) -> None:
+    with dg.instance_for_test() as instance:
+        everybody, made = msp(customers.server.url), msp(customers.server.url, names=(SOUTH,))
+        update_partitions(instance, everybody)
+        backfill: Any = PartitionBackfill(
+            "b", BulkActionStatus.REQUESTED, False, {}, datetime.now(UTC).timestamp(), asset_selection=[DEVICES]
+        )
+        instance.add_backfill(backfill)
+        update_partitions(instance, made)
+        assert instance.get_dynamic_partitions("msp_tenants") == [NORTH, SOUTH, WEST]
+        instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))
+        update_partitions(instance, made)
+        assert instance.get_dynamic_partitions("msp_tenants") == [SOUTH]
+
+
+def test_a_tenant_that_is_gone_needs_nobody(customers: Customers, instance: dg.DagsterInstance) -> None:
+    customers.fails = {SOUTH: 403}
+    assert not sync(msp(customers.server.url), instance).success
+    made = msp(customers.server.url, names=(NORTH, WEST))
+    assert sync(made, instance).success
+    [found] = status_of({"msp": made}, build_connection_defs(made), instance, datetime.now(UTC)).connections
+    assert not found.needs_a_person and [tenant.name for tenant in found.tenants] == [NORTH, WEST]
 
 
 def test_one_tenant_can_be_materialized_alone(
@@ -207,13 +290,7 @@ def test_one_tenant_can_be_materialized_alone(
 def test_tenants_can_be_the_rows_of_another_connection(
     customers: Customers, instance: dg.DagsterInstance, workplace: Path
 ) -> None:
-    listing = Connection.model_validate({
-        **msp(customers.server.url)._written, "name": "provider", "dataset": "provider", "tenants": None,
-        "api_key": {"env": "MSP_NORTH_1_KEY"},
-        "client": {"base_url": f"{customers.server.url}/{NORTH}",
-                   "auth": {"type": "api_key", "name": "api_key", "location": "query"}},
-        "resources": [resource("customers", endpoint={"path": "/v1/devices"})],
-    })  # fmt: skip
+    listing = provider(customers)
     customers.devices[NORTH] = [
         {"id": 1, "slug": SOUTH, "host": {"path": SOUTH}},
         {"id": 2, "slug": WEST, "host": {"path": WEST}},
@@ -224,9 +301,47 @@ def test_tenants_can_be_the_rows_of_another_connection(
     )
     with pytest.raises(Exception, match="does not exist yet; sync provider first"):
         update_partitions(instance, made)
-    assert build_connection_defs(listing).resolve_job_def("sync_provider").execute_in_process(instance=instance).success
+    job = build_connection_defs(listing).resolve_job_def("sync_provider")
+    assert job.execute_in_process(instance=instance).success
     assert sync(made, instance).success
     assert {row["tenant"] for row in rows_of(workplace)} == {SOUTH, WEST}
+    # An entry that lacks its name is none; one that is gone is no tenant.
+    customers.devices[NORTH] = [{"id": 1, "slug": SOUTH, "host": {"path": SOUTH}}, {"id": 3, "slug": None}]
+    assert job.execute_in_process(instance=instance).success
+    found = update_partitions(instance, made)
+    assert found.names == [SOUTH, WEST] and "provider/customers: tenant 2: name" in found.problem
+    customers.devices[NORTH] = [{"id": 1, "slug": SOUTH, "host": {"path": SOUTH}}]
+    assert job.execute_in_process(instance=instance).success
+    assert update_partitions(instance, made) == ([SOUTH], "")
+
+
+def test_a_list_that_is_not_proven_complete_lets_no_tenant_go(
+    customers: Customers, instance: dg.DagsterInstance, workplace: Path
+) -> None:
+    """Each read replaces the list, and the last one has not received all of it."""
+    listing = provider(customers, write_disposition="replace", on_incomplete="warn", max_absent_share=1.0)
+    customers.devices[NORTH] = [{"id": n, "slug": name} for n, name in enumerate((SOUTH, WEST))]
+    made = msp(
+        customers.server.url, resource(max_absent_share=1.0), settings={"path": SOUTH},
+        tenants={"list": None, "from": "provider/customers", "name": "slug", "gone": "mark"},
+    )  # fmt: skip
+    job = build_connection_defs(listing).resolve_job_def("sync_provider")
+    assert job.execute_in_process(instance=instance).success
+    customers.devices[SOUTH] = devices(3)
+    os.environ["MSP_WEST_KEY"] = key_of(SOUTH)
+    assert sync(made, instance).success
+    customers.devices[NORTH], customers.lost = customers.devices[NORTH][:1], 1
+    job.execute_in_process(instance=instance, raise_on_error=False)
+    customers.lost = 0
+    found = update_partitions(instance, made)
+    assert found.names == [SOUTH, WEST]
+    assert found.problem == "provider/customers: its last load is not proven complete (incomplete)"
+    result = sync(made, instance)
+    assert partitions(made, instance, DEVICES)[1] == {WEST} and not result.success
+    assert not any(row.get("_absent_since") for row in rows_of(workplace, own=True))
+    job.execute_in_process(instance=instance, raise_on_error=False)
+    assert sync(made, instance).success
+    assert {row["tenant"] for row in rows_of(workplace, own=True) if row.get("_absent_since")} == {WEST}
 
 
 def test_a_secret_that_is_not_set_fails_its_tenant(
