@@ -40,6 +40,7 @@ from rmm_assets.orchestration.checks import COMPLETE, Check, Loaded, checks_of, 
 from rmm_assets.orchestration.column_schema import COLUMN_SCHEMA, declared_columns
 from rmm_assets.orchestration.descriptions import describe
 from rmm_assets.orchestration.fleet_overview import build_fleet_overview
+from rmm_assets.orchestration.locations import refuse_tables_of_another_location
 from rmm_assets.orchestration.machines import refuse_files_of_one_machine
 from rmm_assets.orchestration.metadata import materialization
 from rmm_assets.orchestration.resources import RmmApi, api_resource
@@ -188,10 +189,12 @@ def run_resource(connection: Connection, context: dg.AssetExecutionContext, reso
     """Runs the selected part of a resource: its asset, its checks, or both.
 
     Raises:
-        dagster.Failure: The load failed, or could not coordinate with other machines; the description says why.
+        dagster.Failure: The load failed, or could not coordinate with other machines or code locations; the description says why.
     """
     refuse_files_of_one_machine(context.instance, context.job_def.executor_def.name, connection)
     key, plan = asset_key(connection, resource.name), plan_load(connection, resource)
+    if key in context.selected_asset_keys:
+        refuse_tables_of_another_location(context.instance, context.run, key)
     selected = {check.name for check in context.selected_asset_check_keys if check.asset_key == key}
     if connection.tenants is not None:
         checks = [check for _, check in _all_checks(connection, resource) if check.name in selected]

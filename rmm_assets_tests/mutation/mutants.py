@@ -2659,6 +2659,20 @@ ORCHESTRATION = (
         ("integration/test_cli.py::test_the_rows_of_a_connection_are_the_tenants_of_another",),
     ),
     Mutant(
+        "two locations do not load a table in turn",
+        "orchestration/locations.py",
+        "    if instance.get_run_records(ours, limit=1):\n",
+        "    if False:\n",
+        ("orchestration/test_two_locations.py::test_two_locations_with_one_name_do_not_load_a_table_in_turn",),
+    ),
+    Mutant(
+        "a connection may move to another location",
+        "orchestration/locations.py",
+        "    if instance.get_run_records(ours, limit=1):\n",
+        "    if True:\n",
+        ("orchestration/test_two_locations.py::test_two_locations_with_one_name_do_not_load_a_table_in_turn",),
+    ),
+    Mutant(
         "a list that cannot be read changes no partition",
         "config/tenants.py",
         '    if not found:\n        raise TenantError(Listed(found, faults).problem or f"{place}: has no tenants")\n',

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
+from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from rmm_assets.definitions import build_defs, load_connections
 from rmm_assets.orchestration.prune import prune
@@ -72,3 +76,40 @@ def test_two_teams_share_instance_and_warehouse(workplace: Path, monkeypatch: py
         done = prune(instance, [own], datetime.now(UTC) + timedelta(hours=1), keep_last=1)
         assert done.runs == 1
         assert theirs <= {run.run_id for run in instance.get_runs()}
+
+
+@pytest.mark.slow
+def test_two_locations_with_one_name_do_not_load_a_table_in_turn(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACME_API_KEY", KEY)
+    folder = workplace / "connections" / "acme"
+    folder.mkdir(parents=True)
+    with Simulator(tables={"devices": devices(5)}) as server, dg.instance_for_test() as instance:
+        (folder / "defs.yaml").write_text(CONNECTION.format(name="acme", base_url=server.base_url))
+        job = build_defs(folders=[folder.parent]).resolve_job_def("sync_acme")
+
+        def run(location: str, **tags: str) -> str:
+            """Runs the job as one of a code location, and returns why it failed."""
+            origin = InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name="rmm_assets"), location_name=location)
+            repository = RemoteRepositoryOrigin(origin, "__repository__")
+            made = instance.create_run_for_job(
+                job, tags={".dagster/repository": repository.get_label(), **tags}, run_config=QUIET,
+                remote_job_origin=RemoteJobOrigin(repository, job.name), asset_selection=frozenset(job.asset_layer.executable_asset_keys),
+            )  # fmt: skip
+            result = execute_run(InMemoryJob(job), made, instance)
+            failures = [event.step_failure_data for event in result.filter_events(lambda event: event.is_step_failure)]
+            assert result.success == (not failures)
+            return str(failures[0].user_failure_data.description) if failures else ""
+
+        scheduled = {"dagster/schedule_name": "sync_acme_schedule"}
+        assert run("north", **scheduled) == run("north", **scheduled) == ""
+        # The connection may have moved, or its location may have another name.
+        assert run("south", **scheduled) == run("south", **scheduled) == ""
+        asked = len(server.requests)
+        refused = run("north", **scheduled)
+        assert refused.startswith("acme/devices: the code location south has loaded this table since north did")
+        assert "launch sync_acme by hand once" in refused and len(server.requests) == asked
+        # It stays so; the other location goes on.
+        assert run("north", **scheduled) == refused and run("south", **scheduled) == ""
+        assert run("north") == run("north", **scheduled) == ""
