@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -79,7 +80,8 @@ class Attempt:
 
     def _send(self, sync: syncs.Sync) -> None:
         """Sends metrics; a load that fails after its rows are in the table has sent its requests already."""
-        metrics.send(self.plan.connection, sync, Traffic() if self.sent else self.traffic, self.log)
+        verdicts = Counter(str(each.verdict) for each in self._of_tenants(sync))
+        metrics.send(self.plan.connection, sync, verdicts, Traffic() if self.sent else self.traffic, self.log)
         self.sent = True
 
     def _of_tenants(self, sync: syncs.Sync) -> list[syncs.Sync]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rmm_assets.http.transport import Traffic
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
 VARIABLES = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
-def send(connection: str, sync: Sync, traffic: Traffic, log: logging.Logger) -> None:
+def send(connection: str, sync: Sync, verdicts: Mapping[str, int], traffic: Traffic, log: logging.Logger) -> None:
     """Sends the metrics of one attempt, and waits until the collector has them. No fault of it makes a run red.
 
     Args:
         connection: Name of the connection.
         sync: What the attempt did.
+        verdicts: How many tenants have each verdict; names of tenants are no labels, as there may be thousands.
         traffic: Its requests.
         log: Is told why nothing could be sent.
     """
@@ -38,7 +40,7 @@ def send(connection: str, sync: Sync, traffic: Traffic, log: logging.Logger) -> 
         log.warning("metrics are not sent: pip install 'rmm_assets[metrics]'")
         return
     try:
-        _record(provider, connection, sync, traffic)
+        _record(provider, connection, sync, verdicts, traffic)
         provider.force_flush()  # the exporter logs what goes wrong; a reader without an interval sends nothing at shutdown
         provider.shutdown()
     except Exception as error:
@@ -57,14 +59,17 @@ def _provider() -> MeterProvider:
     return MeterProvider([reader], resource=resource, shutdown_on_exit=False)
 
 
-def _record(provider: MeterProvider, connection: str, sync: Sync, traffic: Traffic) -> None:
+def _record(
+    provider: MeterProvider, connection: str, sync: Sync, verdicts: Mapping[str, int], traffic: Traffic
+) -> None:  # fmt: skip
     meter = provider.get_meter("rmm_assets")
     of = {"connection": connection, "resource": sync.resource}
 
     def count(name: str, number: float, description: str, unit: str = "", **labels: str) -> None:
         meter.create_counter(name, unit, description).add(number, {**of, **labels})
 
-    count("rmm.syncs", 1, "Attempts at a resource, by verdict", verdict=sync.verdict)
+    for verdict, number in verdicts.items():
+        count("rmm.syncs", number, "Attempts at a resource, by verdict", verdict=verdict)
     count("rmm.requests", traffic.requests, "Requests sent, including retries")
     count("rmm.retries", traffic.retries, "Requests repeated after a fault")
     count("rmm.throttled", traffic.throttled, "Responses that were rate limited")

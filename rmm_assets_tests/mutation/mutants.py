@@ -2659,6 +2659,13 @@ ORCHESTRATION = (
         ("integration/test_cli.py::test_the_rows_of_a_connection_are_the_tenants_of_another",),
     ),
     Mutant(
+        "metrics count the verdict of each tenant",
+        "loading/attempt.py",
+        "verdicts = Counter(str(each.verdict) for each in self._of_tenants(sync))",
+        "verdicts = Counter([sync.verdict])",
+        ("loading/test_metrics.py::test_a_command_counts_the_verdict_of_each_tenant",),
+    ),
+    Mutant(
         "two locations do not load a table in turn",
         "orchestration/locations.py",
         "    if instance.get_run_records(ours, limit=1):\n",
