@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,15 +25,19 @@ def program(name: str) -> str | None:
 
 
 @contextmanager
-def postgresql() -> Iterator[str]:
-    """Yields the URL of a new server's database, as dlt expects it. Skips the test if PostgreSQL is not installed."""
+def postgresql(addresses: Sequence[str] = ("127.0.0.1",)) -> Iterator[str]:
+    """Yields the URL of a new server's database, as dlt expects it. Skips the test if PostgreSQL is not installed.
+
+    Args:
+        addresses: Where it listens, and accepts connections of the same /24; the URL has the last one.
+    """
     initdb, postgres = program("initdb"), program("postgres")
     if initdb is None or postgres is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
     # PostgreSQL does not run as root, and other users have no access to pytest's temporary folders.
     user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
     with TemporaryDirectory(prefix="rmm-postgres-") as folder:
-        yield from _running(Path(folder), initdb, postgres, user)
+        yield from _running(Path(folder), initdb, postgres, user, addresses)
 
 
 @contextmanager
@@ -55,7 +59,7 @@ def _execute(server: str, statement: str) -> None:
         client.cursor().execute(statement)
 
 
-def _running(folder: Path, initdb: str, postgres: str, user: list[str]) -> Iterator[str]:
+def _running(folder: Path, initdb: str, postgres: str, user: list[str], addresses: Sequence[str]) -> Iterator[str]:
     data, password = folder / "data", folder / "password"
     data.mkdir()
     password.write_text("not-secret")
@@ -64,17 +68,19 @@ def _running(folder: Path, initdb: str, postgres: str, user: list[str]) -> Itera
         shutil.chown(data, 65534, 65534)
     make = [initdb, "-D", str(data), "-U", "rmm", "-E", "UTF8", "--auth=password", f"--pwfile={password}", "-N"]
     subprocess.run([*user, *make], check=True, capture_output=True)
+    with (data / "pg_hba.conf").open("a") as allowed:
+        allowed.writelines(f"host all all {address}/24 password\n" for address in addresses)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = folder / "log"
-    command = [postgres, "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", "", "-F"]
+    command = [postgres, "-D", str(data), "-h", ",".join(addresses), "-p", str(port), "-k", "", "-F"]
     with log.open("wb") as output, subprocess.Popen([*user, *command], stderr=output, stdout=output) as server:
         try:
             until = time.monotonic() + STARTS_WITHIN
             while "ready to accept connections" not in log.read_text():
                 assert server.poll() is None and time.monotonic() < until, log.read_text()
                 time.sleep(0.05)
-            yield f"postgresql://rmm:not-secret@127.0.0.1:{port}/postgres"
+            yield f"postgresql://rmm:not-secret@{addresses[-1]}:{port}/postgres"
         finally:
             server.terminate()

@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -25,17 +25,22 @@ def free_port() -> int:
 
 
 @contextmanager
-def redis_server(port: int | None = None) -> Iterator[str]:
-    """Yields the URL of a new server that keeps nothing on disk. Skips the test if Redis is not installed."""
+def redis_server(port: int | None = None, addresses: Sequence[str] = ("127.0.0.1",)) -> Iterator[str]:
+    """Yields the URL of a new server that keeps nothing on disk. Skips the test if Redis is not installed.
+
+    Args:
+        port: Its port; a free one by default.
+        addresses: Where it listens; the URL has the last one.
+    """
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip("Redis is not installed: apt-get install redis-server")
     port = port or free_port()
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--requirepass", PASSWORD]
+    command = [program, "--port", str(port), "--bind", *addresses, "--save", "", "--requirepass", PASSWORD]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             _wait_for(port, server)
-            yield f"redis://:{PASSWORD}@127.0.0.1:{port}/0"
+            yield f"redis://:{PASSWORD}@{addresses[-1]}:{port}/0"
         finally:
             server.kill()
 

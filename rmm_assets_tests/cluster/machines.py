@@ -1,6 +1,7 @@
 """Runs a cluster as docs/how-to/deploy.md describes it, on loopback: PostgreSQL, Redis, two Celery workers, daemon and webserver.
 
-Each worker has a host name, a home and a working directory of its own, and finds neither the other's nor the daemon's files.
+Each worker has a host name, a home and a working directory of its own, and finds neither the other's nor the daemon's files. As
+root, it has a network of its own, too: see `network`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rmm_assets_tests.cluster.network import Network
 from rmm_assets_tests.postgres import postgresql
 from rmm_assets_tests.redis_server import free_port, redis_server
 
@@ -42,11 +44,13 @@ class Cluster:
         folder: Where its files are, one folder for each machine.
         url: Address of Dagster's webserver.
         warehouse: URL of the database that tables are loaded into; it also holds Dagster's storage.
+        network: The networks of the workers.
     """
 
     folder: Path
     url: str
     warehouse: str
+    network: Network = field(default_factory=Network)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def launch(self, job: str) -> str:
@@ -88,18 +92,19 @@ def until(condition: Callable[[], bool], seconds: float = STARTS_WITHIN, explain
 
 
 @contextmanager
-def cluster(folder: Path, environment: Mapping[str, str]) -> Iterator[Cluster]:
+def cluster(folder: Path, environment: Mapping[str, str], between: Network) -> Iterator[Cluster]:
     """Yields a cluster that loads the connections in `folder/connections`, and stops everything that it started.
 
     Args:
         folder: An empty folder, but for the connections.
         environment: More variables of the machines, such as the API keys.
+        between: The networks of the workers.
     """
     with ExitStack() as stack:
-        warehouse = stack.enter_context(postgresql())
-        redis = stack.enter_context(redis_server())
+        warehouse = stack.enter_context(postgresql(between.addresses))
+        redis = stack.enter_context(redis_server(addresses=between.addresses))
         port = free_port()
-        made = Cluster(folder, f"http://127.0.0.1:{port}", warehouse)
+        made = Cluster(folder, f"http://127.0.0.1:{port}", warehouse, between)
         stack.callback(_stop, made)
         common = {
             **os.environ,
@@ -133,10 +138,11 @@ def _start(made: Cluster, name: str, command: list[str], environment: Mapping[st
     shutil.copy(DEPLOY / "dagster.yaml", machine / "home")
     # Another host name: processes of this host are looked up by their id. Without the right to set it, all have the same.
     named = ["unshare", "--uts", "--map-root-user"] if os.geteuid() else ["unshare", "--uts"]
+    inside = [*made.network.inside(name), *named]
     script = 'hostname "$0" && exec "$@"'
     with (machine / "log").open("wb") as log:
         made.processes[name] = subprocess.Popen(
-            [*named, "sh", "-c", script, name, *command], cwd=machine, stdout=log, stderr=log, start_new_session=True,
+            [*inside, "sh", "-c", script, name, *command], cwd=machine, stdout=log, stderr=log, start_new_session=True,
             env={**environment, "DAGSTER_HOME": str(machine / "home"), "HOME": str(machine)},
         )  # fmt: skip
 

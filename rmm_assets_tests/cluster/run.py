@@ -11,6 +11,7 @@ from pathlib import Path
 from rmm_assets.orchestration.lost_runs import PROCESS_TAG
 from rmm_assets.simulator import Fleet, Simulator
 from rmm_assets_tests.cluster.machines import WORKERS, Cluster, cluster
+from rmm_assets_tests.cluster.network import network
 
 NAMES = [f"fleet_{number:02}" for number in range(1, 21)]
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
@@ -23,6 +24,7 @@ attributes:
     auth: {{type: api_key, name: api_key, location: query}}
     paginator: {{type: offset, limit: 100}}
   api_key: {{env: FLEET_API_KEY}}
+  allow_http: true
   destination: postgres
   resource_defaults:
     primary_key: id
@@ -36,7 +38,11 @@ attributes:
 
 def main() -> None:
     """Starts the cluster, loads the connections and shows where, until Ctrl-C."""
-    with tempfile.TemporaryDirectory(prefix="rmm-cluster-") as name, Simulator(fleet=Fleet()) as rmm:
+    with (
+        tempfile.TemporaryDirectory(prefix="rmm-cluster-") as name,
+        network(WORKERS) as between,
+        Simulator(fleet=Fleet(), host=between.address) as rmm,
+    ):
         folder = Path(name)
         for one in NAMES:
             (folder / "connections" / one).mkdir(parents=True)
@@ -44,10 +50,12 @@ def main() -> None:
         print(
             "Starting PostgreSQL, Redis, a webserver, a daemon and the workers",
             " and ".join(WORKERS),
-            "...",
+            "on networks of their own ..."
+            if between.namespaces
+            else f"on this machine's network ({between.reason}) ...",
             flush=True,
         )
-        with cluster(folder, {"FLEET_API_KEY": rmm.api_key}) as made:
+        with cluster(folder, {"FLEET_API_KEY": rmm.api_key}, between) as made:
             print(f"Dagster's UI is at {made.url}; Ctrl-C stops everything.", flush=True)
             try:
                 _load_all(made)

@@ -88,6 +88,7 @@ def test_two_locations_with_one_name_do_not_load_a_table_in_turn(
     with Simulator(tables={"devices": devices(5)}) as server, dg.instance_for_test() as instance:
         (folder / "defs.yaml").write_text(CONNECTION.format(name="acme", base_url=server.base_url))
         job = build_defs(folders=[folder.parent]).resolve_job_def("sync_acme")
+        keys = frozenset(job.asset_layer.executable_asset_keys)
 
         def run(location: str, **tags: str) -> str:
             """Runs the job as one of a code location, and returns why it failed."""
@@ -95,12 +96,13 @@ def test_two_locations_with_one_name_do_not_load_a_table_in_turn(
             repository = RemoteRepositoryOrigin(origin, "__repository__")
             made = instance.create_run_for_job(
                 job, tags={".dagster/repository": repository.get_label(), **tags}, run_config=QUIET,
-                remote_job_origin=RemoteJobOrigin(repository, job.name), asset_selection=frozenset(job.asset_layer.executable_asset_keys),
+                remote_job_origin=RemoteJobOrigin(repository, job.name), asset_selection=keys,
             )  # fmt: skip
             result = execute_run(InMemoryJob(job), made, instance)
             failures = [event.step_failure_data for event in result.filter_events(lambda event: event.is_step_failure)]
             assert result.success == (not failures)
-            return str(failures[0].user_failure_data.description) if failures else ""
+            said = failures[0].user_failure_data if failures else None
+            return "" if said is None else str(said.description)
 
         scheduled = {"dagster/schedule_name": "sync_acme_schedule"}
         assert run("north", **scheduled) == run("north", **scheduled) == ""
