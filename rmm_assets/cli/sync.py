@@ -112,7 +112,7 @@ def _runs(
     known, problem = update_partitions(instance, connection)
     if unknown := [name for name in tenants if name not in known]:
         raise click.UsageError(f"{connection.name} has no tenant {unknown[0]}" + (f": {problem}" if problem else ""))
-    names, size = (tenants, 1) if tenants else (known, connection.tenants.batch)
+    names, size = (list(dict.fromkeys(tenants)), 1) if tenants else (known, connection.tenants.batch)
     partitions = str(partitions_of(connection).name)
 
     def tags() -> Iterator[Mapping[str, str]]:

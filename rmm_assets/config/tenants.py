@@ -127,6 +127,10 @@ class Listed(NamedTuple):
         return "; ".join([*self.faults[:_QUOTED], *([f"and {more} more"] if more > 0 else [])])
 
 
+class _Fault(str):
+    """What is wrong with a line of a file."""
+
+
 def in_file(path: Path, used: Sequence[str]) -> Listed:
     """Returns the tenants in a file.
 
@@ -154,7 +158,7 @@ def tenants_in(rows: Any, place: str) -> Listed:
     """Returns the validated tenants of a list. An entry with faults spares the others.
 
     Args:
-        rows: A list of mappings as in `list`; a text instead of one is a fault.
+        rows: A list of mappings as in `list`; faults of lines are in their places.
         place: Where they are from, for messages.
 
     Raises:
@@ -166,8 +170,10 @@ def tenants_in(rows: Any, place: str) -> Listed:
     for number, row in enumerate(rows, 1):
         said = row.get("name") if isinstance(row, Mapping) else None
         named = f"{place}: tenant {number}" + (f", `{str(said)[:_QUOTED_LETTERS]}`" if said not in (None, "") else "")
-        if isinstance(row, str):
-            faults.append(f"{named}: {row}")
+        if not isinstance(row, Mapping):
+            faults.append(
+                f"{named}: {row if isinstance(row, _Fault) else 'write a mapping with `name` and `settings`'}"
+            )
             continue
         try:
             found.append(Tenant.model_validate(row))
@@ -184,8 +190,8 @@ def tenants_in(rows: Any, place: str) -> Listed:
     return Listed(found, faults)
 
 
-def _rows_of_csv(text: str, used: Sequence[str], place: str) -> Iterator[dict[str, Any] | str]:
-    """Yields the entries of a CSV file; in place of a line that is not one, what is wrong with it.
+def _rows_of_csv(text: str, used: Sequence[str], place: str) -> Iterator[dict[str, Any] | _Fault]:
+    """Yields the entries of a CSV file; in place of a line that is not one, its fault.
 
     Raises:
         TenantError: The columns are not those of tenants.
@@ -206,7 +212,7 @@ def _rows_of_csv(text: str, used: Sequence[str], place: str) -> Iterator[dict[st
             what = (
                 f"ends before the column `{missing[0]}`" if missing else "has more values than columns; quote a comma"
             )
-            yield f"line {reader.line_num} {what}"
+            yield _Fault(f"line {reader.line_num} {what}")
             continue
         settings = {name: row[name].strip() for name in used if row.get(name)}
         yield {"name": row["name"].strip(), "settings": settings}

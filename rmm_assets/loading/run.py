@@ -84,6 +84,8 @@ from rmm_assets.tables.versions import changed_versions, new_versions
 
 WORK_FOLDER = Path("data/work")
 PREVIEW_ROWS = 10
+# Tenants that a message names.
+_NAMED = 10
 
 
 @dataclass
@@ -230,7 +232,8 @@ class Run:
                 loaded = loaded_tenants(table.client, plan.resource.name, reading.batch.listed)
                 marked, why = mark_those_gone(table, tenants.column, {*reading.batch.names, *loaded}, share)
             if marked:
-                reading.log.info("%s: marked the rows of %d tenants that are gone", plan.resource.name, len(marked))
+                more = f" and {len(marked) - _NAMED} more" if len(marked) > _NAMED else ""
+                reading.warn(f"marked the rows of tenants that are gone: {', '.join(marked[:_NAMED])}{more}")
             if why:
                 reading.warn(f"the rows of tenants that are gone stay as they are: {why}")
         held = "; ".join(f"{tenant}: {why}" for tenant, why in list(found.settled.held_back.items())[:3])

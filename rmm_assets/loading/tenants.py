@@ -330,7 +330,7 @@ class _Workers:
         try:
             read = self._read(number, access, range, redactor, outcome)
         except RmmError as error:
-            outcome.error = redactor.text(str(error))
+            outcome.error = redactor.text(str(error).removeprefix(f"tenant {outcome.tenant}: "))
             read = _Read(outcome)
         except Exception as error:  # whatever it is, the other tenants are read
             outcome.error = redactor.text(f"{type(error).__name__}: {error}")

@@ -184,6 +184,11 @@ def test_many_faults_are_counted(tmp_path: Path) -> None:
         ("t.csv", "name\na-b\na.b\n", "t.csv: a-b, a.b: two names have the same letters and digits"),
         ("t.yaml", "- {name: a, key: SECRET}\n", "t.yaml: tenant 1, `a`: key: unknown key `key`"),
         ("t.yaml", "name: SECRET: x", "t.yaml: cannot be read"),
+        (
+            "t.yaml",
+            "- SECRET\n- 7\n",
+            "t.yaml: tenant 1: write a mapping with `name` and `settings`; t.yaml: tenant 2: write a",
+        ),
         ("t.yaml", "SECRET", "t.yaml: the list:"),
     ],
 )
