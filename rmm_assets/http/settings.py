@@ -124,7 +124,8 @@ class Limits(Settings):
     max_pages: int = Field(
         default=100_000,
         gt=0,
-        description="Maximum number of pages of one list of rows, for an API that pages without end.",
+        description="Maximum number of pages of one list of rows, for an API that pages without end. A hundredth of it, or 100, "
+        "may follow each other without rows.",
     )
     max_columns: int = Field(
         default=5_000,

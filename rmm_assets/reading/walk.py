@@ -19,6 +19,8 @@ from rmm_assets.reading.positions import MOST_AT_ONCE, Positions
 from rmm_assets.reading.references import References
 from rmm_assets.reading.signals import Signals
 
+# An API that filters the rows of a page may send some without any; a cursor that counts up behind the last row never ends.
+_FEW_PAGES = 100
 # Statuses for a page that does not exist, such as one past the end or at an offset that is not round.
 _NO_SUCH_PAGE = (400, 404, 410, 416, 422)
 
@@ -49,8 +51,16 @@ def walk(
     else:
         assert isinstance(paginator, ByReference), "a style is one of the two kinds"
         pages = _walk_references(pager, endpoint, paginator, facts, signals)
+    without_rows, most_without_rows = 0, max(_FEW_PAGES, pager.most_pages // 100)
     for read in pages:
         facts.pages += 1
+        without_rows = 0 if read.page.rows else without_rows + 1
+        if without_rows > most_without_rows:
+            raise PagingError(
+                f"{endpoint.name}: {without_rows:,} pages in a row have no rows, and the API says that there are more. Name its "
+                "end with has_more_path, last_path or stop_after_empty_page; if there really are more, raise limits.max_pages, "
+                "of which a hundredth may follow each other without rows"
+            )
         if facts.pages > pager.most_pages:
             raise PagingError(
                 f"{endpoint.name}: more than {pager.most_pages:,} pages were received and the API has more; if it really has "

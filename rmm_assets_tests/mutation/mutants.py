@@ -522,6 +522,20 @@ READING = (
         ("reading/test_evidence.py::test_a_value_of_a_row_is_never_an_end_mark",),
     ),
     Mutant(
+        "pages without rows do not follow each other for ever",
+        "reading/walk.py",
+        "        if without_rows > most_without_rows:\n",
+        "        if False:\n",
+        ("reading/test_bounds.py::test_endless_responses_are_red_with_the_limit_to_set",),
+    ),
+    Mutant(
+        "some pages without rows are no end",
+        "reading/walk.py",
+        "        without_rows = 0 if read.page.rows else without_rows + 1\n",
+        "        without_rows += not read.page.rows\n",
+        ("reading/test_bounds.py::test_pages_without_rows_are_no_end",),
+    ),
+    Mutant(
         "a cursor of 0 may be a page",
         "reading/walk.py",
         "        elif chain.zero is not None:\n",

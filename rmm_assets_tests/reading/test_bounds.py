@@ -30,6 +30,12 @@ def endless(seen: Seen) -> Say:
     return Say({"data": devices(2, 2 * at + 1), "next": str(at + 1)})
 
 
+def empty(seen: Seen) -> Say:
+    """Serves an endless chain of cursors, of which only the first one's page has rows."""
+    at = int(parse_qs(urlsplit(seen.target).query).get("after", ["0"])[0])
+    return Say({"data": devices(2) if at == 0 else [], "next": str(at + 1)})
+
+
 def wide(seen: Seen) -> Say:
     """Serves ten new columns per page."""
     at = int(parse_qs(urlsplit(seen.target).query).get("after", ["0"])[0])
@@ -43,6 +49,12 @@ def deep(seen: Seen) -> Say:
 
 LIMITS: dict[str, tuple[dict[str, Any], Callable[[Seen], Say], str, int]] = {
     "max_pages": ({"max_pages": 20}, endless, r"more than 20 pages were received.* raise limits\.max_pages", 22),
+    "max_pages, without rows": (
+        {"max_pages": 12_000},
+        empty,
+        r"121 pages in a row have no rows.* limits\.max_pages",
+        123,
+    ),
     "max_total_bytes": ({"max_total_bytes": 3_000}, endless, r"exceed limits\.max_total_bytes \(3,000\)", 40),
     "max_columns": ({"max_columns": 95}, wide, r"more than 95 different fields.*limits\.max_columns", 11),
     "max_nesting": ({"max_nesting": 30}, deep, r"nested more than 30 levels deep \(limits\.max_nesting\)", 1),
@@ -57,6 +69,18 @@ def test_endless_responses_are_red_with_the_limit_to_set(limit: str, tmp_path: P
         run(tmp_path, server.url, made)
     assert isinstance(raised.value, (PagingError, TransportError))
     assert len(server.seen) <= requests
+
+
+def test_pages_without_rows_are_no_end(tmp_path: Path) -> None:
+    """As of an API that filters the rows of each page after it has read them."""
+
+    def answer(seen: Seen) -> Say:
+        at = int(parse_qs(urlsplit(seen.target).query).get("after", ["0"])[0])
+        return Say({"data": devices(1, at) if at % 100 == 0 else [], "next": str(at + 1) if at < 300 else None})
+
+    with Scripted(answer) as server:
+        found = read(server.url, tmp_path, endpoint_of(CURSOR), limits={"max_pages": 301})
+    assert [row["id"] for row in found.rows] == [0, 100, 200, 300]
 
 
 def test_endless_positions_are_bounded_too(tmp_path: Path) -> None:
