@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 # Starts processes in milliseconds that share nothing with the tests. Python has one fork server for all that a test does.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["rmm_assets.cli", "rmm_assets.definitions", "rmm_assets_tests.syncing"])
+FORKS.set_forkserver_preload(["rmm_assets_tests.preloaded"])
 _LIMIT = 600
 
 

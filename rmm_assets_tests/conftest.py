@@ -120,9 +120,9 @@ def forking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def forked(forking: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a folder with the commands `dagster` and `dg`, whose processes are forked."""
+    """Returns a folder with the commands `dagster` and `dg`, whose processes are forked, as are those that they start."""
     folder = tmp_path_factory.mktemp("forked")
-    forked_commands(forking, folder, "dagster", "dg")
+    forked_commands(forking, folder, "dagster", "dg", "python")
     return folder
 
 

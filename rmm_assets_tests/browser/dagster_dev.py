@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,13 +24,19 @@ READY_WITHIN = 600.0  # seconds, on a machine that runs other tests at the same 
 
 @contextmanager
 def dagster_dev(
-    folder: Path, connections: Sequence[Path], *, example: Path | None = None, more: Mapping[str, str] | None = None
+    folder: Path,
+    connections: Sequence[Path],
+    forked: Path,
+    *,
+    example: Path | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
     """Starts `dagster dev` as `make dev` does, with only our own code location.
 
     Args:
         folder: Its working directory, to which it writes.
         connections: Folders for `RMM_CONNECTIONS`.
+        forked: The folder of the command `dagster`.
         example: Another workspace to load next to ours.
         more: Further environment variables.
 
@@ -59,13 +64,13 @@ def dagster_dev(
         "RMM_DATABASE": "data/rmm.duckdb",
         "ACME_API_KEY": "demo-key",
         **(more or {}),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{forked}{os.pathsep}{os.environ['PATH']}",
     }
     port = _free_port()
     url, log = f"http://127.0.0.1:{port}", folder / "dagster_dev.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["dagster", "dev", "--host", "127.0.0.1", "--port", str(port), *workspaces],
+            [str(forked / "dagster"), "dev", "--host", "127.0.0.1", "--port", str(port), *workspaces],
             cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     try:

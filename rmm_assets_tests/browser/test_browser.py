@@ -117,7 +117,7 @@ class Ui:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(tmp_path_factory: pytest.TempPathFactory, forked: Path) -> Iterator[str]:
     """Yields the URL of a `dagster dev` with the demo, connections whose API lies or whose secret is missing, and broken files."""
     folder = tmp_path_factory.mktemp("browser")
     with Simulator(faults=LIES) as api:
@@ -127,7 +127,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             (folder / "connections" / name).mkdir(parents=True)
             (folder / "connections" / name / "defs.yaml").write_text(text, encoding="utf-8")
         connections = [PROJECT / "rmm_assets" / "defs", folder / "connections"]
-        with dagster_dev(folder, connections) as address:
+        with dagster_dev(folder, connections, forked) as address:
             yield address
 
 

@@ -14,6 +14,7 @@ from rmm_assets.cli.instance import dagster_instance
 from rmm_assets.loading.run import sync
 from rmm_assets.simulator import Simulator
 from rmm_assets.simulator.faults import Faults
+from rmm_assets.tables import store as stores
 from rmm_assets.tables.store import Store
 from rmm_assets_tests.commands import FORKS
 from rmm_assets_tests.integration.runs import Running
@@ -51,10 +52,13 @@ def test_a_killed_run_releases_the_lock_to_a_waiting_one(tmp_path: Path) -> None
 def _hold(database: str, held: Any, free: Any) -> None:
     with duckdb.connect(database):
         held.set()
-        free.wait(60)
+        free.wait()
 
 
-def test_a_database_that_another_process_has_open_is_red_with_the_cause(tmp_path: Path) -> None:
+def test_a_database_that_another_process_has_open_is_red_with_the_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "PATIENCE", 0.3)
     with Simulator(tables={"devices": devices(30)}) as server:
         run(tmp_path, server.base_url)
         held, free = FORKS.Event(), FORKS.Event()

@@ -167,7 +167,9 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="module")
-def dagster(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Iterator[tuple[Dagster, Path]]:
+def dagster(
+    tmp_path_factory: pytest.TempPathFactory, receiver: Receiver, forked: Path
+) -> Iterator[tuple[Dagster, Path]]:
     folder = tmp_path_factory.mktemp("downstream")
     with Simulator(fleet=Fleet(devices=120)) as rmm:
         (folder / "connections" / "demo").mkdir(parents=True)
@@ -181,7 +183,7 @@ def dagster(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver) -> Ite
             code.replace("minimum_interval_seconds=10", "minimum_interval_seconds=1")
         )
         connections = [folder / "connections"]
-        with dagster_dev(folder, connections, example=example / "workspace.yaml", more=more) as url:
+        with dagster_dev(folder, connections, forked, example=example / "workspace.yaml", more=more) as url:
             yield Dagster(url), folder / "data" / "rmm.duckdb"
 
 

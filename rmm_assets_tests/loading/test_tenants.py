@@ -27,6 +27,8 @@ from rmm_assets_tests.customers import NORTH, SOUTH, WEST, Customers, key_of
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.syncing import Row, connection, devices, resource, rows_of, run, store_in
 
+pytestmark = pytest.mark.slow
+
 
 def secrets(made: Connection) -> Secret:
     assert made.api_key is not None and made.api_key.env is not None
