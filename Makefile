@@ -38,10 +38,10 @@ dev: $(STAMP) $(DAGSTER_HOME)/dagster.yaml ## Open Dagster's UI on 127.0.0.1
 	@ulimit -c 0 && PYTHONWARNINGS='ignore:Function `dev_command`:FutureWarning' $(BIN)/dagster dev --host 127.0.0.1 $(WORKSPACES:%=--workspace %)
 
 test: $(STAMP) ## Run all tests
-	@$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
+	@$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 test-fast: $(STAMP) ## Run the tests that neither start processes nor load data (a minute and a half)
-	@$(BIN)/pytest -n 2 -m 'not slow'
+	@$(BIN)/pytest -n 3 -m 'not slow'
 
 # Runs tests in a separate environment with other versions: $(call other,NAME,PIP ARGUMENTS,PYTEST ARGUMENTS)
 # Without pins, the pip of Python 3.11 searches for versions that fit each other for ever.

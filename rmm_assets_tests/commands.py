@@ -1,4 +1,4 @@
-"""Runs `rmm` commands in processes that are forked from one with Dagster and dlt, as importing both takes four CPU seconds.
+"""Runs `rmm` commands in processes that are forked from one with Dagster and dlt, as importing both takes two CPU seconds.
 
 The installed script itself runs in `test_docs.py`, `integration/test_cli.py` and `integration/test_lost_runs.py`.
 """

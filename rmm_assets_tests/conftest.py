@@ -48,13 +48,13 @@ def pytest_unconfigure() -> None:
     gc.unfreeze()
 
 
-# Folders of the modules that take longest.
-_LONG = {"integration", "browser", "vendors"}
+# The modules that take longest, and their folders.
+_LONG = {"integration", "browser", "vendors", "soak", "test_docs.py", "test_locks.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Starts with the slowest modules, so that no worker runs one alone at the end."""
-    items.sort(key=lambda item: not _LONG & set(item.path.parts) and item.path.stem != "test_docs")
+    items.sort(key=lambda item: not _LONG & set(item.path.parts))
 
 
 @pytest.fixture
