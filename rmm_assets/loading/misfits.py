@@ -142,10 +142,12 @@ def _refuse_lists(plan: LoadPlan, shape: RowShape, schema: Mapping[str, Any], ne
             f"{resource.name}: the rows of the table do not have the ids that dlt's normalizer gives them, which the file "
             f"needs now. {_anew(plan)}"
         )
-    if not plan.child_tables and not plan.arrow and merges and nested:
+    # Files have no merge that deletes the items of rows in other tables.
+    if not plan.child_tables and merges and nested and not (plan.arrow and plan.changes_rows):
+        again = "write `child_tables: true` again, or load the tables anew. " if plan.changes_rows else ""
         raise ChildTablesError(
             f"{resource.name}: the lists of the table are in child tables, where those of rows that do not change would stay: "
-            f"write `child_tables: true` again, or load the tables anew. {_anew(plan, several=True)}"
+            f"{again}{_anew(plan, several=True)}"
         )
     rooted = (
         shape.nesting.rooted if shape.nesting is not None else plan.child_tables and merges and plan.history is None

@@ -210,6 +210,7 @@ def shape_of(
     known: Mapping[str, Mapping[str, Any]] | None = None,
     nested: Mapping[str, Mapping[str, Any]] | None = None,
     max_identifier_length: int | None = None,
+    decimal_digits: int | None = None,
 ) -> RowShape:
     """Describes a resource's rows by the connection file and the table at the destination.
 
@@ -218,6 +219,7 @@ def shape_of(
         known: The columns of the table at the destination.
         nested: The schemas of its child tables there.
         max_identifier_length: Longest name that the destination accepts; None means no limit.
+        decimal_digits: How many digits of a decimal the destination keeps; None if all that its type has.
     """
     resource, known, nested = plan.resource, known or {}, nested or {}
     nesting: Nesting | None = None
@@ -238,6 +240,7 @@ def shape_of(
         max_table_nesting=resource.max_table_nesting,
         known=known,
         max_identifier_length=max_identifier_length,
+        decimal_digits=decimal_digits,
         row_ids=plan.row_ids if nesting is not None or ROW_ID in known else None,
         nesting=nesting,
         raw_paths=plan.cursor.columns if plan.cursor is not None and plan.arrow else (),
@@ -392,6 +395,14 @@ def _loss_baseline(resource: Resource, cursor: Cursor | None, *, never_full: boo
     return "last read" if resource.disposition == "merge" and cursor is None else "rows present"
 
 
+def _named(hint: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns hints for a nested table whose columns have names, without which dlt fails (1.31.0)."""
+    columns = hint.get("columns")
+    if not isinstance(columns, Mapping):
+        return dict(hint)
+    return {**hint, "columns": {name: {"name": name, **column} for name, column in columns.items()}}
+
+
 def _file_format(connection: Connection) -> str:
     """How Arrow tables are handed to the destination."""
     # Without the ADBC driver, dlt fills PostgreSQL by COPY with FORCE_NULL, which makes null of every empty text (1.31.0).
@@ -409,9 +420,13 @@ def _hints(
         hints.pop(key, None)
     if strategy is not None:
         said = hints.get("write_disposition")
+        # Keys of Arrow's rows are unique when they land. MariaDB takes keys for repeated that share their first 1,024 bytes.
+        unique = {"deduplicated": True} if arrow and strategy == "delete-insert" and resource.keys else {}
         hints["write_disposition"] = {
-            **(said if isinstance(said, Mapping) else {}), "disposition": "merge", "strategy": strategy
+            **unique, **(said if isinstance(said, Mapping) else {}), "disposition": "merge", "strategy": strategy
         }  # fmt: skip
+    if resource.nested_hints is not None:
+        hints["nested_hints"] = {path: _named(hint) for path, hint in resource.nested_hints.items()}
     hints.setdefault("write_disposition", resource.disposition)
     if scoped and resource.disposition == "replace":
         # Keys are unique when rows land.

@@ -239,7 +239,7 @@ class Batches:
     def _require(self, chunk: Chunk, columns: Mapping[str, pa.Array], deleted: Mask) -> None:
         """Adds a fault to rows that lack a required value. Deleted rows need only their key."""
         for name in self.layout.required:
-            why = "the primary key" if name in self.layout.key else "declared not nullable"
+            why = self.layout.why_required(name)
             values = columns.get(name)
             if values is None:
                 empty = np.arange(chunk.rows)

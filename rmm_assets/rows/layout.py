@@ -35,7 +35,8 @@ class Layout:
         targets: Types of the columns that the connection or the table at the destination defines.
         nests: Whether lists become child tables.
         deleted: The column that flags deleted rows, if there is one.
-        required: Columns without which a row is rejected.
+        declared: Columns of the key, and those that the connection declares not nullable.
+        required: Columns without which a row is rejected: these, and those that are not nullable in the table.
         children: The layouts of child tables, by the name of their lists, for the lists received so far.
     """
 
@@ -68,22 +69,26 @@ class Layout:
         self._names: dict[tuple[str, ...], str] = {}
         self.key = tuple(self._key_column(name) for name in shape.primary_key)
         self.targets: dict[str, Target] = {}
+        digits = shape.decimal_digits
         self._known = {name: hint for name, hint in shape.known.items() if hint.get("data_type")}
         for name, hint in self._known.items():
-            self.targets[name] = target_of(name, hint, declared=False, required=name in self.key)
+            self.targets[name] = target_of(name, hint, declared=False, required=name in self.key, digits=digits)
         for source, hint in shape.columns.items():
             name = self._naming.normalize_path(source)
             required = name in self.key or hint.get("nullable") is False
             if hint.get("data_type"):
                 stamp = shape.stamps.get(source)
-                self.targets[name] = target_of(name, hint, declared=True, required=required, stamp=stamp)
+                self.targets[name] = target_of(name, hint, declared=True, required=required, stamp=stamp, digits=digits)
             elif required and name in self.targets:
-                self.targets[name] = target_of(name, self._known[name], declared=False, required=True)
+                self.targets[name] = target_of(name, self._known[name], declared=False, required=True, digits=digits)
         self.deleted = next(
             (self._naming.normalize_path(name) for name, hint in shape.columns.items() if hint.get("hard_delete")), None
         )
         filled = (name for name, hint in shape.columns.items() if hint.get("nullable") is False)
-        self.required = frozenset({*self.key, *map(self._naming.normalize_path, filled)})
+        self.declared = frozenset({*self.key, *map(self._naming.normalize_path, filled)})
+        # A column stays as it was made, also if it was in a key that the file no longer has.
+        there = (name for name, hint in self._known.items() if hint.get("nullable") is False and above is None)
+        self.required = self.declared | {name for name in there if not name.startswith(DLT_NAME_PREFIX)}
 
     def _free_name(self, owners: Mapping[str, str]) -> str:
         """Returns dlt's name of the child table, or another one if a child of another table has that name."""
@@ -110,6 +115,16 @@ class Layout:
         yield self
         for child in self.children.values():
             yield from child.tree()
+
+    def why_required(self, name: str) -> str:
+        """Returns why a row without a value in a required column is rejected."""
+        if name in self.key:
+            return "the primary key"
+        return (
+            "declared not nullable"
+            if name in self.declared
+            else "not nullable in the table, which was made with it in the key or declared so: `rmm reset` loads the table anew"
+        )
 
     def known_type(self, name: str) -> str | None:
         """Returns the type that the table at the destination has for a column."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -21,7 +22,7 @@ from rmm_assets.rows.conflicts import EXAMPLES, Pair, and_more, differing, repea
 from rmm_assets.rows.contents import CONTENT_HASH, Received, received_rows, sorted_keys
 from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.flatten_objects import NOT_UNICODE, flatten_objects, is_unicode
-from rmm_assets.rows.json_text import loads, utf8_text
+from rmm_assets.rows.json_text import loads, plain_text, utf8_text
 from rmm_assets.rows.keys import (
     NO_KEY,
     Keys,
@@ -38,9 +39,12 @@ from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.stored_keys import StoredKeys
 from rmm_assets.rows.tally import Tally, last_of_each
 from rmm_assets.rows.targets import fit_value
+from rmm_assets.rows.types import INT64, to_python
 from rmm_assets.rows.used_values import UsedValues
 
 BATCH_ROWS = 1000
+# Digits of the shortest integers that may need more than 64 bits.
+_LONG = re.compile(r"\d{19}")
 # Number of different sets of field names to remember.
 _MOST_NAMES = 1000
 
@@ -85,7 +89,8 @@ class RecordSpool:
         with self._path.open("a", encoding="utf-8") as file:
             file.writelines(lines)
         faults = [
-            self._fault(row, line, key == NO_KEY) for row, line, key in zip(rows, lines, keys.tolist(), strict=True)
+            self._fault(row, line, key == NO_KEY) or unfit
+            for row, line, key, unfit in zip(rows, lines, keys.tolist(), self._unfit(rows), strict=True)
         ]
         faulty = [row for row, fault in zip(rows, faults) if fault]
         named = row_key_texts(
@@ -111,6 +116,24 @@ class RecordSpool:
         if misfits and not self._is_deleted(row):
             return "; ".join(misfits)
         return f"the primary key {', '.join(self._shape.primary_key)} is missing or null" if keyless else ""
+
+    def _unfit(self, rows: list[Any]) -> list[str]:
+        """Returns for each row why its values cannot be stored in their columns; empty if they can, as far as it is known."""
+        layout, faults = self._layout, [""] * len(rows)
+        texts = {name: target.hint for name, target in layout.targets.items() if target.data_type == "text"}
+        limits = {name: hint["precision"] for name, hint in texts.items() if hint.get("precision")}
+        wanted = (layout.required - {*layout.key}) | {*limits}
+        columns = flatten_objects(layout, rows, wanted, False).columns if wanted else {}
+        for name in sorted(wanted):
+            column = columns.get(name)
+            values = [None] * len(rows) if column is None else to_python(column.values, column.kind)
+            for index, value in enumerate(values):
+                row = rows[index]
+                if value is None and name in layout.required and isinstance(row, dict) and not self._is_deleted(row):
+                    faults[index] = f"{name}: missing or null, and it is {layout.why_required(name)}"
+                elif value is not None and name in limits and len(plain_text(value)) > limits[name]:
+                    faults[index] = f"{name}: this text does not fit {layout.targets[name]}"
+        return faults
 
     @property
     def keyless(self) -> int:
@@ -243,7 +266,17 @@ class RecordSpool:
     def _read(self) -> Iterator[Any]:
         with self._path.open(encoding="utf-8") as file:
             for line in file:
-                yield loads(line)
+                row = loads(line)
+                yield _with_texts(row) if _LONG.search(line) else row
+
+
+def _with_texts(value: Any) -> Any:
+    """Returns a value with texts instead of the integers that 64 bits do not hold, which dlt cannot write (1.31.0)."""
+    if isinstance(value, dict):
+        return {name: _with_texts(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_with_texts(item) for item in value]
+    return str(value) if isinstance(value, int) and not INT64[0] <= value <= INT64[1] else value
 
 
 def _digest(row: Any, size: int) -> bytes:

@@ -42,6 +42,7 @@ class RowShape:
         hashes_contents: Whether rows get a hash of their content, to tell in later runs whether they have changed.
         stamps: How timestamps are written, by column name as in `columns`.
         used_paths: Paths in a row whose values child resources use; see `UsedValues`.
+        decimal_digits: How many digits of a decimal the destination keeps; None if all that its type has.
         added: Columns that are added to the table, so that no field gets their names.
     """
 
@@ -51,6 +52,7 @@ class RowShape:
     max_table_nesting: int | None = None
     known: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     max_identifier_length: int | None = None
+    decimal_digits: int | None = None
     row_ids: Literal["key", "random"] | None = None
     nesting: Nesting | None = None
     raw_paths: tuple[tuple[str, ...], ...] = ()

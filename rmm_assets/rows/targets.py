@@ -43,6 +43,7 @@ class Target:
             not fit rejects its row. Otherwise it is the table's type, and only values that it holds without loss fit.
         required: Whether a row without a value is rejected.
         stamp: How its timestamps are written, if the connection says so.
+        digits: How many digits of a decimal are kept; None if all.
     """
 
     name: str
@@ -52,20 +53,24 @@ class Target:
     declared: bool
     required: bool
     stamp: Stamp | None = None
+    digits: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.data_type} ({self.stamp})" if self.stamp else self.data_type
+        longest = self.hint.get("precision") if self.data_type == "text" else None
+        more = self.stamp or (longest and f"of at most {longest} characters")
+        return f"{self.data_type} ({more})" if more else self.data_type
 
 
 def target_of(
-    name: str, hint: Mapping[str, Any], *, declared: bool, required: bool, stamp: Stamp | None = None
-) -> Target:
+    name: str, hint: Mapping[str, Any], *, declared: bool, required: bool, stamp: Stamp | None = None,
+    digits: int | None = None,
+) -> Target:  # fmt: skip
     """Builds the target that a dlt column schema describes.
 
     Raises:
         ValueError: The data type is not one of dlt's.
     """
-    return Target(name, str(hint["data_type"]), column_type(hint), hint, declared, required, stamp)
+    return Target(name, str(hint["data_type"]), column_type(hint), hint, declared, required, stamp, digits)
 
 
 def column_type(hint: Mapping[str, Any]) -> pa.DataType:
@@ -89,7 +94,11 @@ def fit(array: pa.Array, kind: Kind, target: Target) -> tuple[pa.Array, Mask | N
     """
     data_type = target.data_type
     if data_type == "text":
-        return as_text(array, kind), None
+        texts, longest = as_text(array, kind), target.hint.get("precision")
+        if longest is None or not pc.any(too_long := pc.greater(pc.utf8_length(texts), longest)).as_py():
+            return texts, None
+        misfits = too_long.fill_null(False)
+        return pc.if_else(misfits, None, texts), misfits.to_numpy(zero_copy_only=False)
     if data_type == "json" and kind == "json":
         return array, None
     if data_type == "bool" and kind == "bool":
@@ -147,9 +156,15 @@ def fit_value(value: Any, target: Target) -> Any:
         if isinstance(value, Decimal) or (data_type in ("decimal", "wei") and isinstance(value, float)):
             # the digits as received
             value = str(value) if isinstance(value, Decimal) else repr(value)
-        return coerce_value(data_type, py_type_to_sc_type(type(value)), value)  # type: ignore[arg-type]
+        found = coerce_value(data_type, py_type_to_sc_type(type(value)), value)  # type: ignore[arg-type]
+        return None if target.digits is not None and _digits(found) > target.digits else found
     except (ValueError, TypeError, ArithmeticError, SyntaxError, OSError):
         return None
+
+
+def _digits(value: Any) -> int:
+    """Returns the number of digits of a decimal that are not zeros at its ends."""
+    return len("".join(map(str, value.as_tuple().digits)).strip("0")) if isinstance(value, Decimal) else 0
 
 
 def _as_json(value: Any) -> str:

@@ -72,6 +72,11 @@ def look_up(client: JobClientBase, schema: str, table: str) -> Existing:
         return Existing(columns={name: dict(column) for name, column in found.get(table, {}).items()})
 
 
+def decimal_digits(client: SqlClientBase[Any]) -> int | None:
+    """Returns how many digits of a decimal the destination keeps: SQLite stores decimals as doubles. None if all."""
+    return 15 if client.capabilities.sqlglot_dialect == "sqlite" else None
+
+
 def takes_parquet(client: SqlClientBase[Any], names: Sequence[str]) -> bool:
     """Returns whether Parquet files can be loaded into tables and their staging tables.
 

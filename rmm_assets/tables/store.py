@@ -166,6 +166,9 @@ class Store:
         if self.destination == "sqlalchemy":
             # JSON is text already, and SQLAlchemy would make a JSON string of it.
             options["engine_kwargs"] = {"json_serializer": _as_json, **options.get("engine_kwargs", {})}
+            from rmm_assets.tables.sql_types import SqlDatabase
+
+            return _configured_once(SqlDatabase(destination_name="sqlalchemy", **options))
         destination = Destination.from_reference(self.destination, **options)
         assert destination is not None, "a destination without a name"
         return _configured_once(destination)

@@ -128,12 +128,28 @@ class Table:
             yield cursor
 
     def batches(self, sql: str, *parameters: Any) -> Iterator[pa.Table]:
-        """Runs a query, with the arguments of `cursor`, and yields its rows as Arrow tables of `_BATCH_ROWS` rows at most."""
+        """Runs a query, with the arguments of `cursor`, and yields its rows as Arrow tables of `_BATCH_ROWS` rows at most.
+
+        The client can run no other statement meanwhile.
+        """
         if self.client.capabilities.sqlglot_dialect == "postgres":
             yield from self._declared(sql, parameters)
             return
-        with self.cursor(sql, *parameters) as cursor:
+        with self._streaming(), self.cursor(sql, *parameters) as cursor:
             yield from cursor.iter_arrow(_BATCH_ROWS)
+
+    @contextmanager
+    def _streaming(self) -> Iterator[None]:
+        """Lets a database behind SQLAlchemy send the rows of queries as they are fetched, which it would send all at once."""
+        set_options = getattr(self.client.native_connection, "execution_options", None)
+        if set_options is None:
+            yield
+            return
+        set_options(stream_results=True)
+        try:
+            yield
+        finally:
+            set_options(stream_results=False)
 
     def _declared(self, sql: str, parameters: Sequence[Any]) -> Iterator[pa.Table]:
         """Yields the rows of a query in PostgreSQL, whose client receives all rows at once unless a cursor is declared."""

@@ -351,7 +351,7 @@ def test_rows_still_have_ids_after_switching_lists_back_to_json(fleet: Fleet) ->
 def test_child_tables_with_contracts_or_hints_use_dlt_s_normalizer(tmp_path: Path) -> None:
     for rule in (
         {"schema_contract": {"data_type": "freeze"}},
-        {"nested_hints": {"disks": {"columns": {"value": {"name": "value", "data_type": "text"}}}}},
+        {"nested_hints": {"disks": {"columns": {"value": {"data_type": "text"}}}}},
     ):
         made = Fleet.made(**rule)
         assert not plan_load(made, made.resource("devices")).arrow

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from configparser import ConfigParser
+from datetime import date, datetime
+from decimal import Decimal
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -134,7 +136,15 @@ def rows_in(store: Store) -> list[str]:
 def _plain(name: str, value: Any) -> Any:
     if value is None or name == "_absent_since":
         return value is not None
-    if isinstance(value, str) and value.startswith(("[", "{")):
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=None).isoformat(" ", "microseconds")  # as text in SQLite; all are in UTC
+    if isinstance(value, (date, Decimal)):
+        value = str(value)
+    if isinstance(value, (bytes, memoryview)):
+        return bytes(value).hex()
+    if name == "d":
+        return float(value)
+    if isinstance(value, str) and (name == "json" or value.startswith(("[", "{"))):
         return json.loads(value)  # JSON is returned as values or as text
     return int(value) if isinstance(value, bool) else value  # SQLite has no booleans
 
@@ -174,6 +184,91 @@ def test_every_sync_gives_the_same_tables_as_in_duckdb(
     if store.destination != "filesystem":
         with store.reading("compare") as client:
             assert latest(client)["devices"].row_count == outcomes[-1].row_count
+
+
+TEXTS = [
+    "quotes ' \" `", "back\\slash \\n \\' \\\\", "4 bytes \U0001f600 \U0001d4b3", "line\nbreak\r\ttab", "%s %d %% {x} :name ?", "",
+    " spaces ", "n\u0303 \u00f1", "NULL", "\\N", "x" * 70_000, "\x01\x7f", "-- x; /* y */",
+]  # fmt: skip
+TIMES = [
+    "1969-12-31T23:59:59.999999Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "2026-03-29T02:30:00+02:00",
+    "1582-10-10T00:00:00-11:30",
+]  # fmt: skip
+NUMBERS = [2**63 - 1, -(2**63), 0]
+HUGE = [2**63, 2**100, -(2**70)]
+FIELDS = [
+    "select",
+    "Order",
+    "group",
+    "key",
+    "rowid",
+    "current_date",
+    "a b",
+    "1st",
+    'quo"te',
+    "per%cent",
+    "colon:x",
+    "\u00fc",
+]
+# One name by case, and keys that agree in their first kilobyte.
+NAMES = ["abc", "ABC", "\u00e1bc", "abc ", *(f"{'k' * 2_000}{end}" for end in "ab")]
+TYPES = {"d": {"data_type": "decimal"}, "day": {"data_type": "date"}, "b": {"data_type": "binary"}}
+
+
+def values(turn: int) -> list[Row]:
+    """Returns rows with odd values, which change in each turn; in turn 1, columns are missing, and types change."""
+    rows = [
+        {
+            "id": name, "n": number, "s": TEXTS[(number + turn) % len(TEXTS)], "t": TIMES[(number + turn) % len(TIMES)],
+            "big": NUMBERS[(number + turn) % 3], "huge": HUGE[(number + turn) % 3], "l": [TEXTS[number], {"x": HUGE}],
+            "d": ["1.25", "-99999.999999999", "7"][(number + turn) % 3], "day": ["0001-01-01", "1969-12-31"][turn % 2],
+            "b": ["AAH/", "/w=="][turn % 2], "f": [0.1, 5e-324, 1.5e308][(number + turn) % 3],
+            "mixed": [number, [number], "1.0"][turn], "json": [[number], HUGE[number % 3], 0.12345678901234567][turn],
+            "later": None if turn == 0 else {"x": turn}, **dict.fromkeys(FIELDS, number * turn),
+        }
+        for number, name in enumerate(NAMES)
+    ]  # fmt: skip
+    return [{k: v for k, v in row.items() if turn != 1 or k not in ("f", "select")} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def expected_values(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
+    return loaded_values(store_in(tmp_path_factory.mktemp("duckdb")))
+
+
+def loaded_values(store: Store, **way: Any) -> list[list[str]]:
+    """Loads the values of each turn and returns the rows of the table after each."""
+    made = connection(resource(columns=TYPES, **way), destination={"type": store.destination}, dataset=store.dataset)
+    found: list[list[str]] = []
+    with Simulator(tables={"devices": []}) as server:
+        for turn in (0, 1, 2, 2):
+            server.set_rows("devices", values(turn))
+            outcome = sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
+            assert (outcome.rows_rejected, outcome.rows_written) == (0, 0 if len(found) == 3 else len(NAMES))
+            found.append(rows_in(store))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["postgres", "mariadb", "sqlite", "delta", "iceberg", *DUCKLAKE])
+def test_odd_values_and_names_are_the_same_as_in_duckdb(
+    kind: str, tmp_path: Path, expected_values: list[list[str]], request: pytest.FixtureRequest
+) -> None:
+    assert loaded_values(store_at(kind, tmp_path, request), **table_format(kind)) == expected_values
+
+
+@pytest.mark.slow
+def test_sqlite_rejects_decimals_that_it_would_round(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    store = store_at("sqlite", tmp_path, request)
+    made = connection(
+        resource(columns={"n": {"data_type": "decimal"}}), destination="sqlalchemy", dataset=store.dataset
+    )
+    digits = ["123456.789012345", "1234567.89012345678", "1000000000000000000", "0.10"]
+    with Simulator(tables={"devices": [{"id": i, "n": number} for i, number in enumerate(digits)]}) as server:
+        outcome = sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
+    with store.reading("compare") as client:
+        assert Table(client, "devices").rows("SELECT id FROM {table} ORDER BY id") == [(0,), (2,), (3,)]
+    assert outcome.rows_rejected == 1
 
 
 @pytest.mark.slow
@@ -229,6 +324,24 @@ def test_rows_of_postgres_are_fetched_a_batch_at_a_time(
             assert table.rows("SELECT count(*) FROM pg_cursors WHERE name = 'rmm_rows'") == [(int(rows > 0),)]
             assert [len(batch) for batch in [*found, *batches] if batch is not None] == expected
             assert table.rows("SELECT count(*) FROM pg_cursors WHERE name = 'rmm_rows'") == [(0,)]
+
+
+@pytest.mark.slow
+def test_rows_of_mariadb_are_sent_as_they_are_fetched(
+    mariadb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rmm_assets.tables.table._BATCH_ROWS", 10)
+    store = Store("sqlalchemy", mariadb, "acme", tmp_path / "work")
+    made = connection(resource(), destination=store.destination, dataset=store.dataset)
+    with Simulator(tables={"devices": fleet(80, note="x" * 100_000)}) as server:
+        sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
+    running = "SELECT count(*) FROM information_schema.processlist WHERE info LIKE 'SELECT%%repeat%%' AND id <> connection_id()"
+    with store.reading("batches") as client, store.reading("others") as other:
+        # 80 MB, more than what waits between server and client.
+        found = Table(client, "devices").batches("SELECT id, repeat(note, 10) AS note FROM {table}")
+        assert len(next(found)) == 10 and other.execute_sql(running) == [(1,)]
+        assert sum(map(len, found)) == 70 and other.execute_sql(running) == [(0,)]
+        assert Table(client, "devices").count() == 80
 
 
 @pytest.mark.slow

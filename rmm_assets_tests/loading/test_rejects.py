@@ -100,3 +100,27 @@ def test_a_row_marked_as_deleted_only_needs_its_key(tmp_path: Path) -> None:
     appended = connection(resource(columns=columns, write_disposition="append"))
     (tmp_path / "appended").mkdir()
     assert holds(tmp_path / "appended", appended, {"id": 1, **full}, {"id": 1, "deleted": True}).rows_rejected == 1
+
+
+@pytest.mark.parametrize("normalizer", ["arrow", "dlt"])
+def test_a_text_longer_than_its_column_is_rejected(tmp_path: Path, normalizer: str) -> None:
+    made = connection(resource(columns={"v": {"data_type": "text", "precision": 3}}, normalizer=normalizer))
+    for end in "ab":
+        rows: list[dict[str, Any]] = [
+            {"id": 1, "v": f"ö{end}"},
+            {"id": 2, "v": f"😀{end}c"},
+            {"id": 3, "v": f"abc{end}"},
+            {"id": 4},
+        ]
+        assert holds(tmp_path, made, *rows).rows_rejected == 1
+        assert [row["v"] for row in rows_of(tmp_path)] == [f"ö{end}", f"😀{end}c", None]
+    reasons = {row["reason"] for row in rows_of(tmp_path, "devices_rejected")}
+    assert reasons == {"v: this text does not fit text (of at most 3 characters)"}
+
+
+def test_integers_beyond_64_bits_land_as_text_with_dlt_s_normalizer(tmp_path: Path) -> None:
+    made = connection(resource(normalizer="dlt"))
+    for first in (2**63, 2**63 + 1):
+        assert holds(tmp_path, made, {"id": 1, "n": first, "l": [-(2**70)]}, {"id": 2, "n": None}).rows_rejected == 0
+        [one, _] = rows_of(tmp_path)
+        assert (one["n"], one["l"]) == (str(first), f'["{-(2**70)}"]')
