@@ -258,12 +258,29 @@ def test_odd_values_and_names_are_the_same_as_in_duckdb(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mariadb", "sqlite"])
+def test_rows_whose_keys_differ_by_case_change_one_by_one(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    store = store_at(kind, tmp_path, request)
+    made = connection(resource(), destination="sqlalchemy", dataset=store.dataset)
+    with Simulator(tables={"devices": []}) as server:
+        for keys, changed in ((NAMES, ""), (NAMES, "abc"), (NAMES[1:], "abc ")):
+            server.set_rows("devices", [{"id": key, "changed": key == changed} for key in keys])
+            outcome = sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
+    assert (outcome.row_count, outcome.rows_changed, outcome.absences.marked) == (len(NAMES), 1, 1)
+    with store.reading("compare") as client:
+        found = Table(client, "devices").rows("SELECT id, changed, _absent_since IS NULL FROM {table}")
+    assert sorted(found) == sorted((key, key in ("abc", "abc "), key != "abc") for key in NAMES)
+
+
+@pytest.mark.slow
 def test_sqlite_rejects_decimals_that_it_would_round(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     store = store_at("sqlite", tmp_path, request)
     made = connection(
         resource(columns={"n": {"data_type": "decimal"}}), destination="sqlalchemy", dataset=store.dataset
     )
-    digits = ["123456.789012345", "1234567.89012345678", "1000000000000000000", "0.10"]
+    digits = ["123456.789012345", "1234567.890123456", "1000000000000000000", "0.10"]
     with Simulator(tables={"devices": [{"id": i, "n": number} for i, number in enumerate(digits)]}) as server:
         outcome = sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
     with store.reading("compare") as client:
