@@ -14,7 +14,7 @@ from typing import Any
 from dlt.destinations.exceptions import DatabaseException
 
 from rmm_assets.audit.columns import agrees, comparable, flatten, is_own, stated_moment, told_apart, variants
-from rmm_assets.audit.documents import pack, parse, unpack
+from rmm_assets.audit.documents import pack, parse, unpack, without_nul
 from rmm_assets.audit.requests import range_of
 from rmm_assets.config import Resource
 from rmm_assets.config.names import normalized_column
@@ -58,9 +58,14 @@ class Compared:
 
 
 class Received:
-    """The rows of one walk, in a temporary file that is deleted on close."""
+    """The rows of one walk, in a temporary file that is deleted on close.
 
-    def __init__(self) -> None:
+    Args:
+        stores_nul: Whether the table's texts may contain the character NUL; otherwise U+FFFD stands for it.
+    """
+
+    def __init__(self, *, stores_nul: bool = True) -> None:
+        self._stores_nul = stores_nul
         self._db = sqlite3.connect("")
         self._db.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
@@ -72,7 +77,7 @@ class Received:
 
     def add(self, row: Any) -> None:
         """Stores a row."""
-        self._db.execute("INSERT INTO sent VALUES (?)", (pack(row),))
+        self._db.execute("INSERT INTO sent VALUES (?)", (pack(row if self._stores_nul else without_nul(row)),))
 
     def __iter__(self) -> Iterator[Any]:
         for (text,) in self._db.execute("SELECT row FROM sent"):

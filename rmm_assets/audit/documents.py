@@ -78,6 +78,15 @@ def parse_xml(body: bytes, path: Sequence[str]) -> Any:
     return {local(root.tag): value(root, (local(root.tag),))}
 
 
+def without_nul(value: Any) -> Any:
+    """Returns a value whose texts and names have U+FFFD in place of the character NUL."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd")
+    if isinstance(value, list):
+        return [without_nul(inner) for inner in value]
+    return {without_nul(k): without_nul(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
 def pack(value: Any) -> str:
     """Returns a value as text for `unpack`; equal values give equal texts."""
     return _ENCODER.encode(value)

@@ -12,6 +12,7 @@ from rmm_assets.audit.documents import pack
 from rmm_assets.audit.report import EXAMPLES, Audit
 from rmm_assets.audit.walk import Heard, read
 from rmm_assets.config import Connection, Resource
+from rmm_assets.config.destinations import stores_nul
 from rmm_assets.config.transport import host_of, rate_limit_of, transport_of
 from rmm_assets.errors import RmmError
 from rmm_assets.http.auth import Secret, hidden
@@ -62,7 +63,7 @@ def _once(
     connection: Connection, resource: Resource, secret: Secret, store: Store, base_url: str | None,
     log: logging.Logger, within: Scope | None, tokens: Tokens,
 ) -> tuple[Heard, Compared]:  # fmt: skip
-    received = Received()
+    received = Received(stores_nul=stores_nul(store.destination))
     try:
         with _transport(connection, resource, secret, store, base_url, log, within, tokens) as transport:
             heard = read(transport, connection, resource, received.add)

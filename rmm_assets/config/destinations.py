@@ -100,6 +100,12 @@ def _is_installed(package: str, versions: SpecifierSet) -> bool:
     return False
 
 
+def stores_nul(kind: str) -> bool:
+    """Returns whether texts at a destination may contain the character NUL."""
+    found = capabilities(kind)
+    return found is None or found.sqlglot_dialect not in ("postgres", "redshift")
+
+
 def speaks_sql(kind: str) -> bool:
     """Returns whether a destination's tables can be read in SQL; a database of SQLAlchemy tells its dialect when it is opened."""
     found = capabilities(kind)

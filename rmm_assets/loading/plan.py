@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 from rmm_assets.config import Connection, Resource
-from rmm_assets.config.destinations import changes_rows, merge_strategies, merges_at_once
+from rmm_assets.config.destinations import changes_rows, merge_strategies, merges_at_once, stores_nul
 from rmm_assets.config.names import normalized_column
 from rmm_assets.errors import IncompleteError, SuspiciousLossError
 from rmm_assets.loading.cursor import Cursor
@@ -67,6 +67,7 @@ class LoadPlan:
         removes_orphans: Whether children whose row is gone are deleted after a merge. dlt's normalizer may have given the
             rows of an earlier load other ids, by which an upsert finds children.
         changes_rows: Whether SQL at the destination can update and delete rows, which it cannot in files.
+        stores_nul: Whether texts at the destination may contain the character NUL.
         compares: Whether a read is compared with the table, in which each row has a hash of its content.
         writes_changes: Whether only rows that are new, changed or back are written.
         history: The validity columns if every version of a row is kept; else None.
@@ -94,6 +95,7 @@ class LoadPlan:
     absences: Literal["keep", "mark", "remove"]
     removes_orphans: bool
     changes_rows: bool
+    stores_nul: bool
     compares: bool
     writes_changes: bool
     history: Validity | None
@@ -180,6 +182,7 @@ def plan_load(connection: Connection, resource: Resource) -> LoadPlan:
         absences=absences,
         removes_orphans=arrow and resource.child_tables and resource.disposition == "merge",
         changes_rows=changes,
+        stores_nul=stores_nul(kind),
         compares=compares,
         writes_changes=compares and not deletes and _may_skip_rows(resource, kind),
         history=_validity(resource) if versions else None,

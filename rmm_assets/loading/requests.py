@@ -141,6 +141,7 @@ def _endpoint(
         xml_path=resource.endpoint.xml_path,
         map_key=resource.endpoint.map_key,
         null_values=frozenset(resource.null_values),
+        replaces_nul=not plan.stores_nul,
         gate=BoundedSemaphore(resource.max_concurrency) if resource.max_concurrency else nullcontext(),
         ignore=tuple(config.get("response_actions") or ()),
         shape=replace(shape_of(plan), used_paths=used),

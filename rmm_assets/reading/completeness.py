@@ -362,6 +362,8 @@ def _warn(endpoint: Endpoint, facts: PassFacts, report: Report, log: logging.Log
             f"exactly {report.rows:,} rows were received, and the API states no total: it may send no more in one read. If it "
             "has more, read them in parts, such as by an incremental range or a parent"
         )
+    if endpoint.learned.nul_replaced:
+        warnings.append("texts contain the character NUL, which the destination cannot store; U+FFFD replaces it")
     if (repeated := report.duplicates - facts.at_boundaries) > 0:
         warnings.append(f"{repeated} rows were received more than once and loaded once")
     distinct = report.rows - report.duplicates if unique else report.rows

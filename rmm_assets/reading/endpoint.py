@@ -30,6 +30,7 @@ class Learned:
         offsets_count_rows: Whether an offset is known to skip as many rows.
         first_page_checked: Whether a page before the first one has been looked for.
         orders_tried: Whether cursors that are values of rows have been tried, with a page in their order (True), and not (False).
+        nul_replaced: Whether a response had the character NUL, which was replaced.
         probes: By number of rows received, how often the API was asked for rows in another way.
     """
 
@@ -40,6 +41,7 @@ class Learned:
     offsets_count_rows: bool = False
     first_page_checked: bool = False
     orders_tried: set[bool] = field(default_factory=set)
+    nul_replaced: bool = False
     probes: Counter[int] = field(default_factory=Counter)
 
     @property
@@ -65,6 +67,7 @@ class Endpoint:
         xml_path: For bodies in XML, the names of the elements that lead to the rows; None for JSON.
         map_key: Field for the keys of a map of rows, if the rows are not a list.
         null_values: Texts in the rows that are null.
+        replaces_nul: Whether the character NUL in texts is replaced, because the destination cannot store it.
         gate: Held during a request: a semaphore if the endpoint allows fewer parallel requests than the pager.
         ignore: Responses that mean no rows: dlt's `response_actions` with action `ignore`.
         refusals: Statuses of a first response that mean no rows, or none that can be seen.
@@ -91,6 +94,7 @@ class Endpoint:
     xml_path: tuple[str, ...] | None = None
     map_key: str | None = None
     null_values: frozenset[str] = frozenset()
+    replaces_nul: bool = False
     gate: AbstractContextManager[Any] = field(default_factory=nullcontext, compare=False)
     ignore: tuple[Mapping[str, Any], ...] = ()
     refusals: tuple[int, ...] = ()

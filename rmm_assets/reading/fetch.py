@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +25,8 @@ from rmm_assets.rows.page import Page
 
 Taken = TypeVar("Taken")
 
+# NUL in JSON; behind an odd number of backslashes, the last of which belongs to it.
+_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 _NO_ROWS = read_page(b"[]", None)
 
 
@@ -203,7 +206,16 @@ class Pager:
     def _send(self, endpoint: Endpoint, request: Request, accept: Callable[[Reply], Taken], **options: Any) -> Taken:
         """Sends a request as soon as the window and the endpoint's gate have room."""
         with endpoint.gate, self.window:
-            return self.transport.send(request, accept, **options)
+            return self.transport.send(request, lambda reply: accept(_without_nul(endpoint, reply)), **options)
+
+
+def _without_nul(endpoint: Endpoint, reply: Reply) -> Reply:
+    """Returns a response without the character NUL if the destination cannot store it: U+FFFD stands for it."""
+    if not endpoint.replaces_nul or b"u0000" not in reply.body:
+        return reply
+    body = _NUL.sub(rb"\1\\ufffd", reply.body)
+    endpoint.learned.nul_replaced |= body != reply.body
+    return replace(reply, body=body)
 
 
 def _page(endpoint: Endpoint, reply: Reply, first: bool) -> Page:

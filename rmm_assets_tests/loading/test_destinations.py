@@ -89,6 +89,8 @@ def store_at(kind: str, folder: Path, request: pytest.FixtureRequest) -> Store:
     if kind in ("postgres", "mariadb"):
         destination = "sqlalchemy" if kind == "mariadb" else kind
         return Store(destination, request.getfixturevalue(kind), "acme", folder / "work")
+    if kind == "duckdb":
+        return Store("duckdb", str(folder / "rmm.duckdb"), "acme", folder / "work")
     if kind == "sqlite":
         return Store("sqlalchemy", f"sqlite:///{folder}/rmm.db", "acme", folder / "work")
     if kind == "ducklake":
@@ -306,6 +308,38 @@ def test_a_table_is_checked_and_audited(kind: str, tmp_path: Path, request: pyte
         assert unaccepted(table, "name", ["PC-1"], ["id"]).examples[0] == "2, PC-2"
         assert dangling(table, "name", rejected, "_dlt_load_id", ["id"]).at_fault == 9
         assert selected(table, "SELECT id FROM {table} WHERE name = 'PC-3'").examples == ("3",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [
+        *[("postgres", way) for way in ({}, {"child_tables": True}, {"normalizer": "dlt"}, {"absent": "keep"})],
+        *[(kind, {}) for kind in ("duckdb", "mariadb", "sqlite", "delta", *DUCKLAKE)],
+    ],
+)
+def test_the_character_nul_makes_no_load_red(
+    kind: str, way: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    store = store_at(kind, tmp_path, request)
+    made = connection(resource(**table_format(kind), **way), destination=store.destination, dataset=store.dataset)
+    # The last one is no NUL, but six characters.
+    names = ["a\0b", "\0", "\\\0", "\\u0000"]
+    rows = [{"id": at, "name": name, "tags": [name, {name: name}]} for at, name in enumerate([*names, *"plain"])]
+    with Simulator(tables={"devices": rows}) as server:
+        runs = [sync(made, made.resource("devices"), KEY, base_url=server.base_url, store=store) for _ in range(2)]
+        report = audit(made, made.resource("devices"), KEY, base_url=server.base_url, store=store)
+    with store.reading("compare") as client:
+        table = Table(client, "devices")
+        found = [
+            name for (name,) in table.rows(f"SELECT name FROM {{table}} WHERE id < 4 ORDER BY {table.quote('id')}")
+        ]
+    replaced = kind == "postgres"
+    assert found == [name.replace("\0", "\ufffd") if replaced else name for name in names]
+    assert bool([text for text in runs[0].report.warnings if "the character NUL" in text]) == replaced
+    assert [one.rows_rejected for one in runs] == [0, 0]
+    assert runs[1].rows_changed == 0
+    assert report.verdict != "differences", report.sentences()
 
 
 @pytest.mark.slow

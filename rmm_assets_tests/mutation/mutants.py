@@ -498,6 +498,13 @@ READING = (
         ("reading/test_evidence.py::test_a_count_that_is_the_same_on_several_pages_is_a_total",),
     ),
     Mutant(
+        "six characters that look like NUL are not replaced",
+        "reading/fetch.py",
+        r'''rb"(?<!\\)((?:\\\\)*)\\u0000"''',
+        r'''rb"()\\u0000"''',
+        ("loading/test_destinations.py::test_the_character_nul_makes_no_load_red",),
+    ),
+    Mutant(
         "rows after an empty page are not lost",
         "reading/positions.py",
         "        if new > 0 and self._probed:\n",
