@@ -19,7 +19,8 @@ USERS: dict[str, dict[str, Any]] = {
     "bob": {"size": 7, "at": None},
     "": {"size": 0},
 }
-ROWS = [{"name": name, **row} for name, row in USERS.items()]
+# Integers that 64 bits do not hold become text.
+ROWS = [{"name": name, **row, **({"size": str(row["size"])} if name == "alice" else {})} for name, row in USERS.items()]
 
 
 def made(selector: str | None = "data.users", **endpoint: Any) -> Any:
