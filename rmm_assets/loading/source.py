@@ -34,7 +34,6 @@ from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import Choose, Spool
 from rmm_assets.rows.timestamps import TIMESTAMP
-from rmm_assets.tables.existing import decimal_digits
 from rmm_assets.tables.rejects import FIRST_REJECTED_AT, REJECTED_AT
 from rmm_assets.tables.table import ABSENT_SINCE, LOAD_ID, Table
 
@@ -188,8 +187,8 @@ def shape_at(plan: LoadPlan, reading: Landing) -> RowShape:
     if plan.table in tables and not existing.dropped:
         known = dict(tables[plan.table]["columns"])
     nested = {str(child["name"]): child for child in nested_tables(tables, plan.table)} if known else {}
-    digits = decimal_digits(pipeline.sql_client()) if plan.changes_rows else None
-    shape = shape_of(plan, known, nested, dlt.current.source_schema().naming.max_length, digits)
+    longest = dlt.current.source_schema().naming.max_length
+    shape = shape_of(plan, known, nested, longest, existing.decimal_digits)
     refuse_misfits(plan, shape, tables, nested)
     if known:
         with pipeline.sql_client() as client:

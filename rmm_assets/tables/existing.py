@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dlt.common.destination.client import JobClientBase, WithStateSync
@@ -29,11 +29,13 @@ class Existing:
         columns: dlt column schemas of a table that exists but is in no dlt schema; otherwise empty, as dlt knows the table.
         schema: The stored dlt schema, if it has the table, in dlt's form. dlt restores it only together with the pipeline's
             state, which is written last: a first load that was killed after its rows were in the table has none.
+        decimal_digits: How many digits of a decimal the destination keeps; None if all that its type has.
     """
 
     dropped: bool = False
     columns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     schema: Mapping[str, Any] | None = None
+    decimal_digits: int | None = None
 
 
 def look_up(client: JobClientBase, schema: str, table: str) -> Existing:
@@ -53,6 +55,12 @@ def look_up(client: JobClientBase, schema: str, table: str) -> Existing:
         return Existing(schema=stored if _columns(stored, table) else None)
     if not isinstance(client, SqlJobClientBase):
         return Existing()
+    # SQLite stores decimals as doubles.
+    digits = 15 if client.capabilities.sqlglot_dialect == "sqlite" else None
+    return replace(_look_up(client, schema, table), decimal_digits=digits)
+
+
+def _look_up(client: SqlJobClientBase, schema: str, table: str) -> Existing:
     with client:
         is_there = Table(client.sql_client, table).exists()
         stored = _stored(client, schema)
@@ -70,11 +78,6 @@ def look_up(client: JobClientBase, schema: str, table: str) -> Existing:
             )
         found = dict(client.get_storage_tables([table]))
         return Existing(columns={name: dict(column) for name, column in found.get(table, {}).items()})
-
-
-def decimal_digits(client: SqlClientBase[Any]) -> int | None:
-    """Returns how many digits of a decimal the destination keeps: SQLite stores decimals as doubles. None if all."""
-    return 15 if client.capabilities.sqlglot_dialect == "sqlite" else None
 
 
 def takes_parquet(client: SqlClientBase[Any], names: Sequence[str]) -> bool:
