@@ -254,7 +254,8 @@ def test_metadata_is_returned_as_numbers(demo_run: dict[str, Any]) -> None:
     by_key = {event["assetKey"]["path"][-1]: event for event in events(demo_run, "MaterializationEvent")}
     entries = {entry["label"]: value(entry) for entry in by_key["devices"]["metadataEntries"]}
     assert entries["dagster/row_count"] == entries["rows_loaded"] > 300
-    assert entries["pages"] == 4
+    # The fleet changes with the clock. Each page of 100 begins with the last row of the one before, and the last one is not full.
+    assert entries["pages"] == -(-entries["rows_loaded"] // 99)
     assert entries["retries"] == entries["rows_rejected"] == 0
     assert entries["complete"] is True
     assert entries["dagster/table_name"] == "rmm.demo.devices"
