@@ -1150,8 +1150,8 @@ LOADING = (
     Mutant(
         "a decimal that SQLite would round is rejected",
         "tables/existing.py",
-        "return 15 if",
-        "return 38 if",
+        "digits = 15 if",
+        "digits = 38 if",
         ("loading/test_destinations.py::test_sqlite_rejects_decimals_that_it_would_round",),
     ),
     Mutant(
