@@ -40,7 +40,7 @@ dev: $(STAMP) $(DAGSTER_HOME)/dagster.yaml ## Open Dagster's UI on 127.0.0.1
 test: $(STAMP) ## Run all tests
 	@$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder
 
-test-fast: $(STAMP) ## Run the tests that neither start processes nor load data (a minute and a half)
+test-fast: $(STAMP) ## Run the tests that neither start processes nor load data (less than a minute)
 	@$(BIN)/pytest -n 3 -m 'not slow'
 
 # Runs tests in a separate environment with other versions: $(call other,NAME,PIP ARGUMENTS,PYTEST ARGUMENTS)
@@ -75,7 +75,7 @@ $(CLUSTER)/.installed: setup.cfg deploy/constraints.txt
 cluster: $(CLUSTER)/.installed ## Run a cluster on this machine: PostgreSQL, Redis and two Celery workers load 20 connections (Ctrl-C stops it)
 	@$(CLUSTER)/bin/python -m rmm_assets_tests.cluster.run
 
-test-cluster: $(CLUSTER)/.installed ## Test the cluster: a worker is killed, and its run starts again on the other; and the services of deploy/compose (seven minutes)
+test-cluster: $(CLUSTER)/.installed ## Test the cluster: a worker is killed, and its run starts again on the other; and the services of deploy/compose (five minutes)
 	@$(CLUSTER)/bin/pytest -q rmm_assets_tests/cluster/celery_cluster.py rmm_assets_tests/deploy/kubernetes_values.py rmm_assets_tests/deploy/compose_services.py
 
 .PHONY: cluster test-cluster
