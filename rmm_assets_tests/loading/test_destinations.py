@@ -199,19 +199,8 @@ TIMES = [
 NUMBERS = [2**63 - 1, -(2**63), 0]
 HUGE = [2**63, 2**100, -(2**70)]
 FIELDS = [
-    "select",
-    "Order",
-    "group",
-    "key",
-    "rowid",
-    "current_date",
-    "a b",
-    "1st",
-    'quo"te',
-    "per%cent",
-    "colon:x",
-    "\u00fc",
-]
+    "select", "Order", "group", "key", "rowid", "current_date", "a b", "1st", 'quo"te', "per%cent", "colon:x", "\u00fc",
+]  # fmt: skip
 # One name by case, and keys that agree in their first kilobyte.
 NAMES = ["abc", "ABC", "\u00e1bc", "abc ", *(f"{'k' * 2_000}{end}" for end in "ab")]
 TYPES = {"d": {"data_type": "decimal"}, "day": {"data_type": "date"}, "b": {"data_type": "binary"}}
