@@ -19,9 +19,9 @@ import dagster as dg
 import duckdb
 import pytest
 
+from rmm_assets.config.store import store_of
 from rmm_assets.errors import RmmError, TransportError
 from rmm_assets.loading.plan import plan_load
-from rmm_assets.loading.run import store_of
 from rmm_assets.loading.source import described
 from rmm_assets.orchestration.assets import build_connection_defs
 from rmm_assets.simulator import Fleet, Simulator

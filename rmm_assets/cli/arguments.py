@@ -67,8 +67,8 @@ def tenants_named(connection: Connection, names: Sequence[str]) -> list[Tenant]:
     Raises:
         click.UsageError: There is no such tenant, or the tenants cannot be read.
     """
+    from rmm_assets.config.store import store_of
     from rmm_assets.errors import TenantError
-    from rmm_assets.loading.run import store_of
     from rmm_assets.loading.tenants import tenants_of
 
     if connection.tenants is None and names:

@@ -98,8 +98,8 @@ def checked(connection: Connection, tenant: str | None) -> _Checked:
 
 def _faults_of_tenants(connection: Connection) -> tuple[list[str], list[str]]:
     """Returns what is wrong with the list of tenants and the settings of all, and the secrets that are not set."""
+    from rmm_assets.config.store import store_of
     from rmm_assets.errors import TenantError
-    from rmm_assets.loading.run import store_of
     from rmm_assets.loading.tenants import tenants_of
     from rmm_assets.orchestration.resources import api_resource
 

@@ -44,7 +44,7 @@ def remove(connection: str, resource: str | None, yes: bool) -> None:
 
 def _forget(connection: str, resource: str | None, *, yes: bool, history: bool) -> None:
     from rmm_assets.config.destinations import changes_rows
-    from rmm_assets.loading.run import store_of
+    from rmm_assets.config.store import store_of
 
     found = connection_named(connection)
     store = store_of(found)

@@ -66,8 +66,8 @@ def _rename(connection: Connection, old: str, new: str, *, resource: bool, yes: 
     Raises:
         ValueError: There is nothing to move, or the new name is taken.
     """
+    from rmm_assets.config.store import store_of
     from rmm_assets.loading.renaming import carry_out, move_of_resource, moves_of_connection, refuse_taken
-    from rmm_assets.loading.run import store_of
     from rmm_assets.tables.table import Table
 
     store = store_of(connection)

@@ -7,7 +7,9 @@ import html
 import json
 import logging
 import re
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 from urllib.parse import quote, quote_plus
@@ -132,6 +134,23 @@ class Redactors:
         for redactor in self._each:
             text = redactor.text(text)
         return text
+
+    @contextmanager
+    def masking(self, log: logging.Logger) -> Iterator[None]:
+        """Masks all secrets in what is logged meanwhile, in tracebacks, too."""
+
+        def mask(record: logging.LogRecord) -> bool:
+            record.msg, record.args = self.text(record.getMessage()), None
+            if record.exc_info:
+                record.exc_text = self.text("".join(traceback.format_exception(*record.exc_info)).rstrip())
+                record.exc_info = None
+            return True
+
+        log.addFilter(mask)
+        try:
+            yield
+        finally:
+            log.removeFilter(mask)
 
 
 Text = TypeVar("Text", str, bytes)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import dlt
-import pyarrow as pa
+from typing import Any
 
 from rmm_assets.errors import ConflictingRowsError, IncompleteError, ParentRowError, RmmError
 from rmm_assets.loading.cursor import Bounds
+from rmm_assets.loading.landing import Landing
 from rmm_assets.loading.parents import FROM_API, Parents
 from rmm_assets.loading.refusals import NOTHING_THERE, Refusals
 from rmm_assets.loading.requests import Requests, inherited_values, label_of, parent_in_table, request_of
@@ -24,69 +20,9 @@ from rmm_assets.reading.completeness import read_complete
 from rmm_assets.reading.endpoint import Endpoint
 from rmm_assets.reading.fetch import Pager
 from rmm_assets.reading.report import Report
-from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.page import Page
 from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.shape import RowShape
-from rmm_assets.rows.spool import Spool
-from rmm_assets.tables.existing import Existing
-
-
-class Publishing(NamedTuple):
-    """How the rows of a read are written.
-
-    Attributes:
-        into_empty: Whether the table is empty and nobody else can write to it.
-        wanted: A mask of the rows to write, in landing order; None for all.
-        marked: Rows of the table to write once more, as they are now marked absent.
-        scope: The SQL condition for rows that the load may delete or end; empty for those that its write disposition says.
-        file_format: How Arrow tables are handed to the destination, if not as the plan says.
-    """
-
-    into_empty: bool
-    wanted: Mask | None = None
-    marked: Sequence[pa.Table] = ()
-    scope: str = ""
-    file_format: str | None = None
-
-
-@dataclass(kw_only=True)
-class Landing:
-    """What rows need to land, and what was found meanwhile.
-
-    Attributes:
-        pipeline: Loads the rows.
-        folder: Folder for rows before they land; the caller empties it.
-        before_publishing: Called with rows that may land and their shape; raises to publish nothing.
-        report: What is known of the read.
-        log: Receives progress and warnings.
-        existing: What the destination has that its dlt schema does not say.
-        read_at: When the read started (UTC).
-        load_id: Id of the load, once it is known.
-        rejected: Number of rows that cannot land.
-        used_values: A digest of the values that child resources use; empty if there is none.
-        admitted: A mask of the rows in the incremental range, in landing order; None if all are.
-        left_out: Number of rows that the API sent but that were outside an incremental range.
-        changed_types: For each column, the type it had and the type received.
-    """
-
-    pipeline: dlt.Pipeline
-    folder: Path
-    before_publishing: Callable[[Spool | RecordSpool, RowShape], Publishing]
-    report: Report
-    log: logging.Logger
-    existing: Existing = field(default_factory=Existing)
-    read_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    load_id: str = ""
-    rejected: int = 0
-    used_values: str = ""
-    admitted: Mask | None = None
-    left_out: int = 0
-    changed_types: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-
-    def warn(self, text: str) -> None:
-        """Adds a warning about a read that lands nevertheless."""
-        _warn(self, self.report, text)
 
 
 @dataclass(kw_only=True)
@@ -96,7 +32,6 @@ class Reading(Landing):
     Attributes:
         pager: Fetches pages; open for the run.
         begun: Called before the first request.
-        full: Whether an incremental resource is read from where the first run started.
         parents: The rows of parents that the run has already.
         unread_parents: For a child resource, the parents whose children may not all have been read: their keys by the
             table's columns, or why they cannot be identified.
@@ -104,7 +39,6 @@ class Reading(Landing):
 
     pager: Pager
     begun: Callable[[], None] = lambda: None
-    full: bool = False
     parents: Parents = field(default_factory=Parents)
     unread_parents: Sequence[Mapping[str, Any]] | str = ()
 

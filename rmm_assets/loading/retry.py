@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,10 +17,13 @@ import pyarrow as pa
 from dlt.destinations.sql_client import SqlClientBase
 
 from rmm_assets.config import Connection, Resource
+from rmm_assets.config.store import store_of
 from rmm_assets.http.redaction import Redactors
+from rmm_assets.loading.comparing import prepare
+from rmm_assets.loading.finishing import changes_of, rows_written, tidy
+from rmm_assets.loading.landing import Landing, Publishing
+from rmm_assets.loading.opening import opened
 from rmm_assets.loading.plan import LoadPlan, plan_load
-from rmm_assets.loading.reads import Landing, Publishing
-from rmm_assets.loading.run import Found, changes_of, masked_in_logs, prepare, settle, store_of
 from rmm_assets.loading.source import landing, range_of, shape_at, source_of, spool_of
 from rmm_assets.reading.report import Report
 from rmm_assets.rows.json_text import loads
@@ -30,7 +32,6 @@ from rmm_assets.rows.page import Page
 from rmm_assets.rows.records import RecordSpool
 from rmm_assets.rows.shape import RowShape
 from rmm_assets.rows.spool import Spool
-from rmm_assets.tables.existing import look_up
 from rmm_assets.tables.rejects import REJECTION_ID, forget_rejections
 from rmm_assets.tables.store import Store
 from rmm_assets.tables.syncs import latest_loaded, latest_of_tenants
@@ -96,27 +97,16 @@ def retry_rejected(
     store.prepare()
     if store.is_missing:
         return Retried()
-    with ExitStack() as stack:
-        stack.enter_context(store.alone(plan.source_name, log))
-        stack.enter_context(masked_in_logs(Redactors(), store.password))
-        stack.enter_context(store.locked(plan.source_name, log))
-        folder = store.work / "pages" / plan.source_name
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        stack.enter_context(store.writing(log))
-        stack.enter_context(store.held())
-        shutil.rmtree(store.working_folder(plan.source_name), ignore_errors=True)
-        pipeline = store.pipeline(plan.source_name)
-        existing = look_up(pipeline.destination_client(), plan.source_name, plan.table)
-        report = Report(resource.name, complete=True, partial=True)
-        compared, retried, tried = Found(), Retried(), list[str]()
+    with opened(store, plan, log, Redactors()) as loader:
+        pipeline, retried, tried = loader.pipeline, Retried(), list[str]()
 
         def before_publishing(spool: Spool | RecordSpool, shape: RowShape) -> Publishing:
             with pipeline.sql_client() as client:
-                table = Table(client, plan.table)
-                return prepare(plan, pipeline, table, found, spool, shape, compared, alone=store.is_file)
+                return prepare(plan, found, Table(client, plan.table), spool, shape, alone=store.is_file)
 
         found = Landing(
-            pipeline=pipeline, folder=folder, before_publishing=before_publishing, report=report, log=log, existing=existing,
+            pipeline=pipeline, folder=loader.folder, before_publishing=before_publishing, existing=loader.existing,
+            report=Report(resource.name, complete=True, partial=True), log=log,
         )  # fmt: skip
 
         def rows() -> Iterator[Any]:
@@ -125,7 +115,7 @@ def retry_rejected(
                 chosen = _chosen(client, plan, shape, retried, column, tenants)
             if not chosen:
                 return
-            spool = spool_of(plan, shape, folder)
+            spool = spool_of(plan, shape, loader.folder)
             received = [each.row for each in chosen]
             spool.add(Page(len(received), None, 0, None, b"", None, received))
             tried.extend(each.rejection_id for each in chosen)
@@ -140,15 +130,12 @@ def retry_rejected(
 
         load_info = pipeline.run(source_of(connection, plan, rows))
         load_info.raise_on_failed_jobs()
-        normalized = pipeline.last_trace.last_normalize_info if pipeline.last_trace else None
-        if normalized is not None and load_info.loads_ids:
-            retried.landed, retried.rejected = int(normalized.row_counts.get(plan.table, 0)), found.rejected
+        if load_info.loads_ids:
+            retried.rejected = found.rejected
             with pipeline.sql_client() as client:
-                table = Table(client, plan.table)
-                settle(pipeline, plan, table, found.load_id, wrote=True, rejected=bool(found.rejected))
-                retried.landed, retried.new, retried.changed = changes_of(
-                    plan, table, found.load_id, retried.landed, compared, found
-                )
+                table, written = Table(client, plan.table), rows_written(plan, pipeline)
+                tidy(plan, pipeline, table, found.load_id, wrote=True, rejected=bool(found.rejected))
+                retried.landed, retried.new, retried.changed = changes_of(plan, found, table, found.load_id, written)
                 forget_rejections(Table(client, plan.rejected_table), tried, found.load_id)
         shutil.rmtree(pipeline.working_dir, ignore_errors=True)
     return retried

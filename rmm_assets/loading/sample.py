@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from rmm_assets.config import Connection, Resource
 from rmm_assets.config.names import normalized_column
+from rmm_assets.config.store import store_of
 from rmm_assets.errors import BodyError, RmmError
 from rmm_assets.http.auth import Secret, hidden
 from rmm_assets.http.redaction import Redactors
@@ -27,7 +28,7 @@ from rmm_assets.loading.dlt_internals import values_at
 from rmm_assets.loading.plan import LoadPlan, plan_load
 from rmm_assets.loading.reads import with_fields
 from rmm_assets.loading.requests import Requests, inherited_values, plan_requests, request_of
-from rmm_assets.loading.run import pager_of, store_of
+from rmm_assets.loading.run import pager_of
 from rmm_assets.reading.absent import ABSENT
 from rmm_assets.reading.answers import Answer
 from rmm_assets.reading.endpoint import Endpoint

@@ -25,9 +25,10 @@ from rmm_assets.loading.dlt_internals import (
     nested_tables,
     values_at,
 )
+from rmm_assets.loading.landing import Landing
 from rmm_assets.loading.misfits import refuse_misfits, refuse_repeated_keys
 from rmm_assets.loading.plan import LoadPlan, shape_of
-from rmm_assets.loading.reads import Landing, Reading, read
+from rmm_assets.loading.reads import Reading, read
 from rmm_assets.loading.requests import Requests, plan_requests
 from rmm_assets.rows.distinct import Mask
 from rmm_assets.rows.records import RecordSpool

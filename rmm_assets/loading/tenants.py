@@ -27,9 +27,10 @@ from rmm_assets.http.tokens import Tokens
 from rmm_assets.http.transport import Traffic
 from rmm_assets.loading.cursor import Range
 from rmm_assets.loading.dlt_internals import VALIDITY_COLUMNS, cursor_state
+from rmm_assets.loading.landing import Landing
 from rmm_assets.loading.outcome import TenantOutcome
 from rmm_assets.loading.plan import LoadPlan, plan_load
-from rmm_assets.loading.reads import Landing, Reading, read, with_fields
+from rmm_assets.loading.reads import Reading, read, with_fields
 from rmm_assets.loading.requests import plan_requests
 from rmm_assets.loading.source import landing, passing, shape_at, source_of, spool_of
 from rmm_assets.loading.unread import Unread, refuse_unread, unread_of

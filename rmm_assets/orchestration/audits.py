@@ -10,10 +10,10 @@ import dagster as dg
 from dlt.destinations.exceptions import DatabaseException, DestinationConnectionError
 
 from rmm_assets.config import Connection, Resource
+from rmm_assets.config.store import store_of
 from rmm_assets.config.tenants import Tenant
 from rmm_assets.errors import RmmError, TenantError
 from rmm_assets.http.tokens import Tokens
-from rmm_assets.loading.run import store_of
 from rmm_assets.loading.tenants import tenants_of
 from rmm_assets.orchestration.machines import refuse_files_of_one_machine
 from rmm_assets.orchestration.resources import RmmApi, api_resource

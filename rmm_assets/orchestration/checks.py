@@ -248,6 +248,13 @@ def reference_checks(connection: Connection, resource: Resource) -> dict[str, Ch
     return checks
 
 
+def all_checks(connection: Connection, resource: Resource) -> list[tuple[str, Check]]:
+    """Returns the checks of a resource, each with the resource whose table it also reads."""
+    return [("", check) for check in checks_of(connection, resource)] + list(
+        reference_checks(connection, resource).items()
+    )
+
+
 def _dangling(
     table: Table, *, column: str, other: str, other_column: str, key: Sequence[str], within: str | None
 ) -> Finding:

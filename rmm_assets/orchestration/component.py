@@ -131,7 +131,7 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
             resource: The resource as the file describes it, with `resource_defaults` merged in.
             data: The dlt resource, as dagster-dlt passes it to a translator.
         """
-        from rmm_assets.orchestration.assets import asset_spec
+        from rmm_assets.orchestration.specs import asset_spec
 
         return asset_spec(self, resource, data)
 
@@ -150,7 +150,7 @@ class RmmConnection(Connection, dg.Component, dg.Resolvable):
         Raises:
             dagster.Failure: The load failed; the description says why.
         """
-        from rmm_assets.orchestration.assets import run_resource
+        from rmm_assets.orchestration.running import run_resource
 
         yield from run_resource(self, context, resource)
 

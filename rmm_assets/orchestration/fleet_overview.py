@@ -15,7 +15,7 @@ import dagster as dg
 from pydantic import Field
 
 from rmm_assets.config import Connection
-from rmm_assets.loading.run import store_of
+from rmm_assets.config.store import store_of
 from rmm_assets.orchestration.metadata import sensitive_columns
 from rmm_assets.tables.table import Table
 

@@ -7,8 +7,8 @@ import os
 import dagster as dg
 
 from rmm_assets.config import Connection
+from rmm_assets.config.store import store_of
 from rmm_assets.http.shared_limit import FILES, LIMITS_VARIABLE, shared_limits_url
-from rmm_assets.loading.run import store_of
 
 # Dagster's own executors, which start processes on the machine of the run.
 _LOCAL_EXECUTORS = ("in_process", "multiprocess", "multi_or_in_process_executor", "execute_in_process_executor")

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from rmm_assets.config import Connection
-from rmm_assets.loading.run import store_of
+from rmm_assets.config.store import store_of
 from rmm_assets.orchestration.dagster_internals import delete_run, purge_ticks, runs_of_last_checks
 from rmm_assets.orchestration.lost_runs import PROCESS_TAG
 from rmm_assets.orchestration.schedules import job_names

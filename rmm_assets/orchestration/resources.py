@@ -150,3 +150,8 @@ def api_resource(connection: Connection) -> RmmApi:
         named_variables={name: one.env for name, one in named.items() if one.env is not None},
         named_dlt_secrets={name: one.dlt_secret for name, one in named.items() if one.dlt_secret is not None},
     )
+
+
+def resource_key(connection: Connection) -> str:
+    """Returns the name under which a connection's ops find its resource."""
+    return f"{connection.name}_api"

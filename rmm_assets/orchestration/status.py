@@ -10,14 +10,14 @@ from typing import Any
 import dagster as dg
 
 from rmm_assets.config import Connection
+from rmm_assets.config.store import store_of
 from rmm_assets.errors import TenantError
-from rmm_assets.loading.run import store_of
 from rmm_assets.loading.tenants import tenants_of
-from rmm_assets.orchestration.assets import asset_key
 from rmm_assets.orchestration.dagster_internals import failed_checks, schedule_is_running
 from rmm_assets.orchestration.lost_runs import find_lost_runs
 from rmm_assets.orchestration.problems import broken_files, stale_assets, waiting_runs
 from rmm_assets.orchestration.schedules import schedule_name
+from rmm_assets.orchestration.specs import asset_key
 from rmm_assets.tables import syncs
 
 

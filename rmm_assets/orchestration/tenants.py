@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import dagster as dg
 
 from rmm_assets.config import Connection, Resource
+from rmm_assets.config.store import store_of
 from rmm_assets.errors import RmmError
 from rmm_assets.loading.outcome import TenantOutcome
-from rmm_assets.loading.run import store_of
 from rmm_assets.loading.tenants import tenants_of
 from rmm_assets.orchestration.dagster_internals import backfills_of
 from rmm_assets.orchestration.lost_runs import IN_PROGRESS

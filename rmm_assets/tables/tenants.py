@@ -1,4 +1,4 @@
-"""Counts and settles the rows of tenants, which share a table, each by itself."""
+"""Counts the rows of tenants, which share a table, and decides which are gone, each tenant by itself."""
 
 from __future__ import annotations
 
@@ -58,23 +58,23 @@ def alive_by_tenant(table: Table, scope: Scope) -> dict[str, int]:
     return rows_by_tenant(table, scope, f"{table.quote(ABSENT_SINCE)} IS NULL" if marks else "1 = 1")
 
 
-class Settled(NamedTuple):
+class GoneByTenant(NamedTuple):
     """Which rows of tenants are gone.
 
     Attributes:
         differences: How the reads differ from the table, without the rows that stay as they are.
-        gone: The number of rows gone at the source, by tenant.
+        rows: The number of rows gone at the source, by tenant.
         held_back: Why the rows of a tenant stay as they are although some were not received, by tenant.
     """
 
     differences: Differences
-    gone: Mapping[str, int]
+    rows: Mapping[str, int]
     held_back: Mapping[str, str]
 
 
-def settled(
+def gone_by_tenant(
     differences: Differences, alive: Mapping[str, int], max_share: float, unproven: Mapping[str, str]
-) -> Settled:
+) -> GoneByTenant:
     """Decides for each tenant whether rows that were not received are gone.
 
     Args:
@@ -95,7 +95,7 @@ def settled(
         gone=[key for key in differences.gone if key[0] not in kept],
         still_gone=[key for key in differences.still_gone if key[0] not in kept],
     )
-    return Settled(left, gone, held_back)
+    return GoneByTenant(left, gone, held_back)
 
 
 def mark_those_gone(table: Table, column: str, current: Set[str], max_share: float) -> tuple[list[str], str]:

@@ -18,9 +18,10 @@ from rmm_assets.audit import audit
 from rmm_assets.config import Connection
 from rmm_assets.config.destinations import EXTRAS, missing_extra
 from rmm_assets.errors import ConnectionFileError
+from rmm_assets.loading.finishing import PREVIEW_ROWS
 from rmm_assets.loading.outcome import Outcome
 from rmm_assets.loading.plan import plan_load
-from rmm_assets.loading.run import PREVIEW_ROWS, sync
+from rmm_assets.loading.run import sync
 from rmm_assets.simulator import Simulator
 from rmm_assets.tables.differences import Spared, rows_of_parents
 from rmm_assets.tables.inspection import dangling, duplicates, nulls, selected, unaccepted

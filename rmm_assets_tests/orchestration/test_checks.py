@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from rmm_assets.loading.run import store_of
+from rmm_assets.config.store import store_of
 from rmm_assets.simulator import Faults, Simulator
 from rmm_assets_tests.http.servers import Say, Scripted, Seen
 from rmm_assets_tests.orchestration.bench import (

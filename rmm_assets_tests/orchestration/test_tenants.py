@@ -21,7 +21,7 @@ from dagster._core.storage.partition_status_cache import get_and_update_asset_st
 
 from rmm_assets.cli import main
 from rmm_assets.config import Connection
-from rmm_assets.loading.run import store_of
+from rmm_assets.config.store import store_of
 from rmm_assets.orchestration.assets import build_connection_defs
 from rmm_assets.orchestration.status import status_of
 from rmm_assets.orchestration.tenants import batches, partitions_of, update_partitions
