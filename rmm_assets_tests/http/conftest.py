@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import rmm_assets.loading.opening
 import rmm_assets.loading.run
 
 
@@ -18,7 +19,9 @@ def everything_kept(work: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     """A working folder that keeps every log line of every library, at DEBUG, and every file of a run."""
     monkeypatch.setenv("RUNTIME__LOG_LEVEL", "DEBUG")
     # Keeps the files that a run removes at its end, to search them.
-    monkeypatch.setattr(rmm_assets.loading.run, "shutil", SimpleNamespace(rmtree=lambda *args, **options: None))
+    kept = SimpleNamespace(rmtree=lambda *args, **options: None)
+    monkeypatch.setattr(rmm_assets.loading.run, "shutil", kept)
+    monkeypatch.setattr(rmm_assets.loading.opening, "shutil", kept)
     monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
     handler = logging.FileHandler(work / "debug.log")
     watched = [logging.getLogger(name) for name in ("", "dlt", "urllib3", "rmm_assets", "filelock")]

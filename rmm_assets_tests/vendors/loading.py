@@ -1,4 +1,4 @@
-"""Loads a profile's resources from its vendor's dialect, and compares tables with the fleet."""
+"""Reads and loads a profile's resources from its vendor's dialect, and compares rows with the fleet's."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from rmm_assets.config import Connection, profiles
 from rmm_assets.http.auth import Secrets
 from rmm_assets.loading.outcome import Outcome
 from rmm_assets.loading.run import sync
+from rmm_assets_tests import syncing
 from rmm_assets_tests.http.servers import Scripted
-from rmm_assets_tests.syncing import store_in
+from rmm_assets_tests.syncing import Received, store_in
 from rmm_assets_tests.vendors.dialect import Dialect, Millis, Row, Whole
 
 _NAMING = NamingConvention()
@@ -69,18 +70,31 @@ def load(folder: Path, made: Connection, dialect: Dialect, name: str) -> Outcome
 def table(folder: Path, name: str) -> list[Row]:
     """Returns a table's rows without dlt's columns and this package's."""
     with duckdb.connect(str(folder / "rmm.duckdb"), read_only=True) as client:
-        found = client.sql(f'SELECT * FROM acme."{name}"').to_arrow_table()
-    own = ("_dlt", "_absent", "_content")
-    return [{k: v for k, v in row.items() if not k.startswith(own)} for row in found.to_pylist()]
+        return _without_own(client.sql(f'SELECT * FROM acme."{name}"').to_arrow_table().to_pylist())
 
 
-def loads_everything(folder: Path, dialect: Dialect, name: str) -> Outcome:
-    """Loads a resource from a server of the dialect, and checks that the table has every row and value."""
+def receive(folder: Path, made: Connection, dialect: Dialect, name: str) -> Received:
+    """Reads a resource without loading it; its rows are those of the table that it would become.
+
+    Raises:
+        RmmError: The read is not complete.
+    """
+    received = syncing.receive(folder, made, name, secrets_of(dialect))
+    return received._replace(rows=_without_own(received.rows))
+
+
+def receives_everything(folder: Path, dialect: Dialect, name: str) -> Received:
+    """Reads a resource from a server of the dialect, and checks that every row and value is received."""
     with Scripted(dialect.answer) as server:
-        outcome = load(folder, connection_of(dialect, server.url), dialect, name)
-    assert outcome.report.complete
-    assert differences(table(folder, name), dialect.resources()[name]) == []
-    return outcome
+        received = receive(folder, connection_of(dialect, server.url), dialect, name)
+    assert received.report.complete
+    assert differences(received.rows, dialect.resources()[name]) == []
+    return received
+
+
+def _without_own(rows: list[Row]) -> list[Row]:
+    own = ("_dlt", "_absent", "_content")
+    return [{k: v for k, v in row.items() if not k.startswith(own)} for row in rows]
 
 
 def flat(row: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

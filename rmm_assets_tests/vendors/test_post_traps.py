@@ -9,7 +9,7 @@ import pytest
 from rmm_assets.errors import RmmError
 from rmm_assets_tests.http.servers import Say, Scripted
 from rmm_assets_tests.vendors import lists, posts
-from rmm_assets_tests.vendors.loading import connection_of, differences, load, table
+from rmm_assets_tests.vendors.loading import connection_of, differences, load, receive, table
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ def test_an_answer_without_rows_is_red(tmp_path: Path) -> None:
     error = {"message_type": "allsystems", "status": "error", "error_code": "1010", "error_description": "unknown"}
     dialect.faults = lambda asked, number: Say(error)
     with Scripted(dialect.answer) as server, pytest.raises(RmmError):
-        load(tmp_path, connection_of(dialect, server.url), dialect, "patch_systems")
+        receive(tmp_path, connection_of(dialect, server.url), dialect, "patch_systems")
 
 
 def test_jobs_of_a_second_run_are_those_that_started_or_ended_since(tmp_path: Path) -> None:
@@ -46,11 +46,11 @@ def test_a_second_user_of_the_same_name_is_red(tmp_path: Path) -> None:
     twice = b'{"ana": {"Username": "ana", "AccountName": "a"}, "ana": {"Username": "ana", "AccountName": "b"}}'
     dialect.faults = lambda asked, number: Say(twice, headers=(("Content-Type", "application/json"),))
     with Scripted(dialect.answer) as server, pytest.raises(RmmError, match="twice"):
-        load(tmp_path, connection_of(dialect, server.url), dialect, "users")
+        receive(tmp_path, connection_of(dialect, server.url), dialect, "users")
 
 
 def test_a_wrong_password_is_red(tmp_path: Path) -> None:
     dialect = posts.Comet()
     dialect.faults = lambda asked, number: Say({"Status": 403, "Message": "Access denied"}, 403)
     with Scripted(dialect.answer) as server, pytest.raises(RmmError, match="403"):
-        load(tmp_path, connection_of(dialect, server.url), dialect, "policies")
+        receive(tmp_path, connection_of(dialect, server.url), dialect, "policies")

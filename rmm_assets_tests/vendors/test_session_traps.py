@@ -13,7 +13,7 @@ from rmm_assets.orchestration.resources import api_resource
 from rmm_assets_tests.http.servers import Say, Scripted
 from rmm_assets_tests.vendors import sessions
 from rmm_assets_tests.vendors.dialect import Asked
-from rmm_assets_tests.vendors.loading import connection_of, differences, load, loads_everything, table
+from rmm_assets_tests.vendors.loading import connection_of, differences, load, receive, receives_everything, table
 
 pytestmark = pytest.mark.slow
 
@@ -25,8 +25,8 @@ def test_a_device_of_another_class_has_no_software_whatever_the_status(tmp_path:
         Say({"error": "device class"}, 400) if any(uid in asked.path for uid in other) else None
     )
     with Scripted(dialect.answer) as server:
-        load(tmp_path, connection_of(dialect, server.url), dialect, "software")
-    assert differences(table(tmp_path, "software"), dialect.resources()["software"]) == []
+        received = receive(tmp_path, connection_of(dialect, server.url), dialect, "software")
+    assert differences(received.rows, dialect.resources()["software"]) == []
 
 
 @pytest.mark.parametrize(("status", "requests"), [(429, 2), (503, 2)])
@@ -34,28 +34,28 @@ def test_too_many_requests_are_sent_again_later(status: int, requests: int, tmp_
     dialect = sessions.Datto()
     slow_down = Say({"error": "too many requests"}, status, (("Retry-After", "0"),))
     dialect.faults = lambda asked, number: slow_down if number == requests else None
-    loads_everything(tmp_path, dialect, "sites")
+    receives_everything(tmp_path, dialect, "sites")
 
 
 def test_a_403_which_may_mean_blocked_or_not_allowed_is_red(tmp_path: Path) -> None:
     dialect = sessions.Datto()
     dialect.faults = lambda asked, number: Say({"error": "forbidden"}, 403) if number == 3 else None
     with Scripted(dialect.answer) as server, pytest.raises(RmmError, match="403"):
-        load(tmp_path, connection_of(dialect, server.url), dialect, "sites")
+        receive(tmp_path, connection_of(dialect, server.url), dialect, "sites")
 
 
 def test_a_wrong_key_is_red_and_asked_for_no_rows(tmp_path: Path) -> None:
     dialect = sessions.Datto()
     dialect.faults = lambda asked, number: Say({"error": "unauthorized"}, 401) if "token" in asked.path else None
     with Scripted(dialect.answer) as server, pytest.raises(RmmError, match="401"):
-        load(tmp_path, connection_of(dialect, server.url), dialect, "sites")
+        receive(tmp_path, connection_of(dialect, server.url), dialect, "sites")
     assert dialect.answered == []
 
 
 def test_a_refresh_token_saves_the_login_and_a_restart_of_the_server_needs_it(tmp_path: Path) -> None:
     dialect = sessions.NCentral()
     dialect.forget_tokens_at(3)
-    loads_everything(tmp_path / "expired", dialect, "devices")
+    receives_everything(tmp_path / "expired", dialect, "devices")
     assert dialect.logins == 1
 
     dialect = sessions.NCentral()
@@ -67,7 +67,7 @@ def test_a_refresh_token_saves_the_login_and_a_restart_of_the_server_needs_it(tm
         return None
 
     dialect.faults = restart
-    loads_everything(tmp_path / "restarted", dialect, "devices")
+    receives_everything(tmp_path / "restarted", dialect, "devices")
     assert dialect.logins == 2
 
 
@@ -91,7 +91,7 @@ def test_an_error_that_is_answered_with_200_is_red(tmp_path: Path) -> None:
     dialect = sessions.NCentral()
     dialect.faults = lambda asked, number: Say({"message": "Error Message", "status": 500}) if number >= 3 else None
     with Scripted(dialect.answer) as server, pytest.raises(RmmError):
-        load(tmp_path, connection_of(dialect, server.url), dialect, "sites")
+        receive(tmp_path, connection_of(dialect, server.url), dialect, "sites")
 
 
 def test_one_customer_that_is_gone_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -99,9 +99,9 @@ def test_one_customer_that_is_gone_does_not_stop_the_others(tmp_path: Path) -> N
     gone = dialect.resources()["customers"][0]["customerId"]
     dialect.faults = lambda asked, number: Say({}, 404) if f"/org-units/{gone}/" in asked.path else None
     with Scripted(dialect.answer) as server:
-        load(tmp_path, connection_of(dialect, server.url), dialect, "active_issues")
+        received = receive(tmp_path, connection_of(dialect, server.url), dialect, "active_issues")
     others = [row for row in dialect.resources()["active_issues"] if row["_customers_customerId"] != gone]
-    assert differences(table(tmp_path, "active_issues"), others) == []
+    assert differences(received.rows, others) == []
 
 
 def test_a_second_run_reads_new_activities_over_links_without_the_time(tmp_path: Path) -> None:

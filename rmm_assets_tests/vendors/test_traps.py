@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from rmm_assets.errors import RmmError
 from rmm_assets_tests.http.servers import Say, Scripted
 from rmm_assets_tests.vendors import lists, nested, netbox, posts, sessions, tactical
 from rmm_assets_tests.vendors.dialect import Asked, Dialect, Sessions
-from rmm_assets_tests.vendors.loading import connection_of, differences, load, loads_everything, table
+from rmm_assets_tests.vendors.loading import connection_of, differences, load, receive, receives_everything, table
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.slow
 def test_a_token_that_ends_in_mid_run_is_renewed(kind: type[Sessions], name: str, tmp_path: Path) -> None:
     dialect = kind()
     dialect.forget_tokens_at(3)
-    loads_everything(tmp_path, dialect, name)
+    receives_everything(tmp_path, dialect, name)
     assert len(dialect.tokens) == 1
 
 
@@ -47,7 +48,7 @@ def test_a_server_that_cuts_its_pages_loses_no_rows(kind: type[Dialect], name: s
     dialect = kind()
     cut = {path: replace(found, most=found.most // 3) for path, found in vars(kind)["lists"].func(dialect).items()}
     vars(dialect)["lists"] = cut
-    loads_everything(tmp_path, dialect, name)
+    receives_everything(tmp_path, dialect, name)
 
 
 def test_one_agent_without_patches_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -55,9 +56,9 @@ def test_one_agent_without_patches_does_not_stop_the_others(tmp_path: Path) -> N
     gone = dialect.resources()["agents"][3]["DeviceGuid"]
     dialect.faults = lambda asked, number: Say({"error": "no such agent"}, 404) if gone in asked.path else None
     with Scripted(dialect.answer) as server:
-        load(tmp_path, connection_of(dialect, server.url), dialect, "available_patches")
+        received = receive(tmp_path, connection_of(dialect, server.url), dialect, "available_patches")
     others = [row for row in dialect.resources()["available_patches"] if row["_agents_DeviceGuid"] != gone]
-    assert differences(table(tmp_path, "available_patches"), others) == []
+    assert differences(received.rows, others) == []
 
 
 @pytest.mark.parametrize("kind", [lists.Level, lists.Syncro, lists.Hudu], ids=lambda kind: kind.profile)
@@ -65,7 +66,7 @@ def test_too_many_requests_are_sent_again_later(kind: type[Dialect], tmp_path: P
     dialect = kind()
     slow_down = Say({"error": "too many requests"}, 429, (("Retry-After", "0"),))
     dialect.faults = lambda asked, number: slow_down if number == 2 else None
-    assert loads_everything(tmp_path, dialect, next(iter(dialect.resources()))).traffic.throttled == 1
+    assert receives_everything(tmp_path, dialect, next(iter(dialect.resources()))).traffic.throttled == 1
 
 
 def test_the_page_of_a_dashboard_is_red(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_the_page_of_a_dashboard_is_red(tmp_path: Path) -> None:
     page = Say(b"<!DOCTYPE html><html></html>", headers=(("Content-Type", "text/html"),))
     dialect.faults = lambda asked, number: page
     with Scripted(dialect.answer) as server, pytest.raises(RmmError, match="JSON"):
-        load(tmp_path, connection_of(dialect, server.url), dialect, "agents")
+        receive(tmp_path, connection_of(dialect, server.url), dialect, "agents")
 
 
 def test_a_last_page_that_is_repeated_behind_the_end_is_no_more_rows(tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ def test_a_last_page_that_is_repeated_behind_the_end_is_no_more_rows(tmp_path: P
     dialect = tactical.TacticalStable()
     rows = dialect.lists["/logs/audit/"].rows
     del rows[2000:]
-    loads_everything(tmp_path, dialect, "audit_log")
+    receives_everything(tmp_path, dialect, "audit_log")
 
 
 def test_agents_whose_updates_may_not_be_read_are_red(tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_agents_whose_updates_may_not_be_read_are_red(tmp_path: Path) -> None:
     dialect = tactical.TacticalStable()
     dialect.faults = lambda asked, number: Say({"detail": "No."}, 403) if "winupdate" in asked.path else None
     with Scripted(dialect.answer) as server, pytest.raises(RmmError, match="403"):
-        load(tmp_path, connection_of(dialect, server.url), dialect, "windows_updates")
+        receive(tmp_path, connection_of(dialect, server.url), dialect, "windows_updates")
 
 
 @pytest.mark.parametrize("status", [401, 500])
@@ -98,7 +99,7 @@ def test_an_agent_whose_updates_cannot_be_read_is_red(status: int, tmp_path: Pat
     some = dialect.resources()["agents"][7]["agent_id"]
     dialect.faults = lambda asked, number: Say({"detail": "No."}, status) if some in asked.path else None
     with Scripted(dialect.answer) as server, pytest.raises(RmmError, match=str(status)):
-        load(tmp_path, connection_of(dialect, server.url), dialect, "windows_updates")
+        receive(tmp_path, connection_of(dialect, server.url), dialect, "windows_updates")
 
 
 def test_a_smaller_page_of_an_organization_is_followed(tmp_path: Path) -> None:
@@ -112,23 +113,23 @@ def test_a_smaller_page_of_an_organization_is_followed(tmp_path: Path) -> None:
         return respond(replace(asked, query={**asked.query, "limit": ["70"]}))
 
     dialect.faults = smaller
-    loads_everything(tmp_path, dialect, "endpoints")
+    receives_everything(tmp_path, dialect, "endpoints")
 
 
 def test_too_many_requests_of_which_the_body_says_how_long_to_wait(tmp_path: Path) -> None:
     dialect = nested.Action1()
     slow_down = Say({"error": "too many requests", "retry_after": 4}, 429)
     dialect.faults = lambda asked, number: slow_down if number == 3 else None
-    outcome = loads_everything(tmp_path, dialect, "organizations")
-    assert outcome.traffic.throttled == 1
-    assert outcome.seconds > 4
+    began = time.monotonic()
+    assert receives_everything(tmp_path, dialect, "organizations").traffic.throttled == 1
+    assert time.monotonic() - began > 4
 
 
 def test_a_403_that_means_too_many_requests_is_waited_for(tmp_path: Path) -> None:
     dialect = nested.Auvik()
     slow_down = Say({"errors": [{"title": "Rate limit exceeded", "detail": "rate limit"}]}, 403)
     dialect.faults = lambda asked, number: slow_down if number == 3 else None
-    assert loads_everything(tmp_path, dialect, "devices").traffic.throttled == 1
+    assert receives_everything(tmp_path, dialect, "devices").traffic.throttled == 1
 
 
 def test_a_403_that_means_no_permission_is_named_and_red_if_no_tenant_can_be_read(tmp_path: Path) -> None:
@@ -136,25 +137,25 @@ def test_a_403_that_means_no_permission_is_named_and_red_if_no_tenant_can_be_rea
     forbidden, hidden = Say({"errors": [{"title": "Forbidden"}]}, 403), [dialect.tenants[1]["id"]]
     dialect.faults = lambda asked, number: forbidden if asked.first("tenants") in hidden else None
     with Scripted(dialect.answer) as server:
-        report = load(tmp_path, connection_of(dialect, server.url), dialect, "devices").report
+        report = receive(tmp_path, connection_of(dialect, server.url), dialect, "devices").report
         assert (report.parents, report.parents_refused) == (3, 1)
         assert f"(HTTP 403: tenants id={hidden[0]})" in report.reason
         hidden += [tenant["id"] for tenant in dialect.tenants]
         with pytest.raises(RmmError, match="403"):
-            load(tmp_path, connection_of(dialect, server.url), dialect, "devices")
+            receive(tmp_path, connection_of(dialect, server.url), dialect, "devices")
 
 
 def test_a_200_that_means_too_many_requests_is_waited_for(tmp_path: Path) -> None:
     dialect = nested.SuperOps()
     limit = {"extensions": {"clientError": [{"code": "rate_limit_exceeded"}]}, "message": "rate_limit_exceeded"}
     dialect.faults = lambda asked, number: Say({"errors": [limit], "data": None}) if number == 3 else None
-    assert loads_everything(tmp_path, dialect, "assets").traffic.throttled == 1
+    assert receives_everything(tmp_path, dialect, "assets").traffic.throttled == 1
 
 
 def test_rows_and_messages_that_mention_a_limit_are_rows(tmp_path: Path) -> None:
     dialect = nested.SuperOps()
     dialect.queries["getAlertList"][1][3]["message"] = "rate_limit_exceeded"
-    assert loads_everything(tmp_path, dialect, "alerts").traffic.throttled == 0
+    assert receives_everything(tmp_path, dialect, "alerts").traffic.throttled == 0
 
 
 def test_an_error_with_200_is_red(tmp_path: Path) -> None:
@@ -162,7 +163,7 @@ def test_an_error_with_200_is_red(tmp_path: Path) -> None:
     error = {"errors": [{"message": "Internal Server Error"}], "data": None}
     dialect.faults = lambda asked, number: Say(error) if number >= 2 else None
     with Scripted(dialect.answer) as server, pytest.raises(RmmError):
-        load(tmp_path, connection_of(dialect, server.url), dialect, "assets")
+        receive(tmp_path, connection_of(dialect, server.url), dialect, "assets")
 
 
 def test_activities_of_a_second_run_are_the_new_ones(tmp_path: Path) -> None:

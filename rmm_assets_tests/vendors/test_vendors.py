@@ -1,4 +1,4 @@
-"""Tests that every profile loads every row and value of its vendor's API, as its dialect speaks it, in the vendor's pages."""
+"""Tests that every profile reads every row and value of its vendor's API, as its dialect speaks it, in the vendor's pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rmm_assets.definitions import broken_connections, build_defs
 from rmm_assets_tests.http.servers import Scripted, Seen
 from rmm_assets_tests.vendors import openapi
 from rmm_assets_tests.vendors.dialects import DIALECTS, REAL
-from rmm_assets_tests.vendors.loading import connection_of, differences, load, table
+from rmm_assets_tests.vendors.loading import connection_of, differences, receive
 
 pytestmark = pytest.mark.slow
 
@@ -29,11 +29,11 @@ def test_a_resource_has_every_row_and_value(case: tuple[str, str], tmp_path: Pat
     wanted = dialect.resources()
     with Scripted(dialect.answer) as server:
         made = connection_of(dialect, server.url)
-        outcome = load(tmp_path, made, dialect, name)
-    assert differences(table(tmp_path, name), wanted[name]) == []
-    assert outcome.report.complete
-    assert outcome.report.warnings == []
-    assert outcome.rows_rejected == 0
+        received = receive(tmp_path, made, dialect, name)
+    assert differences(received.rows, wanted[name]) == []
+    assert received.report.complete
+    assert received.report.warnings == []
+    assert received.rejected == 0
     assert dialect.strange == set(), "the vendor does not document these parameters"
     if profile in openapi.described():
         assert openapi.unknown(openapi.operations(profile), lists_of(made, server.seen)) == set()
