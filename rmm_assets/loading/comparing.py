@@ -56,30 +56,30 @@ def prepare(
         IncompleteError: Rows that the read does not show to be gone would be lost.
         SuspiciousLossError: The read has far fewer rows than the last one.
     """
-    _clear_up(plan, reading.pipeline, table)
+    schema = schema_of(reading.pipeline)  # once, as dlt reads it from its file each time
+    _clear_up(plan, schema, table)
     if table.count() == 0:
         publishing = Publishing(into_empty=alone)
     elif isinstance(reading, TenantsReading):
         publishing = _prepare_tenants(plan, reading, table, spool, shape)
     else:
         publishing = _prepare_all(plan, reading, table, spool, shape)
-    file_format = _file_format(plan, reading.pipeline, table)
+    file_format = _file_format(plan, schema, table)
     return publishing._replace(scope=_scope(plan, reading, table), file_format=file_format)
 
 
-def _clear_up(plan: LoadPlan, pipeline: dlt.Pipeline, table: Table) -> None:
+def _clear_up(plan: LoadPlan, schema: dlt.Schema, table: Table) -> None:
     """Removes what a killed run left in append-only tables; a merge overwrites it anyway."""
-    schema = schema_of(pipeline)
     if not plan.changes_rows or plan.table not in schema.tables:
         return
     forget_unfinished(Table(table.client, plan.rejected_table), schema.name)
     if plan.resource.disposition == "append":
-        forget_unfinished(table, schema.name, nested_of(pipeline, table))
+        forget_unfinished(table, schema.name, nested_of(schema, table))
 
 
-def nested_of(pipeline: dlt.Pipeline, table: Table) -> list[Nested]:
+def nested_of(schema: dlt.Schema, table: Table) -> list[Nested]:
     """Returns the table's child tables, parents first."""
-    found = nested_tables(schema_of(pipeline).tables, table.name)
+    found = nested_tables(schema.tables, table.name)
     named = [(Table(table.client, str(entry["name"])), Table(table.client, str(entry["parent"]))) for entry in found]
     return [Nested(child, parent) for child, parent in named if child.exists()]
 
@@ -198,9 +198,9 @@ def _scope(plan: LoadPlan, reading: Landing, table: Table) -> str:
     return in_staging(table, plan.compared, plan.key) if plan.compared else ""
 
 
-def _file_format(plan: LoadPlan, pipeline: dlt.Pipeline, table: Table) -> str | None:
+def _file_format(plan: LoadPlan, schema: dlt.Schema, table: Table) -> str | None:
     """Returns how Arrow tables are handed to the destination, if the table does not take what the plan says."""
-    names = [table.name, *(str(child["name"]) for child in nested_tables(schema_of(pipeline).tables, table.name))]
+    names = [table.name, *(str(child["name"]) for child in nested_tables(schema.tables, table.name))]
     if plan.hints.get("file_format") == "parquet" and not takes_parquet(table.client, names):
         return INSTEAD_OF_PARQUET
     return None

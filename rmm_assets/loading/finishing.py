@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,8 +16,9 @@ from rmm_assets.loading.landing import Landing
 from rmm_assets.loading.outcome import Outcome
 from rmm_assets.loading.plan import LoadPlan
 from rmm_assets.loading.reads import Reading
+from rmm_assets.loading.source import schema_of
 from rmm_assets.loading.tenants import TenantsReading
-from rmm_assets.tables.absences import Absences, mark_or_remove, remove_orphans
+from rmm_assets.tables.absences import Absences, Nested, mark_or_remove, remove_orphans
 from rmm_assets.tables.differences import CHANGED, NEW, UNHASHED
 from rmm_assets.tables.rejects import keep_once
 from rmm_assets.tables.syncs import loaded_tenants
@@ -50,13 +52,14 @@ def finish(attempt: Attempt, reading: Reading | TenantsReading, load_info: LoadI
         outcome.used_values = reading.used_values
     with pipeline.sql_client() as client:
         table = Table(client, plan.table)
+        nested = nested_of(schema_of(pipeline), table)
         if isinstance(reading, TenantsReading):
-            outcome.absences = _resolve_absences_of_tenants(plan, reading, table)
+            outcome.absences = _resolve_absences_of_tenants(plan, reading, table, nested)
         else:
-            outcome.absences = _resolve_absences(plan, reading, table)
+            outcome.absences = _resolve_absences(plan, reading, table, nested)
         if not plan.changes_rows:
             outcome.rows_written -= outcome.absences.marked
-        tidy(plan, pipeline, table, outcome.load_id, wrote=wrote, rejected=bool(reading.rejected))
+        tidy(plan, table, nested, outcome.load_id, wrote=wrote, rejected=bool(reading.rejected))
         outcome.rows_loaded, outcome.rows_new, outcome.rows_changed = changes_of(
             plan, reading, table, outcome.load_id, outcome.rows_written
         )
@@ -77,24 +80,24 @@ def rows_written(plan: LoadPlan, pipeline: dlt.Pipeline) -> int:
 
 
 def tidy(
-    plan: LoadPlan, pipeline: dlt.Pipeline, table: Table, load_id: str, *, wrote: bool, rejected: bool
+    plan: LoadPlan, table: Table, nested: Sequence[Nested], load_id: str, *, wrote: bool, rejected: bool
 ) -> None:  # fmt: skip
     """Removes what a load leaves: child rows without a row, rejected rows that are kept twice, rows in staging tables.
 
     Args:
         plan: How the resource was landed.
-        pipeline: The pipeline that loaded.
         table: The table.
+        nested: Its child tables, parents first.
         load_id: Id of the load.
         wrote: Whether anything was written.
         rejected: Whether rows were rejected.
     """
     if plan.removes_orphans and wrote:
-        remove_orphans(nested_of(pipeline, table))
+        remove_orphans(nested)
     if rejected and plan.changes_rows:
         keep_once(Table(table.client, plan.rejected_table), load_id)
     if plan.changes_rows and wrote:
-        empty_staging(table.client, [plan.table, *(nested.table.name for nested in nested_of(pipeline, table))])
+        empty_staging(table.client, [plan.table, *(child.table.name for child in nested)])
 
 
 class Changes(NamedTuple):
@@ -131,7 +134,7 @@ def changes_of(plan: LoadPlan, reading: Landing, table: Table, load_id: str, wri
     )
 
 
-def _resolve_absences(plan: LoadPlan, reading: Reading, table: Table) -> Absences:
+def _resolve_absences(plan: LoadPlan, reading: Reading, table: Table, nested: Sequence[Nested]) -> Absences:
     """Marks or removes the rows that are missing from a read of all rows."""
     comparison = reading.comparison
     if comparison.differences is None or not plan.changes_rows:
@@ -139,7 +142,7 @@ def _resolve_absences(plan: LoadPlan, reading: Reading, table: Table) -> Absence
     else:
         absences = mark_or_remove(
             table, plan.key, comparison.differences, policy(plan, reading), max_share=plan.resource.max_absent_share,
-            unproven=comparison.unproven, nested=nested_of(reading.pipeline, table),
+            unproven=comparison.unproven, nested=nested,
         )  # fmt: skip
     if absences.held_back:
         reading.log.warning(
@@ -149,12 +152,13 @@ def _resolve_absences(plan: LoadPlan, reading: Reading, table: Table) -> Absence
     return absences
 
 
-def _resolve_absences_of_tenants(plan: LoadPlan, reading: TenantsReading, table: Table) -> Absences:
+def _resolve_absences_of_tenants(
+    plan: LoadPlan, reading: TenantsReading, table: Table, nested: Sequence[Nested]
+) -> Absences:
     """Marks or removes the rows of tenants that are missing from their reads, and marks those of tenants that are gone."""
     found = reading.comparison.gone_by_tenant
     if found is None:
         return Absences()
-    nested = nested_of(reading.pipeline, table)
     absences = mark_or_remove(table, plan.key, found.differences, plan.absences, max_share=1.0, nested=nested)
     for tenant, why in found.held_back.items():
         gone = found.rows[tenant]

@@ -19,12 +19,12 @@ from dlt.destinations.sql_client import SqlClientBase
 from rmm_assets.config import Connection, Resource
 from rmm_assets.config.store import store_of
 from rmm_assets.http.redaction import Redactors
-from rmm_assets.loading.comparing import prepare
+from rmm_assets.loading.comparing import nested_of, prepare
 from rmm_assets.loading.finishing import changes_of, rows_written, tidy
 from rmm_assets.loading.landing import Landing, Publishing
 from rmm_assets.loading.opening import opened
 from rmm_assets.loading.plan import LoadPlan, plan_load
-from rmm_assets.loading.source import landing, range_of, shape_at, source_of, spool_of
+from rmm_assets.loading.source import landing, range_of, schema_of, shape_at, source_of, spool_of
 from rmm_assets.reading.report import Report
 from rmm_assets.rows.json_text import loads
 from rmm_assets.rows.keys import NO_KEY, keys_of_texts, landed_texts, row_keys
@@ -134,7 +134,8 @@ def retry_rejected(
             retried.rejected = found.rejected
             with pipeline.sql_client() as client:
                 table, written = Table(client, plan.table), rows_written(plan, pipeline)
-                tidy(plan, pipeline, table, found.load_id, wrote=True, rejected=bool(found.rejected))
+                nested = nested_of(schema_of(pipeline), table)
+                tidy(plan, table, nested, found.load_id, wrote=True, rejected=bool(found.rejected))
                 retried.landed, retried.new, retried.changed = changes_of(plan, found, table, found.load_id, written)
                 forget_rejections(Table(client, plan.rejected_table), tried, found.load_id)
         shutil.rmtree(pipeline.working_dir, ignore_errors=True)
