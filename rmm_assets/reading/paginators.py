@@ -37,6 +37,11 @@ SIZE_NAMES = frozenset((
     "page[size]", "page[limit]", "maxresults", "max_results", "max", "pagelimit", "itemsinpage", "itemsperpage",
     "resultsperpage", "$top", "top", "first", "rows",
 ))  # fmt: skip
+# These and others in the text of a query, as in GraphQL and SQL: `devices(first: 100)`, `LIMIT 100`.
+_SIZE_IN_TEXT = re.compile(
+    r"\b(?:first|last|limit|top|take|size|rows|page_?size|per_?page|max_?results)\b\s*[:=]?\s*(\d+)\b",
+    re.ASCII | re.IGNORECASE,
+)
 # Relations of a `Link` header that only a paged response has.
 _OTHER_PAGES = frozenset(("first", "prev", "previous"))
 
@@ -118,6 +123,10 @@ class Paginator(Tagged):
             return frozenset((asked,))
         return frozenset(number for number in _numbers_in([request.params, request.json, request.data]) if number >= 10)
 
+    def stated_sizes(self, request: Request) -> frozenset[int]:
+        """Returns the numbers in a request that have a usual name of a page size, however deep, or in the text of a query."""
+        return frozenset(_sizes_in([request.params, request.json, request.data]))
+
     def size_in(self, request: Request) -> tuple[str, str] | None:
         """Returns where a request has a page size under one of the usual names: `params` or `json`, and the name."""
         for source in ("params", "json"):
@@ -126,6 +135,17 @@ class Paginator(Tagged):
                 if str(name).lower() in SIZE_NAMES and str(value).isdigit():
                     return source, name
         return None
+
+
+def _sizes_in(values: Any) -> Iterator[int]:
+    """Yields the page sizes that a request's parameters or body state."""
+    if isinstance(values, (Mapping, list)):
+        for name, value in values.items() if isinstance(values, Mapping) else enumerate(values):
+            if str(name).lower() in SIZE_NAMES:
+                yield from _numbers_in(value)
+            yield from _sizes_in(value)
+    elif isinstance(values, str):
+        yield from map(int, _SIZE_IN_TEXT.findall(values))
 
 
 def _numbers_in(values: Any) -> Iterator[int]:

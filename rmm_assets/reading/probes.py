@@ -150,7 +150,7 @@ def rows_elsewhere(pager: Pager, endpoint: Endpoint, facts: PassFacts, signals: 
         learned.probes[0] = _MOST
     asked, single = endpoint.request(), isinstance(endpoint.paginator, SinglePagePaginator)
     confirmed = bool(rows) and signals.confirms(rows, None)
-    full = single and bool(rows) and rows == endpoint.paginator.asked_rows(asked)
+    full = single and bool(rows) and rows in endpoint.paginator.stated_sizes(asked)
     if full and not confirmed:
         return (
             f"the only page has {rows} rows, as many as were requested: there may be more. Write the paginator that the API "

@@ -28,7 +28,7 @@ import orjson
 
 from rmm_assets.http.redaction import MASK
 from rmm_assets.reading.answers import Answer
-from rmm_assets.rows.selector import keys_of
+from rmm_assets.rows.selector import lead_of, place_in
 
 
 class Kind(StrEnum):
@@ -167,7 +167,7 @@ def signals_of(answer: Answer, selector: str | None) -> Iterator[Signal]:
         else:
             yield Signal(Kind.NEXT, _LAST_LINK, last)
     yield from _ranges(headers.get("Content-Range"), answer.reply.status)
-    yield from _beside(answer.page.envelope, keys_of(selector) or ())
+    yield from _beside(answer.page.envelope, lead_of(selector) or place_in(answer.page.envelope, selector))
 
 
 def _ranges(header: str | None, status: int) -> Iterator[Signal]:
@@ -191,20 +191,20 @@ def _in_json(name: str, value: str) -> Iterator[Signal]:
             yield from _typed(plain_name(key), f"{name}: {key}", inner)
 
 
-def _beside(envelope: Any, path: Sequence[str]) -> Iterator[Signal]:
-    """Yields the signals next to the rows, to which the keys of `path` lead, and next to each object that contains them."""
+def _beside(envelope: Any, path: Sequence[str | int]) -> Iterator[Signal]:
+    """Yields the signals next to the rows, to which `path` leads, and next to each object that contains them."""
     level, above = envelope, ""
-    for depth in range(len(path) or 1):
-        if not isinstance(level, dict):
-            return
-        inner = path[depth] if depth < len(path) else None
-        yield from _fields(level, above, skip=inner, deeper=2)
-        if inner is None or depth + 1 >= len(path):
-            return
-        level, above = level.get(inner), f"{above}{inner}."
+    for inner in path or (None,):
+        if isinstance(level, dict):
+            yield from _fields(level, above, skip=inner, deeper=2)
+            level = level.get(inner)
+        else:
+            there = isinstance(level, list) and isinstance(inner, int) and -len(level) <= inner < len(level)
+            level = level[inner] if there else None
+        above = f"{above}{inner}."
 
 
-def _fields(level: Mapping[str, Any], above: str, *, skip: str | None, deeper: int) -> Iterator[Signal]:
+def _fields(level: Mapping[str, Any], above: str, *, skip: str | int | None, deeper: int) -> Iterator[Signal]:
     within = plain_name(above.rstrip(".").rpartition(".")[2])
     for key, value in level.items():
         if key == skip or value is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any, Literal, NamedTuple
 
 from dlt.common import jsonpath
@@ -61,6 +63,34 @@ def keys_of(selector: str | None) -> tuple[str, ...] | None:
     assert selector is not None
     match = _KEYS.fullmatch(selector)
     return tuple(key.strip("'\"") for key in _KEY.findall(match["keys"])) if match else None
+
+
+@lru_cache(maxsize=256)
+def lead_of(selector: str | None) -> tuple[str | int, ...]:
+    """Returns the keys and indices that lead to the rows, up to the first list of which more than one element is selected."""
+    keys = keys_of(selector)
+    return _lead(_steps(_compiled(str(selector)))) if keys is None else keys
+
+
+def place_in(document: Any, selector: str | None) -> tuple[str | int, ...]:
+    """Returns the keys that lead to what a JSONPath finds first, up to a list, such as `$..devices`; empty for other selectors."""
+    if selector is None or keys_of(selector) is not None:
+        return ()
+    found = next((_steps(match.full_path) for match in _compiled(selector).find(document)), ())
+    return _lead(takewhile(lambda step: isinstance(step, Fields), found))
+
+
+def _lead(steps: Iterable[Any]) -> tuple[str | int, ...]:
+    found = (step for step in takewhile(_is_one, steps) if not isinstance(step, Root))
+    return tuple(step.fields[0] if isinstance(step, Fields) else step.indices[0] for step in found)
+
+
+def _steps(path: Any) -> Iterator[Any]:
+    if isinstance(path, Child):
+        yield from _steps(path.left)
+        yield from _steps(path.right)
+    else:
+        yield path
 
 
 @lru_cache(maxsize=256)

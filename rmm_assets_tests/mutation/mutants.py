@@ -678,6 +678,27 @@ READING = (
         ),
     ),
     Mutant(
+        "a page size in the text of a query is seen",
+        "reading/paginators.py",
+        "        yield from map(int, _SIZE_IN_TEXT.findall(values))\n",
+        "        yield from ()\n",
+        ("reading/test_evidence.py::test_a_page_size_is_seen_wherever_it_is_in_the_body",),
+    ),
+    Mutant(
+        "signals are seen next to rows that a JSONPath finds",
+        "reading/signals.py",
+        "lead_of(selector) or place_in(answer.page.envelope, selector)",
+        "lead_of(selector)",
+        ("reading/test_evidence.py::test_a_signal_next_to_rows_is_seen_however_the_selector_leads_to_them",),
+    ),
+    Mutant(
+        "signals are seen next to rows of which a selector takes all",
+        "rows/selector.py",
+        "return _lead(_steps(_compiled(str(selector)))) if keys is None else keys",
+        "return keys or ()",
+        ("reading/test_evidence.py::test_a_signal_next_to_rows_is_seen_however_the_selector_leads_to_them",),
+    ),
+    Mutant(
         "a single page that is sent again is no other page",
         "reading/probes.py",
         "NO_KEY in others or others & set(row_keys(first, endpoint.shape).tolist()):",

@@ -362,6 +362,46 @@ def test_a_single_page_of_as_many_rows_as_requested_is_red(how: dict[str, Any], 
     assert len(read_from(said, tmp_path, "single_page", method=method, **how).rows) == 40
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"query": "{ devices(first: 40) { id } }"},
+        {"query": "query($size: Int) { devices(first: $size) { id } }", "variables": {"input": {"pageSize": "40"}}},
+        {"sql": "SELECT * FROM devices LIMIT 40"},
+        {"search": "from=0;size=40"},
+    ],
+    ids=["GraphQL", "variables", "SQL", "text"],
+)
+def test_a_page_size_is_seen_wherever_it_is_in_the_body(body: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(IncompleteError, match="only page has 40 rows, as many as were requested"):
+        read_from(say_once({"data": rows_of(40)}), tmp_path, "single_page", method="POST", json=body)
+    assert read_from(say_once({"data": rows_of(39)}), tmp_path, "single_page", method="POST", json=body).report.complete
+
+
+@pytest.mark.parametrize(
+    ("selector", "body"),
+    [
+        (
+            "data.devices.edges[*].node",
+            {"data": {"devices": {"edges": [{"node": {"id": 1}}], "pageInfo": {"hasNextPage": True}}}},
+        ),
+        (
+            "data.devices.edges[*].node",
+            {"data": {"devices": {"edges": [], "pageInfo": {"hasNextPage": True}}}},
+        ),
+        ("results[0].devices", {"results": [{"devices": [{"id": 1}], "hasMore": True}]}),
+        ("results[-1].devices", {"results": [{}, {"devices": [{"id": 1}], "hasMore": True}]}),
+        ("$..devices", {"fleet": {"devices": [{"id": 1}], "hasMore": True}}),
+        ("*.devices[*]", {"fleet": {"devices": [{"id": 1}], "hasMore": True}}),
+    ],
+)
+def test_a_signal_next_to_rows_is_seen_however_the_selector_leads_to_them(
+    selector: str, body: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(IncompleteError, match=r"(hasNextPage|hasMore)` is true"):
+        read_from(say_once(body), tmp_path, "single_page", data_selector=selector)
+
+
 def test_a_total_that_is_the_size_of_the_only_page_hides_no_other_page(tmp_path: Path) -> None:
     with pytest.raises(IncompleteError, match="sends other rows for page="):
         read_from(paging(150, 50, "page", step=50), tmp_path, "single_page", total_path="step")
