@@ -39,7 +39,7 @@ SIZE_NAMES = frozenset((
 ))  # fmt: skip
 # These and others in the text of a query, as in GraphQL and SQL: `devices(first: 100)`, `LIMIT 100`.
 _SIZE_IN_TEXT = re.compile(
-    r"\b(?:first|last|limit|top|take|size|rows|page_?size|per_?page|max_?results)\b\s*[:=]?\s*(\d+)\b",
+    r"\b(?:(?:first|last|take|size|rows|page_?size|per_?page|max_?results)\s*[:=]|(?:limit|top)\s*[:=]?)\s*(\d+)\b",
     re.ASCII | re.IGNORECASE,
 )
 # Relations of a `Link` header that only a paged response has.

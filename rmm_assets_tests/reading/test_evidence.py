@@ -378,6 +378,11 @@ def test_a_page_size_is_seen_wherever_it_is_in_the_body(body: dict[str, Any], tm
     assert read_from(say_once({"data": rows_of(39)}), tmp_path, "single_page", method="POST", json=body).report.complete
 
 
+def test_other_numbers_in_the_text_of_a_query_are_no_page_sizes(tmp_path: Path) -> None:
+    body = {"query": "alerts of the last 40 days, 40 per site", "days": 40}
+    assert read_from(say_once({"data": rows_of(40)}), tmp_path, "single_page", method="POST", json=body).report.complete
+
+
 @pytest.mark.parametrize(
     ("selector", "body"),
     [
